@@ -1,0 +1,1 @@
+//! The command line: arguments, settings, one file a command, progress, failures and exit codes.

@@ -1,0 +1,1 @@
+//! The files the user sends: ignore rules (pure) and the sorted walk.

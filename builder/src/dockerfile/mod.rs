@@ -1,0 +1,1 @@
+//! Dockerfile text to a syntax tree plus problems. Pure: no I/O, no panic, never stops half way.

@@ -1,0 +1,1 @@
+//! Runs the operations of a graph: base, copy, run, fetch.

@@ -1,0 +1,1 @@
+//! An image to a file, a folder or another program.

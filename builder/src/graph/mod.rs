@@ -1,0 +1,1 @@
+//! The syntax tree lowered to operations for one target and platform. Pure.

@@ -1,0 +1,30 @@
+//! `fluyt`: turns a Dockerfile into a content-addressed, layered image.
+//!
+//! ```text
+//! Dockerfile text -> syntax tree -> build graph -> cache keys -> (hit: records) -> steps on snapshots
+//!     -> layer changes -> tar -> {diff id, compress, digest} -> blob store -> config + manifest -> push / load / files
+//! ```
+//!
+//! Rooms, lowest first; each uses only the rooms above it in this list (`tests/layering.rs` holds the exact table):
+
+pub mod event;
+
+pub mod blob;
+pub mod dockerfile;
+pub mod sandbox;
+pub mod snapshot;
+
+pub mod context;
+pub mod image;
+pub mod layer;
+
+pub mod graph;
+pub mod remote;
+
+pub mod cache;
+pub mod execute;
+pub mod export;
+
+pub mod pipeline;
+
+pub mod cli;

@@ -1,0 +1,1 @@
+//! Root file systems for RUN: chains of unpacked layers with a writable top, or one mutable root.

@@ -1,0 +1,1 @@
+//! A client of the OCI distribution API that both `fluyt` and `fluyt-registry` use.

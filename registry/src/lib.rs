@@ -1,0 +1,1 @@
+//! `fluyt-registry`: stores and serves images over the OCI distribution API.

@@ -1,0 +1,1 @@
+//! The specifications as numbered requirements, and both products against real clients.
