@@ -1,0 +1,200 @@
+//! Where a `COPY` puts what it selected. Pure: the caller looks at the destination and says what it is.
+//!
+//! The rules, as the reference builder has them:
+//! - a directory gives its *contents*; a file, link or device gives itself;
+//! - one source that is no directory goes to exactly the destination, unless that was written as a directory (`dir/`)
+//!   or is one: then it goes into it under its own name;
+//! - several sources make the destination a directory. (The reference lets the last of several files win when nothing
+//!   is there yet; nobody wants that.)
+//! - with `--parents` each source keeps its folders below the destination;
+//! - the destination's own mode and owner are never taken from a source: where it is missing it is made with mode 0755.
+//!
+//! Paths are bytes without a leading `/`, cleaned; the empty path is the root.
+
+/// What is at the destination, links followed inside the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DestinationState {
+    /// Nothing.
+    Missing,
+    /// A directory.
+    Directory,
+    /// Anything else.
+    NotADirectory,
+}
+
+/// What the plan needs to know of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceShape<'a> {
+    /// Its path as matched; its last component is its name. With `--parents`: the path to keep, below the pivot.
+    pub name: &'a [u8],
+    /// Whether it is a directory, a link at its end followed.
+    pub is_directory: bool,
+}
+
+/// How a source lands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Placement {
+    /// The source is a directory: what is *in* it goes below the target, which is made (0755) when it is missing.
+    Contents,
+    /// The source itself becomes the target; the folders above it are made (0755) when they are missing.
+    Itself,
+    /// `--parents`: the source itself becomes the target, and each folder between the destination and it is made like
+    /// the source's folder of that name.
+    WithParents,
+}
+
+/// Where one source goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedSource {
+    /// Which of the sources.
+    pub source: usize,
+    /// How it lands.
+    pub placement: Placement,
+    /// Where: join the relative paths of the source's entries to it.
+    pub target: Vec<u8>,
+}
+
+/// A copy that cannot be done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlacementError {
+    /// The destination must be a directory and is not.
+    #[error("cannot copy {what} to {}: it is not a directory", shown(.destination))]
+    NotADirectory {
+        /// What was to be copied there.
+        what: String,
+        /// The destination.
+        destination: Vec<u8>,
+    },
+}
+
+fn shown(path: &[u8]) -> String {
+    format!("`/{}`", String::from_utf8_lossy(path))
+}
+
+/// Plans a copy of `sources` (all that all patterns of one instruction selected, in order).
+///
+/// `wants_directory`: the destination was written with a `/` at its end, as `.` or as nothing.
+///
+/// # Errors
+///
+/// When the destination has to be a directory and is something else. (A file over a directory further down, or the
+/// reverse, is found by whoever writes, who knows what is there.)
+pub fn plan_copy(
+    sources: &[SourceShape<'_>],
+    destination: &[u8],
+    wants_directory: bool,
+    parents: bool,
+    state: DestinationState,
+) -> Result<Vec<PlannedSource>, PlacementError> {
+    let into = wants_directory || parents || sources.len() > 1 || state == DestinationState::Directory;
+    let refuse = |what: String| PlacementError::NotADirectory { what, destination: destination.to_vec() };
+    if state == DestinationState::NotADirectory {
+        if sources.len() > 1 {
+            return Err(refuse(format!("{} sources", sources.len())));
+        }
+        for source in sources {
+            if source.is_directory {
+                return Err(refuse(format!("the directory {}", shown(source.name))));
+            }
+            if into {
+                return Err(refuse(shown(source.name)));
+            }
+        }
+    }
+    let planned = sources.iter().enumerate().map(|(index, source)| {
+        let (placement, target) = if parents && !source.name.is_empty() {
+            (Placement::WithParents, join(destination, source.name))
+        } else if source.is_directory {
+            (Placement::Contents, destination.to_vec())
+        } else if into {
+            (Placement::Itself, join(destination, last_component(source.name)))
+        } else {
+            (Placement::Itself, destination.to_vec())
+        };
+        PlannedSource { source: index, placement, target }
+    });
+    Ok(planned.collect())
+}
+
+/// `path` below `folder`; either may be empty.
+fn join(folder: &[u8], path: &[u8]) -> Vec<u8> {
+    match (folder.is_empty(), path.is_empty()) {
+        (true, _) => path.to_vec(),
+        (_, true) => folder.to_vec(),
+        (false, false) => [folder, b"/", path].concat(),
+    }
+}
+
+fn last_component(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MISSING: DestinationState = DestinationState::Missing;
+    const DIRECTORY: DestinationState = DestinationState::Directory;
+    const FILE: DestinationState = DestinationState::NotADirectory;
+
+    /// `names`: a name that ends in `/` is a directory; `/` alone is the context itself. `destination` likewise.
+    fn plan(names: &[&str], destination: &str, parents: bool, state: DestinationState) -> String {
+        let sources: Vec<SourceShape<'_>> = names
+            .iter()
+            .map(|name| SourceShape { name: name.trim_end_matches('/').as_bytes(), is_directory: name.ends_with('/') })
+            .collect();
+        let wants_directory = destination.ends_with('/');
+        match plan_copy(&sources, destination.trim_matches('/').as_bytes(), wants_directory, parents, state) {
+            Err(error) => format!("error: {error}"),
+            Ok(planned) => planned
+                .iter()
+                .map(|one| {
+                    let mark = match one.placement {
+                        Placement::Contents => "contents of ",
+                        Placement::Itself => "",
+                        Placement::WithParents => "with parents ",
+                    };
+                    format!("{mark}{} -> /{}", names[one.source], String::from_utf8_lossy(&one.target))
+                })
+                .collect::<Vec<_>>()
+                .join(", "),
+        }
+    }
+
+    #[test]
+    fn each_rule_of_a_destination() {
+        for (names, destination, parents, state, expected) in [
+            // one file
+            (&["a"][..], "/x", false, MISSING, "a -> /x"),
+            (&["a"], "/x/", false, MISSING, "a -> /x/a"),
+            (&["a"], "/x", false, DIRECTORY, "a -> /x/a"),
+            (&["a"], "/x", false, FILE, "a -> /x"),
+            (&["a"], "/", false, DIRECTORY, "a -> /a"),
+            (&["sub/a"], "/x/", false, MISSING, "sub/a -> /x/a"),
+            (&["sub/a"], "/x/y/z", false, MISSING, "sub/a -> /x/y/z"),
+            (&["a"], "/x/", false, FILE, "error: cannot copy `/a` to `/x`: it is not a directory"),
+            // one directory: its contents
+            (&["d/"], "/x", false, MISSING, "contents of d/ -> /x"),
+            (&["d/"], "/x/", false, MISSING, "contents of d/ -> /x"),
+            (&["d/"], "/x", false, DIRECTORY, "contents of d/ -> /x"),
+            (&["/"], "/x", false, MISSING, "contents of / -> /x"),
+            (&["/"], "/", false, DIRECTORY, "contents of / -> /"),
+            (&["d/"], "/x", false, FILE, "error: cannot copy the directory `/d` to `/x`: it is not a directory"),
+            // several
+            (&["a", "b"], "/x", false, MISSING, "a -> /x/a, b -> /x/b"),
+            (&["a", "d/"], "/x/", false, MISSING, "a -> /x/a, contents of d/ -> /x"),
+            (&["d/", "e/"], "/x", false, MISSING, "contents of d/ -> /x, contents of e/ -> /x"),
+            (&["a", "b"], "/x", false, FILE, "error: cannot copy 2 sources to `/x`: it is not a directory"),
+            // nothing selected
+            (&[], "/x/", false, FILE, ""),
+            // --parents
+            (&["s/t/a"], "/x", true, MISSING, "with parents s/t/a -> /x/s/t/a"),
+            (&["s/d/"], "/x/", true, DIRECTORY, "with parents s/d/ -> /x/s/d"),
+            (&["s/a"], "/", true, DIRECTORY, "with parents s/a -> /s/a"),
+            (&["/"], "/x", true, MISSING, "contents of / -> /x"),
+            (&["s/a"], "/x", true, FILE, "error: cannot copy `/s/a` to `/x`: it is not a directory"),
+        ] {
+            assert_eq!(plan(names, destination, parents, state), expected, "{names:?} to {destination}, {state:?}");
+        }
+    }
+}

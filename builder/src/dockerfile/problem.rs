@@ -1,0 +1,124 @@
+//! What is wrong with a Dockerfile, said in words and shown in the source.
+
+use std::fmt;
+use std::fmt::Write as _;
+
+use super::position::{Position, Span};
+
+/// How bad a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// The build goes on.
+    Warning,
+    /// The build cannot go on.
+    Error,
+}
+
+/// Something wrong at one place of the text.
+///
+/// Its `Display` is the message alone; [`Problem::render`] adds the place and the lines of the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Whether the build can go on.
+    pub severity: Severity,
+    /// The reference's name of the build check that found it (`UndefinedVar`), when it has one.
+    pub check: Option<&'static str>,
+    /// What is wrong: lower case, no full stop, names of instructions and values in backquotes.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// Where.
+    pub span: Span,
+}
+
+impl Problem {
+    /// A problem that stops the build.
+    #[must_use]
+    pub fn error(span: Span, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, check: None, message: message.into(), hint: None, span }
+    }
+
+    /// A problem that the build survives; `check` is the reference's name of the rule.
+    #[must_use]
+    pub fn warning(span: Span, check: &'static str, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, check: Some(check), message: message.into(), hint: None, span }
+    }
+
+    /// The same problem with advice.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Whether it stops the build.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
+    /// The whole message: what, where (`file` is the name to show), the line with a caret below it, and the advice.
+    ///
+    /// Control characters of the source are shown as `?`, so that a hostile file cannot steer the terminal.
+    #[must_use]
+    pub fn render(&self, file: &str, text: &str) -> String {
+        let kind = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        let Position { line, column } = self.span.start;
+        let mut shown = format!("{kind}: {}\n --> {file}:{line}:{column}\n", self.message);
+        if let Some(source) = line.checked_sub(1).and_then(|index| text.lines().nth(index)) {
+            let (excerpt, caret_at, caret_count) = self.excerpt(source);
+            let number = line.to_string();
+            let gutter = " ".repeat(number.len());
+            let _ = writeln!(shown, "{gutter} |\n{number} | {excerpt}");
+            let _ = writeln!(shown, "{gutter} | {}{}", " ".repeat(caret_at), "^".repeat(caret_count));
+        }
+        if let Some(hint) = &self.hint {
+            let _ = writeln!(shown, "hint: {hint}");
+        }
+        shown
+    }
+
+    /// A window of the line around the place, where the caret goes in it, and how long it is.
+    fn excerpt(&self, source: &str) -> (String, usize, usize) {
+        /// Characters of a line that are shown; longer lines are cut around the place.
+        const WINDOW: usize = 120;
+        let source = source.trim_start_matches('\u{feff}');
+        let visible: Vec<char> = source
+            .chars()
+            .map(|character| match character {
+                '\t' => ' ',
+                other if other.is_control() => '?',
+                other => other,
+            })
+            .collect();
+        let column = (self.span.start.column.max(1) - 1).min(visible.len());
+        let from = if visible.len() > WINDOW { column.saturating_sub(WINDOW / 2) } else { 0 };
+        let to = (from + WINDOW).min(visible.len());
+        let end = if self.span.end.line == self.span.start.line {
+            (self.span.end.column.max(1) - 1).clamp(column, to.max(column))
+        } else {
+            to.max(column)
+        };
+        let mut excerpt: String = visible[from..to].iter().collect();
+        let mut caret_at = column - from;
+        if from > 0 {
+            excerpt.insert_str(0, "...");
+            caret_at += 3;
+        }
+        if to < visible.len() {
+            excerpt.push_str("...");
+        }
+        (excerpt, caret_at, (end - column).max(1))
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Problem {}
