@@ -1,1 +1,27 @@
 //! The store on disk: content by digest, every entry whole or not at all.
+//!
+//! ```text
+//! <store>/format            {"layout":1}: what this tree looks like; a newer number is refused
+//!         oci-layout        these three make the store an OCI image layout that other tools read in place
+//!         index.json        names (`-t`) to descriptors; changed by rename under `index.lock`
+//!         blobs/<algorithm>/<hex>
+//!         tmp/<process>/    what is being written; one locked folder a process, so that leftovers of a dead one are known
+//! ```
+//!
+//! Other rooms keep their own folders beside these (`layers`, `records`, `indexes`) and write them with
+//! [`Store::write_entry`]. An entry is written and synced under `tmp/` and then renamed, so a process that is killed at
+//! any moment leaves only `tmp/` behind. Writers of the same digest do not disturb each other: the last rename wins and
+//! the bytes are the same.
+
+mod digest;
+mod error;
+mod names;
+mod place;
+mod scratch;
+mod store;
+mod writer;
+
+pub use digest::{Hasher, HashingReader, HashingWriter, sha256};
+pub use error::StoreError;
+pub use store::{Store, VerifiedBlob};
+pub use writer::{BlobInfo, BlobWriter};

@@ -1,5 +1,13 @@
 //! Layers as streams with taps: entries, tar, compression, index, merged tree, safe unpack, diff of a snapshot.
 
+mod change;
 pub mod entry;
+mod error;
+mod index;
+mod options;
 
+pub use change::{Change, Layer, Source};
 pub use entry::{Entry, FileTime, Kind, LayerPath};
+pub use error::LayerError;
+pub use index::{ACCOUNTS_SIZE_MAX_BYTES, IndexEntry, LayerIndex, is_account_file};
+pub use options::{Compression, LayerOptions, Limits, Times};

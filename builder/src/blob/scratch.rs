@@ -1,0 +1,132 @@
+//! `tmp/`: one folder a process, locked while it lives, so that anyone can tell a dead process's leftovers.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::StoreError;
+
+/// This process's folder below `tmp/`; removed when dropped.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    path: PathBuf,
+    /// Holds the lock. The kernel drops it with the process, however that ends.
+    _lock: File,
+}
+
+impl Scratch {
+    /// Removes what dead processes left below `tmp`, and makes a folder for this one.
+    pub(super) fn open(tmp: &Path) -> Result<Self, StoreError> {
+        fs::create_dir_all(tmp).map_err(StoreError::at("creating", tmp))?;
+        remove_leftovers(tmp)?;
+        loop {
+            let path = tmp.join(format!("{}-{}", std::process::id(), unique()));
+            fs::create_dir(&path).map_err(StoreError::at("creating", &path))?;
+            // Another process may take the new folder for a leftover before we have locked it. Then it is gone, or it is
+            // no longer what stands at the path, and we make another.
+            match lock_folder(&path, FlockOperation::LockExclusive) {
+                Ok(Some(lock)) => return Ok(Self { path, _lock: lock }),
+                Ok(None) => {}
+                Err(error) => return Err(StoreError::io("locking", &path, error)),
+            }
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by the next process that opens the store.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// 64 random bits in hexadecimal.
+pub(super) fn unique() -> String {
+    let mut bytes = [0; 8];
+    if getrandom::fill(&mut bytes).is_err() {
+        // Only uniqueness matters here, and names are created exclusively: a clash is an error, never an overwrite.
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        bytes = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    }
+    hex::encode(bytes)
+}
+
+/// Takes the lock on a folder; `None` when the folder is gone or is no longer the one at `path`.
+fn lock_folder(path: &Path, operation: FlockOperation) -> io::Result<Option<File>> {
+    let folder = match File::open(path) {
+        Ok(folder) => folder,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    flock(&folder, operation)?;
+    let locked = folder.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(there) if (there.dev(), there.ino()) == (locked.dev(), locked.ino()) => Ok(Some(folder)),
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove_leftovers(tmp: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(tmp).map_err(StoreError::at("listing", tmp))? {
+        let path = entry.map_err(StoreError::at("listing", tmp))?.path();
+        // A lock that is held (`WouldBlock`) means a living owner. Whatever else goes wrong with a leftover is not
+        // worth failing a build for: it stays for the next process.
+        if let Ok(Some(_lock)) = lock_folder(&path, FlockOperation::NonBlockingLockExclusive) {
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            if let Err(error) = removed {
+                tracing::debug!(path = %path.display(), %error, "a leftover could not be removed");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leftovers_of_the_dead_go_and_those_of_the_living_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let dead = folder.path().join("123-dead");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join("half"), "written").unwrap();
+        fs::write(folder.path().join("stray"), "file").unwrap();
+        let first = Scratch::open(folder.path()).unwrap();
+        assert!(!dead.exists());
+        assert!(!folder.path().join("stray").exists());
+        fs::write(first.path().join("mine"), "x").unwrap();
+        let second = Scratch::open(folder.path()).unwrap();
+        assert!(first.path().join("mine").exists(), "a living process's folder stays");
+        let gone = first.path().to_owned();
+        drop(first);
+        assert!(!gone.exists());
+        assert!(second.path().exists());
+    }
+
+    #[test]
+    fn many_at_once_each_get_a_folder_that_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        let scratch = Scratch::open(folder.path()).unwrap();
+                        fs::write(scratch.path().join("x"), "x").unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,408 @@
+//! Content by digest, and small entries of other rooms.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use oci_spec::image::Digest;
+
+use super::scratch::{Scratch, unique};
+use super::{BlobInfo, BlobWriter, Hasher, StoreError, names, place};
+
+/// The builder's folder on disk. Clones share it; any number of processes may have it open.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    scratch: Scratch,
+}
+
+impl Store {
+    /// Opens the store at `root`, creates it when the folder is absent or empty, and removes what dead processes left.
+    ///
+    /// # Errors
+    /// Refuses a newer layout, another user's folder, a folder with other content and a network file system, each with
+    /// its own variant.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let root = std::path::absolute(root).map_err(StoreError::at("finding", root))?;
+        place::prepare(&root)?;
+        let blobs = root.join("blobs/sha256");
+        fs::create_dir_all(&blobs).map_err(StoreError::at("creating", &blobs))?;
+        let scratch = Scratch::open(&root.join("tmp"))?;
+        let store = Self { inner: Arc::new(Inner { root, scratch }) };
+        names::prepare(&store)?;
+        Ok(store)
+    }
+
+    /// The folder, absolute.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.inner.root
+    }
+
+    /// A fresh folder below `tmp/`, on the same file system as the store. It lives as long as the store is open, at most.
+    pub fn temporary(&self) -> Result<PathBuf, StoreError> {
+        let path = self.scratch_path();
+        fs::create_dir(&path).map_err(StoreError::at("creating", &path))?;
+        Ok(path)
+    }
+
+    fn scratch_path(&self) -> PathBuf {
+        self.inner.scratch.path().join(unique())
+    }
+
+    /// A writer for a blob that will be named by SHA-256.
+    pub fn writer(&self) -> Result<BlobWriter, StoreError> {
+        BlobWriter::create(self.clone(), self.scratch_path(), Hasher::sha256())
+    }
+
+    /// A writer for a blob that is to have `digest`, with that digest's algorithm.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownAlgorithm`] when it cannot be checked.
+    pub fn writer_for(&self, digest: &Digest) -> Result<BlobWriter, StoreError> {
+        let hasher = hasher_for(digest)?;
+        BlobWriter::create(self.clone(), self.scratch_path(), hasher)
+    }
+
+    /// Where the blob is, or would be.
+    #[must_use]
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        // The grammar of a digest leaves no room for `/` or `..`.
+        self.root().join("blobs").join(digest.algorithm().as_ref()).join(digest.digest())
+    }
+
+    /// Whether the blob is there.
+    #[must_use]
+    pub fn contains(&self, digest: &Digest) -> bool {
+        self.path(digest).is_file()
+    }
+
+    /// The blob's size in bytes; `None` when it is not there.
+    pub fn size(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
+        let path = self.path(digest);
+        match fs::metadata(&path) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::io("looking at", &path, error)),
+        }
+    }
+
+    /// Opens the blob as it is on disk, unchecked. Use [`Store::open_verified`] where the bytes are used in one pass.
+    pub fn open_blob(&self, digest: &Digest) -> Result<File, StoreError> {
+        let path = self.path(digest);
+        File::open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => StoreError::Missing { digest: digest.clone() },
+            _ => StoreError::io("opening", &path, error),
+        })
+    }
+
+    /// Opens the blob as a stream that fails at its end, and removes the blob, when the bytes were not its digest's.
+    pub fn open_verified(&self, digest: &Digest) -> Result<VerifiedBlob, StoreError> {
+        let hasher = hasher_for(digest)?;
+        let file = self.open_blob(digest)?;
+        Ok(VerifiedBlob { store: self.clone(), digest: digest.clone(), file, hasher: Some(hasher) })
+    }
+
+    /// Reads a small blob whole, and checks it.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] above `limit_bytes`; [`StoreError::Corrupt`] when the bytes are not the digest's (the
+    /// blob is gone then).
+    pub fn read(&self, digest: &Digest, limit_bytes: u64) -> Result<Vec<u8>, StoreError> {
+        let mut hasher = hasher_for(digest)?;
+        let file = self.open_blob(digest)?;
+        let path = self.path(digest);
+        let size_bytes = file.metadata().map_err(StoreError::at("looking at", &path))?.len();
+        if size_bytes > limit_bytes {
+            return Err(StoreError::TooLarge { digest: digest.clone(), size_bytes, limit_bytes });
+        }
+        let mut bytes = Vec::new();
+        file.take(limit_bytes).read_to_end(&mut bytes).map_err(StoreError::at("reading", &path))?;
+        hasher.update(&bytes);
+        let actual = hasher.finish();
+        if actual != *digest {
+            return Err(self.discard_corrupt(digest, actual));
+        }
+        Ok(bytes)
+    }
+
+    fn discard_corrupt(&self, digest: &Digest, actual: Digest) -> StoreError {
+        let path = self.path(digest);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                StoreError::io("removing a damaged blob", &path, error)
+            }
+            _ => StoreError::Corrupt { digest: digest.clone(), actual },
+        }
+    }
+
+    /// Stores `bytes` as a blob.
+    pub fn put(&self, bytes: &[u8]) -> Result<BlobInfo, StoreError> {
+        let info = BlobInfo { digest: super::sha256(bytes), size_bytes: bytes.len() as u64 };
+        if self.size(&info.digest)? == Some(info.size_bytes) {
+            return Ok(info);
+        }
+        let mut writer = self.writer()?;
+        writer.write_all(bytes).map_err(|error| writer.failure(error))?;
+        writer.commit(Some(&info.digest))
+    }
+
+    /// Writes a small file of another room at `relative` below the store: whole or not at all, synced before it is
+    /// visible, replacing what was there.
+    ///
+    /// `relative` must be plain names joined by `/`.
+    pub fn write_entry(&self, relative: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        debug_assert!(relative.components().all(|part| matches!(part, std::path::Component::Normal(_))));
+        let target = self.root().join(relative);
+        let temporary = self.scratch_path();
+        let write = || -> io::Result<()> {
+            let mut file = File::create_new(&temporary)?;
+            file.write_all(bytes)?;
+            file.sync_all()
+        };
+        let written =
+            write().map_err(StoreError::at("writing", &target)).and_then(|()| self.reveal(&temporary, &target));
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        written
+    }
+
+    /// Reads what [`Store::write_entry`] wrote; `None` when it is not there.
+    pub fn read_entry(&self, relative: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.root().join(relative);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::io("reading", &path, error)),
+        }
+    }
+
+    /// Renames a synced file into place and syncs the folder, so that what is written later cannot outlive it.
+    pub(super) fn reveal(&self, temporary: &Path, target: &Path) -> Result<(), StoreError> {
+        let parent = target.parent().unwrap_or(self.root());
+        let rename = || fs::rename(temporary, target);
+        match rename() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(parent).map_err(StoreError::at("creating", parent))?;
+                rename()
+            }
+            other => other,
+        }
+        .map_err(StoreError::at("renaming a finished file to", target))?;
+        File::open(parent).and_then(|folder| folder.sync_all()).map_err(StoreError::at("syncing", parent))
+    }
+}
+
+fn hasher_for(digest: &Digest) -> Result<Hasher, StoreError> {
+    Hasher::for_digest(digest).ok_or_else(|| StoreError::UnknownAlgorithm { digest: digest.clone() })
+}
+
+/// A blob that is checked while it is read; see [`Store::open_verified`].
+#[derive(Debug)]
+pub struct VerifiedBlob {
+    store: Store,
+    digest: Digest,
+    file: File,
+    /// `None` once the end was reached and checked.
+    hasher: Option<Hasher>,
+}
+
+impl Read for VerifiedBlob {
+    /// At the end, an error of kind [`io::ErrorKind::InvalidData`] that holds a [`StoreError::Corrupt`] when the bytes
+    /// were not the digest's.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let count = self.file.read(buffer)?;
+        if count > 0 {
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(&buffer[..count]);
+            }
+            return Ok(count);
+        }
+        if let Some(hasher) = self.hasher.take() {
+            let actual = hasher.finish();
+            if actual != self.digest {
+                let error = self.store.discard_corrupt(&self.digest, actual);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+        }
+        Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        (folder, store)
+    }
+
+    fn entries(folder: &Path) -> usize {
+        fs::read_dir(folder).unwrap().count()
+    }
+
+    #[test]
+    fn a_blob_is_found_by_its_digest() {
+        let (_folder, store) = open();
+        let info = store.put(b"hello").unwrap();
+        assert_eq!(info.digest.as_ref(), "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
+        assert_eq!(info.size_bytes, 5);
+        assert!(store.contains(&info.digest));
+        assert_eq!(store.size(&info.digest).unwrap(), Some(5));
+        assert_eq!(store.read(&info.digest, 5).unwrap(), b"hello");
+        assert_eq!(fs::read(store.root().join("blobs/sha256").join(info.digest.digest())).unwrap(), b"hello");
+    }
+
+    #[test]
+    fn nothing_is_visible_before_the_commit_or_after_a_drop() {
+        let (_folder, store) = open();
+        let mut writer = store.writer().unwrap();
+        writer.write_all(b"half").unwrap();
+        assert_eq!(entries(&store.root().join("blobs/sha256")), 0);
+        let temporary = writer.path().to_owned();
+        drop(writer);
+        assert!(!temporary.exists());
+        assert_eq!(entries(&store.root().join("blobs/sha256")), 0);
+    }
+
+    #[test]
+    fn other_content_than_declared_is_refused() {
+        let (_folder, store) = open();
+        let declared = crate::blob::sha256(b"other");
+        let mut writer = store.writer().unwrap();
+        writer.write_all(b"hello").unwrap();
+        let error = writer.commit(Some(&declared)).unwrap_err();
+        assert!(matches!(error, StoreError::DigestMismatch { .. }), "{error}");
+        assert!(!store.contains(&declared));
+        assert_eq!(entries(&store.root().join("blobs/sha256")), 0);
+    }
+
+    #[test]
+    fn sha512_names_work_and_unknown_algorithms_are_refused() {
+        let (_folder, store) = open();
+        let mut hasher = Hasher::for_digest(&format!("sha512:{}", "0".repeat(128)).parse().unwrap()).unwrap();
+        hasher.update(b"hello");
+        let digest = hasher.finish();
+        let mut writer = store.writer_for(&digest).unwrap();
+        writer.write_all(b"hello").unwrap();
+        writer.commit(Some(&digest)).unwrap();
+        assert_eq!(store.read(&digest, 10).unwrap(), b"hello");
+        let unknown = "md5:abc".parse().unwrap();
+        assert!(matches!(store.writer_for(&unknown), Err(StoreError::UnknownAlgorithm { .. })));
+        assert!(matches!(store.read(&unknown, 1), Err(StoreError::UnknownAlgorithm { .. })));
+    }
+
+    #[test]
+    fn a_damaged_blob_is_reported_and_removed_and_can_be_put_again() {
+        let (_folder, store) = open();
+        for damage in [&b"hallo"[..], b"hel"] {
+            let digest = store.put(b"hello").unwrap().digest;
+            fs::write(store.path(&digest), damage).unwrap();
+            let error = store.read(&digest, 100).unwrap_err();
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+            assert!(!store.contains(&digest));
+
+            store.put(b"hello").unwrap();
+            fs::write(store.path(&digest), damage).unwrap();
+            let mut bytes = Vec::new();
+            let error = store.open_verified(&digest).unwrap().read_to_end(&mut bytes).unwrap_err();
+            assert!(error.to_string().contains("was damaged on disk"), "{error}");
+            assert!(!store.contains(&digest));
+        }
+    }
+
+    #[test]
+    fn a_truncated_blob_is_replaced_by_a_writer() {
+        let (_folder, store) = open();
+        let digest = store.put(b"hello").unwrap().digest;
+        fs::write(store.path(&digest), b"hel").unwrap();
+        store.put(b"hello").unwrap();
+        assert_eq!(store.read(&digest, 5).unwrap(), b"hello");
+    }
+
+    #[test]
+    fn a_missing_blob_and_a_large_one_are_told_apart() {
+        let (_folder, store) = open();
+        let digest = crate::blob::sha256(b"nothing");
+        assert!(matches!(store.open_blob(&digest), Err(StoreError::Missing { .. })));
+        assert_eq!(store.size(&digest).unwrap(), None);
+        let digest = store.put(b"hello").unwrap().digest;
+        let error = store.read(&digest, 4).unwrap_err();
+        assert!(error.to_string().contains("has 5 bytes, and at most 4 are expected here"), "{error}");
+    }
+
+    #[test]
+    fn writers_of_one_digest_at_once_are_fine() {
+        let (_folder, store) = open();
+        let content = vec![7; 100_000];
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let mut writer = store.writer().unwrap();
+                    writer.write_all(&content).unwrap();
+                    writer.commit(None).unwrap();
+                });
+            }
+        });
+        assert_eq!(entries(&store.root().join("blobs/sha256")), 1);
+        assert_eq!(store.read(&crate::blob::sha256(&content), 100_000).unwrap(), content);
+    }
+
+    #[test]
+    fn entries_of_other_rooms_are_replaced_whole() {
+        let (_folder, store) = open();
+        let path = Path::new("records/ab/cd.json");
+        assert_eq!(store.read_entry(path).unwrap(), None);
+        store.write_entry(path, b"one").unwrap();
+        store.write_entry(path, b"two").unwrap();
+        assert_eq!(store.read_entry(path).unwrap().unwrap(), b"two");
+        assert_eq!(entries(&store.root().join("records/ab")), 1);
+    }
+
+    #[test]
+    fn temporary_folders_go_with_the_store() {
+        let (folder, store) = open();
+        let temporary = store.temporary().unwrap();
+        fs::write(temporary.join("x"), "x").unwrap();
+        assert_ne!(temporary, store.temporary().unwrap());
+        drop(store);
+        assert_eq!(entries(&folder.path().join("store/tmp")), 0);
+    }
+
+    /// Needs root, for the mount; where that is missing it says so.
+    #[test]
+    fn a_full_disk_is_its_own_error_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let flags = rustix::mount::MountFlags::empty();
+        if let Err(error) = rustix::mount::mount(c"tmpfs", root, c"tmpfs", flags, c"size=256k") {
+            println!("skipped: a small file system cannot be mounted here ({error})");
+            return;
+        }
+        let outcome = std::panic::catch_unwind(|| {
+            let store = Store::open(root).unwrap();
+            let error = store.put(&vec![1; 1024 * 1024]).unwrap_err();
+            assert!(matches!(error, StoreError::DiskFull { .. }), "{error:?}");
+            assert!(error.to_string().contains("the disk is full while writing a blob into"), "{error}");
+            let error = store.write_entry(Path::new("records/x"), &vec![1; 1024 * 1024]).unwrap_err();
+            assert!(matches!(error, StoreError::DiskFull { .. }), "{error:?}");
+            assert_eq!(entries(&root.join("blobs/sha256")), 0);
+            assert!(!root.join("records/x").exists());
+            store.put(b"there is room again").unwrap();
+        });
+        rustix::mount::unmount(root, rustix::mount::UnmountFlags::DETACH).unwrap();
+        outcome.unwrap();
+    }
+}

@@ -1,0 +1,319 @@
+//! What is in a layer, kept beside it, so that questions about it need not one byte of it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use oci_spec::image::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::{Entry, FileTime, Kind, LayerError, LayerPath};
+use crate::blob::Store;
+
+/// The form of the JSON. Raise it when its meaning changes; an index of another version is made again.
+const VERSION: u32 = 1;
+
+/// Largest account file whose text is kept. The largest real ones have some thousand lines.
+pub const ACCOUNTS_SIZE_MAX_BYTES: u64 = 1024 * 1024;
+
+/// The entries of one layer, in the order of its tar, and the text of its account files.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LayerIndex {
+    /// The entries.
+    pub entries: Vec<IndexEntry>,
+    /// Text of the account files in the layer, by path; see [`is_account_file`].
+    pub accounts: BTreeMap<LayerPath, String>,
+}
+
+/// One entry of a layer and the hash of its content.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IndexEntry {
+    /// The entry.
+    pub entry: Entry,
+    /// SHA-256 of the content; of regular files only.
+    pub content: Option<Digest>,
+}
+
+/// Whether the text of the file at `path` is kept: `passwd` and `group` in a folder `etc` or `lib`.
+///
+/// Distributions that keep accounts elsewhere have `/etc/passwd` as a link to `/usr/lib/passwd` or the like.
+#[must_use]
+pub fn is_account_file(path: &LayerPath) -> bool {
+    let mut last = path.components().rev();
+    matches!(last.next(), Some(b"passwd" | b"group")) && matches!(last.next(), Some(b"etc" | b"lib"))
+}
+
+impl LayerIndex {
+    /// Reads the index that is kept for the layer; `None` when there is none of this version.
+    ///
+    /// # Errors
+    /// [`LayerError::BadIndex`] when the file is not what we write.
+    pub fn load(store: &Store, diff_id: &Digest) -> Result<Option<Self>, LayerError> {
+        let Some(bytes) = store.read_entry(&place(diff_id))? else { return Ok(None) };
+        Self::from_json(&bytes).map_err(|reason| LayerError::BadIndex { diff_id: diff_id.clone(), reason })
+    }
+
+    /// Keeps the index for the layer.
+    pub fn save(&self, store: &Store, diff_id: &Digest) -> Result<(), LayerError> {
+        Ok(store.write_entry(&place(diff_id), &self.to_json())?)
+    }
+
+    /// The JSON form; the same index gives the same bytes.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        let stored = Stored {
+            version: VERSION,
+            entries: self.entries.iter().map(Row::from).collect(),
+            accounts: self.accounts.iter().map(|(path, text)| (escape(path.as_bytes()), text.clone())).collect(),
+        };
+        serde_json::to_vec(&stored).expect("strings, numbers and maps with string keys always have a JSON form")
+    }
+
+    /// Reads the JSON form; `None` for another version, the reason for anything that we do not write.
+    pub fn from_json(bytes: &[u8]) -> Result<Option<Self>, String> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let head: Version = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if head.version != VERSION {
+            return Ok(None);
+        }
+        let stored: Stored = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let entries = stored.entries.into_iter().map(IndexEntry::try_from).collect::<Result<_, _>>()?;
+        let mut accounts = BTreeMap::new();
+        for (path, text) in stored.accounts {
+            accounts.insert(layer_path(&path)?, text);
+        }
+        Ok(Some(Self { entries, accounts }))
+    }
+}
+
+fn place(diff_id: &Digest) -> PathBuf {
+    PathBuf::from("indexes").join(format!("{}.json", diff_id.digest()))
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    version: u32,
+    entries: Vec<Row>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    accounts: BTreeMap<String, String>,
+}
+
+/// One entry as JSON. Names are short as there may be a hundred thousand of them.
+#[derive(Serialize, Deserialize)]
+struct Row {
+    /// Path, without a leading `/`.
+    p: String,
+    #[serde(flatten)]
+    kind: RowKind,
+    /// Mode.
+    m: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    u: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    g: u32,
+    /// Seconds.
+    t: i64,
+    /// Nanoseconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    n: u32,
+    /// Extended attributes; values in hexadecimal.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    x: BTreeMap<String, String>,
+    /// SHA-256 of the content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    h: Option<Digest>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "k")]
+enum RowKind {
+    #[serde(rename = "f")]
+    File { s: u64 },
+    #[serde(rename = "d")]
+    Directory,
+    #[serde(rename = "l")]
+    Symlink { to: String },
+    #[serde(rename = "h")]
+    Hardlink { to: String },
+    #[serde(rename = "c")]
+    CharDevice { a: u32, b: u32 },
+    #[serde(rename = "b")]
+    BlockDevice { a: u32, b: u32 },
+    #[serde(rename = "p")]
+    Fifo,
+    #[serde(rename = "w")]
+    Whiteout,
+    #[serde(rename = "o")]
+    Opaque,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+impl From<&IndexEntry> for Row {
+    fn from(index: &IndexEntry) -> Self {
+        let entry = &index.entry;
+        let kind = match &entry.kind {
+            Kind::File { size_bytes } => RowKind::File { s: *size_bytes },
+            Kind::Directory => RowKind::Directory,
+            Kind::Symlink(target) => RowKind::Symlink { to: escape(target) },
+            Kind::Hardlink(target) => RowKind::Hardlink { to: escape(target.as_bytes()) },
+            Kind::CharDevice { major, minor } => RowKind::CharDevice { a: *major, b: *minor },
+            Kind::BlockDevice { major, minor } => RowKind::BlockDevice { a: *major, b: *minor },
+            Kind::Fifo => RowKind::Fifo,
+            Kind::Whiteout => RowKind::Whiteout,
+            Kind::Opaque => RowKind::Opaque,
+        };
+        Self {
+            p: escape(entry.path.as_bytes()),
+            kind,
+            m: entry.mode,
+            u: entry.uid,
+            g: entry.gid,
+            t: entry.modified.seconds,
+            n: entry.modified.nanoseconds,
+            x: entry.xattrs.iter().map(|(name, value)| (escape(name), hex::encode(value))).collect(),
+            h: index.content.clone(),
+        }
+    }
+}
+
+impl TryFrom<Row> for IndexEntry {
+    type Error = String;
+
+    fn try_from(row: Row) -> Result<Self, String> {
+        let kind = match row.kind {
+            RowKind::File { s } => Kind::File { size_bytes: s },
+            RowKind::Directory => Kind::Directory,
+            RowKind::Symlink { to } => Kind::Symlink(unescape(&to)?),
+            RowKind::Hardlink { to } => Kind::Hardlink(layer_path(&to)?),
+            RowKind::CharDevice { a, b } => Kind::CharDevice { major: a, minor: b },
+            RowKind::BlockDevice { a, b } => Kind::BlockDevice { major: a, minor: b },
+            RowKind::Fifo => Kind::Fifo,
+            RowKind::Whiteout => Kind::Whiteout,
+            RowKind::Opaque => Kind::Opaque,
+        };
+        let mut xattrs = BTreeMap::new();
+        for (name, value) in row.x {
+            let value = hex::decode(&value).map_err(|error| format!("xattr {name} of {}: {error}", row.p))?;
+            xattrs.insert(unescape(&name)?, value);
+        }
+        let entry = Entry {
+            path: layer_path(&row.p)?,
+            kind,
+            mode: row.m,
+            uid: row.u,
+            gid: row.g,
+            modified: FileTime { seconds: row.t, nanoseconds: row.n },
+            xattrs,
+        };
+        Ok(Self { entry, content: row.h })
+    }
+}
+
+fn layer_path(text: &str) -> Result<LayerPath, String> {
+    LayerPath::clean(&unescape(text)?).ok_or_else(|| format!("{text:?} is no path inside a root"))
+}
+
+/// Bytes as text: valid UTF-8 stays, `%` and every byte that is not part of valid UTF-8 becomes `%XX`.
+fn escape(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(&chunk.valid().replace('%', "%25"));
+        for byte in chunk.invalid() {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
+}
+
+fn unescape(text: &str) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        if *first != b'%' {
+            bytes.push(*first);
+            rest = tail;
+            continue;
+        }
+        let digits = tail.get(..2).and_then(|two| hex::decode(two).ok());
+        let Some(decoded) = digits else { return Err(format!("{text:?} has a bad escape")) };
+        bytes.extend(decoded);
+        rest = &tail[2..];
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_json_form_is_compact_and_stable() {
+        let entry = |path: &str, kind| Entry {
+            path: LayerPath::clean(path.as_bytes()).unwrap(),
+            kind,
+            mode: 0o755,
+            uid: 0,
+            gid: 5,
+            modified: FileTime { seconds: -1, nanoseconds: 0 },
+            xattrs: BTreeMap::new(),
+        };
+        let mut file = entry("bin/50%", Kind::File { size_bytes: 3 });
+        file.xattrs.insert(b"security.capability".to_vec(), vec![1, 0xFF]);
+        let mut link = entry("bin/l", Kind::Symlink(b"caf\xE9/\xC3\xA9".to_vec()));
+        link.gid = 0;
+        let index = LayerIndex {
+            entries: vec![
+                IndexEntry { entry: file, content: Some(crate::blob::sha256(b"abc")) },
+                IndexEntry { entry: link, content: None },
+            ],
+            accounts: BTreeMap::from([(LayerPath::clean(b"etc/passwd").unwrap(), "root:x:0:0\n".to_owned())]),
+        };
+        let json = String::from_utf8(index.to_json()).unwrap();
+        assert_eq!(
+            json,
+            concat!(
+                r#"{"version":1,"entries":[{"p":"bin/50%25","k":"f","s":3,"m":493,"g":5,"t":-1,"#,
+                r#""x":{"security.capability":"01ff"},"#,
+                r#""h":"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},"#,
+                r#"{"p":"bin/l","k":"l","to":"caf%E9/é","m":493,"t":-1}],"accounts":{"etc/passwd":"root:x:0:0\n"}}"#
+            )
+        );
+        assert_eq!(LayerIndex::from_json(json.as_bytes()).unwrap(), Some(index));
+    }
+
+    #[test]
+    fn another_version_is_made_again_and_damage_is_an_error() {
+        assert_eq!(LayerIndex::from_json(br#"{"version":2,"entries":[{"new":1}]}"#), Ok(None));
+        assert!(LayerIndex::from_json(b"").is_err());
+        let escaping = br#"{"version":1,"entries":[{"p":"../x","k":"d","m":0,"t":0}]}"#;
+        assert!(LayerIndex::from_json(escaping).unwrap_err().contains("is no path inside a root"));
+    }
+
+    #[test]
+    fn account_files_are_known_by_name_and_folder() {
+        let account = |path: &str| is_account_file(&LayerPath::clean(path.as_bytes()).unwrap());
+        assert!(account("etc/passwd") && account("etc/group") && account("usr/lib/passwd"));
+        assert!(!account("etc/passwd-") && !account("usr/bin/passwd") && !account("passwd"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_survive_the_escape(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            prop_assert_eq!(unescape(&escape(&bytes)).unwrap(), bytes);
+        }
+
+        #[test]
+        fn any_text_is_an_index_or_an_error(text in ".*") {
+            let _ = LayerIndex::from_json(text.as_bytes());
+            let _ = unescape(&text);
+        }
+    }
+}
