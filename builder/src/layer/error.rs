@@ -29,6 +29,12 @@ pub enum LayerError {
         #[source]
         source: io::Error,
     },
+    /// By its media type the layer holds no files, or none that we can read.
+    #[error("a layer of type {media_type:?} cannot be read; expected a tar that is not encrypted")]
+    NotFiles {
+        /// The media type.
+        media_type: String,
+    },
     /// The layer is compressed in a way that we do not read.
     #[error("the layer is compressed with {found}; expected gzip, zstd or none")]
     UnknownCompression {

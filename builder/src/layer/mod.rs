@@ -1,13 +1,18 @@
 //! Layers as streams with taps: entries, tar, compression, index, merged tree, safe unpack, diff of a snapshot.
 
 mod change;
+mod decode;
 pub mod entry;
 mod error;
 mod index;
 mod options;
+mod pax;
+pub mod read;
+mod tar_reader;
 
 pub use change::{Change, Layer, Source};
 pub use entry::{Entry, FileTime, Kind, LayerPath};
 pub use error::LayerError;
 pub use index::{ACCOUNTS_SIZE_MAX_BYTES, IndexEntry, LayerIndex, is_account_file};
 pub use options::{Compression, LayerOptions, Limits, Times};
+pub use read::{Scan, read_layer};
