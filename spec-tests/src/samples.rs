@@ -65,6 +65,9 @@ impl Sample {
         let mut header = tar::Header::new_ustar();
         header.set_size(content.len() as u64);
         header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_cksum();
         let mut tar = tar::Builder::new(Vec::new());
         tar.append_data(&mut header, "file", &content[..]).expect("a tar in memory");
