@@ -34,10 +34,7 @@ impl Fluyt {
         for name in ["SOURCE_DATE_EPOCH", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "BUILDKIT_PROGRESS"] {
             command.env_remove(name);
         }
-        command
-            .env("FLUYT_STORE", self.store())
-            .env("HOME", self.folder.path())
-            .env("NO_COLOR", "1");
+        command.env("FLUYT_STORE", self.store()).env("HOME", self.folder.path()).env("NO_COLOR", "1");
         command
     }
 

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::program;
+
 /// A temporary folder with methods for what tests put into it.
 #[derive(Debug)]
 pub struct TestDir {
@@ -59,5 +61,62 @@ impl TestDir {
 impl Default for TestDir {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// A small file system in memory, for filling it up. Dropping it unmounts it.
+#[derive(Debug)]
+pub struct SmallDisk {
+    folder: TestDir,
+}
+
+impl SmallDisk {
+    /// A disk of `mebibytes`; `None`, said as a skip of `test`, where none can be mounted.
+    #[must_use]
+    pub fn new(test: &str, mebibytes: u32) -> Option<Self> {
+        if !program::is_root(test) {
+            return None;
+        }
+        let folder = TestDir::new();
+        let mounted = program::run(
+            "mount",
+            ["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs", &folder.path().to_string_lossy()],
+        );
+        if mounted.code != Some(0) {
+            program::skip(test, &format!("no tmpfs can be mounted: {}", mounted.stderr.trim()));
+            return None;
+        }
+        Some(Self { folder })
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Takes all the space that is left.
+    ///
+    /// # Panics
+    /// When the file that takes it cannot be made.
+    pub fn fill(&self) {
+        use std::io::Write as _;
+        let mut file = fs::File::create(self.path().join("ballast")).expect("a file on the small disk");
+        let block = [0_u8; 4096];
+        while file.write_all(&block).is_ok() {}
+    }
+
+    /// Gives back what [`SmallDisk::fill`] took.
+    ///
+    /// # Panics
+    /// When it was never taken.
+    pub fn empty(&self) {
+        fs::remove_file(self.path().join("ballast")).expect("what filled the disk");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = program::run("umount", ["--lazy", &self.folder.path().to_string_lossy()]);
     }
 }

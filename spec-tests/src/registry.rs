@@ -7,7 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::folder::TestDir;
+use crate::image::Image;
 use crate::program;
+use crate::samples;
 use crate::target::Target;
 
 /// How long a registry may take to say that it listens, and to stop.
@@ -101,6 +103,20 @@ impl Registry {
     #[must_use]
     pub fn target(&self) -> Target {
         Target::new(&self.url, None)
+    }
+
+    /// An image in it, read without any client.
+    ///
+    /// # Panics
+    /// When a part of it cannot be had.
+    #[must_use]
+    pub fn image(&self, repository: &str, reference: &str) -> Image {
+        let target = self.target();
+        let answer = target.get(&format!("/v2/{repository}/manifests/{reference}")).expect_status(200);
+        let digest = samples::digest(&answer.body);
+        Image::read(digest, answer.body, |digest| {
+            target.get(&format!("/v2/{repository}/blobs/{digest}")).expect_status(200).body
+        })
     }
 
     /// Asks it to stop, as a service manager does, and waits: its exit code.

@@ -1,4 +1,13 @@
 //! The specification tests: one binary, a module for each block of `spec-tests/run`.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what these tests unwrap is their own doing: a panic is a failed test and says where"
+)]
 
+mod bad_input;
+mod examples;
 mod http;
+mod image_spec;
 mod requirements;
+mod round_trip;
+mod sample;

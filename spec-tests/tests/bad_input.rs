@@ -1,0 +1,378 @@
+//! Bad input, each with a clear error, the right exit code or status, and nothing half-visible afterwards.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
+
+use http::Method;
+use spec_tests::client::Fluyt;
+use spec_tests::folder::{SmallDisk, TestDir};
+use spec_tests::program::{self, Outcome};
+use spec_tests::registry::Registry;
+use spec_tests::samples::{self, Sample};
+
+use crate::sample::shell_context;
+
+/// A failed build prints no digest, and leaves no image in the store.
+fn assert_nothing_built(fluyt: &Fluyt, outcome: &Outcome) {
+    assert_eq!(outcome.stdout, "", "{}", outcome.describe());
+    let images = fluyt.run(["images"]).expect_success();
+    assert!(!images.stdout.contains("sha256:"), "a failed build left an image: {}", images.stdout);
+}
+
+fn build_error(dockerfile: &str, arguments: &[&str], code: i32, message: &[&str]) -> Outcome {
+    let (fluyt, context) = (Fluyt::new(), TestDir::new());
+    context.write("Dockerfile", dockerfile);
+    let outcome = fluyt.build(context.path(), arguments).expect_code(code).expect_message(message);
+    if code != 2 {
+        assert_nothing_built(&fluyt, &outcome);
+    }
+    outcome
+}
+
+#[test]
+fn a_missing_dockerfile() {
+    let (fluyt, context) = (Fluyt::new(), TestDir::new());
+    let folder = context.path().to_string_lossy().into_owned();
+    let outcome = fluyt.build(context.path(), &[]).expect_code(1);
+    let outcome = outcome.expect_message(&["error:", "Dockerfile", &folder]);
+    assert_nothing_built(&fluyt, &outcome);
+    let _ =
+        fluyt.build(context.path(), &["-f", "other.dockerfile"]).expect_code(1).expect_message(&["other.dockerfile"]);
+}
+
+#[test]
+fn a_missing_context() {
+    let fluyt = Fluyt::new();
+    let _ =
+        fluyt.build(Path::new("/nonexistent/context"), &[]).expect_code(1).expect_message(&["/nonexistent/context"]);
+}
+
+#[test]
+fn an_empty_dockerfile() {
+    let _ = build_error("# nothing but a comment\n", &[], 1, &["error:", "Dockerfile"]);
+}
+
+#[test]
+fn an_unknown_instruction() {
+    let _ = build_error("FROM scratch\nCOPPY a b\n", &[], 1, &["error:", "COPPY", "COPY", "Dockerfile:2"]);
+}
+
+#[test]
+fn an_unknown_flag_of_an_instruction() {
+    let _ = build_error("FROM scratch\nCOPY --form=x a b\n", &[], 1, &["--form", "--from", "Dockerfile:2"]);
+}
+
+#[test]
+fn a_dockerfile_that_does_not_start_with_from() {
+    let _ = build_error("RUN true\n", &[], 1, &["FROM", "Dockerfile:1"]);
+}
+
+#[test]
+fn an_unknown_stage() {
+    let _ = build_error("FROM scratch AS builder\nENV A=b\n", &["--target", "bulder"], 1, &["bulder", "builder"]);
+}
+
+#[test]
+fn an_unknown_flag() {
+    let fluyt = Fluyt::new();
+    let _ = fluyt.run(["build", "--pusj", "."]).expect_code(2).expect_message(&["--pusj", "--push"]);
+    let _ = fluyt.run(["bild", "."]).expect_code(2).expect_message(&["bild", "build"]);
+    let _ = fluyt.run(["build"]).expect_code(2).expect_message(&["CONTEXT"]);
+}
+
+#[test]
+fn a_copy_of_a_missing_file() {
+    let _ =
+        build_error("FROM scratch\nENV A=b\nCOPY absent.txt /\n", &[], 1, &["error:", "absent.txt", "Dockerfile:3"]);
+}
+
+#[test]
+fn a_copy_of_an_ignored_file() {
+    let (fluyt, context) = (Fluyt::new(), TestDir::new());
+    context.write("Dockerfile", "FROM scratch\nCOPY secret/key.txt /\n");
+    context.write(".dockerignore", "*.md\nsecret\n");
+    context.write("secret/key.txt", "key\n");
+    let outcome = fluyt.build(context.path(), &[]).expect_code(1).expect_message(&[
+        "secret/key.txt",
+        "Dockerfile:2",
+        ".dockerignore",
+        "`secret`",
+    ]);
+    assert_nothing_built(&fluyt, &outcome);
+}
+
+#[test]
+fn a_run_that_fails() {
+    if !program::is_root("a_run_that_fails") {
+        return;
+    }
+    let (fluyt, context) =
+        (Fluyt::new(), shell_context("RUN echo before; \\\n  echo to-stderr >&2; exit 7\nRUN echo never\n"));
+    let outcome = fluyt.build(context.path(), &["-t", "failed:one"]).expect_code(1);
+    // The instruction, its lines, its status, and what it printed.
+    let outcome = outcome.expect_message(&["RUN echo before", "Dockerfile:5-6", "7", "to-stderr"]);
+    assert!(!outcome.stderr.contains("never"), "the build went on: {}", outcome.describe());
+    assert_nothing_built(&fluyt, &outcome);
+    // The next build starts from what was made before the failing step, and fails the same way.
+    let _ = fluyt.build(context.path(), &[]).expect_code(1).expect_message(&["Dockerfile:5-6"]);
+}
+
+#[test]
+fn a_run_of_a_missing_program() {
+    if !program::is_root("a_run_of_a_missing_program") {
+        return;
+    }
+    let (fluyt, context) = (Fluyt::new(), shell_context("RUN [\"/bin/absent\", \"x\"]\n"));
+    let _ = fluyt.build(context.path(), &[]).expect_code(1).expect_message(&["/bin/absent", "Dockerfile:5"]);
+}
+
+#[test]
+fn an_unknown_base_image() {
+    let registry = Registry::start();
+    let base = format!("{}/no/such:tag", registry.host());
+    let _ = build_error(&format!("FROM {base}\n"), &[], 1, &["error:", &base, "Dockerfile:1"]);
+}
+
+#[test]
+fn a_base_image_from_a_registry_that_is_not_there() {
+    // A port that was free a moment ago: nobody answers.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let base = format!("127.0.0.1:{port}/no/such:tag");
+    let (fluyt, context) = (Fluyt::new(), TestDir::new());
+    context.write("Dockerfile", format!("FROM {base}\n"));
+    let outcome = fluyt.build(context.path(), &[]);
+    assert!(matches!(outcome.code, Some(1 | 3)), "{}", outcome.describe());
+    let outcome = outcome.expect_message(&["error:", &format!("127.0.0.1:{port}")]);
+    assert_nothing_built(&fluyt, &outcome);
+}
+
+/// A registry that answers every request with 403 and says why.
+fn refusing_registry() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut request = Vec::new();
+            let mut buffer = [0; 4096];
+            while !request.windows(4).any(|window| window == b"\r\n\r\n") {
+                match stream.read(&mut buffer) {
+                    Ok(0) | Err(_) => break,
+                    Ok(length) => request.extend_from_slice(&buffer[..length]),
+                }
+            }
+            let body = r#"{"errors":[{"code":"DENIED","message":"this repository is frozen until monday"}]}"#;
+            let _ = write!(
+                stream,
+                "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    });
+    host
+}
+
+#[test]
+fn a_registry_that_refuses() {
+    let reference = format!("{}/team/app:one", refusing_registry());
+    let (fluyt, context) = (Fluyt::new(), TestDir::new());
+    context.write("file", "content\n");
+    context.write("Dockerfile", "FROM scratch\nCOPY file /\n");
+    let _ = fluyt.build(context.path(), &["--push", "-t", &reference]).expect_code(1).expect_message(&[
+        "error:",
+        &reference,
+        "frozen until monday",
+    ]);
+    let _ =
+        fluyt.run(["pull", &reference]).expect_code(1).expect_message(&["error:", &reference, "frozen until monday"]);
+}
+
+#[test]
+fn invalid_names() {
+    let (fluyt, context) = (Fluyt::new(), TestDir::new());
+    context.write("file", "content\n");
+    context.write("Dockerfile", "FROM scratch\nCOPY file /\n");
+    for name in ["UPPER/case", "a//b", "a:b:c", "-dash", "name:.tag", "name@sha256:short", ""] {
+        let outcome = fluyt.build(context.path(), &["-t", name]);
+        assert!(matches!(outcome.code, Some(1 | 2)), "{name:?}: {}", outcome.describe());
+        assert!(outcome.stderr.contains(name), "{name:?} is not named: {}", outcome.describe());
+        assert_eq!(outcome.stdout, "", "{name:?} was built");
+    }
+    let _ = build_error("FROM UPPER/case\n", &[], 1, &["UPPER/case", "Dockerfile:1"]);
+}
+
+#[test]
+fn a_push_of_what_is_not_there() {
+    let fluyt = Fluyt::new();
+    for command in ["push", "inspect", "rmi"] {
+        let _ = fluyt
+            .run([command, "127.0.0.1:9/no/such:one"])
+            .expect_code(1)
+            .expect_message(&["error:", "127.0.0.1:9/no/such:one"]);
+    }
+}
+
+/// Sends the head of a request and a part of its body, then hangs up.
+fn send_half(registry: &Registry, method: &str, path: &str, promised: usize, sent: &[u8]) {
+    let mut stream = TcpStream::connect(registry.host()).unwrap();
+    let path = path.trim_start_matches(registry.url());
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/octet-stream\r\nContent-Length: {promised}\r\n\r\n",
+        registry.host()
+    )
+    .unwrap();
+    stream.write_all(sent).unwrap();
+    stream.flush().unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    // Until the registry has seen the end: it closes, with or without an answer.
+    let _ = stream.read_to_end(&mut Vec::new());
+}
+
+#[test]
+fn a_truncated_upload() {
+    let registry = Registry::start();
+    let target = registry.target();
+    let (repository, blob) = (target.repository(), samples::bytes(71, 200_000));
+    let (half, digest) = (&blob[..100_000], samples::digest(&blob));
+    let nothing_visible = || {
+        for content in [&blob[..], half] {
+            let path = format!("/v2/{repository}/blobs/{}", samples::digest(content));
+            let _ = target.head(&path).expect_status(404);
+        }
+    };
+    let put = samples::with_digest(&samples::open_upload(&target, &repository), &digest);
+    send_half(&registry, "PUT", &put, blob.len(), half);
+    nothing_visible();
+    let post = samples::with_digest(&format!("/v2/{repository}/blobs/uploads/"), &digest);
+    send_half(&registry, "POST", &post, blob.len(), half);
+    nothing_visible();
+    let location = samples::open_upload(&target, &repository);
+    send_half(&registry, "PATCH", &location, blob.len(), half);
+    nothing_visible();
+    // The session tells how far it came, and goes on from there.
+    let status = target.get(&location).expect_status(204);
+    let came = status
+        .header("range")
+        .and_then(|range| range.strip_prefix("0-"))
+        .map(|last| last.parse::<usize>().unwrap() + 1);
+    let start = came.filter(|length| *length > 1).unwrap_or(0);
+    assert!(start <= half.len(), "the session says it has {start} bytes, {} were sent", half.len());
+    let location = status.header("location").unwrap_or(&location).to_owned();
+    let _ = target
+        .request(Method::PUT, &samples::with_digest(&location, &digest))
+        .header("content-range", format!("{start}-{}", blob.len() - 1))
+        .body(&blob[start..])
+        .send()
+        .expect_status(201);
+    let found = target.get(&format!("/v2/{repository}/blobs/{digest}")).expect_status(200);
+    assert!(found.body == blob, "the blob came back changed");
+}
+
+#[test]
+fn a_request_that_is_no_http() {
+    let registry = Registry::start();
+    for garbage in
+        [&b"\x16\x03\x01\x02\x00\x01\x00"[..], b"GET\r\n\r\n", b"GET /v2/ HTTP/9.9\r\n\r\n", &[0xff; 100_000]]
+    {
+        let mut stream = TcpStream::connect(registry.host()).unwrap();
+        let _ = stream.write_all(garbage);
+        let _ = stream.shutdown(Shutdown::Write);
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    let _ = registry.target().get("/v2/").expect_status(200);
+}
+
+#[test]
+fn a_full_disk_of_the_registry() {
+    let Some(disk) = SmallDisk::new("a_full_disk_of_the_registry", 8) else { return };
+    let registry = Registry::start_on(&disk.path().join("store"));
+    let target = registry.target();
+    let (repository, before) = (target.repository(), Sample::new(72));
+    before.push(&target, &repository, "before");
+
+    let blob = samples::bytes(73, 16 << 20);
+    let location = samples::open_upload(&target, &repository);
+    let answer =
+        target.request(Method::PUT, &samples::with_digest(&location, &samples::digest(&blob))).body(&blob[..]).send();
+    assert!(answer.status >= 500, "a blob larger than the disk got {}", answer.status);
+    assert!(answer.json()["errors"][0]["message"].is_string(), "no error body: {:?}", answer.json());
+    let _ = target.head(&format!("/v2/{repository}/blobs/{}", samples::digest(&blob))).expect_status(404);
+
+    disk.fill();
+    let (config, layer) = (Sample::new(74).config, Sample::new(74).layer);
+    let opened = target.request(Method::POST, &format!("/v2/{repository}/blobs/uploads/")).send();
+    assert!(opened.status == 202 || opened.status >= 500, "opening an upload got {}", opened.status);
+    if opened.status == 202 {
+        let put = samples::with_digest(opened.location(), &samples::digest(&layer));
+        let answer = target.request(Method::PUT, &put).body(&layer[..]).send();
+        assert!(answer.status >= 500, "a blob on a full disk got {}", answer.status);
+    }
+    // What was there is served all the same, and with space the same push succeeds.
+    let _ = target.get(&format!("/v2/{repository}/manifests/before")).expect_status(200);
+    disk.empty();
+    samples::push_blob(&target, &repository, &config);
+    samples::push_blob(&target, &repository, &layer);
+    Sample::new(74).push(&target, &repository, "after");
+    let _ = target.get(&format!("/v2/{repository}/manifests/after")).expect_status(200);
+    assert!(!registry.log().contains("panicked"), "{}", registry.log());
+}
+
+#[test]
+fn a_full_disk_of_the_builder() {
+    let Some(disk) = SmallDisk::new("a_full_disk_of_the_builder", 8) else { return };
+    let (fluyt, context) = (Fluyt::new(), TestDir::new());
+    let store = disk.path().join("store");
+    context.write("large", samples::bytes(75, 16 << 20));
+    context.write("small", "small\n");
+    context.write("Dockerfile", "FROM scratch\nCOPY small /\nCOPY large /\n");
+    let build = |arguments: &[&str]| {
+        let mut command = fluyt.command();
+        command.env("FLUYT_STORE", &store).arg("build").args(arguments).arg(context.path());
+        program::finish(command)
+    };
+    let outcome = build(&["-t", "large:one"]).expect_code(3).expect_message(&["error:", "space"]);
+    assert_eq!(outcome.stdout, "");
+    let images = fluyt.run(["--store", &store.to_string_lossy(), "images"]).expect_success();
+    assert!(!images.stdout.contains("sha256:"), "a failed build left an image: {}", images.stdout);
+    // What the failed build had half written is gone, so that a smaller one fits.
+    context.write("Dockerfile", "FROM scratch\nCOPY small /\n");
+    let _ = build(&["-t", "small:one"]).expect_success();
+    let half_written: u64 =
+        fs::read_dir(store.join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    assert!(half_written < 1 << 20, "{half_written} bytes stayed in the store");
+}
+
+#[test]
+fn a_store_of_a_newer_version() {
+    let folder = TestDir::new();
+    let (fluyt, context) = (Fluyt::new(), TestDir::new());
+    context.write("file", "content\n");
+    context.write("Dockerfile", "FROM scratch\nCOPY file /\n");
+    let _ = fluyt.build(context.path(), &[]).expect_success();
+    fs::write(fluyt.store().join("format"), "999\n").unwrap();
+    let outcome = fluyt.build(context.path(), &[]);
+    assert!(matches!(outcome.code, Some(1 | 3)), "{}", outcome.describe());
+    let _ = outcome.expect_message(&["999", &fluyt.store().to_string_lossy()]);
+
+    let registry = Registry::start_on(&folder.join("store"));
+    drop(registry);
+    let marker = folder.join("store/store.json");
+    let text = fs::read_to_string(&marker).unwrap();
+    let newer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut newer = newer.as_object().cloned().unwrap();
+    for (key, value) in &mut newer {
+        if value.is_number() && !key.is_empty() {
+            *value = 999.into();
+        }
+    }
+    fs::write(&marker, serde_json::Value::from(newer).to_string()).unwrap();
+    let store = format!("file://{}", folder.join("store").display());
+    let outcome =
+        program::run(program::product("fluyt-registry"), ["serve", "--listen", "127.0.0.1:0", "--store", &store]);
+    assert!(matches!(outcome.code, Some(1 | 3)), "{}", outcome.describe());
+    let _ = outcome.expect_message(&["999"]);
+}
