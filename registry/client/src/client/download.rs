@@ -1,0 +1,302 @@
+//! Blobs, streamed: hashed on the way, and after a cut gone on with where it broke.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use http::Method;
+use http::header::{ACCEPT_ENCODING, CONTENT_RANGE, HeaderValue, RANGE};
+use oci_spec::image::Digest;
+use reqwest::Response;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::endpoint::Endpoint;
+use super::exchange::{Purpose, no_place};
+use super::{Blob, Client, blob_subject};
+use crate::challenge::ScopeSet;
+use crate::error::{ClientError, Subject};
+use crate::hash::Hasher;
+use crate::reference::Reference;
+use crate::retry::Failure;
+use crate::transport::Request;
+
+/// So much has to come between two failures for the second not to count as one more in a row, in bytes: a registry that
+/// gives a byte per connection shall not keep us for ever.
+const PROGRESS_MIN_BYTES: u64 = 256 * 1024;
+
+/// A blob that is being received, piece by piece.
+///
+/// The pieces are not verified until [`Self::chunk`] has given `None`. It holds one of the client's transfers.
+#[derive(Debug)]
+pub struct BlobStream {
+    client: Client,
+    reference: Reference,
+    blob: Blob,
+    subject: Subject,
+    /// The place that is read from, and those to turn to when it fails.
+    endpoints: Vec<Endpoint>,
+    response: Option<Response>,
+    /// Bytes of the open response that are there already, from a registry without ranges.
+    skip_bytes: u64,
+    hasher: Option<Hasher>,
+    position: u64,
+    failed_at: u64,
+    failures: u32,
+    _transfer: Option<OwnedSemaphorePermit>,
+}
+
+impl Client {
+    /// Fetches a blob into `sink`. `progress` hears the number of bytes so far.
+    ///
+    /// What is in the sink is the blob only if this returns `Ok`. The sink is written to on the runtime's thread: it
+    /// should be a file or memory, not something that waits.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::DigestMismatch`] and [`ClientError::Truncated`] when the content is not what `blob` says;
+    /// [`ClientError::Sink`] when it cannot be written; those of every request.
+    pub async fn blob(
+        &self,
+        reference: &Reference,
+        blob: &Blob,
+        sink: &mut (dyn Write + Send),
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<(), ClientError> {
+        let mut stream = self.blob_stream(reference, blob).await?;
+        while let Some(chunk) = stream.chunk().await? {
+            sink.write_all(&chunk).map_err(|source| ClientError::Sink { what: stream.subject.what.clone(), source })?;
+            progress(stream.position);
+        }
+        sink.flush().map_err(|source| ClientError::Sink { what: stream.subject.what.clone(), source })
+    }
+
+    /// Opens a blob for reading piece by piece. Waits while the client has as many transfers as it may.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Algorithm`] for a digest that cannot be checked; those of every request.
+    pub async fn blob_stream(&self, reference: &Reference, blob: &Blob) -> Result<BlobStream, ClientError> {
+        let subject = blob_subject(reference, &blob.digest);
+        let hasher = Hasher::new(blob.digest.algorithm(), &subject)?;
+        let mut endpoints = self.readers(reference)?;
+        // Taken from the end.
+        endpoints.reverse();
+        let transfer = self.transfer().await;
+        let mut stream = BlobStream {
+            client: self.clone(),
+            reference: reference.clone(),
+            blob: blob.clone(),
+            subject,
+            endpoints,
+            response: None,
+            skip_bytes: 0,
+            hasher: Some(hasher),
+            position: 0,
+            failed_at: 0,
+            failures: 0,
+            _transfer: transfer,
+        };
+        // So that a missing blob is told here.
+        stream.open().await?;
+        Ok(stream)
+    }
+
+    /// A place among the transfers of this client.
+    pub(super) async fn transfer(&self) -> Option<OwnedSemaphorePermit> {
+        // Fails only for a closed semaphore, which this one never is.
+        std::sync::Arc::clone(&self.shared.transfers).acquire_owned().await.ok()
+    }
+
+    /// Whether the registry itself (no mirror) has a blob in the reference's repository.
+    ///
+    /// # Errors
+    ///
+    /// Those of every request, without [`ClientError::NotFound`].
+    pub async fn has_blob(&self, reference: &Reference, digest: &Digest) -> Result<bool, ClientError> {
+        let endpoint = self.shared.endpoints.origin(reference, &self.shared.transport)?;
+        self.has_blob_at(&endpoint, reference, digest, ScopeSet::pull(reference.repository())).await
+    }
+
+    pub(super) async fn has_blob_at(
+        &self,
+        endpoint: &Endpoint,
+        reference: &Reference,
+        digest: &Digest,
+        scopes: ScopeSet,
+    ) -> Result<bool, ClientError> {
+        let url = endpoint.url(&format!("{}/blobs/{digest}", reference.repository()));
+        let purpose = Purpose { reference, scopes, subject: blob_subject(reference, digest), also: &[404] };
+        let response = self.shared.exchange(endpoint, Request::new(Method::HEAD, url), &purpose).await?;
+        Ok(response.status().is_success())
+    }
+}
+
+impl BlobStream {
+    /// How many bytes have been given out.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next piece; `None` after the last one, when size and digest are right.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Client::blob`]. After an error the stream gives nothing any more.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
+        loop {
+            if self.hasher.is_none() {
+                return Ok(None);
+            }
+            if self.response.is_none() {
+                self.open().await?;
+            }
+            let Some(response) = &mut self.response else { continue };
+            let error = match self.client.shared.transport.chunk(response, &self.subject).await {
+                Ok(Some(mut bytes)) => {
+                    let skipped = self.skip_bytes.min(bytes.len() as u64);
+                    self.skip_bytes -= skipped;
+                    let _ = bytes.split_to(usize::try_from(skipped).unwrap_or(bytes.len()));
+                    if bytes.is_empty() {
+                        continue;
+                    }
+                    self.position += bytes.len() as u64;
+                    if self.position > self.blob.size_bytes {
+                        return Err(self.fail(self.wrong_size()));
+                    }
+                    if let Some(hasher) = &mut self.hasher {
+                        hasher.update(&bytes);
+                    }
+                    return Ok(Some(bytes));
+                }
+                Ok(None) if self.position == self.blob.size_bytes && self.skip_bytes == 0 => {
+                    return self.finish().map(|()| None);
+                }
+                Ok(None) => self.wrong_size(),
+                Err(error) => error,
+            };
+            self.response = None;
+            self.after(error).await?;
+        }
+    }
+
+    /// Decides whether to go on after a failure, and waits.
+    async fn after(&mut self, error: ClientError) -> Result<(), ClientError> {
+        if self.position - self.failed_at >= PROGRESS_MIN_BYTES {
+            self.failures = 0;
+        }
+        self.failed_at = self.position;
+        self.failures += 1;
+        let Some(endpoint) = self.endpoints.last() else { return Err(self.fail(error)) };
+        if self.client.shared.moves_on(endpoint, &error) {
+            self.endpoints.pop();
+            self.failures = 0;
+            return Ok(());
+        }
+        // A body that ended early without a broken connection is a cut as well.
+        let failure = if matches!(error, ClientError::Truncated { .. }) { Some(Failure::Cut) } else { error.failure() };
+        if self.client.shared.pause_after(endpoint, self.failures, failure, &error).await {
+            Ok(())
+        } else {
+            Err(self.fail(error))
+        }
+    }
+
+    /// Opens a response that goes on at the position.
+    async fn open(&mut self) -> Result<(), ClientError> {
+        loop {
+            let Some(endpoint) = self.endpoints.last() else { return Err(self.fail(no_place(&self.reference))) };
+            match self.request(endpoint).await {
+                Ok((response, skip_bytes)) => {
+                    self.response = Some(response);
+                    self.skip_bytes = skip_bytes;
+                    return Ok(());
+                }
+                Err(error) if self.client.shared.moves_on(endpoint, &error) => {
+                    self.endpoints.pop();
+                }
+                Err(error) => return Err(self.fail(error)),
+            }
+        }
+    }
+
+    /// The response, and how many of its bytes are there already.
+    async fn request(&self, endpoint: &Endpoint) -> Result<(Response, u64), ClientError> {
+        let url = endpoint.url(&format!("{}/blobs/{}", self.reference.repository(), self.blob.digest));
+        let mut request = Request::new(Method::GET, url);
+        // The digest is that of the bytes as they are stored.
+        request.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if self.position > 0 {
+            let range = HeaderValue::try_from(format!("bytes={}-", self.position))
+                .map_err(|error| self.subject.answer(error.to_string()))?;
+            request.headers.insert(RANGE, range);
+        }
+        let scopes = ScopeSet::pull(self.reference.repository());
+        let purpose = Purpose { reference: &self.reference, scopes, subject: self.subject.clone(), also: &[416] };
+        let response = self.client.shared.exchange(endpoint, request, &purpose).await?;
+        match response.status().as_u16() {
+            206 if self.position > 0 => {
+                let start = range_start(&response);
+                if start != Some(self.position) {
+                    return Err(self
+                        .subject
+                        .answer(format!("expected the bytes from {} on, and it sends others", self.position)));
+                }
+                Ok((response, 0))
+            }
+            // The registry's blob ends before what is there already.
+            416 => Err(self.wrong_size()),
+            200 => match response.content_length() {
+                Some(length) if length != self.blob.size_bytes => Err(ClientError::Truncated {
+                    registry: self.subject.registry.clone(),
+                    what: self.subject.what.clone(),
+                    expected_bytes: self.blob.size_bytes,
+                    found_bytes: length,
+                }),
+                _ => Ok((response, self.position)),
+            },
+            status => Err(self.subject.answer(format!("it has the status {status}; 200 or 206 were expected"))),
+        }
+    }
+
+    fn wrong_size(&self) -> ClientError {
+        ClientError::Truncated {
+            registry: self.subject.registry.clone(),
+            what: self.subject.what.clone(),
+            expected_bytes: self.blob.size_bytes,
+            found_bytes: self.position,
+        }
+    }
+
+    /// Ends the stream with an error.
+    fn fail(&mut self, error: ClientError) -> ClientError {
+        self.hasher = None;
+        self.response = None;
+        error
+    }
+
+    fn finish(&mut self) -> Result<(), ClientError> {
+        let Some(hasher) = self.hasher.take() else { return Ok(()) };
+        self.response = None;
+        let found = hasher.finish(&self.subject)?;
+        if found == self.blob.digest {
+            return Ok(());
+        }
+        let error = ClientError::DigestMismatch {
+            registry: self.subject.registry.clone(),
+            what: self.subject.what.clone(),
+            expected: Box::new(self.blob.digest.clone()),
+            found: Box::new(found),
+        };
+        if let Some(endpoint) = self.endpoints.last() {
+            // So that the caller's next attempt asks elsewhere.
+            self.client.shared.moves_on(endpoint, &error);
+        }
+        Err(error)
+    }
+}
+
+/// The first byte of `Content-Range: bytes 5-9/10`.
+fn range_start(response: &Response) -> Option<u64> {
+    let text = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    text.trim().strip_prefix("bytes")?.trim_start().split('-').next()?.parse().ok()
+}

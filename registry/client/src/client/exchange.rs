@@ -1,0 +1,142 @@
+//! A request with all that belongs to it: authorization, another attempt after a failure, another place after a mirror.
+
+use http::StatusCode;
+use http::header::{AUTHORIZATION, HeaderValue};
+use reqwest::Response;
+
+use super::endpoint::Endpoint;
+use super::{Client, Shared};
+use crate::auth::Claim;
+use crate::challenge::ScopeSet;
+use crate::error::{ClientError, Subject};
+use crate::reference::Reference;
+use crate::retry::Failure;
+use crate::transport::{Request, random};
+
+/// What a request is for.
+pub(super) struct Purpose<'a> {
+    pub(super) reference: &'a Reference,
+    pub(super) scopes: ScopeSet,
+    pub(super) subject: Subject,
+    /// The statuses that are answers, beside the 2xx.
+    pub(super) also: &'a [u16],
+}
+
+impl Purpose<'_> {
+    pub(super) fn claim<'c>(&'c self, endpoint: &'c Endpoint) -> Claim<'c> {
+        Claim {
+            host: &endpoint.host,
+            repository: self.reference.repository(),
+            scopes: &self.scopes,
+            subject: &self.subject,
+        }
+    }
+
+    fn accepts(&self, status: StatusCode) -> bool {
+        status.is_success() || self.also.contains(&status.as_u16())
+    }
+}
+
+impl Shared {
+    /// Sends a request that may be sent again, until it has an answer or the policy gives up.
+    pub(super) async fn exchange(
+        &self,
+        endpoint: &Endpoint,
+        request: Request,
+        purpose: &Purpose<'_>,
+    ) -> Result<Response, ClientError> {
+        let mut done = 0;
+        loop {
+            let error = match self.attempt(endpoint, request.clone(), purpose).await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            done += 1;
+            if !self.pause(endpoint, done, &error).await {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Waits before another attempt; `false` when there shall be none. A mirror is asked once: the next place is near.
+    pub(super) async fn pause(&self, endpoint: &Endpoint, done: u32, error: &ClientError) -> bool {
+        self.pause_after(endpoint, done, error.failure(), error).await
+    }
+
+    /// As [`Self::pause`], for a caller that knows better what kind of failure it was.
+    pub(super) async fn pause_after(
+        &self,
+        endpoint: &Endpoint,
+        done: u32,
+        failure: Option<Failure>,
+        error: &ClientError,
+    ) -> bool {
+        let wait = failure.filter(|_| !endpoint.is_mirror).and_then(|failure| self.retry.wait(done, failure, random()));
+        let Some(wait) = wait else { return false };
+        tracing::debug!(registry = %endpoint.host, %error, ?wait, "trying again");
+        tokio::time::sleep(wait).await;
+        true
+    }
+
+    /// One attempt, with authorization; a refusal (401) is answered once.
+    pub(super) async fn attempt(
+        &self,
+        endpoint: &Endpoint,
+        mut request: Request,
+        purpose: &Purpose<'_>,
+    ) -> Result<Response, ClientError> {
+        let claim = purpose.claim(endpoint);
+        let sent = self.auth.header(&claim).await?;
+        authorize(&mut request, sent.as_ref());
+        let mut response = self.transport.send(&request, &purpose.subject).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let header = self.auth.answer(&claim, response, sent.as_ref()).await?;
+            authorize(&mut request, Some(&header));
+            response = self.transport.send(&request, &purpose.subject).await?;
+            if response.status() == StatusCode::UNAUTHORIZED {
+                return Err(self.auth.refused(&claim, response).await);
+            }
+        }
+        if purpose.accepts(response.status()) {
+            return Ok(response);
+        }
+        Err(self.transport.refusal(response, &purpose.subject).await)
+    }
+}
+
+pub(super) fn authorize(request: &mut Request, header: Option<&HeaderValue>) {
+    match header {
+        Some(header) => request.headers.insert(AUTHORIZATION, header.clone()),
+        None => request.headers.remove(AUTHORIZATION),
+    };
+}
+
+impl Client {
+    /// The places to read from, mirrors first.
+    pub(super) fn readers(&self, reference: &Reference) -> Result<Vec<Endpoint>, ClientError> {
+        self.shared.endpoints.readers(reference, &self.shared.transport)
+    }
+}
+
+impl Shared {
+    /// Whether the next place is to be asked after this error; never after the registry's own.
+    pub(super) fn moves_on(&self, endpoint: &Endpoint, error: &ClientError) -> bool {
+        if !endpoint.is_mirror || matches!(error, ClientError::Sink { .. } | ClientError::Algorithm { .. }) {
+            return false;
+        }
+        tracing::warn!(mirror = %endpoint.host, %error, "the mirror does not help; the next place is asked");
+        if error.is_transient() || matches!(error, ClientError::Tls { .. } | ClientError::DigestMismatch { .. }) {
+            self.endpoints.rest(endpoint);
+        }
+        true
+    }
+}
+
+/// The error of a list of places that ends without the registry itself.
+pub(super) fn no_place(reference: &Reference) -> ClientError {
+    ClientError::Setting {
+        name: "the registry",
+        value: reference.host().to_owned(),
+        problem: "there is no place to ask".to_owned(),
+    }
+}

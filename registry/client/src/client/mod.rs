@@ -1,0 +1,101 @@
+//! The operations of the distribution API, each with its own file.
+
+mod download;
+mod endpoint;
+mod exchange;
+mod login;
+mod manifest;
+mod tags;
+mod upload;
+
+use std::fmt;
+use std::sync::Arc;
+
+use oci_spec::image::Digest;
+use tokio::sync::Semaphore;
+
+use crate::auth::Authenticator;
+use crate::credential::Keyring;
+use crate::error::{ClientError, Subject};
+use crate::reference::Reference;
+use crate::retry::RetryPolicy;
+use crate::settings::Settings;
+use crate::transport::{SharedTransport, Transport};
+use endpoint::Endpoints;
+
+pub use download::BlobStream;
+pub use login::LoginCheck;
+pub use manifest::{MANIFEST_MAX_BYTES, MANIFEST_TYPES, Manifest};
+pub use tags::Tags;
+pub use upload::Pushed;
+
+/// A client of any number of registries. Clones share connections, tokens and the bound on transfers.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    transport: SharedTransport,
+    auth: Authenticator,
+    endpoints: Endpoints,
+    retry: RetryPolicy,
+    transfers: Arc<Semaphore>,
+}
+
+/// Some content by its digest: what a manifest says of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Blob {
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// Its length, in bytes.
+    pub size_bytes: u64,
+}
+
+/// A manifest as a registry names it, before it is fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// Its media type; empty when the registry says none.
+    pub media_type: String,
+    /// Its length, in bytes.
+    pub size_bytes: u64,
+}
+
+impl Client {
+    /// A client with these settings. No connection is made, and no CA store read, before it is used.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Setting`] for an address of a mirror or proxy that is none.
+    pub fn new(settings: Settings) -> Result<Self, ClientError> {
+        let transport = Arc::new(Transport::new(&settings)?);
+        let keyring = Keyring::new(settings.authfile.as_deref(), &settings.environment);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                auth: Authenticator::new(Arc::clone(&transport), keyring, settings.retry.clone()),
+                endpoints: Endpoints::new(&settings.mirrors)?,
+                retry: settings.retry,
+                transfers: Arc::new(Semaphore::new(settings.transfers.max(1))),
+                transport,
+            }),
+        })
+    }
+
+    /// The credentials that this client uses.
+    #[must_use]
+    pub fn keyring(&self) -> &Keyring {
+        self.shared.auth.keyring()
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+fn blob_subject(reference: &Reference, digest: &Digest) -> Subject {
+    Subject { registry: reference.host().to_owned(), what: format!("blob {digest} of {}", reference.name()) }
+}

@@ -1,0 +1,307 @@
+//! One HTTP request and its answer: connections per registry, timeouts, proxies, redirects.
+//!
+//! Redirects are followed here and not by reqwest, because each hop has to be looked at: the next host has its own
+//! trust and proxy, `Authorization` goes to no other host, and TLS is not left for plain HTTP.
+
+mod broken;
+mod proxy;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{AUTHORIZATION, LOCATION, RETRY_AFTER};
+use http::{HeaderMap, Method, StatusCode};
+use reqwest::{Response, Url};
+
+use crate::error::{ClientError, Said, Subject};
+use crate::reference::is_loopback;
+use crate::retry::retry_after;
+use crate::settings::Settings;
+use crate::trust::{Trust, same_host};
+use proxy::Proxies;
+
+/// Most redirects that are followed for one request.
+const REDIRECTS_MAX: usize = 8;
+/// Most bytes of an error's body that are read.
+const ERROR_BODY_MAX_BYTES: u64 = 64 * 1024;
+
+/// The connections of a client.
+pub(crate) struct Transport {
+    trust: Trust,
+    proxies: Proxies,
+    insecure: Vec<String>,
+    user_agent: String,
+    connect_timeout: Duration,
+    idle_timeout: Duration,
+    clients: Mutex<HashMap<Profile, reqwest::Client>>,
+}
+
+/// What connections can be shared by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Profile {
+    /// The registry with a trust of its own.
+    host: Option<String>,
+    tls: bool,
+    proxied: bool,
+}
+
+/// A request without a body, or with one that can be sent again.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Option<Bytes>,
+}
+
+impl Request {
+    pub(crate) fn new(method: Method, url: Url) -> Self {
+        Self { method, url, headers: HeaderMap::new(), body: None }
+    }
+}
+
+impl Transport {
+    pub(crate) fn new(settings: &Settings) -> Result<Self, ClientError> {
+        Ok(Self {
+            trust: Trust::new(settings),
+            proxies: Proxies::new(&settings.environment)?,
+            insecure: settings.insecure.clone(),
+            user_agent: settings.user_agent.clone(),
+            connect_timeout: settings.connect_timeout,
+            idle_timeout: settings.idle_timeout,
+            clients: Mutex::new(HashMap::new()),
+        })
+    }
+
+    /// The longest silence that is borne.
+    pub(crate) fn idle_timeout(&self) -> Duration {
+        self.idle_timeout
+    }
+
+    /// Whether that registry is spoken to in plain HTTP.
+    pub(crate) fn is_plain(&self, host: &str) -> bool {
+        if self.insecure.iter().any(|name| same_host(name, host)) {
+            return true;
+        }
+        is_loopback(host) && !self.trust.knows(host)
+    }
+
+    /// The start of all URLs of a registry, by the host that is connected to.
+    pub(crate) fn base(&self, host: &str) -> Result<Url, ClientError> {
+        let scheme = if self.is_plain(host) { "http" } else { "https" };
+        Url::parse(&format!("{scheme}://{host}/")).map_err(|error| ClientError::Setting {
+            name: "the registry",
+            value: host.to_owned(),
+            problem: error.to_string(),
+        })
+    }
+
+    /// Sends a request, follows redirects when it is a `GET` or `HEAD`, and gives the first other answer, whatever its
+    /// status.
+    pub(crate) async fn send(&self, request: &Request, subject: &Subject) -> Result<Response, ClientError> {
+        let mut url = request.url.clone();
+        let mut headers = request.headers.clone();
+        for _ in 0..=REDIRECTS_MAX {
+            let mut builder = self.client(&url)?.request(request.method.clone(), url.clone()).headers(headers.clone());
+            if let Some(body) = &request.body {
+                builder = builder.body(body.clone());
+            }
+            let response = match tokio::time::timeout(self.idle_timeout, builder.send()).await {
+                Err(_) => return Err(self.silent(&url, subject)),
+                Ok(Err(error)) => return Err(self.broken(&url, &error, subject)),
+                Ok(Ok(response)) => response,
+            };
+            let follows = matches!(request.method, Method::GET | Method::HEAD) && is_redirect(response.status());
+            if !follows {
+                return Ok(response);
+            }
+            let next = self.next_location(&url, response.headers(), subject)?;
+            if authority(&next) != authority(&url) {
+                headers.remove(AUTHORIZATION);
+            }
+            url = next;
+        }
+        Err(subject.answer(format!("it redirects more than {REDIRECTS_MAX} times")))
+    }
+
+    /// Sends a request whose body is a stream, which is gone afterwards. `stalled` ends when nothing has moved for too long.
+    pub(crate) async fn send_stream(
+        &self,
+        request: &Request,
+        body: reqwest::Body,
+        stalled: impl Future<Output = ()>,
+        subject: &Subject,
+    ) -> Result<Response, ClientError> {
+        let url = &request.url;
+        let sending = self
+            .client(url)?
+            .request(request.method.clone(), url.clone())
+            .headers(request.headers.clone())
+            .body(body)
+            .send();
+        tokio::select! {
+            outcome = sending => outcome.map_err(|error| self.broken(url, &error, subject)),
+            () = stalled => Err(self.silent(url, subject)),
+        }
+    }
+
+    /// The next piece of an answer's body.
+    pub(crate) async fn chunk(&self, response: &mut Response, subject: &Subject) -> Result<Option<Bytes>, ClientError> {
+        match tokio::time::timeout(self.idle_timeout, response.chunk()).await {
+            Err(_) => Err(self.silent(response.url(), subject)),
+            Ok(Err(error)) => Err(broken::cut(&host_of(response.url()), &error, subject)),
+            Ok(Ok(chunk)) => Ok(chunk),
+        }
+    }
+
+    /// A whole body, up to a limit.
+    pub(crate) async fn bytes(
+        &self,
+        mut response: Response,
+        limit_bytes: u64,
+        subject: &Subject,
+    ) -> Result<Bytes, ClientError> {
+        let too_large =
+            || ClientError::TooLarge { registry: subject.registry.clone(), what: subject.what.clone(), limit_bytes };
+        if response.content_length().is_some_and(|length| length > limit_bytes) {
+            return Err(too_large());
+        }
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = self.chunk(&mut response, subject).await? {
+            if bytes.len() as u64 + chunk.len() as u64 > limit_bytes {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes.freeze())
+    }
+
+    /// The error that a refusing answer stands for.
+    pub(crate) async fn refusal(&self, response: Response, subject: &Subject) -> ClientError {
+        let status = response.status().as_u16();
+        let plain = response.url().scheme() == "http";
+        let wait = asked_wait(response.headers());
+        let said = self.said(response, subject).await;
+        subject.refused(status, wait, said, plain)
+    }
+
+    /// What a refusing answer says.
+    pub(crate) async fn said(&self, mut response: Response, subject: &Subject) -> Said {
+        let mut body = Vec::new();
+        // An answer that breaks off still has its status.
+        while let Ok(Some(chunk)) = self.chunk(&mut response, subject).await {
+            body.extend_from_slice(&chunk);
+            if body.len() as u64 > ERROR_BODY_MAX_BYTES {
+                break;
+            }
+        }
+        Said::read(&body)
+    }
+
+    /// The `Location` of an answer, resolved against the URL that was asked.
+    pub(crate) fn next_location(&self, url: &Url, headers: &HeaderMap, subject: &Subject) -> Result<Url, ClientError> {
+        let text = headers.get(LOCATION).and_then(|value| value.to_str().ok());
+        let text = text.ok_or_else(|| subject.answer("it has no header `Location`"))?;
+        let mut next =
+            url.join(text).map_err(|error| subject.answer(format!("its `Location` is not a URL: {error}")))?;
+        // A registry behind a proxy that ends TLS may not know that it is spoken to securely.
+        let leaves_tls = next.scheme() == "http" && url.scheme() == "https" && !self.is_plain(&host_of(&next));
+        if leaves_tls && next.host_str() == url.host_str() && (next.port().is_none() || next.port() == url.port()) {
+            // Neither can fail: both schemes are ones with a host.
+            let _ = next.set_scheme("https");
+            let _ = next.set_port(url.port());
+        }
+        let problem = match next.scheme() {
+            "http" if url.scheme() == "https" && !self.is_plain(&host_of(&next)) => {
+                "that is plain HTTP, and the registry speaks TLS"
+            }
+            "http" | "https" if !next.username().is_empty() || next.password().is_some() => {
+                "the address holds a user name"
+            }
+            "http" | "https" => return Ok(next),
+            _ => "only http and https are followed",
+        };
+        Err(ClientError::Redirect {
+            registry: subject.registry.clone(),
+            what: subject.what.clone(),
+            host: format!("{}://{}", next.scheme(), host_of(&next)),
+            problem: problem.to_owned(),
+        })
+    }
+
+    fn client(&self, url: &Url) -> Result<reqwest::Client, ClientError> {
+        let host = host_of(url);
+        let tls = url.scheme() == "https";
+        let knows = tls && self.trust.knows(&host);
+        let profile = Profile { host: knows.then(|| host.clone()), tls, proxied: self.proxies.apply_to(&host, url) };
+        if let Some(client) = self.clients().get(&profile) {
+            return Ok(client.clone());
+        }
+        let client = self.build(&host, &profile)?;
+        Ok(self.clients().entry(profile).or_insert(client).clone())
+    }
+
+    fn clients(&self) -> std::sync::MutexGuard<'_, HashMap<Profile, reqwest::Client>> {
+        // The map is whole between any two of its operations.
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn build(&self, host: &str, profile: &Profile) -> Result<reqwest::Client, ClientError> {
+        let config =
+            if profile.tls { self.trust.config(host, profile.host.is_some())? } else { self.trust.unused()? };
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(config)
+            .user_agent(self.user_agent.clone())
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(self.connect_timeout)
+            .tcp_keepalive(Duration::from_secs(30))
+            .referer(false)
+            .no_proxy();
+        if profile.proxied {
+            builder = self.proxies.add_to(builder)?;
+        }
+        builder.build().map_err(|error| ClientError::Tls {
+            host: host.to_owned(),
+            problem: broken::innermost(&error),
+            hint: "this is a fault of this program".to_owned(),
+        })
+    }
+
+    fn silent(&self, url: &Url, subject: &Subject) -> ClientError {
+        ClientError::Timeout { host: host_of(url), what: subject.what.clone(), after: self.idle_timeout }
+    }
+
+    fn broken(&self, url: &Url, error: &reqwest::Error, subject: &Subject) -> ClientError {
+        broken::classify(&host_of(url), error, url.scheme() == "http", self.connect_timeout, subject)
+    }
+}
+
+/// Host and port as references write them: without the port that the scheme has anyway.
+pub(crate) fn host_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+fn authority(url: &Url) -> (&str, Option<&str>, Option<u16>) {
+    (url.scheme(), url.host_str(), url.port_or_known_default())
+}
+
+pub(crate) fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// `Retry-After` as a wait from now.
+pub(crate) fn asked_wait(headers: &HeaderMap) -> Option<Duration> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?, now)
+}
+
+/// A number from 0 to 1 for the spread of waits; without a source of randomness there is no spread.
+pub(crate) fn random() -> f64 {
+    getrandom::u32().map_or(0.5, |number| f64::from(number) / f64::from(u32::MAX))
+}
+
+/// Shared by all parts of a client.
+pub(crate) type SharedTransport = Arc<Transport>;
