@@ -121,13 +121,17 @@ pub fn repository() -> &'static Path {
     folder.parent().unwrap_or(folder)
 }
 
-/// The path of one of the two products' binaries, built first when it is not up to date.
+/// The path of one of the two products' binaries, built first when it is not up to date. `FLUYT_SPEC_TESTS_BINARIES` names a
+/// folder with other ones to test, such as the static ones.
 ///
 /// # Panics
 /// When it does not build.
 pub fn product(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
+        if let Some(given) = std::env::var_os("FLUYT_SPEC_TESTS_BINARIES") {
+            return given.into();
+        }
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
         build.args(["build", "--quiet", "-p", "fluyt", "-p", "fluyt-registry", "--bins"]).current_dir(repository());

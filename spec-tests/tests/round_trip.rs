@@ -30,8 +30,14 @@ fn pushed(registry: &Registry) -> (String, Image) {
 }
 
 fn assert_same_files(image: &Image, exported: &Files) {
-    // A mount point that an engine makes for `VOLUME /data` is the engine's.
-    let found = differences(&image.files(), exported, |path| engines_own(path) || path == "data");
+    // Engines make files of theirs in `/etc`, and the mount point of `VOLUME /data`: that moves the time of `/etc`.
+    let without_time = |files: &Files| {
+        let mut files = files.clone();
+        files.entry("etc".to_owned()).and_modify(|folder| folder.modified = 0);
+        files
+    };
+    let found =
+        differences(&without_time(&image.files()), &without_time(exported), |path| engines_own(path) || path == "data");
     assert!(found.is_empty(), "{found:#?}");
 }
 
@@ -81,7 +87,7 @@ fn docker_runs_what_was_built() {
     assert_eq!(run(&[]), "run\n");
     assert_eq!(run(&["pwd"]), "/srv/work\n");
     assert_eq!(run(&["sh", "-c", "busybox echo $GREETING; busybox id -u; busybox id -g"]), "hello you\n1234\n5678\n");
-    assert_eq!(run(&["stat", "-c", "%u:%g %a", "/srv/tree/a/one", "/etc/hard"]), "12:34 640\n1234:5678 600\n");
+    assert_eq!(run(&["stat", "-c", "%u:%g %a", "/srv/tree/a/one", "/etc/hard"]), "12:34 755\n1234:5678 600\n");
 }
 
 #[test]

@@ -58,7 +58,7 @@ pub(crate) fn odd_context() -> TestDir {
         r#"FROM scratch
 ADD root.tar /
 COPY busybox /bin/busybox
-COPY --chown=12:34 --chmod=0640 tree /srv/tree/
+COPY --chown=12:34 --chmod=0755 tree /srv/tree/
 ENV PATH=/bin GREETING="hello you"
 LABEL org.example.one="1" org.example.two="two words"
 EXPOSE 8080 53/udp
