@@ -9,7 +9,7 @@ use spec_tests::requirement::REQUIREMENTS;
 #[test]
 fn every_requirement_has_a_test_that_exists() {
     let mut names = BTreeSet::new();
-    for folder in ["spec-tests/src/http", "spec-tests/tests"] {
+    for folder in ["spec-tests/src/http", "spec-tests/src/image", "spec-tests/tests"] {
         for file in fs::read_dir(program::repository().join(folder)).expect("a folder of tests") {
             let text = fs::read_to_string(file.expect("a file").path()).expect("a source file");
             names.extend(text.lines().filter_map(|line| {
