@@ -111,7 +111,7 @@ pub enum LayerError {
         source: io::Error,
     },
     /// A file is not what it was when its cache key was made.
-    #[error("{} changed while the image was built; run the build again", path.display())]
+    #[error("{} changed while the image was built: expected {}, found {found}; run the build again", path.display(), told(.expected.as_ref()))]
     Changed {
         /// The file.
         path: PathBuf,
@@ -160,6 +160,9 @@ pub enum LayerError {
         /// Why not.
         reason: String,
     },
+    /// One entry failed, and the tar ends in the middle of it.
+    #[error("the layer cannot be finished, as one of its entries failed")]
+    Unfinished,
     /// A stored index is not what this version writes.
     #[error("the index of layer {diff_id} is damaged: {reason}")]
     BadIndex {
@@ -168,4 +171,8 @@ pub enum LayerError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+fn told(expected: Option<&Digest>) -> String {
+    expected.map_or_else(|| "the file that the build saw first".to_owned(), ToString::to_string)
 }

@@ -1,6 +1,8 @@
 //! Layers as streams with taps: entries, tar, compression, index, merged tree, safe unpack, diff of a snapshot.
 
+mod builder;
 mod change;
+mod compress;
 mod decode;
 pub mod entry;
 mod error;
@@ -8,11 +10,17 @@ mod index;
 mod options;
 mod pax;
 pub mod read;
+#[cfg(test)]
+mod sample;
+mod tap;
 mod tar_reader;
+mod tar_writer;
 
+pub use builder::{LayerBuilder, write_layer};
 pub use change::{Change, Layer, Source};
 pub use entry::{Entry, FileTime, Kind, LayerPath};
 pub use error::LayerError;
 pub use index::{ACCOUNTS_SIZE_MAX_BYTES, IndexEntry, LayerIndex, is_account_file};
 pub use options::{Compression, LayerOptions, Limits, Times};
 pub use read::{Scan, read_layer};
+pub use tap::{IndexTap, index_layer};

@@ -34,7 +34,6 @@ pub(super) fn parse(mut bytes: &[u8]) -> Result<Vec<Record<'_>>, String> {
     Ok(records)
 }
 
-#[cfg(test)]
 /// Appends one record.
 pub(super) fn push(bytes: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
@@ -51,7 +50,6 @@ pub(super) fn push(bytes: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     bytes.push(b'\n');
 }
 
-#[cfg(test)]
 fn digits(number: usize) -> usize {
     number.to_string().len()
 }

@@ -1,0 +1,252 @@
+//! Entries to a finished layer, in one pass: tar, its hash, compression, the blob and its hash, and the index.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use oci_spec::image::Digest;
+
+use super::compress::Compressor;
+use super::tap::IndexTap;
+use super::{Change, Entry, Kind, Layer, LayerError, LayerIndex, LayerOptions, LayerPath, Source, tar_writer};
+use crate::blob::{BlobWriter, HashingWriter, Store, StoreError};
+
+/// Bytes of content that are copied at a time.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Writes one layer into a store. Dropping it before [`LayerBuilder::finish`] leaves nothing.
+///
+/// Entries come sorted by path, each path once, so that the bytes do not depend on chance; a folder of the layer comes
+/// before what is in it. The index keeps the entries as they were given: where [`Times`] cuts or clamps what the layer
+/// carries, the index still has the real times, from which snapshots are restored.
+pub struct LayerBuilder {
+    tar: HashingWriter<Compressor<BlobWriter>>,
+    store: Store,
+    options: LayerOptions,
+    tap: IndexTap,
+    buffer: Vec<u8>,
+    /// Set while an entry is half written.
+    broken: bool,
+}
+
+impl std::fmt::Debug for LayerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let entries = self.tap.index().entries.len();
+        f.debug_struct("LayerBuilder")
+            .field("options", &self.options)
+            .field("entries", &entries)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LayerBuilder {
+    /// Starts a layer.
+    pub fn new(store: &Store, options: LayerOptions) -> Result<Self, LayerError> {
+        let blob = store.writer()?;
+        let compressor =
+            Compressor::new(blob, options.compression, options.threads).map_err(|error| failed(store, error))?;
+        Ok(Self {
+            tar: HashingWriter::new(compressor),
+            store: store.clone(),
+            options,
+            tap: IndexTap::default(),
+            buffer: vec![0; BUFFER_BYTES],
+            broken: false,
+        })
+    }
+
+    /// Adds an entry with content from where `change` says.
+    ///
+    /// # Errors
+    /// [`LayerError::Changed`] when a file is not what its entry and its expected hash say.
+    pub fn add(&mut self, change: &Change) -> Result<(), LayerError> {
+        match &change.source {
+            Source::None => self.append(&change.entry, &mut io::empty()),
+            Source::Bytes(bytes) => self.append(&change.entry, &mut &bytes[..]),
+            Source::File { path, expected } => self.add_file(&change.entry, path, expected.as_ref()),
+        }
+    }
+
+    fn add_file(&mut self, entry: &Entry, path: &Path, expected: Option<&Digest>) -> Result<(), LayerError> {
+        let Kind::File { .. } = entry.kind else { return self.append(entry, &mut io::empty()) };
+        let content = |source| LayerError::Content { path: path.to_owned(), source };
+        let changed = |found| LayerError::Changed { path: path.to_owned(), expected: expected.cloned(), found };
+        // A pipe that took the file's place must not be waited for.
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        let opened = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(changed("no file".to_owned())),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+                return Err(changed("a symbolic link".to_owned()));
+            }
+            Err(error) => return Err(content(error)),
+        };
+        if !file.metadata().map_err(content)?.is_file() {
+            return Err(changed("no regular file".to_owned()));
+        }
+        let mut failing = Failing { inner: file, failure: None };
+        let outcome = self.append(entry, &mut failing);
+        if let Some(source) = failing.failure {
+            return Err(content(source));
+        }
+        match outcome {
+            Err(LayerError::Size { expected, found, .. }) => {
+                let how = if found > expected { "more" } else { "fewer" };
+                Err(changed(format!("{how} than its {expected} bytes")))
+            }
+            Err(error) => Err(error),
+            Ok(()) => {
+                let found = self.tap.index().entries.last().and_then(|last| last.content.clone());
+                if expected.is_some() && found.as_ref() != expected {
+                    self.broken = true;
+                    return Err(changed(found.map_or_else(String::new, |found| found.to_string())));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Adds an entry. A regular file's `content` must have exactly the bytes that its kind says; other kinds have none.
+    ///
+    /// # Errors
+    /// After any error the layer cannot be finished.
+    pub fn append(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), LayerError> {
+        self.check_place(entry)?;
+        if std::mem::replace(&mut self.broken, true) {
+            return Err(LayerError::Unfinished);
+        }
+        let mut written = entry.clone();
+        written.modified = self.options.times.apply(entry.modified);
+        let header = tar_writer::header(&written)?;
+        let Self { tar, store, tap, buffer, .. } = self;
+        tar.write_all(&header).map_err(|error| failed(store, error))?;
+        tap.pass(entry, content, &mut |entry, content| copy(entry, content, tar, store, buffer))?;
+        self.broken = false;
+        Ok(())
+    }
+
+    /// Whether `entry` may follow what is there.
+    fn check_place(&self, entry: &Entry) -> Result<(), LayerError> {
+        let entries = &self.tap.index().entries;
+        if let Some(last) = entries.last()
+            && last.entry.path >= entry.path
+        {
+            return Err(LayerError::Unsorted { path: entry.path.clone(), after: last.entry.path.clone() });
+        }
+        if let Some(parent) = entry.path.parent()
+            && let Some(folder) = find(self.tap.index(), &parent)
+            && folder.kind != Kind::Directory
+        {
+            let reason = format!("{parent} is no folder in the same layer");
+            return Err(LayerError::Unwritable { path: entry.path.clone(), reason });
+        }
+        if let Kind::Hardlink(target) = &entry.kind
+            && !find(self.tap.index(), target).is_some_and(|first| matches!(first.kind, Kind::File { .. }))
+        {
+            return Err(LayerError::DanglingHardlink { path: entry.path.clone(), target: target.clone() });
+        }
+        Ok(())
+    }
+
+    /// Ends the layer and makes its blob visible.
+    ///
+    /// # Errors
+    /// [`LayerError::Unfinished`] after an entry that failed.
+    pub fn finish(self) -> Result<Layer, LayerError> {
+        let Self { mut tar, store, options, tap, broken, .. } = self;
+        if broken {
+            return Err(LayerError::Unfinished);
+        }
+        tar.write_all(&tar_writer::END).map_err(|error| failed(&store, error))?;
+        let (compressor, diff_id, _) = tar.finish();
+        let blob = compressor.finish().map_err(|error| failed(&store, error))?;
+        let info = blob.commit(None)?;
+        Ok(Layer {
+            diff_id,
+            digest: info.digest,
+            size_bytes: info.size_bytes,
+            media_type: options.compression.media_type().to_owned(),
+            index: tap.finish(),
+        })
+    }
+}
+
+/// Writes a whole layer. `changes` must be sorted by path.
+pub fn write_layer<'a>(
+    store: &Store,
+    options: LayerOptions,
+    changes: impl IntoIterator<Item = &'a Change>,
+) -> Result<Layer, LayerError> {
+    let mut builder = LayerBuilder::new(store, options)?;
+    for change in changes {
+        builder.add(change)?;
+    }
+    builder.finish()
+}
+
+fn find<'a>(index: &'a LayerIndex, path: &LayerPath) -> Option<&'a Entry> {
+    let at = index.entries.binary_search_by(|row| row.entry.path.cmp(path)).ok()?;
+    Some(&index.entries[at].entry)
+}
+
+fn copy(
+    entry: &Entry,
+    content: &mut dyn Read,
+    tar: &mut impl Write,
+    store: &Store,
+    buffer: &mut [u8],
+) -> Result<(), LayerError> {
+    let expected = match entry.kind {
+        Kind::File { size_bytes } => size_bytes,
+        _ => 0,
+    };
+    let mut found = 0;
+    loop {
+        let count = match content.read(buffer) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(LayerError::Read(error)),
+        };
+        if count == 0 {
+            break;
+        }
+        found += count as u64;
+        if found > expected {
+            found = expected + 1;
+            break;
+        }
+        tar.write_all(&buffer[..count]).map_err(|error| failed(store, error))?;
+    }
+    if found != expected {
+        return Err(LayerError::Size { path: entry.path.clone(), expected, found });
+    }
+    let padding = expected.wrapping_neg() as usize % tar_writer::BLOCK_BYTES;
+    tar.write_all(&tar_writer::END[..padding]).map_err(|error| failed(store, error))
+}
+
+fn failed(store: &Store, source: io::Error) -> LayerError {
+    LayerError::Store(StoreError::io("writing a blob into", store.root(), source))
+}
+
+/// Keeps the error of a read, as the layer only knows that its content failed.
+struct Failing<R> {
+    inner: R,
+    failure: Option<io::Error>,
+}
+
+impl<R: Read> Read for Failing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buffer).map_err(|error| {
+            let kind = error.kind();
+            if kind != io::ErrorKind::Interrupted {
+                self.failure = Some(error);
+            }
+            kind.into()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

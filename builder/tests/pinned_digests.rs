@@ -1,0 +1,111 @@
+//! The digests of known layers. When one moves, the same Dockerfile gives other digests than before: the commit that
+//! changes a number here says why.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+
+use fluyt::blob::Store;
+use fluyt::layer::{
+    Change, Compression, Entry, FileTime, Kind, Layer, LayerOptions, LayerPath, Source, Times, write_layer,
+};
+
+fn path(at: &str) -> LayerPath {
+    LayerPath::clean(at.as_bytes()).expect("a clean path")
+}
+
+fn change(at: &[u8], kind: Kind, mode: u32, seconds: i64, source: Source) -> Change {
+    let modified = FileTime { seconds, nanoseconds: 0 };
+    let path = LayerPath::clean(at).expect("a clean path");
+    Change { entry: Entry { path, kind, mode, uid: 0, gid: 0, modified, xattrs: BTreeMap::new() }, source }
+}
+
+fn plain(at: &str, kind: Kind, mode: u32) -> Change {
+    change(at.as_bytes(), kind, mode, 1_000, Source::None)
+}
+
+fn file(at: &str, content: &[u8], mode: u32, seconds: i64) -> Change {
+    let kind = Kind::File { size_bytes: content.len() as u64 };
+    change(at.as_bytes(), kind, mode, seconds, Source::Bytes(content.to_vec()))
+}
+
+/// One of each kind, and all that takes PAX records.
+fn all_kinds() -> Vec<Change> {
+    let (folder, name) = ("d".repeat(60), "n".repeat(60));
+    let mut hosts = file("etc/hosts", b"127.0.0.1 localhost\n", 0o644, 1_700_000_000);
+    (hosts.entry.uid, hosts.entry.gid) = (1_000, 2_000);
+    let mut linked = hosts.clone();
+    linked.entry.path = path("etc/hosts2");
+    linked.entry.kind = Kind::Hardlink(path("etc/hosts"));
+    linked.source = Source::None;
+    let mut long = file(&format!("{folder}/{name}"), b"long", 0o4755, -7);
+    (long.entry.uid, long.entry.gid) = (2_097_152, u32::MAX);
+    long.entry.xattrs.insert(b"security.capability".to_vec(), b"\0\x01".to_vec());
+    let mut changes = vec![
+        plain("dev", Kind::Directory, 0o755),
+        plain("dev/null", Kind::CharDevice { major: 1, minor: 3 }, 0o666),
+        plain("etc", Kind::Directory, 0o1777),
+        change(b"etc/gone", Kind::Whiteout, 0, 0, Source::None),
+        hosts,
+        linked,
+        plain("lib", Kind::Symlink(b"usr/lib".to_vec()), 0o777),
+        plain("pipe", Kind::Fifo, 0o600),
+        long,
+        plain(&format!("{folder}/{name}x/{name}"), Kind::Directory, 0o755),
+        change(
+            b"z\xC3\xBC\xFF",
+            Kind::Symlink(format!("\u{fc}/{name}{name}").into_bytes()),
+            0o777,
+            1_000,
+            Source::None,
+        ),
+    ];
+    changes.sort_by(|one, other| one.entry.path.cmp(&other.entry.path));
+    changes
+}
+
+/// Three blocks and a piece, of text-like bytes.
+fn large() -> Vec<Change> {
+    let mut state = 1_u32;
+    let mut content = Vec::new();
+    while content.len() < 3_300_000 {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        content.extend_from_slice(format!("{:x} layer {}\n", state >> 20, state >> 28).as_bytes());
+    }
+    vec![file("large.txt", &content, 0o644, 1_000)]
+}
+
+fn written(changes: &[Change], compression: Compression, threads: usize) -> Layer {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = Store::open(folder.path()).expect("a store");
+    let threads = NonZeroUsize::new(threads).expect("at least one thread");
+    write_layer(&store, LayerOptions { compression, threads, times: Times::Real }, changes).expect("a layer")
+}
+
+#[test]
+fn the_diff_id_is_that_of_gos_archive_tar() {
+    // Made with Go's `archive/tar` (Format PAX, as containerd's differ sets it) from the same entries.
+    let layer = written(&all_kinds(), Compression::Uncompressed, 1);
+    assert_eq!(layer.diff_id.as_ref(), "sha256:e9ecb1c8c0e61bd47072358de3da4680670a4cb4e32a07433194769ec5f41555");
+}
+
+#[test]
+fn the_compressors_bytes_stay() {
+    let changes = large();
+    for (compression, pinned) in [
+        (Compression::Gzip { level: 1 }, "sha256:513f841b8b47b7f4b4107c1da621aef9c306c5a136568fddf655beab04dc1bf4"),
+        (Compression::Gzip { level: 3 }, "sha256:1728d57d2e1166ee3778c3f3037ae55ff91f349ec2cd9d5391286b6da9611fcf"),
+        (Compression::Gzip { level: 6 }, "sha256:e7210dc50360872fd7e07914c88471e617caf13cd000f3c0dd444793fc767729"),
+        (Compression::Gzip { level: 9 }, "sha256:3f6b33012ba2aa75888de9ef0d9ac4e1c985f644f4efae32c0c12c7ca4d50b93"),
+        (
+            Compression::GzipMembers { level: 3 },
+            "sha256:205097dea9aa5bfa3e1ff9df5d02a7db0bd1dc2ef222b5ae70e10aa55a15923c",
+        ),
+        (Compression::Zstd { level: 3 }, "sha256:367fde4d6de7bc1ec888dd0626e2fadad66d5a4d16d76450bc2c08b52e27c212"),
+        (Compression::Uncompressed, "sha256:f2989c2d377c895fd2418248ce7c603e49546004a881325cc2303652ff23b3b2"),
+    ] {
+        for threads in [1, 2, 4] {
+            let layer = written(&changes, compression, threads);
+            assert_eq!(layer.digest.as_ref(), pinned, "{compression:?} with {threads} threads");
+        }
+    }
+}
