@@ -1,5 +1,6 @@
 //! The syntax tree: what a Dockerfile says, before any variable is expanded.
 
+use super::heredoc::parse_heredoc;
 use super::position::{Lines, Span};
 
 /// A Dockerfile as it was written.
@@ -245,6 +246,17 @@ pub struct RunSyntax {
     pub security: Option<Word>,
     /// `--device=` values as typed, in order.
     pub devices: Vec<Word>,
+}
+
+impl RunSyntax {
+    /// The heredoc that is all of the command (`RUN <<EOF`): its body is the script.
+    #[must_use]
+    pub fn script(&self) -> Option<&Heredoc> {
+        match (&self.command, &self.documents[..]) {
+            (CommandLine::Shell(line), [document]) if parse_heredoc(&line.text).is_some() => Some(document),
+            _ => None,
+        }
+    }
 }
 
 /// `HEALTHCHECK`.

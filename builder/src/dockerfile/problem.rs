@@ -27,7 +27,7 @@ pub struct Problem {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
-    /// Where.
+    /// Where; line 0 when it is about no place of the file (a flag of the command line).
     pub span: Span,
 }
 
@@ -67,7 +67,10 @@ impl Problem {
             Severity::Warning => "warning",
         };
         let Position { line, column } = self.span.start;
-        let mut shown = format!("{kind}: {}\n --> {file}:{line}:{column}\n", self.message);
+        let mut shown = format!("{kind}: {}\n", self.message);
+        if line > 0 {
+            let _ = writeln!(shown, " --> {file}:{line}:{column}");
+        }
         if let Some(source) = line.checked_sub(1).and_then(|index| text.lines().nth(index)) {
             let (excerpt, caret_at, caret_count) = self.excerpt(source);
             let number = line.to_string();

@@ -1,8 +1,28 @@
 //! The syntax tree lowered to operations for one target and platform. Pure.
+//!
+//! [`lower`] walks the stages that the target needs, from the top of the file. What changes files becomes an [`Op`];
+//! what changes only the configuration (`ENV`, `CMD`, `LABEL` ...) changes the value that travels with the stage. The
+//! result is a list of operations in which every input stands before its users, and the target's configuration and
+//! history, whose rows name the operation that made their layer.
+//!
+//! Where `ENV` and `ARG` name the same variable, the later of the two wins, as in the reference builder (its
+//! documentation can be read as if `ENV` always did).
 
+mod environment;
+mod history;
+mod lower;
+mod mounts;
 mod op;
 mod platform;
+mod stage;
+mod stages;
+mod steps;
+mod values;
 
+#[cfg(test)]
+mod tests;
+
+pub use lower::lower;
 pub use op::{
     About, BaseOp, Chmod, CopyFrom, CopyOp, FetchOp, Graph, HistoryStep, ImageRequest, InlineFile, LowerInput, Lowered,
     Mount, MountFrom, MountKind, Network, Node, Op, OpId, ResolvedBase, Root, RunOp, Security, Sharing, StageResult,

@@ -81,7 +81,7 @@ impl Graph {
 /// What describes an operation: for messages and progress, never in a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct About {
-    /// The instruction as typed, continuation lines joined, variables expanded where the instruction expands them.
+    /// The instruction as typed, continuation lines joined; a `RUN` of a heredoc shows the first line of the body.
     pub instruction: String,
     /// The stage's name, or `stage-N` for the Nth (from 0) if it has none; none when the file has a single unnamed stage.
     pub stage: Option<String>,

@@ -1,0 +1,121 @@
+//! Variables in scope, and where the automatic ones come from.
+
+use std::collections::BTreeMap;
+
+use super::platform::Platform;
+use crate::dockerfile::{Expander, Instruction, Problem};
+
+/// Proxy variables that are there without an `ARG`; each also in lower case.
+pub(super) const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+
+/// Build arguments that steer the builder and never reach a `RUN` unless an `ARG` declares them.
+const STEERING: [&str; 11] = [
+    "BUILDKIT_BUILD_NAME",
+    "BUILDKIT_CACHE_MOUNT_NS",
+    "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
+    "BUILDKIT_DOCKERFILE_CHECK",
+    "BUILDKIT_INLINE_CACHE",
+    "BUILDKIT_MULTI_PLATFORM",
+    "BUILDKIT_SANDBOX_HOSTNAME",
+    "BUILDKIT_SBOM_SCAN_CONTEXT",
+    "BUILDKIT_SBOM_SCAN_STAGE",
+    "BUILDKIT_SYNTAX",
+    "SOURCE_DATE_EPOCH",
+];
+
+/// `ARG`s that set no variable for a `RUN`.
+pub(super) const NOT_IN_ENVIRONMENT: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
+/// Variables in the order of their first setting.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Environment {
+    pairs: Vec<(String, String)>,
+    places: BTreeMap<String, usize>,
+}
+
+impl Environment {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.places.get(name).map(|place| self.pairs[*place].1.as_str())
+    }
+
+    /// Sets a variable; one that is there keeps its place.
+    pub(super) fn set(&mut self, name: &str, value: &str) {
+        if let Some(place) = self.places.get(name) {
+            value.clone_into(&mut self.pairs[*place].1);
+        } else {
+            self.places.insert(name.to_owned(), self.pairs.len());
+            self.pairs.push((name.to_owned(), value.to_owned()));
+        }
+    }
+
+    pub(super) fn pairs(&self) -> &[(String, String)] {
+        &self.pairs
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.pairs.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// From `NAME=value` texts.
+    pub(super) fn from_config(variables: &[String]) -> Self {
+        let mut environment = Self::default();
+        for variable in variables {
+            let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+            environment.set(name, value);
+        }
+        environment
+    }
+}
+
+/// The automatic arguments and those before the first `FROM`.
+pub(super) fn global_scope(
+    args: &[Instruction],
+    escape: char,
+    build_args: &BTreeMap<String, String>,
+    platforms: (&Platform, &Platform),
+    target: Option<&str>,
+    problems: &mut Vec<Problem>,
+) -> Environment {
+    let mut scope = Environment::default();
+    let (build, wanted) = platforms;
+    for (prefix, platform) in [("BUILD", build), ("TARGET", wanted)] {
+        let parts = [
+            ("PLATFORM", platform.to_string()),
+            ("OS", platform.os.clone()),
+            ("OSVERSION", platform.os_version.clone().unwrap_or_default()),
+            ("ARCH", platform.architecture.clone()),
+            ("VARIANT", platform.variant.clone().unwrap_or_default()),
+        ];
+        for (name, value) in parts {
+            let name = format!("{prefix}{name}");
+            scope.set(&name, build_args.get(&name).unwrap_or(&value));
+        }
+    }
+    let stage = target.unwrap_or("default").to_owned();
+    scope.set("TARGETSTAGE", build_args.get("TARGETSTAGE").unwrap_or(&stage));
+    for instruction in args {
+        let crate::dockerfile::Command::Arg(declarations) = &instruction.command else { continue };
+        for declaration in declarations {
+            let name = &declaration.name.text;
+            if let Some(value) = build_args.get(name) {
+                scope.set(name, value);
+            } else if let Some(default) = &declaration.default {
+                let lookup = |name: &str| scope.get(name).map(str::to_owned);
+                match Expander::new(escape).expand(&default.text, &lookup) {
+                    Ok(expansion) => scope.set(name, &expansion.text),
+                    Err(error) => problems.push(Problem::error(default.span, error.to_string())),
+                }
+            }
+        }
+    }
+    scope
+}
+
+/// Whether a build argument of this name means something without an `ARG`.
+pub(super) fn is_known_argument(name: &str) -> bool {
+    let automatic = name
+        .strip_prefix("BUILD")
+        .or_else(|| name.strip_prefix("TARGET"))
+        .is_some_and(|rest| ["PLATFORM", "OS", "OSVERSION", "ARCH", "VARIANT", "STAGE"].contains(&rest));
+    automatic || STEERING.contains(&name) || PROXIES.iter().any(|proxy| name.eq_ignore_ascii_case(proxy))
+}

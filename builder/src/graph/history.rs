@@ -1,0 +1,122 @@
+//! Texts of history rows, in the spelling of the reference, which other tools read: lists and texts as Go prints them.
+
+use crate::image::Healthcheck;
+
+/// Go's `%q` of a text.
+pub(super) fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for character in text.chars() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{b}' => out.push_str("\\v"),
+            control if u32::from(control) < 0x20 || control == '\u{7f}' => {
+                out.push_str(&format!("\\x{:02x}", u32::from(control)));
+            }
+            other if other != ' ' && (other.is_control() || other.is_whitespace()) => {
+                out.push_str(&format!("\\u{:04x}", u32::from(other)));
+            }
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Go's `%q` of a list.
+pub(super) fn quoted_list(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    format!("[{}]", words.join(" "))
+}
+
+/// Go's `%v` of a list.
+pub(super) fn plain_list(words: &[String]) -> String {
+    format!("[{}]", words.join(" "))
+}
+
+/// Go's `%q` of a health check: each duration by its own text, the number of retries as a character.
+pub(super) fn healthcheck(check: &Healthcheck) -> String {
+    let retries = u32::try_from(check.retries).ok().and_then(char::from_u32).unwrap_or('\u{fffd}');
+    let retries = match quoted(&retries.to_string()) {
+        text if text == "\"\\\"\"" => "'\"'".to_owned(),
+        text if text == "\"'\"" => "'\\''".to_owned(),
+        text => format!("'{}'", &text[1..text.len() - 1]),
+    };
+    let times = [check.interval, check.timeout, check.start_period, check.start_interval];
+    let times: Vec<String> = times.iter().map(|time| quoted(&duration(*time))).collect();
+    format!("&{{{} {} {retries}}}", quoted_list(&check.test), times.join(" "))
+}
+
+/// A duration in nanoseconds (not negative) as Go prints it: `1m30s`, `500ms`.
+fn duration(nanoseconds: i64) -> String {
+    let with_fraction = |unit: i64, name: &str| {
+        let mut text = (nanoseconds / unit).to_string();
+        let rest = nanoseconds % unit;
+        if rest > 0 {
+            let digits = unit.ilog10() as usize;
+            let fraction = format!("{rest:0digits$}");
+            text.push('.');
+            text.push_str(fraction.trim_end_matches('0'));
+        }
+        text + name
+    };
+    match nanoseconds {
+        ..=0 => "0s".to_owned(),
+        1..=999 => format!("{nanoseconds}ns"),
+        1_000..=999_999 => with_fraction(1_000, "µs"),
+        1_000_000..=999_999_999 => with_fraction(1_000_000, "ms"),
+        _ => {
+            let seconds = nanoseconds / 1_000_000_000;
+            let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+            let rest = nanoseconds % 60_000_000_000;
+            let mut text = String::new();
+            if hours > 0 {
+                text.push_str(&format!("{hours}h"));
+            }
+            if hours > 0 || minutes > 0 {
+                text.push_str(&format!("{minutes}m"));
+            }
+            let fraction = format!("{:09}", rest % 1_000_000_000);
+            let fraction = fraction.trim_end_matches('0');
+            let dot = if fraction.is_empty() { "" } else { "." };
+            text + &format!("{}{dot}{fraction}s", rest / 1_000_000_000)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_as_go_prints_them() {
+        assert_eq!(quoted("a \"b\" \\ \n\u{1}é\u{a0}"), "\"a \\\"b\\\" \\\\ \\n\\x01é\\u00a0\"");
+        assert_eq!(quoted_list(&["a".to_owned(), "b c".to_owned()]), r#"["a" "b c"]"#);
+        assert_eq!(quoted_list(&[]), "[]");
+        for (nanoseconds, expected) in [
+            (0, "0s"),
+            (500, "500ns"),
+            (1_500, "1.5µs"),
+            (100_000_000, "100ms"),
+            (1_500_000_000, "1.5s"),
+            (30_000_000_000, "30s"),
+            (90_000_000_000, "1m30s"),
+            (3_600_000_000_000, "1h0m0s"),
+        ] {
+            assert_eq!(duration(nanoseconds), expected);
+        }
+        let check = Healthcheck {
+            test: vec!["CMD-SHELL".to_owned(), "curl -f x".to_owned()],
+            interval: 30_000_000_000,
+            retries: 3,
+            ..Healthcheck::default()
+        };
+        assert_eq!(healthcheck(&check), r#"&{["CMD-SHELL" "curl -f x"] "30s" "0s" "0s" "0s" '\x03'}"#);
+    }
+}

@@ -1,0 +1,334 @@
+//! Which stage needs which: names resolved, triggers put in front, the target's needs found.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::environment::Environment;
+use super::mounts::mount_from;
+use super::op::{ImageRequest, LowerInput};
+use super::platform::Platform;
+use crate::dockerfile::{
+    Command, Dockerfile, Expander, Instruction, Problem, Span, Stage, Word, nearest_name, parse_trigger,
+};
+
+/// Where files come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// `scratch`.
+    Scratch,
+    /// A stage of the file.
+    Stage(usize),
+    /// An image.
+    Image(ImageRequest),
+}
+
+/// An instruction to lower, and the other stages or images it reads.
+#[derive(Clone, Debug)]
+pub(super) struct Step {
+    pub(super) instruction: Instruction,
+    /// `COPY --from`, or each mount of a `RUN` (`None` for the context).
+    pub(super) origins: Vec<Option<Origin>>,
+    pub(super) is_trigger: bool,
+}
+
+/// A stage with its names resolved.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) base: Origin,
+    pub(super) platform: Option<Platform>,
+    pub(super) from: Instruction,
+    pub(super) steps: Vec<Step>,
+    /// The stage's name, or `stage-N`.
+    pub(super) name: String,
+    triggers_done: bool,
+}
+
+/// All stages.
+#[derive(Debug)]
+pub(super) struct Plans {
+    pub(super) stages: Vec<Plan>,
+    /// Lower-case names; of several stages with one name, the last.
+    names: BTreeMap<String, usize>,
+    /// The platform for images that an instruction names.
+    platform: Platform,
+}
+
+impl Plans {
+    /// Resolves the names of all stages, needed or not: a slip in any of them is a slip.
+    pub(super) fn new(
+        file: &Dockerfile,
+        globals: &Environment,
+        input: &LowerInput,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
+        let mut plans = Self { stages: Vec::new(), names: BTreeMap::new(), platform: input.platform.clone() };
+        for (index, stage) in file.stages.iter().enumerate() {
+            plans.add_stage(index, stage, file.directives.escape, globals, problems);
+        }
+        for (index, stage) in file.stages.iter().enumerate() {
+            let steps = stage.instructions.iter().map(|instruction| Step {
+                origins: plans.origins(instruction, problems),
+                instruction: instruction.clone(),
+                is_trigger: false,
+            });
+            let steps = steps.collect();
+            plans.stages[index].steps = steps;
+        }
+        plans
+    }
+
+    fn add_stage(
+        &mut self,
+        index: usize,
+        stage: &Stage,
+        escape: char,
+        globals: &Environment,
+        problems: &mut Vec<Problem>,
+    ) {
+        let image = expand_global(&stage.image, escape, globals, problems).unwrap_or_default();
+        let platform = stage.platform.as_ref().and_then(|word| {
+            let text = expand_global(word, escape, globals, problems)?;
+            if text.is_empty() {
+                let message = format!("empty platform value from expression `{}`", word.text);
+                problems.push(Problem::error(word.span, message));
+                return None;
+            }
+            text.parse().map_err(|error| problems.push(Problem::error(word.span, format!("{error}")))).ok()
+        });
+        if image.is_empty() && !stage.image.text.is_empty() {
+            let message = format!("base name (`{}`) should not be blank", stage.image.text);
+            let hint = "an `ARG` for a `FROM` stands before the first `FROM`, with a default";
+            problems.push(Problem::error(stage.image.span, message).hint(hint));
+        }
+        let base = match self.names.get(&image.to_lowercase()) {
+            Some(earlier) => Origin::Stage(*earlier),
+            None if image == "scratch" => Origin::Scratch,
+            None => Origin::Image(ImageRequest {
+                reference: image,
+                platform: platform.clone().unwrap_or_else(|| self.platform.clone()),
+            }),
+        };
+        if let Some(name) = &stage.name {
+            if name.text == "scratch" || name.text == "context" {
+                let message = format!("stage name `{}` is reserved", name.text);
+                problems.push(Problem::warning(name.span, "ReservedStageName", message));
+            }
+            if self.names.insert(name.text.clone(), index).is_some() {
+                let message = format!("several stages are named `{}`", name.text);
+                let problem = Problem::warning(name.span, "DuplicateStageName", message);
+                problems.push(problem.hint("`COPY --from` takes the last of them"));
+            }
+        }
+        self.stages.push(Plan {
+            base,
+            platform,
+            from: stage.from.clone(),
+            steps: Vec::new(),
+            name: stage.name.as_ref().map_or_else(|| format!("stage-{index}"), |name| name.text.clone()),
+            triggers_done: false,
+        });
+    }
+
+    /// What an instruction reads besides its own stage.
+    fn origins(&self, instruction: &Instruction, problems: &mut Vec<Problem>) -> Vec<Option<Origin>> {
+        match &instruction.command {
+            Command::Copy(copy) => {
+                copy.from.iter().map(|from| self.origin(&from.text, true, from.span, problems)).collect()
+            }
+            Command::Run(run) => run
+                .mounts
+                .iter()
+                .map(|mount| {
+                    let name = mount_from(&mount.text).filter(|name| !name.is_empty() && !name.contains('$'))?;
+                    self.origin(&name, false, mount.span, problems)
+                })
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn origin(&self, name: &str, by_index: bool, span: Span, problems: &mut Vec<Problem>) -> Option<Origin> {
+        if name.contains('$') {
+            problems.push(Problem::error(
+                span,
+                "variable expansion is not supported for --from, define a new stage with FROM using ARG from global \
+                 scope as a workaround",
+            ));
+            return None;
+        }
+        if name.is_empty() {
+            problems.push(Problem::error(span, "`--from=` names nothing"));
+            return None;
+        }
+        if let (true, Ok(index)) = (by_index, name.parse::<i64>()) {
+            return match usize::try_from(index).ok().filter(|index| *index < self.stages.len()) {
+                Some(index) => Some(Origin::Stage(index)),
+                None => {
+                    let message = format!("invalid stage index {index}: the file has {} stages", self.stages.len());
+                    problems.push(Problem::error(span, message));
+                    None
+                }
+            };
+        }
+        if let Some(index) = self.names.get(&name.to_lowercase()) {
+            return Some(Origin::Stage(*index));
+        }
+        if name == "scratch" {
+            return Some(Origin::Scratch);
+        }
+        Some(Origin::Image(ImageRequest { reference: name.to_owned(), platform: self.platform.clone() }))
+    }
+
+    /// Reports the first circle among what stages copy from each other.
+    pub(super) fn check_circles(&self, problems: &mut Vec<Problem>) {
+        let needs: Vec<Vec<(usize, Span)>> = self
+            .stages
+            .iter()
+            .map(|plan| {
+                let steps = plan.steps.iter();
+                let reads = steps.flat_map(|step| {
+                    step.origins.iter().flatten().filter_map(|origin| match origin {
+                        Origin::Stage(index) => Some((*index, step.instruction.span)),
+                        _ => None,
+                    })
+                });
+                reads.collect()
+            })
+            .collect();
+        let mut finished = BTreeSet::new();
+        for start in 0..needs.len() {
+            // Depth first, without recursion: the path, and how far each stage on it was looked at.
+            let mut path: Vec<(usize, usize)> = vec![(start, 0)];
+            while let Some((stage, seen)) = path.last_mut() {
+                let stage = *stage;
+                if finished.contains(&stage) {
+                    path.pop();
+                    continue;
+                }
+                let Some((next, span)) = needs[stage].get(*seen).copied() else {
+                    finished.insert(stage);
+                    path.pop();
+                    continue;
+                };
+                *seen += 1;
+                if let Some(at) = path.iter().position(|(on_path, _)| *on_path == next) {
+                    let mut circle: Vec<&str> =
+                        path[at..].iter().map(|(index, _)| self.stages[*index].name.as_str()).collect();
+                    circle.push(&self.stages[next].name);
+                    let message = format!("circular dependency between stages: {}", circle.join(" -> "));
+                    problems.push(Problem::error(span, message).hint("a stage can copy only from stages above it"));
+                    return;
+                }
+                path.push((next, 0));
+            }
+        }
+    }
+
+    /// The stage to build.
+    pub(super) fn target(&self, wanted: Option<&str>, problems: &mut Vec<Problem>) -> Option<usize> {
+        let Some(wanted) = wanted else { return self.stages.len().checked_sub(1) };
+        if let Some(index) = self.names.get(&wanted.to_lowercase()) {
+            return Some(*index);
+        }
+        if let Some(index) = wanted.parse().ok().filter(|index: &usize| *index < self.stages.len()) {
+            return Some(index);
+        }
+        let problem = Problem::error(Span::default(), format!("target stage `{wanted}` could not be found"));
+        let names: Vec<&str> = self.names.keys().map(String::as_str).collect();
+        problems.push(match nearest_name(wanted, names.iter().copied()) {
+            Some(near) => problem.hint(format!("did you mean `{near}`?")),
+            None if names.is_empty() => problem.hint("no stage of the file has a name (`FROM image AS name`)"),
+            None => problem.hint(format!("the stages are `{}`", names.join("`, `"))),
+        });
+        None
+    }
+
+    /// The stages that `target` needs, itself included, and the images that they name. Triggers of bases that are known
+    /// by now are put in front of their stages on the way.
+    pub(super) fn reach(
+        &mut self,
+        target: usize,
+        input: &LowerInput,
+        problems: &mut Vec<Problem>,
+    ) -> (BTreeSet<usize>, BTreeSet<ImageRequest>) {
+        let mut stages = BTreeSet::new();
+        let mut images = BTreeSet::new();
+        let mut open = vec![target];
+        while let Some(index) = open.pop() {
+            if !stages.insert(index) {
+                continue;
+            }
+            self.add_triggers(index, input, problems);
+            let plan = &self.stages[index];
+            let origins = plan.steps.iter().flat_map(|step| step.origins.iter().flatten());
+            for origin in std::iter::once(&plan.base).chain(origins) {
+                match origin {
+                    Origin::Scratch => {}
+                    Origin::Stage(needed) => open.push(*needed),
+                    Origin::Image(request) => {
+                        images.insert(request.clone());
+                    }
+                }
+            }
+        }
+        (stages, images)
+    }
+
+    fn add_triggers(&mut self, index: usize, input: &LowerInput, problems: &mut Vec<Problem>) {
+        let plan = &self.stages[index];
+        if plan.triggers_done {
+            return;
+        }
+        let texts: Vec<String> = match &plan.base {
+            Origin::Scratch => Vec::new(),
+            Origin::Stage(base) => {
+                let own = self.stages[*base].steps.iter().filter(|step| !step.is_trigger);
+                own.filter_map(|step| match &step.instruction.command {
+                    Command::Onbuild { text, .. } => Some(text.clone()),
+                    _ => None,
+                })
+                .collect()
+            }
+            Origin::Image(request) => match input.bases.get(request) {
+                Some(base) => base.config.config.on_build.clone().unwrap_or_default(),
+                None => return,
+            },
+        };
+        let at = plan.from.span;
+        let mut steps = Vec::new();
+        for text in texts {
+            match parse_trigger(&text, at) {
+                Ok(instruction) => {
+                    let origins = self.origins(&instruction, problems);
+                    steps.push(Step { instruction, origins, is_trigger: true });
+                }
+                Err(found) => problems.extend(found),
+            }
+        }
+        let plan = &mut self.stages[index];
+        steps.append(&mut plan.steps);
+        plan.steps = steps;
+        plan.triggers_done = true;
+    }
+}
+
+/// Expands a word of a `FROM`.
+fn expand_global(word: &Word, escape: char, globals: &Environment, problems: &mut Vec<Problem>) -> Option<String> {
+    let lookup = |name: &str| globals.get(name).map(str::to_owned);
+    match Expander::new(escape).expand(&word.text, &lookup) {
+        Ok(expansion) => {
+            for name in &expansion.unset {
+                let message = format!("`FROM` argument `{name}` is not declared");
+                let problem = Problem::warning(word.span, "UndefinedArgInFrom", message);
+                problems.push(match nearest_name(name, globals.names()) {
+                    Some(near) => problem.hint(format!("did you mean `{near}`?")),
+                    None => problem.hint(format!("put `ARG {name}` before the first `FROM`")),
+                });
+            }
+            Some(expansion.text)
+        }
+        Err(error) => {
+            problems.push(Problem::error(word.span, error.to_string()));
+            None
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The instructions that make layers: `RUN`, `COPY` and `ADD`.
+
+use super::environment::PROXIES;
+use super::mounts::parse_mount;
+use super::op::{CopyFrom, CopyOp, InlineFile, Mount, MountFrom, MountKind, Network, Op, Root, RunOp, Security};
+use super::stage::StageLowering;
+use super::stages::{Origin, Step};
+use super::values::{absolute, chmod};
+use crate::dockerfile::{CommandLine, Expander, Instruction, Problem, RunSyntax, Span, Transfer, Word};
+
+/// Where a script of a `RUN <<EOF` that begins with `#!` is shown to the command.
+const SCRIPT_FOLDER: &str = "/dev/pipes";
+
+impl StageLowering<'_, '_> {
+    pub(super) fn run_instruction(&mut self, step: &Step, run: &RunSyntax) {
+        let instruction = &step.instruction;
+        let before = self.problems.len();
+        let mounts = self.mounts(step, run);
+        let network = self.network(run.network.as_ref());
+        let security = self.security(run.security.as_ref());
+        if let Some(device) = run.devices.first() {
+            self.not_there_yet(device.span, "`RUN --device`", instruction);
+        }
+        if self.problems[before..].iter().any(Problem::is_error) {
+            return;
+        }
+        let mut text = instruction.text.clone();
+        let mut script = None;
+        let argv = match (&run.command, run.script()) {
+            (CommandLine::Exec(words), _) => words.clone(),
+            (CommandLine::Shell(_), Some(document)) => {
+                let body = document.content();
+                let mut lines = body.trim().lines();
+                let more = if body.trim().lines().count() > 1 { "..." } else { "" };
+                text = format!("{text} ({}{more})", lines.next().unwrap_or_default());
+                if document.body.starts_with("#!") {
+                    let name = document.name.text.clone();
+                    if name.contains('/') || name == "." || name == ".." {
+                        let message = format!("heredoc `{name}` cannot be a script's file name");
+                        self.problems.push(Problem::error(document.name.span, message));
+                        return;
+                    }
+                    let path = format!("{SCRIPT_FOLDER}/{name}");
+                    script = Some(InlineFile { name: path.clone(), content: body.into_bytes(), mode: 0o755 });
+                    self.with_shell(&path)
+                } else {
+                    self.with_shell(&body)
+                }
+            }
+            (CommandLine::Shell(line), None) => {
+                let mut command = line.text.clone();
+                for document in &run.documents {
+                    command = format!("{command}\n{}{}", document.body, document.name.text);
+                }
+                self.with_shell(&command)
+            }
+        };
+        let created_by = format!("RUN {}{} # buildkit", self.arguments_prefix(), argv.join(" "));
+        let state = &self.state;
+        let cwd = absolute("/", &state.config.working_dir);
+        let op = RunOp {
+            input: state.root,
+            argv,
+            env: state.environment.pairs().to_vec(),
+            proxy_env: self.proxy_environment(),
+            cwd,
+            user: state.config.user.clone(),
+            mounts,
+            network,
+            security,
+            script,
+            platform: state.platform.clone(),
+        };
+        self.add_layer(Op::Run(op), instruction, text, created_by);
+    }
+
+    /// What is not there yet is an error that says so and names the line.
+    fn not_there_yet(&mut self, span: Span, what: &str, instruction: &Instruction) {
+        let lines = instruction.lines();
+        let word = if lines.first == lines.last { "line" } else { "lines" };
+        let message = format!("{what} is not there yet ({word} {lines})");
+        self.problems.push(Problem::error(span, message));
+    }
+
+    fn network(&mut self, word: Option<&Word>) -> Network {
+        let Some(word) = word else { return Network::Default };
+        match word.text.as_str() {
+            "default" => Network::Default,
+            "none" => Network::None,
+            "host" => Network::Host,
+            other => {
+                let message = format!("invalid `--network={other}`: expected `default`, `none` or `host`");
+                self.problems.push(Problem::error(word.span, message));
+                Network::Default
+            }
+        }
+    }
+
+    fn security(&mut self, word: Option<&Word>) -> Security {
+        let Some(word) = word else { return Security::Sandbox };
+        match word.text.as_str() {
+            "sandbox" => {}
+            "insecure" => {
+                let message = "`RUN --security=insecure` is not there yet";
+                self.problems.push(Problem::error(word.span, format!("{message} (line {})", word.span.start.line)));
+            }
+            other => {
+                let message = format!("invalid `--security={other}`: expected `sandbox` or `insecure`");
+                self.problems.push(Problem::error(word.span, message));
+            }
+        }
+        Security::Sandbox
+    }
+
+    fn mounts(&mut self, step: &Step, run: &RunSyntax) -> Vec<Mount> {
+        let mut mounts = Vec::new();
+        let cwd = absolute("/", &self.state.config.working_dir);
+        for (index, word) in run.mounts.iter().enumerate() {
+            let parsed = parse_mount(&word.text, &cwd, &mut |value| {
+                self.expand(&Word { text: value.to_owned(), span: word.span })
+            });
+            let syntax = match parsed {
+                Ok(Some(syntax)) => syntax,
+                Ok(None) => continue,
+                Err(message) => {
+                    self.problems.push(Problem::error(word.span, message));
+                    continue;
+                }
+            };
+            let from = match step.origins.get(index).and_then(Option::as_ref) {
+                Some(origin) => match self.origin_root(origin, &step.instruction, word.span) {
+                    Some(root) => MountFrom::Root(root),
+                    None => continue,
+                },
+                None if syntax.kind == MountKind::Bind => MountFrom::Context,
+                None => MountFrom::Nothing,
+            };
+            mounts.push(Mount {
+                kind: syntax.kind,
+                target: syntax.target,
+                from,
+                source: syntax.source,
+                read_only: syntax.read_only,
+            });
+            self.not_there_yet(word.span, "`RUN --mount`", &step.instruction);
+        }
+        mounts
+    }
+
+    /// The root file system behind a name; a stage must stand above this one.
+    fn origin_root(&mut self, origin: &Origin, at: &Instruction, span: Span) -> Option<Root> {
+        if let Origin::Stage(index) = origin
+            && !self.finished.contains_key(index)
+        {
+            let this = self.name.as_deref().unwrap_or("stage-0");
+            let message = format!("cannot copy from stage {index}: it needs to be defined before stage `{this}`");
+            self.problems.push(Problem::error(span, message));
+            return None;
+        }
+        self.builder.root(origin, self.finished, at, None)
+    }
+
+    /// Proxy build arguments that no `ARG` declares, under both spellings.
+    fn proxy_environment(&self) -> Vec<(String, String)> {
+        let mut proxies = Vec::new();
+        for name in PROXIES {
+            let lower = name.to_ascii_lowercase();
+            let given = self.input.build_args.get(name).or_else(|| self.input.build_args.get(&lower));
+            let Some(value) = given.filter(|value| !value.is_empty()) else { continue };
+            for name in [name.to_owned(), lower] {
+                if self.state.environment.get(&name).is_none() {
+                    proxies.push((name, value.clone()));
+                }
+            }
+        }
+        proxies
+    }
+
+    pub(super) fn transfer(&mut self, step: &Step, transfer: &Transfer, is_add: bool) {
+        let instruction = &step.instruction;
+        let name = if is_add { "ADD" } else { "COPY" };
+        let before = self.problems.len();
+        let chown = transfer.chown.as_ref().and_then(|word| self.expand(word)).filter(|text| !text.is_empty());
+        let chmod_text = transfer.chmod.as_ref().and_then(|word| Some((self.expand(word)?, word.span)));
+        let chmod_text = chmod_text.filter(|(text, _)| !text.is_empty());
+        let mode = chmod_text.as_ref().and_then(|(text, span)| {
+            chmod(text).map_err(|message| self.problems.push(Problem::error(*span, message))).ok()
+        });
+        let sources: Vec<(String, Span)> =
+            transfer.sources.iter().filter_map(|word| Some((self.expand(word)?, word.span))).collect();
+        let destination = self.expand(&transfer.destination);
+        let files = self.inline_files(transfer);
+        if let Some(checksum) = transfer.checksum.as_ref() {
+            self.expand(checksum);
+        }
+        for (source, span) in &sources {
+            if is_remote(source) {
+                if is_add {
+                    self.not_there_yet(*span, "`ADD` of a URL or a git repository", instruction);
+                } else {
+                    let problem = Problem::error(*span, format!("`COPY` cannot take the URL `{source}`"));
+                    self.problems.push(problem.hint("`ADD` fetches URLs and git repositories"));
+                }
+            }
+        }
+        if let Some(word) = transfer.checksum.as_ref().filter(|_| !sources.iter().any(|(source, _)| is_remote(source)))
+        {
+            self.problems.push(Problem::error(word.span, "`--checksum` is for a URL or a git repository"));
+        }
+        if !files.is_empty() && !sources.is_empty() {
+            self.not_there_yet(transfer.destination.span, "mixing files and heredocs in one instruction", instruction);
+        }
+        let from = match step.origins.first() {
+            Some(Some(origin)) => {
+                let span = transfer.from.as_ref().map_or(instruction.span, |word| word.span);
+                self.origin_root(origin, instruction, span).map(CopyFrom::Root)
+            }
+            Some(None) => None,
+            None => Some(CopyFrom::Context),
+        };
+        let (Some(destination), Some(from)) = (destination, from) else { return };
+        if self.problems[before..].iter().any(Problem::is_error) {
+            return;
+        }
+        let mut created_by = name.to_owned();
+        let mut show = |text: &str| {
+            created_by.push(' ');
+            created_by.push_str(text);
+        };
+        if transfer.parents {
+            show("--parents");
+        }
+        if let Some(chown) = &chown {
+            show(&format!("--chown={chown}"));
+        }
+        if let Some((text, _)) = &chmod_text {
+            show(&format!("--chmod={text}"));
+        }
+        for (source, _) in &sources {
+            show(source);
+        }
+        for file in &files {
+            show(&format!("<<{}", file.name));
+        }
+        show(&destination);
+        created_by.push_str(" # buildkit");
+        let destination_is_directory =
+            destination.is_empty() || destination == "." || destination.ends_with('/') || destination.ends_with("/.");
+        let op = CopyOp {
+            input: self.state.root,
+            from: if files.is_empty() { from } else { CopyFrom::Inline(files) },
+            sources: sources.iter().map(|(source, _)| source_path(source, transfer.parents)).collect(),
+            destination: absolute(&self.state.config.working_dir, &destination),
+            destination_is_directory,
+            chown,
+            // The reference does the same: a mode for all makes it an ordinary copy.
+            link: transfer.link && mode.is_none(),
+            chmod: mode,
+            parents: transfer.parents,
+            exclude: transfer.exclude.iter().map(|word| word.text.clone()).collect(),
+            unpack: transfer.unpack.unwrap_or(is_add) && transfer.documents.is_empty(),
+        };
+        self.add_layer(Op::Copy(op), instruction, instruction.text.clone(), created_by);
+    }
+
+    /// The heredocs of a `COPY` or `ADD`, expanded where no part of their word was quoted.
+    fn inline_files(&mut self, transfer: &Transfer) -> Vec<InlineFile> {
+        let rules = Expander { ignore_quotes: true, ..Expander::new('\\') };
+        let mut files = Vec::new();
+        for document in &transfer.documents {
+            let name = document.name.text.clone();
+            if name.is_empty() || name.contains('/') || name == "." || name == ".." {
+                let message = format!("heredoc `{name}` cannot be a file's name");
+                self.problems.push(Problem::error(document.name.span, message));
+                continue;
+            }
+            let mut content = document.content();
+            if document.expand {
+                let body = Word { text: content, span: document.name.span };
+                let Some(expansion) = self.expand_with(rules, &body) else { continue };
+                content = expansion.text;
+            }
+            files.push(InlineFile { name, content: content.into_bytes(), mode: 0o644 });
+        }
+        files
+    }
+}
+
+/// Whether an `ADD` source is fetched: a URL, or a git repository by its URL or in the short form of ssh.
+fn is_remote(source: &str) -> bool {
+    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|scheme| source.starts_with(scheme))
+}
+
+/// A source relative to the root it is taken from: cleaned, `..` stopped at the root. The pivot `/./` of `--parents` stays.
+fn source_path(source: &str, parents: bool) -> String {
+    let clean = |path: &str| absolute("/", path).trim_start_matches('/').to_owned();
+    match source.split_once("/./").filter(|_| parents) {
+        Some((above, below)) => format!("{}/./{}", clean(above), clean(below)),
+        None => clean(source),
+    }
+}

@@ -1,0 +1,171 @@
+//! Whole files lowered: operations, configuration and history as an outline.
+
+use std::fmt::Write as _;
+
+use super::*;
+use crate::dockerfile::{Problem, parse};
+use crate::image::{HistoryRow, ImageConfig};
+
+fn platform() -> Platform {
+    Platform::new("linux", "amd64", None)
+}
+
+fn input() -> LowerInput {
+    LowerInput {
+        build_args: [].into(),
+        target: None,
+        platform: platform(),
+        build_platform: platform(),
+        bases: [].into(),
+        labels: [].into(),
+    }
+}
+
+/// An image with one layer and this configuration (JSON of the `config` part).
+fn base(config: &str) -> ResolvedBase {
+    let mut image = ImageConfig {
+        architecture: "amd64".to_owned(),
+        os: "linux".to_owned(),
+        config: serde_json::from_str(config).unwrap(),
+        ..ImageConfig::default()
+    };
+    image.rootfs.diff_ids = vec!["sha256:d".to_owned()];
+    image.history = vec![HistoryRow { created_by: Some("made the base".to_owned()), ..HistoryRow::default() }];
+    ResolvedBase { config: image, digest: "sha256:m".to_owned() }
+}
+
+fn with_base(mut input: LowerInput, reference: &str, config: &str) -> LowerInput {
+    let request = ImageRequest { reference: reference.to_owned(), platform: platform() };
+    input.bases.insert(request, base(config));
+    input
+}
+
+fn args(mut input: LowerInput, pairs: &[(&str, &str)]) -> LowerInput {
+    input.build_args = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    input
+}
+
+fn target(mut input: LowerInput, name: &str) -> LowerInput {
+    input.target = Some(name.to_owned());
+    input
+}
+
+fn root(root: Root) -> String {
+    root.op().map_or_else(|| "scratch".to_owned(), |id| format!("#{}", id.index()))
+}
+
+fn show_copy(copy: &CopyOp) -> String {
+    let from = match &copy.from {
+        CopyFrom::Context => "context".to_owned(),
+        CopyFrom::Root(from) => root(*from),
+        CopyFrom::Inline(files) => {
+            let files: Vec<String> = files
+                .iter()
+                .map(|file| format!("{}={:?} {:o}", file.name, String::from_utf8_lossy(&file.content), file.mode))
+                .collect();
+            format!("inline {}", files.join(", "))
+        }
+        CopyFrom::Fetch(id) => format!("fetch #{}", id.index()),
+        CopyFrom::MakeDirectory => "nothing".to_owned(),
+    };
+    let mut text = format!("{} + copy {from} {:?} -> {}", root(copy.input), copy.sources, copy.destination);
+    if copy.destination_is_directory {
+        text.push_str(" (directory)");
+    }
+    if let Some(chown) = &copy.chown {
+        let _ = write!(text, " chown {chown}");
+    }
+    if let Some(chmod) = &copy.chmod {
+        let _ = write!(text, " chmod {chmod:?}");
+    }
+    for (set, name) in [(copy.link, "link"), (copy.parents, "parents"), (copy.unpack, "unpack")] {
+        if set {
+            let _ = write!(text, " {name}");
+        }
+    }
+    if !copy.exclude.is_empty() {
+        let _ = write!(text, " exclude {:?}", copy.exclude);
+    }
+    text
+}
+
+fn show_run(run: &RunOp) -> String {
+    let env: Vec<String> = run.env.iter().filter(|(name, _)| name != "PATH").map(|(n, v)| format!("{n}={v}")).collect();
+    let mut text = format!("{} + run {:?} in {} env {env:?}", root(run.input), run.argv, run.cwd);
+    if !run.user.is_empty() {
+        let _ = write!(text, " as {}", run.user);
+    }
+    if !run.proxy_env.is_empty() {
+        let _ = write!(text, " proxies {:?}", run.proxy_env);
+    }
+    if run.network != Network::Default {
+        let _ = write!(text, " network {:?}", run.network);
+    }
+    if let Some(script) = &run.script {
+        let _ = write!(text, " script {} {:?}", script.name, String::from_utf8_lossy(&script.content));
+    }
+    text
+}
+
+fn show_problems(problems: &[Problem]) -> String {
+    let mut text = String::new();
+    for problem in problems {
+        let kind = if problem.is_error() { "error" } else { "warning" };
+        let _ = write!(text, "{kind} {}: {problem}", problem.span.start);
+        if let Some(hint) = &problem.hint {
+            let _ = write!(text, " ({hint})");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn outline_with(text: &str, input: &LowerInput) -> String {
+    let (file, problems) = parse(text);
+    let mut out = show_problems(&problems);
+    if problems.iter().any(Problem::is_error) {
+        return out;
+    }
+    match lower(&file, input) {
+        Err(problems) => out.push_str(&show_problems(&problems)),
+        Ok(Lowered::Needs(images)) => {
+            for image in images {
+                let _ = writeln!(out, "needs {} for {}", image.reference, image.platform);
+            }
+        }
+        Ok(Lowered::Done(graph)) => {
+            for (id, node) in graph.ops() {
+                let op = match &node.op {
+                    Op::Base(base) => format!("base {} {}", base.request.reference, base.digest),
+                    Op::Copy(copy) => show_copy(copy),
+                    Op::Run(run) => show_run(run),
+                    Op::Fetch(fetch) => format!("{fetch:?}"),
+                };
+                assert!(node.op.inputs().iter().all(|input| *input < id), "an input stands after its user");
+                let _ = writeln!(out, "#{} {op} | {} :{}", id.index(), node.about.title(), node.about.lines);
+            }
+            let _ = writeln!(out, "= {} {}", root(graph.result.root), graph.result.platform);
+            let _ = writeln!(out, "{}", serde_json::to_string(&graph.result.config).unwrap());
+            if let Some(author) = &graph.result.author {
+                let _ = writeln!(out, "by {author}");
+            }
+            for row in &graph.result.history {
+                let _ = match row {
+                    HistoryStep::Base(row) => writeln!(out, "(base) {}", row.created_by.as_deref().unwrap_or_default()),
+                    HistoryStep::Made { created_by, layer: Some(id) } => writeln!(out, "#{} {created_by}", id.index()),
+                    HistoryStep::Made { created_by, layer: None } => writeln!(out, "-- {created_by}"),
+                };
+            }
+            out.push_str(&show_problems(&graph.warnings));
+        }
+    }
+    out
+}
+
+fn outline(text: &str) -> String {
+    outline_with(text, &input())
+}
+
+mod configuration;
+mod lowering;
+mod problems;

@@ -1,0 +1,155 @@
+//! What lowering refuses, and what it warns of.
+
+use super::*;
+
+#[test]
+fn unknown_target() {
+    let text = "FROM scratch AS build\nFROM scratch AS final\n";
+    insta::assert_snapshot!(outline_with(text, &target(input(), "biuld")), @"error 0:0: target stage `biuld` could not be found (did you mean `build`?)");
+    insta::assert_snapshot!(outline_with(text, &target(input(), "xyzzy")), @"error 0:0: target stage `xyzzy` could not be found (the stages are `build`, `final`)");
+    insta::assert_snapshot!(outline_with("FROM scratch\n", &target(input(), "build")), @"error 0:0: target stage `build` could not be found (no stage of the file has a name (`FROM image AS name`))");
+}
+
+#[test]
+fn circles_and_stages_that_come_later() {
+    let text = "FROM scratch AS a\nCOPY --from=b /x /\nFROM scratch AS b\nCOPY --from=c /x /\nFROM scratch AS c\nCOPY --from=a /x /\n";
+    insta::assert_snapshot!(outline(text), @"error 6:1: circular dependency between stages: a -> b -> c -> a (a stage can copy only from stages above it)");
+    insta::assert_snapshot!(outline("FROM scratch AS a\nCOPY --from=a /x /\n"), @"error 2:1: circular dependency between stages: a -> a (a stage can copy only from stages above it)");
+    insta::assert_snapshot!(outline("FROM scratch\nCOPY --from=0 /x /\n"), @"error 2:1: circular dependency between stages: stage-0 -> stage-0 (a stage can copy only from stages above it)");
+    let text = "FROM scratch AS a\nCOPY --from=b /x /\nFROM scratch AS b\nFROM a\n";
+    insta::assert_snapshot!(outline(text), @"error 2:13: cannot copy from stage 1: it needs to be defined before stage `a`");
+    insta::assert_snapshot!(outline("FROM scratch\nCOPY --from=7 /x /\n"), @"error 2:13: invalid stage index 7: the file has 1 stages");
+}
+
+#[test]
+fn a_variable_in_from_of_a_copy() {
+    insta::assert_snapshot!(outline("FROM scratch\nCOPY --from=$x /x /\n"), @"error 2:13: variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround");
+}
+
+#[test]
+fn names_that_expand_to_nothing() {
+    insta::assert_snapshot!(outline("FROM $IMAGE\n"), @"
+    warning 1:6: `FROM` argument `IMAGE` is not declared (put `ARG IMAGE` before the first `FROM`)
+    error 1:6: base name (`$IMAGE`) should not be blank (an `ARG` for a `FROM` stands before the first `FROM`, with a default)
+    ");
+    insta::assert_snapshot!(outline("ARG P\nFROM --platform=$P x\n"), @"
+    warning 2:17: `FROM` argument `P` is not declared (put `ARG P` before the first `FROM`)
+    error 2:17: empty platform value from expression `$P`
+    ");
+    insta::assert_snapshot!(outline("FROM --platform=linux x\n"), @"error 1:17: `linux` is no platform: expected `os/architecture` or `os/architecture/variant`, such as `linux/arm64`");
+    insta::assert_snapshot!(outline("FROM scratch\nWORKDIR $X\nENV $Y=1\nVOLUME $Z\n"), @"
+    warning 2:9: usage of undefined variable `$X`
+    error 2:9: `WORKDIR $X` expands to nothing
+    warning 3:5: usage of undefined variable `$Y`
+    error 3:5: the name `$Y` expands to nothing
+    warning 4:8: usage of undefined variable `$Z`
+    error 4:8: `VOLUME $Z` expands to nothing
+    ");
+}
+
+#[test]
+fn what_is_not_there_yet_names_its_line() {
+    let text = concat!(
+        "FROM base\n",
+        "RUN --mount=type=cache,target=/c make\n",
+        "RUN --security=insecure a\n",
+        "RUN --device=x a\n",
+        "ADD https://x/y /\n",
+        "ADD https://github.com/a/b.git /\n",
+        "COPY a <<b /\nx\nb\n",
+        "COPY https://x/y /\n",
+        "ADD --checksum=sha256:x a /\n",
+    );
+    insta::assert_snapshot!(outline_with(text, &with_base(input(), "base", "{}")), @"
+    error 2:13: `RUN --mount` is not there yet (line 2)
+    error 3:16: `RUN --security=insecure` is not there yet (line 3)
+    error 4:14: `RUN --device` is not there yet (line 4)
+    error 5:5: `ADD` of a URL or a git repository is not there yet (line 5)
+    error 6:5: `ADD` of a URL or a git repository is not there yet (line 6)
+    error 7:12: mixing files and heredocs in one instruction is not there yet (lines 7-9)
+    error 10:6: `COPY` cannot take the URL `https://x/y` (`ADD` fetches URLs and git repositories)
+    error 11:16: `--checksum` is for a URL or a git repository
+    ");
+}
+
+#[test]
+fn values_that_an_instruction_refuses() {
+    let text = concat!(
+        "FROM base\n",
+        "RUN --network=nome a\n",
+        "RUN --security=x a\n",
+        "RUN --mount=type=cahce,target=/c a\n",
+        "EXPOSE 80/xyz\n",
+        "STOPSIGNAL SIGFOO\n",
+        "COPY --chmod=999 a b\n",
+        "ENV A=${B\n",
+        "ENV A=\"${B:?give me B}\"\n",
+        "LABEL a=\"x${y^}\"\n",
+    );
+    insta::assert_snapshot!(outline_with(text, &with_base(input(), "base", "{}")), @"
+    error 2:15: invalid `--network=nome`: expected `default`, `none` or `host`
+    error 3:16: invalid `--security=x`: expected `sandbox` or `insecure`
+    error 4:13: unsupported mount type `cahce`, did you mean `cache`?
+    error 5:8: invalid protocol `xyz` in `80/xyz`: expected `tcp`, `udp` or `sctp`
+    error 6:12: invalid signal `SIGFOO` (for example `SIGTERM`, `SIGRTMIN+3` or `9`)
+    error 7:14: invalid `--chmod=999`: an octal number must be between 0 and 07777
+    error 8:7: missing `}` after `${`
+    error 9:7: B: give me B
+    error 10:9: unsupported modifier `^` in `${y^...}`
+    ");
+}
+
+#[test]
+fn warnings_do_not_stop_the_build() {
+    let text = concat!(
+        "FROM scratch AS a\n",
+        "FROM scratch AS a\n",
+        "FROM scratch AS context\n",
+        "WORKDIR app\n",
+        "COPY $UNKNOWN/x $HOEM /\n",
+        "ENV HOME=/x\n",
+        "LABEL b=$HOEM\n",
+    );
+    insta::assert_snapshot!(outline_with(text, &args(input(), &[("NOBODY", "1"), ("BUILDKIT_INLINE_CACHE", "1")])), @r#"
+    #0 scratch + copy nothing [] -> /app (directory) | [context 1/2] WORKDIR app :4
+    #1 #0 + copy context ["x", ""] -> / (directory) | [context 2/2] COPY $UNKNOWN/x $HOEM / :5
+    = #1 linux/amd64
+    {"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin","HOME=/x"],"WorkingDir":"/app","Labels":{"b":""}}
+    #0 WORKDIR /app
+    #1 COPY /x  / # buildkit
+    -- ENV HOME=/x
+    -- LABEL b=
+    warning 2:17: several stages are named `a` (`COPY --from` takes the last of them)
+    warning 3:17: stage name `context` is reserved
+    warning 4:9: relative workdir `app` can have unexpected results if the base image changes
+    warning 5:6: usage of undefined variable `$UNKNOWN`
+    warning 5:17: usage of undefined variable `$HOEM`
+    warning 7:9: usage of undefined variable `$HOEM` (did you mean `$HOME`?)
+    warning 0:0: build argument `NOBODY` is not used: no `ARG` of the file declares it
+    "#);
+}
+
+#[test]
+fn a_base_for_another_platform_is_a_warning() {
+    let mut input = with_base(input(), "base", "{}");
+    for image in input.bases.values_mut() {
+        image.config.architecture = "arm64".to_owned();
+    }
+    insta::assert_snapshot!(outline_with("FROM base\n", &input), @r#"
+    #0 base base sha256:m | [1/1] FROM base :1
+    = #0 linux/arm64
+    {"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]}
+    (base) made the base
+    warning 1:1: base image `base` is for `linux/arm64`, and `linux/amd64` was asked for
+    "#);
+}
+
+#[test]
+fn a_broken_trigger_is_shown_at_the_from() {
+    let input = with_base(input(), "base", r#"{"OnBuild":["RUNN x","FROM y"]}"#);
+    insta::assert_snapshot!(outline_with("\nFROM base\n", &input), @"
+    error 2:1: the base image has an `ONBUILD` trigger that cannot be read: `RUNN x`
+    error 2:1: unknown instruction `RUNN` (did you mean `RUN`?)
+    error 2:1: the base image has an `ONBUILD` trigger that may not be one: `FROM y`
+    ");
+}
