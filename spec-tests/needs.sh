@@ -15,30 +15,38 @@ cargo_deny_version=0.20.2
 say() { printf '%s\n' "$*" >&2; }
 stop() { say "error: $*"; exit 3; }
 
-# Both scripts of the README work as root and through sudo. An ordinary user's call is passed through sudo; the
-# toolchains then still stand in that user's home, and what lands in target/ is given back to the user at the end.
+# Both scripts of the README work as root and through sudo. An ordinary user's call is passed through sudo. sudo cuts PATH
+# short, so the toolchains are looked for where they usually stand: in the caller's home first.
 become_root() {
+  local home folder
   if [ "$(id -u)" != 0 ]; then
     command -v sudo >/dev/null || stop "root is needed to build, and to start a Docker daemon: run it as root or install sudo"
     say "not root: going on through sudo"
-    exec sudo -- env "PATH=$PATH" "FLUYT_CALLER_HOME=$HOME" "$@"
+    exec sudo -- env "FLUYT_CALLER_HOME=$HOME" "$@"
   fi
-  [ -n "${SUDO_USER:-}" ] && [ "$SUDO_USER" != root ] || return 0
-  local home
-  home=${FLUYT_CALLER_HOME:-$(getent passwd "$SUDO_USER" | cut -d: -f6)}
-  PATH=$home/.cargo/bin:$PATH:/usr/local/go/bin
-  export PATH CARGO_HOME="${CARGO_HOME:-$home/.cargo}" RUSTUP_HOME="${RUSTUP_HOME:-$home/.rustup}"
+  home=${FLUYT_CALLER_HOME:-}
+  if [ -z "$home" ] && [ -n "${SUDO_USER:-}" ]; then home=$(getent passwd "$SUDO_USER" | cut -d: -f6); fi
+  if [ -n "$home" ] && [ -x "$home/.cargo/bin/cargo" ]; then
+    PATH=$home/.cargo/bin:$PATH
+    export CARGO_HOME="${CARGO_HOME:-$home/.cargo}" RUSTUP_HOME="${RUSTUP_HOME:-$home/.rustup}"
+  fi
+  for folder in ~/.cargo/bin /usr/local/cargo/bin /usr/local/go/bin; do
+    case :$PATH: in *:"$folder":*) ;; *) [ ! -d "$folder" ] || PATH=$PATH:$folder ;; esac
+  done
+  export PATH
 }
 
+# What root made in the tree of somebody else becomes theirs.
 give_back() {
-  [ -n "${SUDO_USER:-}" ] && [ "$SUDO_USER" != root ] || return 0
-  local folder
+  local owner folder
+  owner=$(stat -c %u "$repository")
+  [ "$owner" != 0 ] || return 0
   # The folders of stores and of daemons hold files of many owners: they stay as they are.
-  for folder in debug release doc tools fuzz x86_64-unknown-linux-musl; do
-    [ ! -e "$target/$folder" ] || chown -R --from=root "$SUDO_USER" "$target/$folder"
+  for folder in debug release doc tools fuzz spec-tests x86_64-unknown-linux-musl; do
+    [ ! -e "$target/$folder" ] || chown -R --from=root "$owner" "$target/$folder"
   done
-  chown --from=root "$SUDO_USER" "$target" 2>/dev/null || true
-  [ ! -e "${CARGO_HOME:-/nonexistent}/registry" ] || chown -R --from=root "$SUDO_USER" "$CARGO_HOME/registry"
+  chown --from=root "$owner" "$target" 2>/dev/null || true
+  [ -z "${CARGO_HOME:-}" ] || [ ! -d "$CARGO_HOME/registry" ] || chown -R --from=root "$owner" "$CARGO_HOME/registry"
 }
 
 # need_packages PROGRAM=PACKAGE...: installs those Debian packages whose program (a name or an absolute path) is absent.
