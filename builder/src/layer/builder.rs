@@ -18,7 +18,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// Writes one layer into a store. Dropping it before [`LayerBuilder::finish`] leaves nothing.
 ///
 /// Entries come sorted by path, each path once, so that the bytes do not depend on chance; a folder of the layer comes
-/// before what is in it. The index keeps the entries as they were given: where [`Times`] cuts or clamps what the layer
+/// before what is in it. The index keeps the entries as they were given: where [`Times`](super::Times) cuts or clamps what the layer
 /// carries, the index still has the real times, from which snapshots are restored.
 pub struct LayerBuilder {
     tar: HashingWriter<Compressor<BlobWriter>>,

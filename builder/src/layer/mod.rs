@@ -15,6 +15,7 @@ mod sample;
 mod tap;
 mod tar_reader;
 mod tar_writer;
+mod tree;
 
 pub use builder::{LayerBuilder, write_layer};
 pub use change::{Change, Layer, Source};
@@ -24,3 +25,4 @@ pub use index::{ACCOUNTS_SIZE_MAX_BYTES, IndexEntry, LayerIndex, is_account_file
 pub use options::{Compression, LayerOptions, Limits, Times};
 pub use read::{Scan, read_layer};
 pub use tap::{IndexTap, index_layer};
+pub use tree::{Node, Origin, Tree, TreeError};
