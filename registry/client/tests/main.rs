@@ -2,7 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod auth;
+mod credentials;
 mod fixture;
 mod layering;
+mod mirrors;
+mod proxy;
 mod pull;
 mod push;
+mod trust;

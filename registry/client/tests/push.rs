@@ -4,9 +4,9 @@ use std::io::{self, Cursor};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use fluyt_client::{Client, ClientError, Pushed};
+use fluyt_client::{Blob, Client, ClientError, Pushed, Settings};
 
-use crate::fixture::{Options, Registry, Trouble, blob_of, client, sample};
+use crate::fixture::{Options, Registry, Trouble, blob_of, client, sample, settings};
 
 const TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -95,4 +95,171 @@ async fn a_manifest_is_put() {
     assert!(registry.manifest("a/c", digest.as_ref()).is_some());
     let error = client().push_manifest(&by_digest, TYPE, Bytes::from_static(b"{}")).await.unwrap_err();
     assert!(matches!(error, ClientError::Damaged { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_upload_that_cannot_be_asked_is_begun_again() {
+    let registry = Registry::start(Options { no_status: true, ..Options::default() }).await;
+    let content = sample(3_000_000, 4);
+    registry.trouble("PATCH", "uploads", 1, Trouble::CutRequest(1_500_000));
+    assert_eq!(push(&client(), &registry, &content, &[]).await.unwrap(), Pushed::Uploaded);
+    insta::assert_snapshot!(registry.log(), @r"
+    HEAD /v2/a/b/blobs/DIGEST
+    POST /v2/a/b/blobs/uploads/
+    PATCH /v2/a/b/blobs/uploads/u1?state=opaque
+    HEAD /v2/a/b/blobs/DIGEST
+    GET /v2/a/b/blobs/uploads/u1?state=opaque
+    POST /v2/a/b/blobs/uploads/
+    PATCH /v2/a/b/blobs/uploads/u2?state=opaque
+    PUT /v2/a/b/blobs/uploads/u2?state=opaque&digest=DIGEST
+    ");
+    assert!(registry.blob("a/b", &blob_of(&content)).unwrap() == content);
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_looked_after_and_nothing_is_sent_twice() {
+    let registry = Registry::start(Options::default()).await;
+    let content = sample(3_000_000, 5);
+    registry.trouble("PUT", "uploads", 1, Trouble::LoseAnswer);
+    assert_eq!(push(&client(), &registry, &content, &[]).await.unwrap(), Pushed::Uploaded);
+    assert_eq!(registry.log().lines().last(), Some("HEAD /v2/a/b/blobs/DIGEST"));
+    // The stream arrived, its answer did not: only the end is missing.
+    let content = sample(3_000_000, 6);
+    registry.trouble("PATCH", "uploads", 1, Trouble::LoseAnswer);
+    assert_eq!(push(&client(), &registry, &content, &[]).await.unwrap(), Pushed::Uploaded);
+    assert_eq!(registry.log().lines().filter(|line| line.starts_with("PATCH")).count(), 1);
+    assert!(registry.blob("a/b", &blob_of(&content)).unwrap() == content);
+}
+
+#[tokio::test]
+async fn passing_refusals_are_tried_again() {
+    let registry = Registry::start(Options::default()).await;
+    let content = sample(2_000_000, 7);
+    registry.trouble("POST", "uploads", 1, Trouble::Answer(503, vec![], ""));
+    registry.trouble("PATCH", "uploads", 1, Trouble::Answer(429, vec![("retry-after", "0".to_owned())], ""));
+    registry.trouble("PUT", "uploads", 1, Trouble::Answer(500, vec![], ""));
+    assert_eq!(push(&client(), &registry, &content, &[]).await.unwrap(), Pushed::Uploaded);
+    assert!(registry.blob("a/b", &blob_of(&content)).unwrap() == content);
+    registry.trouble("PATCH", "uploads", 99, Trouble::CutRequest(1000));
+    let error = push(&client(), &registry, &sample(2_000_000, 8), &[]).await.unwrap_err();
+    assert!(matches!(error, ClientError::Cut { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_with_the_registrys_words() {
+    let registry = Registry::start(Options::default()).await;
+    let denied = r#"{"errors":[{"code":"DENIED","message":"no pushing here"}]}"#;
+    registry.trouble("POST", "uploads", 1, Trouble::Answer(403, vec![], denied));
+    let error = push(&client(), &registry, &sample(2_000_000, 9), &[]).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Denied { .. }) && error.to_string().contains("no pushing here"), "{error}");
+    registry.trouble("PATCH", "uploads", 1, Trouble::Answer(413, vec![], "too big"));
+    let error = push(&client(), &registry, &sample(2_000_000, 9), &[]).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Protocol { status: 413, .. }), "{error}");
+    registry.trouble(
+        "PUT",
+        "manifests",
+        1,
+        Trouble::Answer(400, vec![], r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"m"}]}"#),
+    );
+    let error =
+        client().push_manifest(&registry.reference("a/b:1"), TYPE, Bytes::from_static(b"{}")).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Protocol { said, .. } if said.has_code("MANIFEST_BLOB_UNKNOWN")), "{error}");
+}
+
+#[tokio::test]
+async fn mounting_is_tried_and_an_unused_session_given_back() {
+    let content = sample(1000, 10);
+    let registry = Registry::start(Options { mounts: true, ..Options::default() }).await;
+    let blob = registry.add_blob("base/x", &content);
+    let from = ["absent/y".to_owned(), "base/x".to_owned()];
+    assert_eq!(
+        push(&client(), &registry, &content, &from).await.unwrap(),
+        Pushed::Mounted { from: "base/x".to_owned() }
+    );
+    assert_eq!(registry.open_uploads(), 0);
+    assert!(client().mount(&registry.reference("c/d"), &blob.digest, "base/x").await.unwrap());
+
+    let registry = Registry::start(Options::default()).await;
+    registry.add_blob("base/x", &content);
+    assert!(!client().mount(&registry.reference("c/d"), &blob.digest, "base/x").await.unwrap());
+    assert_eq!(registry.open_uploads(), 0);
+    registry.log();
+    // The session that the mount opened serves for the upload.
+    assert_eq!(push(&client(), &registry, &content, &["base/x".to_owned()]).await.unwrap(), Pushed::Uploaded);
+    insta::assert_snapshot!(registry.log(), @r"
+    HEAD /v2/a/b/blobs/DIGEST
+    POST /v2/a/b/blobs/uploads/?mount=DIGEST&from=base/x
+    PUT /v2/a/b/blobs/uploads/u2?state=opaque&digest=DIGEST
+    ");
+    registry.trouble("POST", "mount", 1, Trouble::Answer(403, vec![], ""));
+    let other = sample(1000, 11);
+    assert_eq!(push(&client(), &registry, &other, &["base/x".to_owned()]).await.unwrap(), Pushed::Uploaded);
+}
+
+/// A reader that fails on the way.
+struct Broken;
+
+impl io::Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::other("the disk is gone"))
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_is_not_what_it_should_be_is_told_as_such() {
+    for length in [1000, 3_000_000] {
+        let registry = Registry::start(Options::default()).await;
+        let reference = registry.reference("a/b");
+        let content = sample(length, 12);
+        let blob = blob_of(&content);
+        let changed = sample(length, 13);
+        let error = client().push_blob(&reference, &blob, &[], source(&changed), &|_| ()).await.unwrap_err();
+        assert!(
+            matches!(error, ClientError::Damaged { .. }) && error.to_string().contains("expected digest"),
+            "{error}"
+        );
+        let error = client().push_blob(&reference, &blob, &[], source(&content[1..]), &|_| ()).await.unwrap_err();
+        assert!(
+            matches!(error, ClientError::Damaged { .. }) && error.to_string().contains("1 bytes too early"),
+            "{error}"
+        );
+        let longer = sample(length + 1, 12);
+        let error = client().push_blob(&reference, &blob, &[], source(&longer), &|_| ()).await.unwrap_err();
+        assert!(matches!(error, ClientError::Damaged { .. }) && error.to_string().contains("longer"), "{error}");
+        let error = client().push_blob(&reference, &blob, &[], |_| Ok(Broken), &|_| ()).await.unwrap_err();
+        assert!(
+            matches!(error, ClientError::Source { .. }) && error.to_string().contains("the disk is gone"),
+            "{error}"
+        );
+        let absent = |_| -> io::Result<Broken> { Err(io::ErrorKind::NotFound.into()) };
+        let error = client().push_blob(&reference, &blob, &[], absent, &|_| ()).await.unwrap_err();
+        assert!(matches!(error, ClientError::Source { .. }), "{error}");
+        assert_eq!(registry.blob("a/b", &blob), None);
+        let empty = Blob { size_bytes: 0, ..blob_of(b"") };
+        client().push_blob(&reference, &empty, &[], source(b""), &|_| ()).await.unwrap();
+        assert!(registry.blob("a/b", &empty).is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_stops_reading_is_left() {
+    let registry = Registry::start(Options::default()).await;
+    registry.trouble("PATCH", "uploads", 99, Trouble::Silence);
+    let quick = Settings { idle_timeout: std::time::Duration::from_millis(100), ..settings() };
+    let error = push(&Client::new(quick).unwrap(), &registry, &sample(30_000_000, 14), &[]).await.unwrap_err();
+    assert!(matches!(error, ClientError::Timeout { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn many_blobs_go_at_once() {
+    let registry = Registry::start(Options::default()).await;
+    let client = client();
+    let contents: Vec<_> = (0..12).map(|seed| sample(1_500_000, 100 + seed)).collect();
+    let pushes = contents.iter().map(|content| push(&client, &registry, content, &[]));
+    for outcome in futures_util::future::join_all(pushes).await {
+        assert_eq!(outcome.unwrap(), Pushed::Uploaded);
+    }
+    for content in &contents {
+        assert!(registry.blob("a/b", &blob_of(content)).unwrap() == *content);
+    }
 }

@@ -90,7 +90,8 @@ fn explain_tls(error: rustls::Error) -> (String, String) {
     match error {
         rustls::Error::InvalidCertificate(problem) => {
             let text = match &problem {
-                CertificateError::UnknownIssuer => {
+                // The latter: another authority of the same name.
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                     "its certificate is signed by an authority that is not trusted".to_owned()
                 }
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
@@ -101,6 +102,9 @@ fn explain_tls(error: rustls::Error) -> (String, String) {
                 }
                 CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                     "its certificate is not valid yet; look at this machine's clock".to_owned()
+                }
+                other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+                    "its certificate is its own authority, and not one that is trusted".to_owned()
                 }
                 other => format!("its certificate is not accepted ({other:?})"),
             };

@@ -49,6 +49,14 @@ impl Proxies {
 
     pub(super) fn add_to(&self, mut builder: ClientBuilder) -> Result<ClientBuilder, ClientError> {
         let not = || NoProxy::from_string(&self.no_proxy);
+        for (name, address) in [("HTTP_PROXY", &self.http), ("HTTPS_PROXY", &self.https)] {
+            // reqwest takes any scheme here, and fails with the first request.
+            if let Some(address) = address.as_ref().filter(|address| {
+                !["http://", "https://"].iter().any(|scheme| address.to_ascii_lowercase().starts_with(scheme))
+            }) {
+                return Err(wrong(name, address));
+            }
+        }
         if let Some(address) = &self.http {
             builder = builder.proxy(Proxy::http(address).map_err(|_| wrong("HTTP_PROXY", address))?.no_proxy(not()));
         }

@@ -5,18 +5,20 @@
 //! connection is made: without a CA store everything else still works. A registry may have more CA certificates and a
 //! certificate of our own, by a setting or in Docker's `certs.d` folder.
 
+mod verify;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 
 use crate::error::ClientError;
 use crate::reference::normal_host;
 use crate::settings::Settings;
+use verify::{NoVerification, Verification};
 
 /// Where distributions keep all CA certificates in one file.
 const SYSTEM_FILES: &[&str] = &[
@@ -90,12 +92,18 @@ impl Trust {
                 Err(_) if !special.authorities.is_empty() => RootCertStore::empty(),
                 Err(problem) => return Err(tls(problem.clone(), NO_STORE_HINT)),
             };
+            let mut named = Vec::new();
             for path in &special.authorities {
                 for certificate in certificates(path)? {
-                    roots.add(certificate).map_err(|error| setting("the certificate", path, error.to_string()))?;
+                    roots
+                        .add(certificate.clone())
+                        .map_err(|error| setting("the certificate", path, error.to_string()))?;
+                    named.push(certificate);
                 }
             }
-            builder.with_root_certificates(roots)
+            let verifier =
+                Verification::new(roots, named, &self.provider).map_err(|error| tls(error, NO_STORE_HINT))?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
         };
         let mut config = match special.own.first() {
             None => builder.with_no_client_auth(),
@@ -244,53 +252,4 @@ fn sorted_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
-}
-
-/// Takes any certificate, for registries that the user named. Signatures of the handshake are still checked.
-#[derive(Debug)]
-struct NoVerification(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for NoVerification {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
