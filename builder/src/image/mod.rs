@@ -1,5 +1,15 @@
 //! Image configuration, manifest and index: values to exact bytes. Pure.
 
 pub mod config;
+mod document;
+mod error;
+pub mod manifest;
+pub mod media_type;
+mod platform;
 
 pub use config::{Healthcheck, HistoryRow, ImageConfig, RootFs, RuntimeConfig};
+pub use document::Document;
+pub use error::ImageError;
+pub use manifest::Manifest;
+pub use media_type::Format;
+pub use platform::select;

@@ -241,8 +241,7 @@ fn unpack(root: &Names, changes: &[Change]) {
             (Kind::Directory, _) => Disk::Folder(entry.mode, Names::default()),
             (Kind::Hardlink(target), _) => {
                 let folder = walk(root, &target.parent().unwrap()).unwrap();
-                let first = folder.borrow()[target.name().unwrap()].clone();
-                first
+                folder.borrow()[target.name().unwrap()].clone()
             }
             (kind, _) => {
                 let content = if let Source::Bytes(bytes) = source { Some(crate::blob::sha256(bytes)) } else { None };
