@@ -20,8 +20,7 @@ use crate::challenge::{self, Challenge, ScopeSet};
 use crate::credential::{Credential, Found, Keyring, Lookup};
 use crate::error::{ClientError, Said, Subject};
 use crate::reference::is_loopback;
-use crate::retry::RetryPolicy;
-use crate::transport::{Request, SharedTransport, host_of, random};
+use crate::transport::{Request, SharedTransport, host_of};
 
 /// Largest answer of a token service, in bytes.
 const TOKEN_ANSWER_MAX_BYTES: u64 = 1024 * 1024;
@@ -46,7 +45,6 @@ pub(crate) struct Claim<'a> {
 pub(crate) struct Authenticator {
     transport: SharedTransport,
     keyring: Keyring,
-    retry: RetryPolicy,
     registries: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Registry>>>>,
 }
 
@@ -78,8 +76,8 @@ struct TokenAnswer {
 }
 
 impl Authenticator {
-    pub(crate) fn new(transport: SharedTransport, keyring: Keyring, retry: RetryPolicy) -> Self {
-        Self { transport, keyring, retry, registries: Mutex::new(HashMap::new()) }
+    pub(crate) fn new(transport: SharedTransport, keyring: Keyring) -> Self {
+        Self { transport, keyring, registries: Mutex::new(HashMap::new()) }
     }
 
     pub(crate) fn keyring(&self) -> &Keyring {
@@ -287,18 +285,10 @@ impl Authenticator {
             Some(credential @ Credential::Password { .. }) => ask(realm, service, claim.scopes, basic(credential)),
             None => ask(realm, service, claim.scopes, None),
         };
-        let mut done = 0;
-        let bytes = loop {
-            done += 1;
-            let error = match self.attempt(&request, &subject).await {
-                Ok(Ok(bytes)) => break bytes,
-                Ok(Err(said)) => return Err(unauthorized(claim, tried(lookup), said)),
-                Err(error) => error,
-            };
-            let wait = error.failure().and_then(|failure| self.retry.wait(done, failure, random()));
-            let Some(wait) = wait else { return Err(error) };
-            tracing::debug!(registry = claim.host, %error, ?wait, "the token service is asked again");
-            tokio::time::sleep(wait).await;
+        // Whoever sends the request that needs the token tries again, and this with it.
+        let bytes = match self.attempt(&request, &subject).await? {
+            Ok(bytes) => bytes,
+            Err(said) => return Err(unauthorized(claim, tried(lookup), said)),
         };
         let answer: TokenAnswer = serde_json::from_slice(&bytes).map_err(|error| {
             subject.answer(format!("it is not the JSON of a token (line {}, column {})", error.line(), error.column()))
@@ -322,6 +312,10 @@ impl Authenticator {
                 self.transport.bytes(response, TOKEN_ANSWER_MAX_BYTES, subject).await.map(Ok)
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST => {
+                Ok(Err(self.transport.said(response, subject).await))
+            }
+            // A service that exchanges no refresh tokens.
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED if request.method == Method::POST => {
                 Ok(Err(self.transport.said(response, subject).await))
             }
             _ => Err(self.transport.refusal(response, subject).await),

@@ -260,6 +260,16 @@ async fn redirects_are_followed_without_the_authorization() {
     // Each attempt starts at the registry: a signed address may have run out.
     assert_eq!(registry.log().lines().filter(|line| line.contains("[Bearer]")).count(), 2);
 
+    // That it is stored elsewhere is answer enough to whether it is there.
+    assert!(client().has_blob(&registry.reference("a/b"), &blob.digest).await.unwrap());
+    assert_eq!(storage.log(), "");
+    // A question of the other host is not answered with what is the registry's.
+    let question = vec![("www-authenticate", format!("Bearer realm=\"http://{}/token\"", storage.host()))];
+    storage.trouble("GET", "/blobs/", 1, Trouble::Answer(401, question, ""));
+    let error = fetch(&client(), &registry, &blob).await.unwrap_err();
+    assert!(matches!(error, ClientError::Unauthorized { .. }), "{error}");
+    assert_eq!(storage.log(), "GET /v2/a/b/blobs/DIGEST");
+
     let circle = Registry::start(Options::default()).await;
     let location = vec![("location", format!("http://{}/v2/a/b/manifests/1", circle.host()))];
     circle.trouble("GET", "/manifests/", 100, Trouble::Answer(302, location, ""));
@@ -303,6 +313,7 @@ async fn transfers_are_bounded_and_streams_can_be_read_by_pieces() {
     assert!(waiting.is_err());
     let mut read = Vec::new();
     while let Some(chunk) = stream.chunk().await.unwrap() {
+        assert!(chunk.len() <= 1024 * 1024, "{}", chunk.len());
         read.extend_from_slice(&chunk);
     }
     assert!(read == content && stream.position() == 300_000);

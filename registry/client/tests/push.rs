@@ -241,13 +241,35 @@ async fn a_source_that_is_not_what_it_should_be_is_told_as_such() {
     }
 }
 
+/// Counts what is read of it.
+struct Counted<'a>(&'a AtomicU64, io::Repeat);
+
+impl io::Read for Counted<'static> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.1.read(buffer)?;
+        self.0.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
 #[tokio::test]
-async fn a_registry_that_stops_reading_is_left() {
+async fn a_registry_that_stops_reading_is_left_and_little_is_read_ahead() {
+    static READ: AtomicU64 = AtomicU64::new(0);
     let registry = Registry::start(Options::default()).await;
     registry.trouble("PATCH", "uploads", 99, Trouble::Silence);
-    let quick = Settings { idle_timeout: std::time::Duration::from_millis(100), ..settings() };
-    let error = push(&Client::new(quick).unwrap(), &registry, &sample(30_000_000, 14), &[]).await.unwrap_err();
+    let retry = fluyt_client::RetryPolicy { attempts: 1, ..settings().retry };
+    let quick = Settings { idle_timeout: std::time::Duration::from_millis(200), retry, ..settings() };
+    let blob = Blob { size_bytes: 1 << 30, ..blob_of(b"") };
+    let source = |_| Ok(Counted(&READ, io::repeat(7)));
+    let error = Client::new(quick)
+        .unwrap()
+        .push_blob(&registry.reference("a/b"), &blob, &[], source, &|_| ())
+        .await
+        .unwrap_err();
     assert!(matches!(error, ClientError::Timeout { .. }), "{error}");
+    // The queue, and what the two ends of the socket hold.
+    let read = READ.load(Ordering::Relaxed);
+    assert!(read < 16 << 20, "{read} bytes were read of the source");
 }
 
 #[tokio::test]

@@ -10,14 +10,14 @@ use reqwest::Response;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::endpoint::Endpoint;
-use super::exchange::{Purpose, no_place};
+use super::exchange::{Purpose, is_ours, no_place};
 use super::{Blob, Client, blob_subject};
 use crate::challenge::ScopeSet;
 use crate::error::{ClientError, Subject};
 use crate::hash::Hasher;
 use crate::reference::Reference;
 use crate::retry::Failure;
-use crate::transport::Request;
+use crate::transport::{Request, is_redirect};
 
 /// So much has to come between two failures for the second not to count as one more in a row, in bytes: a registry that
 /// gives a byte per connection shall not keep us for ever.
@@ -124,9 +124,25 @@ impl Client {
         scopes: ScopeSet,
     ) -> Result<bool, ClientError> {
         let url = endpoint.url(&format!("{}/blobs/{digest}", reference.repository()));
-        let purpose = Purpose { reference, scopes, subject: blob_subject(reference, digest), also: &[404] };
-        let response = self.shared.exchange(endpoint, Request::new(Method::HEAD, url), &purpose).await?;
-        Ok(response.status().is_success())
+        let purpose = Purpose {
+            reference,
+            scopes,
+            subject: blob_subject(reference, digest),
+            also: &[301, 302, 303, 307, 308, 404],
+        };
+        let mut request = Request { follow: false, ..Request::new(Method::HEAD, url) };
+        let response = self.shared.exchange(endpoint, request.clone(), &purpose).await?;
+        if !is_redirect(response.status()) {
+            return Ok(response.status().is_success());
+        }
+        // The way to where a blob is stored is an answer. What is signed there is often for `GET` only.
+        let next = self.shared.transport.next_location(response.url(), response.headers(), &purpose.subject)?;
+        if !is_ours(endpoint, &next) {
+            return Ok(true);
+        }
+        request.follow = true;
+        let purpose = Purpose { also: &[404], ..purpose };
+        Ok(self.shared.exchange(endpoint, request, &purpose).await?.status().is_success())
     }
 }
 

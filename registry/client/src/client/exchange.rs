@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderValue};
-use reqwest::Response;
+use reqwest::{Response, Url};
 
 use super::endpoint::Endpoint;
 use super::{Client, Shared};
@@ -11,7 +11,7 @@ use crate::challenge::ScopeSet;
 use crate::error::{ClientError, Subject};
 use crate::reference::Reference;
 use crate::retry::Failure;
-use crate::transport::{Request, random};
+use crate::transport::{Request, authority, random};
 
 /// What a request is for.
 pub(super) struct Purpose<'a> {
@@ -86,22 +86,29 @@ impl Shared {
         purpose: &Purpose<'_>,
     ) -> Result<Response, ClientError> {
         let claim = purpose.claim(endpoint);
-        let sent = self.auth.header(&claim).await?;
+        let ours = is_ours(endpoint, &request.url);
+        let sent = if ours { self.auth.header(&claim).await? } else { None };
         authorize(&mut request, sent.as_ref());
         let mut response = self.transport.send(&request, &purpose.subject).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
+        // After a redirect the question may be another host's, which is none of the registry's credentials' business.
+        if ours && response.status() == StatusCode::UNAUTHORIZED && is_ours(endpoint, response.url()) {
             let header = self.auth.answer(&claim, response, sent.as_ref()).await?;
             authorize(&mut request, Some(&header));
             response = self.transport.send(&request, &purpose.subject).await?;
-            if response.status() == StatusCode::UNAUTHORIZED {
-                return Err(self.auth.refused(&claim, response).await);
-            }
+        }
+        if response.status() == StatusCode::UNAUTHORIZED {
+            return Err(self.auth.refused(&claim, response).await);
         }
         if purpose.accepts(response.status()) {
             return Ok(response);
         }
         Err(self.transport.refusal(response, &purpose.subject).await)
     }
+}
+
+/// Whether a URL is one of the registry itself: an upload's place, for example, may be on another host.
+pub(super) fn is_ours(endpoint: &Endpoint, url: &Url) -> bool {
+    authority(&endpoint.base) == authority(url)
 }
 
 pub(super) fn authorize(request: &mut Request, header: Option<&HeaderValue>) {

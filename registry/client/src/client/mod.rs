@@ -74,7 +74,7 @@ impl Client {
         let keyring = Keyring::new(settings.authfile.as_deref(), &settings.environment);
         Ok(Self {
             shared: Arc::new(Shared {
-                auth: Authenticator::new(Arc::clone(&transport), keyring, settings.retry.clone()),
+                auth: Authenticator::new(Arc::clone(&transport), keyring),
                 endpoints: Endpoints::new(&settings.mirrors)?,
                 retry: settings.retry,
                 transfers: Arc::new(Semaphore::new(settings.transfers.max(1))),

@@ -21,7 +21,7 @@ use oci_spec::image::Digest;
 use reqwest::{Response, Url};
 
 use super::endpoint::Endpoint;
-use super::exchange::{Purpose, authorize};
+use super::exchange::{Purpose, authorize, is_ours};
 use super::{Blob, Client, blob_subject};
 use crate::challenge::ScopeSet;
 use crate::error::{ClientError, Subject};
@@ -150,9 +150,7 @@ impl Client {
         // Sent again after a failure like any other: what it may leave behind is an empty session, which registries sweep.
         let response = match self.shared.exchange(endpoint, request, &purpose).await {
             Ok(response) => response,
-            Err(
-                error @ (ClientError::Unauthorized { .. } | ClientError::Denied { .. } | ClientError::NotFound { .. }),
-            ) if from.is_some() => {
+            Err(error) if from.is_some() && !error.is_transient() => {
                 tracing::debug!(%error, "no mount; a session without one is opened");
                 return Box::pin(self.start(endpoint, reference, digest, None)).await;
             }
@@ -271,11 +269,10 @@ where
         };
         request.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         request.headers.insert(CONTENT_LENGTH, self.header(left.to_string())?);
-        let sent = self.client.shared.auth.header(&claim).await?;
-        // A signed place on another host is no business of the registry's token.
-        let ours = request.url.host_str() == self.endpoint.base.host_str()
-            && request.url.port_or_known_default() == self.endpoint.base.port_or_known_default();
-        authorize(&mut request, sent.as_ref().filter(|_| ours));
+        // A place on another host is no business of the registry's token.
+        let ours = is_ours(self.endpoint, &request.url);
+        let sent = if ours { self.client.shared.auth.header(&claim).await? } else { None };
+        authorize(&mut request, sent.as_ref());
         let transport = &self.client.shared.transport;
         let watch = flow.watch(offset, transport.idle_timeout(), self.progress);
         let outcome = transport.send_stream(&request, body, watch, self.subject()).await;
@@ -290,7 +287,7 @@ where
         let response = outcome?;
         match response.status() {
             status if status.is_success() => Ok(response),
-            StatusCode::UNAUTHORIZED => {
+            StatusCode::UNAUTHORIZED if ours => {
                 // The body is gone, but the next attempt will have a new token.
                 self.client.shared.auth.answer(&claim, response, sent.as_ref()).await?;
                 Err(ClientError::Cut {

@@ -54,11 +54,13 @@ pub(crate) struct Request {
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Option<Bytes>,
+    /// Whether redirects are followed; only those of `GET` and `HEAD` ever are.
+    pub(crate) follow: bool,
 }
 
 impl Request {
     pub(crate) fn new(method: Method, url: Url) -> Self {
-        Self { method, url, headers: HeaderMap::new(), body: None }
+        Self { method, url, headers: HeaderMap::new(), body: None, follow: true }
     }
 }
 
@@ -113,7 +115,9 @@ impl Transport {
                 Ok(Err(error)) => return Err(self.broken(&url, &error, subject)),
                 Ok(Ok(response)) => response,
             };
-            let follows = matches!(request.method, Method::GET | Method::HEAD) && is_redirect(response.status());
+            let follows = request.follow
+                && matches!(request.method, Method::GET | Method::HEAD)
+                && is_redirect(response.status());
             if !follows {
                 return Ok(response);
             }
@@ -284,7 +288,8 @@ pub(crate) fn host_of(url: &Url) -> String {
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-fn authority(url: &Url) -> (&str, Option<&str>, Option<u16>) {
+/// What `Authorization` may be sent to.
+pub(crate) fn authority(url: &Url) -> (&str, Option<&str>, Option<u16>) {
     (url.scheme(), url.host_str(), url.port_or_known_default())
 }
 
