@@ -1,7 +1,15 @@
 //! The files the user sends: ignore rules (pure) and the sorted walk.
 
+mod ignore;
+mod inputs;
 mod listing;
+mod pattern;
 mod placement;
+mod walk;
 
+pub use ignore::{Ignore, IgnoreError, Rule, Verdict};
+pub use inputs::{DockerfileText, InputError, read_dockerfile, read_ignore};
 pub use listing::{FileKind, Selection, Source, SourceEntry};
+pub use pattern::{BadPattern, Pattern, has_wildcards, split_at_wildcard};
 pub use placement::{DestinationState, Placement, PlacementError, PlannedSource, SourceShape, plan_copy};
+pub use walk::{Context, ContextError};
