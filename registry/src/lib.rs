@@ -1,1 +1,16 @@
 //! `fluyt-registry`: stores and serves images over the OCI distribution API.
+//!
+//! ```text
+//! http -> auth (a proof) -> service -> protocol (state machines) -> storage -> a folder, or memory
+//!                                      spec (names, digests, manifests), below all
+//! ```
+//! A request goes down once and its answer comes up once. `spec` and `protocol` are pure; only `storage` knows
+//! `object_store`, only `http` knows HTTP, and no handler reaches the store without a proof that `auth` gave it. The test
+//! `layering` keeps it so.
+
+pub mod auth;
+pub mod http;
+pub mod protocol;
+pub mod service;
+pub mod spec;
+pub mod storage;

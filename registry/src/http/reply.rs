@@ -1,0 +1,153 @@
+//! Every header that is sent, and every successful reply.
+
+use axum::body::Body;
+use axum::response::Response;
+use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, LINK, LOCATION, RANGE};
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+
+use crate::service::{BlobInfo, BlobRead, StoredReference};
+use crate::spec::{Digest, RepoName};
+use crate::storage::StoredManifest;
+
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+const TAG: HeaderName = HeaderName::from_static("oci-tag");
+
+const BYTES: &str = "application/octet-stream";
+
+/// A reply being put together. Values that no header can hold (there are none among ours) are left out.
+pub(super) struct Reply(Response);
+
+impl Reply {
+    pub(super) fn new(status: StatusCode) -> Self {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = status;
+        Self(response)
+    }
+
+    pub(super) fn header(mut self, name: HeaderName, value: impl ToString) -> Self {
+        if let Ok(value) = HeaderValue::from_str(&value.to_string()) {
+            self.0.headers_mut().append(name, value);
+        }
+        self
+    }
+
+    pub(super) fn digest(self, digest: &Digest) -> Self {
+        self.header(CONTENT_DIGEST, digest)
+    }
+
+    pub(super) fn body(mut self, body: Body) -> Response {
+        *self.0.body_mut() = body;
+        self.0
+    }
+
+    pub(super) fn json(self, value: &impl Serialize) -> Response {
+        // What is sent as JSON are strings, numbers and maps of them.
+        let text = serde_json::to_vec(value).unwrap_or_default();
+        self.header(CONTENT_LENGTH, text.len()).body(Body::from(text))
+    }
+
+    pub(super) fn empty(self) -> Response {
+        self.header(CONTENT_LENGTH, 0).0
+    }
+}
+
+pub(super) fn mark_api(response: &mut Response) {
+    response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+}
+
+pub(super) fn text(text: &'static str) -> Response {
+    Reply::new(StatusCode::OK).header(CONTENT_TYPE, "text/plain; charset=utf-8").body(Body::from(text))
+}
+
+/// `end-1`
+pub(super) fn base() -> Response {
+    Reply::new(StatusCode::OK).header(CONTENT_TYPE, "application/json").json(&serde_json::json!({}))
+}
+
+pub(super) fn blob_head(blob: &BlobInfo) -> Response {
+    Reply::new(StatusCode::OK)
+        .header(CONTENT_TYPE, BYTES)
+        .header(CONTENT_LENGTH, blob.size_bytes)
+        .header(ACCEPT_RANGES, "bytes")
+        .digest(&blob.digest)
+        .body(Body::empty())
+}
+
+pub(super) fn blob(digest: &Digest, read: BlobRead) -> Response {
+    let BlobRead { size_bytes, part, pieces } = read;
+    let (status, length) = match &part {
+        Some(part) => (StatusCode::PARTIAL_CONTENT, part.end - part.start),
+        None => (StatusCode::OK, size_bytes),
+    };
+    let mut reply = Reply::new(status)
+        .header(CONTENT_TYPE, BYTES)
+        .header(CONTENT_LENGTH, length)
+        .header(ACCEPT_RANGES, "bytes")
+        .digest(digest);
+    if let Some(part) = part {
+        // The part is never empty.
+        reply = reply.header(CONTENT_RANGE, format!("bytes {}-{}/{size_bytes}", part.start, part.end - 1));
+    }
+    reply.body(Body::from_stream(pieces))
+}
+
+pub(super) fn blob_created(repo: &RepoName, digest: &Digest) -> Response {
+    Reply::new(StatusCode::CREATED).header(LOCATION, format!("/v2/{repo}/blobs/{digest}")).digest(digest).empty()
+}
+
+pub(super) fn deleted() -> Response {
+    Reply::new(StatusCode::ACCEPTED).empty()
+}
+
+/// Where an upload is: 202 after a chunk, 204 for a question.
+pub(super) fn upload(status: StatusCode, location: &str, id: &str, offset_bytes: u64) -> Response {
+    let reply = Reply::new(status)
+        .header(LOCATION, location)
+        .header(UPLOAD_UUID, id)
+        // Both ends belong to it, so that nothing and one byte look the same; clients know it so.
+        .header(RANGE, format!("0-{}", offset_bytes.saturating_sub(1)));
+    if status == StatusCode::NO_CONTENT { reply.body(Body::empty()) } else { reply.empty() }
+}
+
+pub(super) fn upload_cancelled() -> Response {
+    Reply::new(StatusCode::NO_CONTENT).body(Body::empty())
+}
+
+pub(super) fn manifest(digest: &Digest, stored: StoredManifest, head_only: bool) -> Response {
+    let StoredManifest { media_type, bytes } = stored;
+    Reply::new(StatusCode::OK)
+        .header(CONTENT_TYPE, media_type)
+        .header(CONTENT_LENGTH, bytes.len())
+        .digest(digest)
+        .body(if head_only { Body::empty() } else { Body::from(bytes) })
+}
+
+pub(super) fn manifest_created(repo: &RepoName, stored: &StoredReference, by_digest: bool) -> Response {
+    let mut reply = Reply::new(StatusCode::CREATED)
+        .header(LOCATION, format!("/v2/{repo}/manifests/{}", stored.digest))
+        .digest(&stored.digest);
+    if let Some(subject) = &stored.subject {
+        reply = reply.header(SUBJECT, subject);
+    }
+    if by_digest {
+        reply = stored.tags.iter().fold(reply, |reply, tag| reply.header(TAG, tag));
+    }
+    reply.empty()
+}
+
+/// A page of a list; `next` is the target of the next one.
+pub(super) fn page(content_type: &str, value: &impl Serialize, next: Option<String>, filtered: bool) -> Response {
+    let mut reply = Reply::new(StatusCode::OK).header(CONTENT_TYPE, content_type);
+    if let Some(next) = next {
+        reply = reply.header(LINK, format!("<{next}>; rel=\"next\""));
+    }
+    if filtered {
+        reply = reply.header(FILTERS_APPLIED, "artifactType");
+    }
+    reply.json(value)
+}

@@ -1,0 +1,97 @@
+//! Uploads: `end-4a`, `end-4b`, `end-5`, `end-6`, `end-11`, `end-13`, `end-14`.
+
+use axum::body::Body;
+use axum::response::Response;
+use http::StatusCode;
+use http::header::CONTENT_RANGE;
+
+use super::{Asked, reply};
+use crate::auth::MayPush;
+use crate::service::{ChunkPlace, RegistryError, Ticket};
+use crate::spec::{ChunkRange, RepoName, UploadId};
+
+/// `end-4a`; with `digest` and a body the whole upload (`end-4b`); with `mount` a blob of another repository (`end-11`).
+pub(super) async fn begin(asked: &Asked, repo: RepoName, body: Body) -> Result<Response, RegistryError> {
+    let push = asked.app.authorizer.push(&repo)?;
+    let registry = &asked.app.registry;
+    if let Some(digest) = asked.query.get("mount") {
+        let digest = digest.parse()?;
+        // Without `from` any repository will do that the client may read.
+        let sources = match asked.query.get("from") {
+            Some(from) => vec![from.parse()?],
+            None => registry.holders(&push, &digest).await?,
+        };
+        for from in sources {
+            let pull = match (asked.app.authorizer.pull(&from), asked.query.get("from")) {
+                (Err(_), None) => continue,
+                (pull, _) => pull?,
+            };
+            if let Some(blob) = registry.mount(&push, &pull, &digest).await? {
+                return Ok(reply::blob_created(&repo, &blob.digest));
+            }
+        }
+        let ticket = registry.begin_upload(&push, Some(digest.algorithm()));
+        return Ok(located(asked, &push, StatusCode::ACCEPTED, &ticket));
+    }
+    let digest = asked.query.digest()?;
+    let ticket = registry.begin_upload(&push, asked.query.algorithm()?);
+    match digest {
+        Some(digest) => {
+            let body = body.into_data_stream();
+            let finished = registry.finish_upload(&push, ticket, digest, ChunkPlace::default(), body).await?;
+            Ok(reply::blob_created(&repo, &finished.digest))
+        }
+        None => Ok(located(asked, &push, StatusCode::ACCEPTED, &ticket)),
+    }
+}
+
+/// `end-13`
+pub(super) async fn status(asked: &Asked, repo: RepoName, id: UploadId) -> Result<Response, RegistryError> {
+    let (push, ticket) = resumed(asked, &repo, &id)?;
+    let ticket = asked.app.registry.upload_status(&push, ticket).await?;
+    Ok(located(asked, &push, StatusCode::NO_CONTENT, &ticket))
+}
+
+/// `end-5`
+pub(super) async fn add(asked: &Asked, repo: RepoName, id: UploadId, body: Body) -> Result<Response, RegistryError> {
+    let (push, ticket) = resumed(asked, &repo, &id)?;
+    let ticket = asked.app.registry.add_chunk(&push, ticket, place(asked)?, body.into_data_stream()).await?;
+    Ok(located(asked, &push, StatusCode::ACCEPTED, &ticket))
+}
+
+/// `end-6`: the last chunk of an upload, then the digest check.
+pub(super) async fn finish(asked: &Asked, repo: RepoName, id: UploadId, body: Body) -> Result<Response, RegistryError> {
+    let (push, ticket) = resumed(asked, &repo, &id)?;
+    let digest = asked.query.digest()?.ok_or(RegistryError::DigestMissing)?;
+    let body = body.into_data_stream();
+    let finished = asked.app.registry.finish_upload(&push, ticket, digest, place(asked)?, body).await?;
+    Ok(reply::blob_created(&repo, &finished.digest))
+}
+
+/// `end-14`
+pub(super) async fn cancel(asked: &Asked, repo: RepoName, id: UploadId) -> Result<Response, RegistryError> {
+    let (push, ticket) = resumed(asked, &repo, &id)?;
+    asked.app.registry.cancel_upload(&push, ticket).await?;
+    Ok(reply::upload_cancelled())
+}
+
+fn resumed(asked: &Asked, repo: &RepoName, id: &UploadId) -> Result<(MayPush, Ticket), RegistryError> {
+    let push = asked.app.authorizer.push(repo)?;
+    let ticket = asked.app.registry.open_ticket(&push, id, asked.query.get("state"))?;
+    Ok((push, ticket))
+}
+
+fn place(asked: &Asked) -> Result<ChunkPlace, RegistryError> {
+    let Some(text) = asked.header(CONTENT_RANGE) else { return Ok(ChunkPlace::default()) };
+    let range = ChunkRange::parse(text).ok_or_else(|| RegistryError::UploadInvalid {
+        reason: format!("Content-Range is `{text}`, expected `<first byte>-<last byte>`"),
+    })?;
+    Ok(ChunkPlace { range: Some(range) })
+}
+
+/// Relative, so that it is right behind any proxy.
+fn located(asked: &Asked, push: &MayPush, status: StatusCode, ticket: &Ticket) -> Response {
+    let sealed = asked.app.registry.seal(push, ticket);
+    let location = format!("/v2/{}/blobs/uploads/{}?state={sealed}", push.repo(), ticket.id());
+    reply::upload(status, &location, ticket.id().as_str(), ticket.offset_bytes())
+}

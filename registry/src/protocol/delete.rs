@@ -1,0 +1,192 @@
+//! What users delete: a tag, a manifest, a blob. They remove exactly the keys that they listed.
+
+use super::machine::{Machine, Next, Replies, Request};
+use super::object::{Copy, Nonces, Object, TagItems};
+use crate::spec::{Digest, RepoName, Tag};
+
+/// Ends a tag. Output: whether it was there. A push that overlaps takes a greater place and survives.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DeleteTag {
+    repo: RepoName,
+    tag: Tag,
+    stage: TagStage,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum TagStage {
+    Start,
+    Listed,
+    Ended,
+}
+
+impl DeleteTag {
+    /// Ends `tag` in `repo`.
+    pub fn new(repo: RepoName, tag: Tag) -> Self {
+        Self { repo, tag, stage: TagStage::Start }
+    }
+}
+
+impl Machine for DeleteTag {
+    type Output = bool;
+
+    fn step(&mut self, mut replies: Replies) -> Next<bool> {
+        match self.stage {
+            TagStage::Start => {
+                self.stage = TagStage::Listed;
+                Next::Ask(vec![Request::Tag(self.repo.clone(), self.tag.clone())])
+            }
+            TagStage::Listed => {
+                let items = replies.tags().pop().unwrap_or_default();
+                let Some(top) = items.standing().first().map(|entry| entry.end()) else { return Next::Done(false) };
+                self.stage = TagStage::Ended;
+                Next::Ask(vec![Request::Write(Object::End(top))])
+            }
+            TagStage::Ended => Next::Done(true),
+        }
+    }
+}
+
+/// Removes a manifest and every tag whose value it is. Output: whether it was there.
+///
+/// The tags end first, so that nothing older shows when the copies go, and once more afterwards, for what was published
+/// in between.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DeleteManifest {
+    repo: RepoName,
+    digest: Digest,
+    subject: Option<Digest>,
+    nonces: Nonces,
+    copies: Vec<Copy>,
+    stage: ManifestStage,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum ManifestStage {
+    Start,
+    CopiesListed,
+    TagsListed,
+    TagsEnded,
+    CopiesRemoved,
+    TagsListedAgain,
+    TagsEndedAgain,
+    Cleaned,
+}
+
+impl DeleteManifest {
+    /// Removes `digest` from `repo`; `subject` is what the manifest refers to.
+    pub fn new(repo: RepoName, digest: Digest, subject: Option<Digest>, nonces: Nonces) -> Self {
+        Self { repo, digest, subject, nonces, copies: Vec::new(), stage: ManifestStage::Start }
+    }
+
+    fn ends(&self, tags: &[TagItems]) -> Vec<Request> {
+        let tops = tags.iter().filter_map(|items| items.standing().first().copied());
+        tops.filter(|top| self.copies.contains(&top.named()))
+            .map(|top| Request::Write(Object::End(top.end())))
+            .collect()
+    }
+
+    fn removed(&self) -> Vec<Object> {
+        let copies = self.copies.iter().cloned().map(Object::Copy);
+        let referrers = self.subject.iter().flat_map(|subject| {
+            self.copies.iter().map(|copy| Object::Referrer { subject: subject.clone(), copy: copy.clone() })
+        });
+        copies.chain(referrers).collect()
+    }
+}
+
+impl Machine for DeleteManifest {
+    type Output = bool;
+
+    fn step(&mut self, mut replies: Replies) -> Next<bool> {
+        loop {
+            match self.stage {
+                ManifestStage::Start => {
+                    self.stage = ManifestStage::CopiesListed;
+                    return Next::Ask(vec![Request::Copies(self.repo.clone(), self.digest.clone())]);
+                }
+                ManifestStage::CopiesListed => {
+                    self.copies = replies.copies();
+                    if self.copies.is_empty() {
+                        return Next::Done(false);
+                    }
+                    self.stage = ManifestStage::TagsListed;
+                    return Next::Ask(vec![Request::Tags(self.repo.clone())]);
+                }
+                ManifestStage::TagsListed => {
+                    let ends = self.ends(&replies.tags());
+                    self.stage = ManifestStage::TagsEnded;
+                    if !ends.is_empty() {
+                        return Next::Ask(ends);
+                    }
+                }
+                ManifestStage::TagsEnded => {
+                    self.stage = ManifestStage::CopiesRemoved;
+                    let copies = self.copies.iter().cloned().map(Object::Copy).collect();
+                    return Next::Ask(vec![Request::Remove(copies)]);
+                }
+                ManifestStage::CopiesRemoved => {
+                    self.stage = ManifestStage::TagsListedAgain;
+                    return Next::Ask(vec![Request::Tags(self.repo.clone())]);
+                }
+                ManifestStage::TagsListedAgain => {
+                    let ends = self.ends(&replies.tags());
+                    self.stage = ManifestStage::TagsEndedAgain;
+                    if !ends.is_empty() {
+                        return Next::Ask(ends);
+                    }
+                }
+                ManifestStage::TagsEndedAgain => {
+                    self.stage = ManifestStage::Cleaned;
+                    let removed = self.removed();
+                    let mut requests = Vec::new();
+                    if self.subject.is_some() {
+                        let referrers = removed.iter().filter(|o| matches!(o, Object::Referrer { .. }));
+                        requests.push(Request::Remove(referrers.cloned().collect()));
+                    }
+                    // A request of the past may bring one of them back; a collector removes it then.
+                    requests.push(Request::Write(Object::Hint(self.nonces.take(), removed)));
+                    return Next::Ask(requests);
+                }
+                ManifestStage::Cleaned => return Next::Done(true),
+            }
+        }
+    }
+}
+
+/// Takes a blob from a repository: its links go, its data stays for a collector. Output: whether it was there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DeleteBlob {
+    repo: RepoName,
+    digest: Digest,
+    stage: TagStage,
+}
+
+impl DeleteBlob {
+    /// Takes `digest` from `repo`.
+    pub fn new(repo: RepoName, digest: Digest) -> Self {
+        Self { repo, digest, stage: TagStage::Start }
+    }
+}
+
+impl Machine for DeleteBlob {
+    type Output = bool;
+
+    fn step(&mut self, mut replies: Replies) -> Next<bool> {
+        match self.stage {
+            TagStage::Start => {
+                self.stage = TagStage::Listed;
+                Next::Ask(vec![Request::Links(self.digest.clone(), Some(self.repo.clone()))])
+            }
+            TagStage::Listed => {
+                let links = replies.links();
+                if links.is_empty() {
+                    return Next::Done(false);
+                }
+                self.stage = TagStage::Ended;
+                let links = links.into_iter().map(|link| Object::Link(link, self.repo.clone())).collect();
+                Next::Ask(vec![Request::Remove(links)])
+            }
+            TagStage::Ended => Next::Done(true),
+        }
+    }
+}

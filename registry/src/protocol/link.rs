@@ -1,0 +1,189 @@
+//! Giving a repository a blob: the end of an upload, and a mount. Write the link, then confirm its data.
+
+use super::machine::{Machine, Next, Replies, Request};
+use super::object::{DataId, Link, Nonces, Object, RepoHash};
+use crate::spec::{Digest, RepoName};
+
+/// Writes a link (and its index entry), reads the marks, sees that the data is there. `None`: not confirmed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct LinkTo {
+    repo: RepoName,
+    link: Link,
+    nonces: Nonces,
+    stage: LinkStage,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum LinkStage {
+    Start,
+    Written,
+    MarksRead,
+    Looked,
+}
+
+impl LinkTo {
+    fn new(repo: &RepoName, digest: &Digest, data: DataId, size_bytes: u64, nonces: &mut Nonces) -> Self {
+        let link = Link { digest: digest.clone(), repo: RepoHash::of(repo), data, size_bytes, nonce: nonces.take() };
+        Self { repo: repo.clone(), link, nonces: nonces.split(), stage: LinkStage::Start }
+    }
+}
+
+impl Machine for LinkTo {
+    type Output = Option<Link>;
+
+    fn step(&mut self, mut replies: Replies) -> Next<Option<Link>> {
+        match self.stage {
+            LinkStage::Start => {
+                self.stage = LinkStage::Written;
+                Next::Ask(vec![
+                    Request::Write(Object::Link(self.link.clone(), self.repo.clone())),
+                    Request::Write(Object::BlobIndex(self.repo.clone(), self.link.digest.clone(), self.nonces.take())),
+                ])
+            }
+            LinkStage::Written => {
+                self.stage = LinkStage::MarksRead;
+                Next::Ask(vec![Request::Marks { recent: false }])
+            }
+            LinkStage::MarksRead => match replies.marks() {
+                Some(marks) if !marks.data.contains(&self.link.data) => {
+                    self.stage = LinkStage::Looked;
+                    Next::Ask(vec![Request::HasData(self.link.data.clone())])
+                }
+                _ => Next::Done(None),
+            },
+            LinkStage::Looked => Next::Done(replies.there().then(|| self.link.clone())),
+        }
+    }
+}
+
+/// The end of an upload: its data is stored, its digest known. Output: the link; `None` when the upload's own data is
+/// about to be collected (the client has to send it again).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FinishUpload {
+    repo: RepoName,
+    digest: Digest,
+    own: DataId,
+    size_bytes: u64,
+    nonces: Nonces,
+    stage: FinishStage,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum FinishStage {
+    Start,
+    Listed,
+    Sharing(LinkTo),
+    Hinted(Link),
+    Named(LinkTo),
+    Own(LinkTo),
+}
+
+impl FinishUpload {
+    /// Gives `repo` the blob `digest`, whose bytes are in `own` unless the store has them already.
+    pub fn new(repo: RepoName, digest: Digest, own: DataId, size_bytes: u64, nonces: Nonces) -> Self {
+        Self { repo, digest, own, size_bytes, nonces, stage: FinishStage::Start }
+    }
+
+    /// Links the upload's own data. Data that does not tell its digest gets told before a link can name it.
+    fn link_own(&mut self) -> Next<Option<Link>> {
+        let mut link = LinkTo::new(&self.repo, &self.digest, self.own.clone(), self.size_bytes, &mut self.nonces);
+        match &self.own {
+            DataId::Known(digest, _) if *digest == self.digest => {
+                let next = link.step(Replies::default());
+                self.stage = FinishStage::Own(link);
+                next
+            }
+            _ => {
+                self.stage = FinishStage::Named(link);
+                Next::Ask(vec![Request::Write(Object::DataOf(self.own.clone(), self.digest.clone()))])
+            }
+        }
+    }
+}
+
+impl Machine for FinishUpload {
+    type Output = Option<Link>;
+
+    fn step(&mut self, mut replies: Replies) -> Next<Option<Link>> {
+        match &mut self.stage {
+            FinishStage::Start => {
+                self.stage = FinishStage::Listed;
+                Next::Ask(vec![Request::Links(self.digest.clone(), None)])
+            }
+            FinishStage::Listed => {
+                // The greatest, so that many uploads of one blob settle on one data object.
+                let listed = replies.links();
+                let shared = listed.iter().filter(|l| l.data != self.own && l.size_bytes == self.size_bytes).max();
+                let Some(shared) = shared else { return self.link_own() };
+                let mut link =
+                    LinkTo::new(&self.repo, &self.digest, shared.data.clone(), self.size_bytes, &mut self.nonces);
+                let next = link.step(Replies::default());
+                self.stage = FinishStage::Sharing(link);
+                next
+            }
+            FinishStage::Sharing(link) => match link.step(replies) {
+                Next::Ask(requests) => Next::Ask(requests),
+                Next::Done(None) => self.link_own(),
+                Next::Done(Some(link)) => {
+                    self.stage = FinishStage::Hinted(link);
+                    let unused = vec![Object::Data(self.own.clone())];
+                    Next::Ask(vec![Request::Write(Object::Hint(self.nonces.take(), unused))])
+                }
+            },
+            FinishStage::Hinted(link) => Next::Done(Some(link.clone())),
+            FinishStage::Named(link) => {
+                let mut link = link.clone();
+                let next = link.step(Replies::default());
+                self.stage = FinishStage::Own(link);
+                next
+            }
+            FinishStage::Own(link) => link.step(replies),
+        }
+    }
+}
+
+/// A blob of one repository for another, without its bytes. Output: the link; `None` when there is none to take, or it
+/// is about to be collected (the client uploads instead).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Mount {
+    from: RepoName,
+    repo: RepoName,
+    digest: Digest,
+    nonces: Nonces,
+    stage: MountStage,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum MountStage {
+    Start,
+    Listed,
+    Linking(LinkTo),
+}
+
+impl Mount {
+    /// Gives `repo` the blob `digest` of `from`.
+    pub fn new(from: RepoName, repo: RepoName, digest: Digest, nonces: Nonces) -> Self {
+        Self { from, repo, digest, nonces, stage: MountStage::Start }
+    }
+}
+
+impl Machine for Mount {
+    type Output = Option<Link>;
+
+    fn step(&mut self, mut replies: Replies) -> Next<Option<Link>> {
+        match &mut self.stage {
+            MountStage::Start => {
+                self.stage = MountStage::Listed;
+                Next::Ask(vec![Request::Links(self.digest.clone(), Some(self.from.clone()))])
+            }
+            MountStage::Listed => {
+                let Some(source) = replies.links().into_iter().max() else { return Next::Done(None) };
+                let mut link = LinkTo::new(&self.repo, &self.digest, source.data, source.size_bytes, &mut self.nonces);
+                let next = link.step(Replies::default());
+                self.stage = MountStage::Linking(link);
+                next
+            }
+            MountStage::Linking(link) => link.step(replies),
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The store's protocol, as explicit state machines without I/O.
+//!
+//! Each operation is a value: `step` takes the replies to the requests it asked for last and returns the next requests,
+//! or the outcome. Requests of one step do not depend on each other and go out together. Repository, digests and
+//! nonces are arguments; no clock, no randomness, no store. Whoever has a store can drive them: the service does, the
+//! tests beside this file do over a set of objects in memory with every step of several operations interleaved.
+//!
+//! What makes it safe (four rules):
+//! 1. Nothing is ever overwritten: every object has a key that nobody else uses.
+//! 2. Reference, then confirm: a reference is written first, then the marks are read, *then* what it refers to is seen
+//!    to be there. Only then is the client told yes.
+//! 3. Only collectors delete what may have content; a failing operation leaves garbage and a hint.
+//! 4. A mark belongs to the run of a collector that wrote it.
+
+mod confirm;
+mod delete;
+mod find;
+mod link;
+mod machine;
+mod manifest;
+mod object;
+mod tag;
+#[cfg(test)]
+mod tests;
+
+pub use delete::{DeleteBlob, DeleteManifest, DeleteTag};
+pub use find::{FindBlob, FindCopies, FindTag};
+pub use link::{FinishUpload, Mount};
+pub use machine::{Machine, Marks, Next, Replies, Reply, Request};
+pub use manifest::{PutManifest, PutOutcome, PutPlan};
+pub use object::{Copy, DataId, Link, Nonce, Nonces, Object, RepoHash, TagEnd, TagEntry, TagItems};

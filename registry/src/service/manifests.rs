@@ -1,0 +1,159 @@
+//! Manifests and tags: put, read, delete.
+
+use bytes::Bytes;
+
+use super::Registry;
+use super::error::RegistryError;
+use crate::auth::{MayDelete, MayPull, MayPush};
+use crate::protocol::{DeleteManifest, DeleteTag, FindCopies, FindTag, PutManifest, PutOutcome, PutPlan};
+use crate::spec::{Algorithm, Digest, MANIFEST_SIZE_MAX_BYTES, Manifest, Reference, Tag};
+use crate::storage::{Attachments, StoredManifest};
+
+/// A manifest to be put.
+#[derive(Clone, Debug)]
+pub struct PutManifestRequest {
+    /// Under which name.
+    pub reference: Reference,
+    /// Further tags, of a push by digest.
+    pub tags: Vec<Tag>,
+    /// The hash of a push by tag (`?digest-algorithm=`).
+    pub algorithm: Option<Algorithm>,
+    /// The header.
+    pub content_type: Option<String>,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+/// A manifest that was put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredReference {
+    /// Its digest.
+    pub digest: Digest,
+    /// What it refers to.
+    pub subject: Option<Digest>,
+    /// The tags that it got.
+    pub tags: Vec<Tag>,
+}
+
+impl Registry {
+    /// Puts a manifest; its blobs have to be there.
+    pub async fn put_manifest(
+        &self,
+        push: &MayPush,
+        request: PutManifestRequest,
+    ) -> Result<StoredReference, RegistryError> {
+        let PutManifestRequest { reference, mut tags, algorithm, content_type, bytes } = request;
+        if bytes.len() > MANIFEST_SIZE_MAX_BYTES {
+            return Err(RegistryError::ManifestTooLarge { found_bytes: bytes.len() as u64 });
+        }
+        let digest = match reference {
+            Reference::Digest(declared) => {
+                let actual = Digest::of(declared.algorithm(), &bytes);
+                if actual != declared {
+                    return Err(RegistryError::DigestMismatch { declared, actual });
+                }
+                declared
+            }
+            Reference::Tag(tag) => {
+                tags.insert(0, tag);
+                Digest::of(algorithm.unwrap_or(Algorithm::Sha256), &bytes)
+            }
+        };
+        tags.dedup();
+        let manifest = Manifest::parse(&bytes, content_type.as_deref())?;
+        let repo = push.repo().clone();
+        let time = (self.surroundings.now)();
+        let stored = StoredManifest { media_type: manifest.media_type.clone(), bytes };
+        let attachments = Attachments {
+            copy: stored.encode(&time, None),
+            referrer: self.referrer_entry(&manifest, &digest, stored.bytes.len()),
+            stamp: serde_json::json!({ "time": time }).to_string().into(),
+        };
+        let plan = PutPlan {
+            digest: digest.clone(),
+            blobs: manifest.blobs,
+            children: manifest.children,
+            subject: manifest.subject.clone(),
+            tags: tags.clone(),
+            in_catalog: self.storage.in_catalog(&repo),
+            repo: repo.clone(),
+        };
+        match self.storage.run(PutManifest::new(plan, self.nonces()), &attachments).await? {
+            PutOutcome::Stored { superseded } => {
+                // They count no more; what fails to go is a collector's. The manifest is acknowledged either way.
+                if !superseded.is_empty()
+                    && let Err(error) = self.storage.remove(&superseded).await
+                {
+                    tracing::warn!(repo.name = %repo, error = %error, "older entries of a tag could not be removed");
+                }
+                Ok(StoredReference { digest, subject: manifest.subject, tags })
+            }
+            PutOutcome::BlobsUnknown(digests) | PutOutcome::ManifestsUnknown(digests) => {
+                Err(RegistryError::ManifestBlobUnknown { repo, digests })
+            }
+            PutOutcome::Contended => Err(RegistryError::Contended),
+        }
+    }
+
+    fn referrer_entry(&self, manifest: &Manifest, digest: &Digest, size_bytes: usize) -> Bytes {
+        if manifest.subject.is_none() {
+            return Bytes::new();
+        }
+        // A descriptor always becomes JSON.
+        serde_json::to_vec(&manifest.descriptor(digest, size_bytes)).unwrap_or_default().into()
+    }
+
+    /// Reads a manifest, by tag or digest.
+    pub async fn manifest(
+        &self,
+        pull: &MayPull,
+        reference: &Reference,
+    ) -> Result<(Digest, StoredManifest), RegistryError> {
+        let repo = pull.repo();
+        let nothing = Attachments::default();
+        let copies = match reference {
+            Reference::Digest(digest) => {
+                self.storage.run(FindCopies::new(repo.clone(), digest.clone()), &nothing).await?
+            }
+            Reference::Tag(tag) => {
+                let entries = self.storage.run(FindTag::new(repo.clone(), tag.clone()), &nothing).await?;
+                entries.iter().map(|entry| entry.named()).collect()
+            }
+        };
+        for copy in copies {
+            if let Some(manifest) = self.storage.read_copy(&copy).await? {
+                return Ok((copy.digest, manifest));
+            }
+        }
+        Err(RegistryError::ManifestUnknown { repo: repo.clone(), reference: reference.clone() })
+    }
+
+    /// Ends a tag, or removes a manifest with every tag that names it.
+    pub async fn delete_manifest(&self, delete: &MayDelete, reference: &Reference) -> Result<(), RegistryError> {
+        let repo = delete.repo().clone();
+        let stamp = serde_json::json!({ "time": (self.surroundings.now)() }).to_string().into();
+        let attachments = Attachments { stamp, ..Default::default() };
+        let was_there = match reference {
+            Reference::Tag(tag) => self.storage.run(DeleteTag::new(repo.clone(), tag.clone()), &attachments).await?,
+            Reference::Digest(digest) => {
+                let subject = self.subject_of(delete, digest).await?;
+                let operation = DeleteManifest::new(repo.clone(), digest.clone(), subject, self.nonces());
+                self.storage.run(operation, &attachments).await?
+            }
+        };
+        if was_there { Ok(()) } else { Err(RegistryError::ManifestUnknown { repo, reference: reference.clone() }) }
+    }
+
+    /// What a manifest refers to, read from one of its copies.
+    async fn subject_of(&self, delete: &MayDelete, digest: &Digest) -> Result<Option<Digest>, RegistryError> {
+        let operation = FindCopies::new(delete.repo().clone(), digest.clone());
+        for copy in self.storage.run(operation, &Attachments::default()).await? {
+            if let Some(stored) = self.storage.read_copy(&copy).await? {
+                // It was checked when it was put.
+                let manifest = Manifest::parse(&stored.bytes, Some(&stored.media_type));
+                return Ok(manifest.ok().and_then(|manifest| manifest.subject));
+            }
+        }
+        Ok(None)
+    }
+}

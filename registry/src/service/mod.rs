@@ -1,0 +1,77 @@
+//! The registry's operations, in the specification's words. Each takes a proof of permission; none knows HTTP.
+//!
+//! An operation gathers what it needs, hands a machine of `protocol` to the store, and says what came of it.
+
+mod blobs;
+mod error;
+mod manifests;
+mod names;
+mod receive;
+mod ticket;
+mod uploads;
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+pub use blobs::{BlobInfo, BlobRead};
+pub use error::RegistryError;
+pub use manifests::{PutManifestRequest, StoredReference};
+pub use names::{REFERRERS_PAGE, Referrers};
+pub use ticket::Ticket;
+pub use uploads::{ChunkPlace, Finished, UploadAlgorithm};
+
+use crate::protocol::{Nonce, Nonces};
+use crate::spec::UploadId;
+use crate::storage::Storage;
+
+/// What the registry takes from its surroundings. Tests give fixed ones.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The time, for people: RFC 3339 in UTC. Nothing is decided by it.
+    pub now: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Random bits.
+    pub random: Arc<dyn Fn() -> [u8; 16] + Send + Sync>,
+}
+
+impl fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Surroundings")
+    }
+}
+
+/// The registry.
+#[derive(Debug)]
+pub struct Registry {
+    storage: Storage,
+    surroundings: Surroundings,
+    /// Memory for bodies under way, in units of [`receive::PART_BYTES`].
+    part_buffers: Arc<Semaphore>,
+}
+
+impl Registry {
+    /// A registry on an opened store.
+    pub fn new(storage: Storage, surroundings: Surroundings) -> Self {
+        Self { storage, surroundings, part_buffers: Arc::new(Semaphore::new(receive::PART_BUFFERS)) }
+    }
+
+    /// Whether the store answers.
+    pub async fn ready(&self) -> Result<(), RegistryError> {
+        Ok(self.storage.ready().await?)
+    }
+
+    fn nonce(&self) -> Nonce {
+        let mut bits = [0; 12];
+        bits.copy_from_slice(&(self.surroundings.random)()[..12]);
+        Nonce::from_bits(bits)
+    }
+
+    fn nonces(&self) -> Nonces {
+        Nonces::new(self.nonce())
+    }
+
+    fn upload_id(&self) -> UploadId {
+        UploadId::from_bits(u128::from_be_bytes((self.surroundings.random)()))
+    }
+}

@@ -1,0 +1,52 @@
+//! One error for everything the store refuses: what was being done, and the store's own words.
+
+use std::error::Error;
+use std::io::ErrorKind;
+
+/// A request to the store failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{during} failed: {source}")]
+pub struct StorageError {
+    during: &'static str,
+    source: object_store::Error,
+}
+
+/// What somebody can do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorageErrorKind {
+    /// No space, no inode or no quota left.
+    Full,
+    /// The store does not let us.
+    Denied,
+    /// Anything else.
+    Other,
+}
+
+impl StorageError {
+    pub(crate) fn new(during: &'static str, source: object_store::Error) -> Self {
+        Self { during, source }
+    }
+
+    pub(crate) fn damaged(during: &'static str, what: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { during, source: object_store::Error::Generic { store: "fluyt", source: what.into() } }
+    }
+
+    /// What somebody can do about it.
+    pub fn kind(&self) -> StorageErrorKind {
+        if matches!(
+            self.source,
+            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }
+        ) {
+            return StorageErrorKind::Denied;
+        }
+        let mut cause: Option<&(dyn Error + 'static)> = Some(&self.source);
+        while let Some(error) = cause {
+            match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+                Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => return StorageErrorKind::Full,
+                Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => return StorageErrorKind::Denied,
+                _ => cause = error.source(),
+            }
+        }
+        StorageErrorKind::Other
+    }
+}

@@ -1,0 +1,287 @@
+//! The port on a local folder: our own driver of object_store's traits.
+//!
+//! - An object is one file, written under a temporary name beside its own and then renamed: it is there whole or not at
+//!   all. File and folder are synced before a write or a delete is acknowledged, unless syncing is switched off.
+//! - Lists are sorted by key, take a raw prefix, and stop where the page ends.
+//! - One process at a time: a lock on the folder.
+//! - How a key becomes a file name is told in `names`; a long upload is one file that its parts are appended to
+//!   (`parts`), so that completing it copies nothing.
+//!
+//! Writes of parts go straight from the worker thread to the page cache, which is faster than handing them to another
+//! thread; whatever waits for the disk (a sync) or may be long (a list) goes to a blocking thread.
+
+mod list;
+mod names;
+mod parts;
+mod read;
+mod write;
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, TryStreamExt};
+use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
+use object_store::multipart::{MultipartStore, PartId};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartId, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use rustix::fs::FlockOperation;
+
+use list::Want;
+
+/// Why a folder cannot be used as a store.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// It cannot be made or opened.
+    #[error("cannot use the folder `{}` as a store: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error(
+        "the folder `{}` is in use by another fluyt-registry{}: stop that one, or choose another --store",
+        path.display(), pid.as_ref().map(|pid| format!(" (process {pid})")).unwrap_or_default()
+    )]
+    InUse {
+        /// Which.
+        path: PathBuf,
+        /// Whose, if it could be told.
+        pid: Option<String>,
+    },
+}
+
+/// A store in a folder.
+#[derive(Clone, Debug)]
+pub struct Folder(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    sync: bool,
+    temporary: AtomicU64,
+    /// Serialises parts of the same upload; picked by the upload's id.
+    appending: Vec<Mutex<()>>,
+    _lock: File,
+}
+
+impl Folder {
+    /// Opens a folder, and makes it when it is not there. `sync`: whether writes wait for the disk.
+    pub fn open(root: &FilePath, sync: bool) -> Result<Self, FolderError> {
+        let failed = |source| FolderError::Io { path: root.to_owned(), source };
+        std::fs::create_dir_all(root).map_err(failed)?;
+        let root = root.canonicalize().map_err(failed)?;
+        let lock_path = root.join(names::LOCK);
+        let lock =
+            File::options().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(failed)?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let pid = std::fs::read_to_string(&lock_path).ok().map(|pid| pid.trim().to_owned());
+                return Err(FolderError::InUse { path: root, pid: pid.filter(|pid| !pid.is_empty()) });
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+        // The number is for the message above only; not being able to write it is met again at the first real write.
+        let _ = lock.set_len(0);
+        let _ = std::os::unix::fs::FileExt::write_all_at(&lock, std::process::id().to_string().as_bytes(), 0);
+        std::fs::create_dir_all(root.join(names::PARTS)).map_err(failed)?;
+        let appending = (0..64).map(|_| Mutex::new(())).collect();
+        Ok(Self(Arc::new(Inner { root, sync, temporary: AtomicU64::new(0), appending, _lock: lock })))
+    }
+
+    /// Where it is.
+    pub fn root(&self) -> &FilePath {
+        &self.0.root
+    }
+
+    /// Runs what waits for the disk where it may wait.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> T + Send + 'static) -> Result<T> {
+        let inner = self.0.clone();
+        let done = tokio::task::spawn_blocking(move || work(&inner)).await;
+        done.map_err(|source| object_store::Error::Generic { store: STORE, source: source.into() })
+    }
+}
+
+const STORE: &str = "folder";
+
+impl Inner {
+    fn file(&self, key: &Path) -> Result<PathBuf> {
+        names::file(&self.root, key.as_ref()).map_err(|error| io_error(key.as_ref(), error))
+    }
+
+    /// A name beside `target` that no key can have and no other write uses.
+    fn temporary(&self, target: &FilePath) -> PathBuf {
+        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
+        target.with_file_name(format!("{}{}-{number}", names::TEMPORARY, std::process::id()))
+    }
+}
+
+/// An I/O error in the port's words; the message names the key.
+fn io_error(key: &str, error: io::Error) -> object_store::Error {
+    let path = key.to_owned();
+    match error.kind() {
+        io::ErrorKind::NotFound => object_store::Error::NotFound { path, source: error.into() },
+        io::ErrorKind::AlreadyExists => object_store::Error::AlreadyExists { path, source: error.into() },
+        io::ErrorKind::PermissionDenied => object_store::Error::PermissionDenied { path, source: error.into() },
+        _ => object_store::Error::Generic { store: STORE, source: Box::new(AtKey { path, error }) },
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("`{path}`: {error}")]
+struct AtKey {
+    path: String,
+    #[source]
+    error: io::Error,
+}
+
+impl fmt::Display for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "file://{}", self.0.root.display())
+    }
+}
+
+fn written() -> PutResult {
+    PutResult { e_tag: None, version: None, extensions: Default::default() }
+}
+
+fn not_offered(operation: &str) -> object_store::Error {
+    object_store::Error::NotImplemented { operation: operation.to_owned(), implementer: STORE.to_owned() }
+}
+
+#[async_trait]
+impl ObjectStore for Folder {
+    /// Nothing but bytes is stored: attributes and tags are dropped. `PutMode::Update` is refused.
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        let replace = match opts.mode {
+            PutMode::Overwrite => true,
+            PutMode::Create => false,
+            PutMode::Update(_) => return Err(not_offered("conditional updates")),
+        };
+        let target = self.0.file(location)?;
+        let key = location.clone();
+        self.blocking(move |inner| {
+            inner.put(&target, &payload, replace).map_err(|error| io_error(key.as_ref(), error))
+        })
+        .await??;
+        Ok(written())
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Err(not_offered("put_multipart (use MultipartStore)"))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        read::get(&self.0.file(location)?, location, &options)
+    }
+
+    /// What is not there counts as deleted.
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        const AT_ONCE: usize = 100;
+        let folder = self.clone();
+        locations
+            .chunks(AT_ONCE)
+            .then(move |batch| {
+                let folder = folder.clone();
+                async move {
+                    let removed = folder.blocking(move |inner| inner.remove(batch)).await;
+                    let results = removed.unwrap_or_else(|error| vec![Err(error)]);
+                    stream::iter(results)
+                }
+            })
+            .flatten()
+            .boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let prefix = prefix.map(|prefix| format!("{prefix}/")).unwrap_or_default();
+        let folder = self.clone();
+        let pages = stream::try_unfold(Some(None), move |next: Option<Option<String>>| {
+            let (folder, prefix) = (folder.clone(), prefix.clone());
+            async move {
+                let Some(offset) = next else { return Ok(None) };
+                let options = PaginatedListOptions { offset, ..Default::default() };
+                let page = folder.list_paginated(Some(&prefix), options).await?;
+                let objects = stream::iter(page.result.objects.into_iter().map(Ok));
+                Ok::<_, object_store::Error>(Some((objects, page.page_token.map(Some))))
+            }
+        });
+        pages.try_flatten().boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let start = prefix.map(|prefix| format!("{prefix}/")).unwrap_or_default();
+        let mut result =
+            ListResult { common_prefixes: Vec::new(), objects: Vec::new(), extensions: Default::default() };
+        let mut all = self.list(prefix);
+        while let Some(object) = all.try_next().await? {
+            let rest = object.location.as_ref().strip_prefix(&start).unwrap_or_default().to_owned();
+            match rest.split_once('/') {
+                None => result.objects.push(object),
+                Some((child, _)) => {
+                    let folder = Path::parse(format!("{start}{child}"))?;
+                    if result.common_prefixes.last() != Some(&folder) {
+                        result.common_prefixes.push(folder);
+                    }
+                }
+            }
+        }
+        Ok(result)
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        Err(not_offered("copying: no object is ever copied"))
+    }
+}
+
+#[async_trait]
+impl MultipartStore for Folder {
+    async fn create_multipart(&self, path: &Path) -> Result<MultipartId> {
+        self.0.file(path)?;
+        self.0.begin_parts().map_err(|error| io_error(path.as_ref(), error))
+    }
+
+    async fn put_part(&self, path: &Path, id: &MultipartId, _: usize, data: PutPayload) -> Result<PartId> {
+        let content_id = self.0.append_part(id, &data).map_err(|error| io_error(path.as_ref(), error))?;
+        Ok(PartId { content_id })
+    }
+
+    async fn complete_multipart(&self, path: &Path, id: &MultipartId, parts: Vec<PartId>) -> Result<PutResult> {
+        let (target, key, id) = (self.0.file(path)?, path.clone(), id.clone());
+        self.blocking(move |inner| {
+            inner.complete_parts(&target, &id, &parts).map_err(|error| io_error(key.as_ref(), error))
+        })
+        .await??;
+        Ok(written())
+    }
+
+    async fn abort_multipart(&self, path: &Path, id: &MultipartId) -> Result<()> {
+        self.0.abort_parts(id).map_err(|error| io_error(path.as_ref(), error))
+    }
+}
+
+#[async_trait]
+impl PaginatedListStore for Folder {
+    async fn list_paginated(&self, prefix: Option<&str>, opts: PaginatedListOptions) -> Result<PaginatedListResult> {
+        if opts.delimiter.is_some() {
+            return Err(not_offered("paged lists with a delimiter"));
+        }
+        let want = Want {
+            prefix: prefix.unwrap_or_default().to_owned(),
+            after: opts.page_token.or(opts.offset),
+            max: opts.max_keys.unwrap_or(1000),
+        };
+        self.blocking(move |inner| inner.list(&want).map_err(|error| io_error(&want.prefix, error))).await?
+    }
+}

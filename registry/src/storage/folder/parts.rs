@@ -1,0 +1,100 @@
+//! Uploads in parts. All parts of one upload are appended to one file; a part's id says where in it the part lies, so a
+//! process that did not write them can go on. Completing renames the file: nothing is copied as long as the parts lie in
+//! it in their order, which they do unless a write failed half way or two writers raced.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Mutex;
+
+use object_store::PutPayload;
+use object_store::multipart::PartId;
+
+use super::{Inner, names};
+
+impl Inner {
+    fn parts_file(&self, id: &str) -> io::Result<PathBuf> {
+        // Ids come back in sealed Locations and session objects, but a path is made of them here.
+        if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{id}` is no id of an upload in parts")));
+        }
+        Ok(self.root.join(names::PARTS).join(id))
+    }
+
+    pub(super) fn begin_parts(&self) -> io::Result<String> {
+        let mut bits = [0; 16];
+        getrandom::fill(&mut bits).map_err(io::Error::other)?;
+        let id = hex::encode(bits);
+        File::options().write(true).create_new(true).open(self.parts_file(&id)?)?;
+        Ok(id)
+    }
+
+    pub(super) fn append_part(&self, id: &str, data: &PutPayload) -> io::Result<String> {
+        let path = self.parts_file(id)?;
+        let slot = id.bytes().fold(0usize, |sum, b| sum.wrapping_mul(31).wrapping_add(usize::from(b)));
+        let lock = self.appending.get(slot % self.appending.len().max(1)).map(Mutex::lock);
+        let mut file = File::options().append(true).open(path)?;
+        let start = file.metadata()?.len();
+        let written = data.iter().try_for_each(|piece| file.write_all(piece));
+        if let Err(error) = written {
+            // So that the next try lies where this one should.
+            let _ = file.set_len(start);
+            return Err(error);
+        }
+        drop(lock);
+        Ok(format!("{start}-{}", data.content_length()))
+    }
+
+    pub(super) fn complete_parts(&self, target: &FilePath, id: &str, parts: &[PartId]) -> io::Result<()> {
+        let path = self.parts_file(id)?;
+        let file = File::options().read(true).write(true).open(&path)?;
+        let places = parts.iter().map(place).collect::<io::Result<Vec<_>>>()?;
+        let mut end = 0;
+        let in_order = places.iter().all(|(start, size)| {
+            let follows = *start == end;
+            end += size;
+            follows
+        });
+        if in_order {
+            file.set_len(end)?;
+        } else {
+            self.reorder(&file, &path, &places)?;
+        }
+        if self.sync {
+            File::open(&path)?.sync_all()?;
+        }
+        self.place(&path, target, true)
+    }
+
+    /// Writes the parts in their order into a new file, which takes the old one's place.
+    fn reorder(&self, file: &File, path: &FilePath, places: &[(u64, u64)]) -> io::Result<()> {
+        let temporary = self.temporary(path);
+        let mut ordered = File::options().write(true).create_new(true).open(&temporary)?;
+        let mut buffer = vec![0; 256 * 1024];
+        for (start, size) in places {
+            let mut done = 0;
+            while done < *size {
+                let want = usize::try_from(size - done).unwrap_or(usize::MAX).min(buffer.len());
+                let piece = buffer.get_mut(..want).unwrap_or_default();
+                file.read_exact_at(piece, start + done)?;
+                ordered.write_all(piece)?;
+                done += want as u64;
+            }
+        }
+        std::fs::rename(&temporary, path)
+    }
+
+    pub(super) fn abort_parts(&self, id: &str) -> io::Result<()> {
+        match std::fs::remove_file(self.parts_file(id)?) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn place(part: &PartId) -> io::Result<(u64, u64)> {
+    let place =
+        part.content_id.split_once('-').and_then(|(start, size)| Some((start.parse().ok()?, size.parse().ok()?)));
+    place.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("`{}` is no part", part.content_id)))
+}

@@ -1,0 +1,269 @@
+//! Every key that the registry writes, spelled here and nowhere else.
+//!
+//! ```text
+//! data/<ab>/<id>                                       bytes of one blob
+//! data/<ab>/<id>.of/<alg>/<hex>                        which digest they have, when <id> does not say it
+//! links/<alg>/<ab>/<hex>/<repo hash>.<id>.<size>.<nonce>
+//! repos/<repo>/_blobs/<alg>/<hex>/<nonce>
+//! repos/<repo>/_manifests/<alg>/<hex>/<nonce>          one copy of a manifest
+//! repos/<repo>/_tags/<tag>!/<order>.<nonce>.<alg>.<hex>.<copy nonce>
+//! repos/<repo>/_tags/<tag>!/<order>.<nonce>.gone
+//! repos/<repo>/_history/<tag>/<order>.<nonce>.<alg>.<hex>.<copy nonce>
+//! repos/<repo>/_referrers/<alg>/<hex>/<alg>.<hex>.<copy nonce>
+//! catalog/<repo>!
+//! uploads/<id>/<seq>.<nonce>                           state of an upload after its PATCH number <seq>
+//! uploads/<id>/<seq>.<nonce>.claim                     who is about to write that state
+//! uploads/<id>/cancelled.<nonce>
+//! gc/marks/<run>, gc/hints/<id>
+//! store.json.<version>.<nonce>, upload-key.<version>.<nonce>
+//! ```
+//! `<id>` of data is `<alg>-<hex>-<nonce>`, or `<nonce>` when the digest was not known before the first byte was stored.
+//! `<order>` is 16 hex digits, so that keys sort as orders do. `!` sorts before every character of a name or tag, so
+//! that lists come in the order of names. No component exceeds 250 bytes.
+
+use object_store::path::Path;
+
+use crate::protocol::{Copy, DataId, Link, Nonce, Object, RepoHash, TagEnd, TagEntry};
+use crate::spec::{Digest, RepoName, Tag, UploadId};
+
+pub(super) const MARKS: &str = "gc/marks/";
+pub(super) const CATALOG: &str = "catalog/";
+pub(super) const STORE: &str = "store.json.";
+pub(super) const UPLOAD_KEY: &str = "upload-key.";
+
+/// A key as the port wants it. Ours are always valid; the check is the port's.
+pub(super) fn path(key: &str) -> object_store::Result<Path> {
+    Ok(Path::parse(key)?)
+}
+
+/// The key of an object of the protocol.
+pub(super) fn object(object: &Object) -> String {
+    match object {
+        Object::Data(id) => data(id),
+        Object::DataOf(id, digest) => format!("{}.of/{}", data(id), digest_parts(digest)),
+        Object::Link(link, _) => format!(
+            "{}{}.{}.{}.{}",
+            links(&link.digest),
+            link.repo.as_str(),
+            data_id(&link.data),
+            link.size_bytes,
+            link.nonce
+        ),
+        Object::BlobIndex(repo, digest, nonce) => format!("repos/{repo}/_blobs/{}/{nonce}", digest_parts(digest)),
+        Object::Copy(copy) => self::copy(copy),
+        Object::Tag(entry) => format!("{}{}", tag(&entry.repo, &entry.tag), entry_name(entry)),
+        Object::History(entry) => format!("repos/{}/_history/{}/{}", entry.repo, entry.tag, entry_name(entry)),
+        Object::End(end) => format!("{}{:016x}.{}.gone", tag(&end.repo, &end.tag), end.order, end.nonce),
+        Object::Referrer { subject, copy } => format!(
+            "{}{}.{}.{}",
+            referrers(&copy.repo, subject),
+            copy.digest.algorithm(),
+            copy.digest.hex(),
+            copy.nonce
+        ),
+        Object::Catalog(repo) => format!("{CATALOG}{repo}!"),
+        Object::Hint(nonce, _) => format!("gc/hints/{nonce}"),
+    }
+}
+
+pub(super) fn data(id: &DataId) -> String {
+    let slice = match id {
+        DataId::Known(digest, _) => digest.hex().get(..2),
+        DataId::Unknown(nonce) => nonce.as_str().get(..2),
+    };
+    format!("data/{}/{}", slice.unwrap_or("00"), data_id(id))
+}
+
+fn data_id(id: &DataId) -> String {
+    match id {
+        DataId::Known(digest, nonce) => format!("{}-{}-{nonce}", digest.algorithm(), digest.hex()),
+        DataId::Unknown(nonce) => nonce.to_string(),
+    }
+}
+
+fn digest_parts(digest: &Digest) -> String {
+    format!("{}/{}", digest.algorithm(), digest.hex())
+}
+
+/// What the keys of all links of a blob begin with.
+pub(super) fn links(digest: &Digest) -> String {
+    format!("links/{}/{}/{}/", digest.algorithm(), digest.hex().get(..2).unwrap_or("00"), digest.hex())
+}
+
+/// What the keys of one repository's links of a blob begin with.
+pub(super) fn links_of(digest: &Digest, repo: &RepoName) -> String {
+    format!("{}{}.", links(digest), RepoHash::of(repo).as_str())
+}
+
+pub(super) fn copies(repo: &RepoName, digest: &Digest) -> String {
+    format!("repos/{repo}/_manifests/{}/", digest_parts(digest))
+}
+
+/// What the keys of all manifests of a repository begin with.
+pub(super) fn manifests(repo: &RepoName) -> String {
+    format!("repos/{repo}/_manifests/")
+}
+
+pub(super) fn copy(copy: &Copy) -> String {
+    format!("{}{}", copies(&copy.repo, &copy.digest), copy.nonce)
+}
+
+pub(super) fn tags(repo: &RepoName) -> String {
+    format!("repos/{repo}/_tags/")
+}
+
+pub(super) fn tag(repo: &RepoName, tag: &Tag) -> String {
+    format!("{}{tag}!/", tags(repo))
+}
+
+/// Sorts after every key of the tag `last` and before every key of the next one. `0` follows `/`.
+pub(super) fn after_tag(repo: &RepoName, last: &str) -> String {
+    format!("{}{last}!0", tags(repo))
+}
+
+pub(super) fn after_repo(last: &str) -> String {
+    format!("{CATALOG}{last}!")
+}
+
+pub(super) fn referrers(repo: &RepoName, subject: &Digest) -> String {
+    format!("repos/{repo}/_referrers/{}/", digest_parts(subject))
+}
+
+/// Sorts after every referrer entry of this manifest. `/` follows `.`.
+pub(super) fn after_referrer(repo: &RepoName, subject: &Digest, last: &Digest) -> String {
+    format!("{}{}.{}/", referrers(repo, subject), last.algorithm(), last.hex())
+}
+
+fn entry_name(entry: &TagEntry) -> String {
+    let (digest, copy) = (&entry.digest, &entry.copy);
+    format!("{:016x}.{}.{}.{}.{copy}", entry.order, entry.nonce, digest.algorithm(), digest.hex())
+}
+
+pub(super) fn upload(id: &UploadId) -> String {
+    format!("uploads/{id}/")
+}
+
+pub(super) fn session(id: &UploadId, seq: u32, nonce: &Nonce) -> String {
+    format!("uploads/{id}/{seq:08}.{nonce}")
+}
+
+pub(super) fn claim(id: &UploadId, seq: u32, nonce: &Nonce) -> String {
+    format!("{}.claim", session(id, seq, nonce))
+}
+
+pub(super) fn cancelled(id: &UploadId, nonce: &Nonce) -> String {
+    format!("uploads/{id}/cancelled.{nonce}")
+}
+
+/// `store.json.` or `upload-key.`, a version and a nonce.
+pub(super) fn versioned(prefix: &str, version: u32, nonce: &Nonce) -> String {
+    format!("{prefix}{version}.{nonce}")
+}
+
+/// The version of a key written by [`versioned`].
+pub(super) fn parse_version(prefix: &str, key: &str) -> Option<u32> {
+    let rest = key.strip_prefix(prefix)?;
+    rest.split('.').next()?.parse().ok()
+}
+
+pub(super) fn parse_data(key: &str) -> Option<DataId> {
+    let (_, id) = key.strip_prefix("data/")?.split_once('/')?;
+    parse_data_id(id)
+}
+
+fn parse_data_id(id: &str) -> Option<DataId> {
+    if !id.contains('-') {
+        return Some(DataId::Unknown(id.parse().ok()?));
+    }
+    let mut parts = id.splitn(3, '-');
+    let digest = parse_digest(parts.next()?, parts.next()?)?;
+    Some(DataId::Known(digest, parts.next()?.parse().ok()?))
+}
+
+fn parse_digest(algorithm: &str, hex: &str) -> Option<Digest> {
+    format!("{algorithm}:{hex}").parse().ok()
+}
+
+pub(super) fn parse_link(key: &str) -> Option<Link> {
+    let mut parts = key.strip_prefix("links/")?.split('/');
+    let (algorithm, _, hex, name) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let mut fields = name.split('.');
+    Some(Link {
+        digest: parse_digest(algorithm, hex)?,
+        repo: fields.next()?.parse().ok()?,
+        data: parse_data_id(fields.next()?)?,
+        size_bytes: fields.next()?.parse().ok()?,
+        nonce: fields.next()?.parse().ok()?,
+    })
+}
+
+pub(super) fn parse_copy(key: &str) -> Option<Copy> {
+    let (repo, rest) = key.strip_prefix("repos/")?.split_once("/_manifests/")?;
+    let mut parts = rest.split('/');
+    let digest = parse_digest(parts.next()?, parts.next()?)?;
+    Some(Copy { repo: repo.parse().ok()?, digest, nonce: parts.next()?.parse().ok()? })
+}
+
+/// One key below `_tags/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum TagItem {
+    Entry(TagEntry),
+    End(TagEnd),
+}
+
+impl TagItem {
+    pub(super) fn tag(&self) -> &Tag {
+        match self {
+            Self::Entry(entry) => &entry.tag,
+            Self::End(end) => &end.tag,
+        }
+    }
+}
+
+pub(super) fn parse_tag_item(key: &str) -> Option<TagItem> {
+    let (repo, rest) = key.strip_prefix("repos/")?.split_once("/_tags/")?;
+    let (tag, name) = rest.split_once("!/")?;
+    let (repo, tag): (RepoName, Tag) = (repo.parse().ok()?, tag.parse().ok()?);
+    let mut fields = name.split('.');
+    let order = u64::from_str_radix(fields.next()?, 16).ok()?;
+    let nonce = fields.next()?.parse().ok()?;
+    match fields.next()? {
+        "gone" => Some(TagItem::End(TagEnd { order, nonce, repo, tag })),
+        algorithm => {
+            let digest = parse_digest(algorithm, fields.next()?)?;
+            let copy = fields.next()?.parse().ok()?;
+            Some(TagItem::Entry(TagEntry { order, nonce, repo, tag, digest, copy }))
+        }
+    }
+}
+
+pub(super) fn parse_referrer(key: &str) -> Option<(Digest, Nonce)> {
+    let (_, name) = key.rsplit_once('/')?;
+    let mut fields = name.split('.');
+    Some((parse_digest(fields.next()?, fields.next()?)?, fields.next()?.parse().ok()?))
+}
+
+pub(super) fn parse_catalog(key: &str) -> Option<RepoName> {
+    key.strip_prefix(CATALOG)?.strip_suffix('!')?.parse().ok()
+}
+
+/// One key below `uploads/<id>/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum UploadItem {
+    Cancelled,
+    Session { seq: u32, nonce: Nonce },
+    Claim { seq: u32, nonce: Nonce },
+}
+
+pub(super) fn parse_upload_item(key: &str) -> Option<UploadItem> {
+    let (_, name) = key.strip_prefix("uploads/")?.split_once('/')?;
+    let mut fields = name.split('.');
+    let first = fields.next()?;
+    let nonce: Nonce = fields.next()?.parse().ok()?;
+    match (first, fields.next()) {
+        ("cancelled", None) => Some(UploadItem::Cancelled),
+        (seq, None) => Some(UploadItem::Session { seq: seq.parse().ok()?, nonce }),
+        (seq, Some("claim")) => Some(UploadItem::Claim { seq: seq.parse().ok()?, nonce }),
+        _ => None,
+    }
+}

@@ -1,0 +1,113 @@
+//! The store: one port (object_store's traits), the keys, and what the protocol's requests mean on it.
+//!
+//! The bucket is the only state; no key is ever written twice, so nothing needs conditional writes, and any strongly
+//! consistent object store will do. `folder` is our own driver of the port for a local disk, `memory` the one for
+//! tests; `conformance` is the suite that both have to pass. Keys are spelled in `keys` and nowhere else.
+
+#[cfg(test)]
+mod conformance;
+mod content;
+mod error;
+mod folder;
+mod keys;
+mod layout;
+mod listing;
+mod memory;
+mod perform;
+mod sessions;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use object_store::list::PaginatedListStore;
+use object_store::multipart::MultipartStore;
+use object_store::{ObjectStore, PutPayload};
+
+pub use content::{ByteStream, DataWriter, StoredManifest};
+pub use error::{StorageError, StorageErrorKind};
+pub use folder::{Folder, FolderError};
+pub use layout::LayoutError;
+pub use listing::{Page, ReferrerName};
+pub use memory::Memory;
+pub use perform::Attachments;
+pub use sessions::{Session, SessionName, UploadListing};
+
+use crate::protocol::Marks;
+use crate::spec::RepoName;
+
+/// What a store has to offer.
+pub trait Port: ObjectStore + MultipartStore + PaginatedListStore {}
+impl<T: ObjectStore + MultipartStore + PaginatedListStore> Port for T {}
+
+/// How long an answer about marks counts as recent.
+const RECENT: Duration = Duration::from_secs(10);
+
+/// The registry's store.
+#[derive(Debug)]
+pub struct Storage {
+    port: Handle,
+    upload_keys: Vec<Vec<u8>>,
+    recent_marks: Mutex<Option<(Instant, Marks)>>,
+    /// Repositories known to be in the catalog. They never leave it, so this never lies; it is bounded because the
+    /// worst that forgetting costs is one more write.
+    catalogued: Mutex<HashSet<RepoName>>,
+}
+
+#[derive(Clone)]
+struct Handle(Arc<dyn Port>);
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+const CATALOGUED_MAX: usize = 100_000;
+
+impl Storage {
+    /// Opens a store: sees that its layout is one that this version may serve, and sets it up when it is empty.
+    pub async fn open(port: impl Port, random: [u8; 32]) -> Result<Self, LayoutError> {
+        let port = Handle(Arc::new(port));
+        let upload_keys = layout::open(&port, random).await?;
+        Ok(Self { port, upload_keys, recent_marks: Mutex::default(), catalogued: Mutex::default() })
+    }
+
+    /// The keys that seal an upload's Location: the first seals, any opens.
+    pub fn upload_keys(&self) -> &[Vec<u8>] {
+        &self.upload_keys
+    }
+
+    /// Whether the store answers, by a request that costs next to nothing.
+    pub async fn ready(&self) -> Result<(), StorageError> {
+        self.list_page("store.json.", None, 1).await.map(drop)
+    }
+
+    fn is_catalogued(&self, repo: &RepoName) -> bool {
+        self.catalogued.lock().is_ok_and(|known| known.contains(repo))
+    }
+
+    /// Whether the repository is known to be in the catalog (it may be without this replica knowing).
+    pub fn in_catalog(&self, repo: &RepoName) -> bool {
+        self.is_catalogued(repo)
+    }
+
+    fn remember_catalogued(&self, repo: &RepoName) {
+        if let Ok(mut known) = self.catalogued.lock() {
+            if known.len() >= CATALOGUED_MAX {
+                known.clear();
+            }
+            known.insert(repo.clone());
+        }
+    }
+
+    async fn put(&self, key: &str, payload: impl Into<PutPayload>, during: &'static str) -> Result<(), StorageError> {
+        put(&self.port, key, payload.into(), during).await
+    }
+}
+
+async fn put(port: &Handle, key: &str, payload: PutPayload, during: &'static str) -> Result<(), StorageError> {
+    let path = keys::path(key).map_err(|source| StorageError::new(during, source))?;
+    port.0.put_opts(&path, payload, Default::default()).await.map_err(|source| StorageError::new(during, source))?;
+    Ok(())
+}

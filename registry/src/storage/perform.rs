@@ -1,0 +1,226 @@
+//! What a request of the protocol means on the store, and the loop that drives a machine over it.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutPayload};
+
+use super::keys::{self, TagItem};
+use super::{RECENT, Storage, StorageError};
+use crate::protocol::{Copy, Link, Machine, Marks, Next, Object, Replies, Reply, Request, TagItems};
+use crate::spec::{Digest, RepoName};
+
+/// How many requests of one step are under way at once.
+const SIDE_BY_SIDE: usize = 16;
+/// Keys asked for in one page of a list.
+pub(super) const PAGE_KEYS: usize = 1000;
+
+/// The content of what an operation writes, where its key does not say everything.
+#[derive(Clone, Debug, Default)]
+pub struct Attachments {
+    /// The manifest put, as [`super::StoredManifest::encode`] writes it.
+    pub copy: Bytes,
+    /// Its descriptor, for the referrers list.
+    pub referrer: Bytes,
+    /// When and by whom, as JSON: goes into entries of tags and of their history.
+    pub stamp: Bytes,
+}
+
+impl Storage {
+    /// Runs an operation to its end. Dropped in between, or failing, it leaves garbage for a collector and nothing else.
+    pub async fn run<M: Machine>(&self, mut machine: M, attachments: &Attachments) -> Result<M::Output, StorageError> {
+        let mut replies = Replies::default();
+        loop {
+            let requests = match machine.step(replies) {
+                Next::Done(output) => return Ok(output),
+                Next::Ask(requests) => requests,
+            };
+            let answers: Vec<Reply> = stream::iter(requests)
+                .map(|request| self.perform(request, attachments))
+                .buffered(SIDE_BY_SIDE)
+                .try_collect()
+                .await?;
+            replies = answers.into();
+        }
+    }
+
+    async fn perform(&self, request: Request, attachments: &Attachments) -> Result<Reply, StorageError> {
+        Ok(match request {
+            Request::Marks { recent } => Reply::Marks(self.marks(recent).await?),
+            Request::Links(digest, repo) => Reply::Links(self.links(&digest, repo.as_ref()).await?),
+            Request::HasData(id) => Reply::There(self.is_there(&keys::data(&id)).await?),
+            Request::HasCopy(copy) => Reply::There(self.is_there(&keys::copy(&copy)).await?),
+            Request::Copies(repo, digest) => Reply::Copies(self.copies(&repo, &digest).await?),
+            Request::Tag(repo, tag) => Reply::Tags(self.tag_items(&keys::tag(&repo, &tag)).await?),
+            Request::Tags(repo) => Reply::Tags(self.tag_items(&keys::tags(&repo)).await?),
+            Request::Write(object) => {
+                self.write(&object, attachments).await?;
+                Reply::Done
+            }
+            Request::Duplicate { from, to } => Reply::There(self.duplicate(&from, &to).await?),
+            Request::Remove(objects) => {
+                self.remove(&objects).await?;
+                Reply::Done
+            }
+        })
+    }
+
+    async fn marks(&self, recent: bool) -> Result<Marks, StorageError> {
+        if recent
+            && let Ok(cached) = self.recent_marks.lock()
+            && let Some((at, marks)) = &*cached
+            && at.elapsed() < RECENT
+        {
+            return Ok(marks.clone());
+        }
+        let asked = Instant::now();
+        let mut marks = Marks::default();
+        for key in self.list_all(keys::MARKS).await? {
+            // A run that ends between the list and the read has deleted what it marked, which is seen afterwards.
+            let Some(content) = self.read_small(&key, "reading a mark").await? else { continue };
+            for target in String::from_utf8_lossy(&content).lines() {
+                if let Some(id) = keys::parse_data(target) {
+                    marks.data.insert(id);
+                } else if let Some(link) = keys::parse_link(target) {
+                    marks.links.insert(link);
+                } else if let Some(copy) = keys::parse_copy(target) {
+                    marks.copies.insert(copy);
+                } else {
+                    let what = format!("`{key}` names `{target}`, which is no key of this layout");
+                    return Err(StorageError::damaged("reading a mark", what));
+                }
+            }
+        }
+        if let Ok(mut cached) = self.recent_marks.lock() {
+            *cached = Some((asked, marks.clone()));
+        }
+        Ok(marks)
+    }
+
+    pub(super) async fn links(&self, digest: &Digest, repo: Option<&RepoName>) -> Result<Vec<Link>, StorageError> {
+        let prefix = repo.map_or_else(|| keys::links(digest), |repo| keys::links_of(digest, repo));
+        Ok(self.list_all(&prefix).await?.iter().filter_map(|key| keys::parse_link(key)).collect())
+    }
+
+    async fn copies(&self, repo: &RepoName, digest: &Digest) -> Result<Vec<Copy>, StorageError> {
+        let keys = self.list_all(&keys::copies(repo, digest)).await?;
+        Ok(keys.iter().filter_map(|key| keys::parse_copy(key)).collect())
+    }
+
+    /// One `TagItems` for each tag, in the order of tags.
+    async fn tag_items(&self, prefix: &str) -> Result<Vec<TagItems>, StorageError> {
+        let mut tags: Vec<(crate::spec::Tag, TagItems)> = Vec::new();
+        for item in self.list_all(prefix).await?.iter().filter_map(|key| keys::parse_tag_item(key)) {
+            if tags.last().is_none_or(|(tag, _)| tag != item.tag()) {
+                tags.push((item.tag().clone(), TagItems::default()));
+            }
+            if let Some((_, items)) = tags.last_mut() {
+                match item {
+                    TagItem::Entry(entry) => items.entries.push(entry),
+                    TagItem::End(end) => items.ends.push(end),
+                }
+            }
+        }
+        Ok(tags.into_iter().map(|(_, items)| items).collect())
+    }
+
+    pub(super) async fn is_there(&self, key: &str) -> Result<bool, StorageError> {
+        let during = "looking for an object";
+        let path = keys::path(key).map_err(|source| StorageError::new(during, source))?;
+        match self.port.0.get_opts(&path, GetOptions { head: true, ..Default::default() }).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(source) => Err(StorageError::new(during, source)),
+        }
+    }
+
+    async fn write(&self, object: &Object, attachments: &Attachments) -> Result<(), StorageError> {
+        let (during, content): (_, PutPayload) = match object {
+            Object::Data(_) => {
+                return Err(StorageError::damaged(
+                    "writing data",
+                    "data is written as it arrives, not by an operation",
+                ));
+            }
+            Object::DataOf(..) => ("naming the digest of data", PutPayload::new()),
+            Object::Link(_, repo) => ("linking a blob", repo.to_string().into()),
+            Object::BlobIndex(..) => ("noting a blob", PutPayload::new()),
+            Object::Copy(_) => ("storing a manifest", attachments.copy.clone().into()),
+            Object::Tag(_) => ("publishing a tag", attachments.stamp.clone().into()),
+            Object::History(_) => ("writing a tag's history", attachments.stamp.clone().into()),
+            Object::End(_) => ("ending a tag", attachments.stamp.clone().into()),
+            Object::Referrer { .. } => ("writing a referrer", attachments.referrer.clone().into()),
+            Object::Catalog(repo) => ("writing the catalog", repo.to_string().into()),
+            Object::Hint(_, objects) => {
+                let lines: Vec<String> = objects.iter().map(keys::object).collect();
+                ("leaving a hint", lines.join("\n").into())
+            }
+        };
+        self.put(&keys::object(object), content, during).await?;
+        if let Object::Catalog(repo) = object {
+            self.remember_catalogued(repo);
+        }
+        Ok(())
+    }
+
+    async fn duplicate(&self, from: &Copy, to: &Copy) -> Result<bool, StorageError> {
+        let during = "copying a manifest";
+        let Some(content) = self.read_small(&keys::copy(from), during).await? else { return Ok(false) };
+        self.put(&keys::copy(to), content, during).await?;
+        Ok(true)
+    }
+
+    pub(crate) async fn remove(&self, objects: &[Object]) -> Result<(), StorageError> {
+        let during = "removing objects";
+        let paths: Vec<_> = objects.iter().map(|object| keys::path(&keys::object(object))).collect();
+        let mut removed = self.port.0.delete_stream(stream::iter(paths).boxed());
+        while let Some(result) = removed.next().await {
+            match result {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(source) => return Err(StorageError::new(during, source)),
+            }
+        }
+        Ok(())
+    }
+
+    /// A whole object of ours that is known to be small (a manifest, a session, a mark).
+    pub(super) async fn read_small(&self, key: &str, during: &'static str) -> Result<Option<Bytes>, StorageError> {
+        let path = keys::path(key).map_err(|source| StorageError::new(during, source))?;
+        let result = match self.port.0.get(&path).await {
+            Ok(result) => result,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(source) => return Err(StorageError::new(during, source)),
+        };
+        result.bytes().await.map(Some).map_err(|source| StorageError::new(during, source))
+    }
+}
+
+impl Storage {
+    /// A repository's links of a blob.
+    pub async fn links_in(&self, repo: &RepoName, digest: &Digest) -> Result<Vec<Link>, StorageError> {
+        self.links(digest, Some(repo)).await
+    }
+
+    /// Names of some repositories that have a link to the blob.
+    pub async fn holders(&self, digest: &Digest, max: usize) -> Result<Vec<RepoName>, StorageError> {
+        let mut seen = std::collections::BTreeSet::new();
+        let mut holders = Vec::new();
+        for key in self.list_all(&keys::links(digest)).await? {
+            let Some(link) = keys::parse_link(&key) else { continue };
+            if holders.len() < max
+                && seen.insert(link.repo)
+                && let Some(name) = self.read_small(&key, "reading a link").await?
+                && let Ok(repo) = String::from_utf8_lossy(&name).parse()
+            {
+                holders.push(repo);
+            }
+        }
+        Ok(holders)
+    }
+
+    /// Writes an object that needs no attachment: a hint.
+    pub async fn leave(&self, hint: &Object) -> Result<(), StorageError> {
+        self.write(hint, &Attachments::default()).await
+    }
+}
