@@ -137,7 +137,7 @@ impl Authenticator {
                 let header = lookup.found.as_ref().and_then(|found| basic(&found.credential));
                 match header {
                     Some(header) if sent != Some(&header) => Ok(header),
-                    _ => Err(unauthorized(claim, tried(lookup), said)),
+                    _ => Err(self.rejected(&mut registry, claim, said).await),
                 }
             }
             Scheme::Bearer { realm, service } => {
@@ -157,8 +157,15 @@ impl Authenticator {
         let said = self.transport.said(refused, claim.subject).await;
         let registry = self.registry(claim.host);
         let mut registry = registry.lock().await;
-        let lookup = self.lookup(&mut registry, claim).await;
-        unauthorized(claim, tried(lookup), said)
+        self.rejected(&mut registry, claim, said).await
+    }
+
+    /// The error of credentials that are not accepted. They are looked for again next time: the user may have others by
+    /// then.
+    async fn rejected(&self, registry: &mut Registry, claim: &Claim<'_>, said: Said) -> ClientError {
+        let error = unauthorized(claim, tried(self.lookup(registry, claim).await), said);
+        registry.lookups.remove(claim.repository);
+        error
     }
 
     /// Whether these credentials are good for a registry: the check of a login. `refused` is its answer without any.
@@ -254,7 +261,13 @@ impl Authenticator {
             return Ok(token.header.clone());
         }
         let lookup = self.lookup(registry, claim).await.clone();
-        let token = self.fetch(claim, realm, service, &lookup).await?;
+        let token = match self.fetch(claim, realm, service, &lookup).await {
+            Err(error @ ClientError::Unauthorized { .. }) => {
+                registry.lookups.remove(claim.repository);
+                return Err(error);
+            }
+            outcome => outcome?,
+        };
         let header = token.header.clone();
         if registry.tokens.len() >= TOKENS_MAX {
             registry.tokens.remove(0);

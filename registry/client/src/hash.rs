@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use crate::error::{ClientError, Subject};
 
 /// A running digest. A copy of it goes on from the same place.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum Hasher {
     Sha256(Sha256),
     Sha384(Sha384),

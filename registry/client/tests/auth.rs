@@ -174,11 +174,18 @@ async fn refusals_tell_what_was_tried() {
     let all = format!("{error:?} {error} {client:?}");
     assert!(!all.contains("wrong") && !all.contains("bWU6"), "{all}");
 
-    let registry = Registry::start(Options { guard: Guard::Basic("me", "secret"), ..Options::default() }).await;
-    let (client, _folder) = client_with(&registry, BAD);
-    let error = client.resolve(&registry.reference("a/b:1")).await.unwrap_err();
-    assert!(matches!(error, ClientError::Unauthorized { .. }), "{error}");
-    assert_eq!(registry.log().lines().count(), 2);
+    for guard in [Guard::Basic("me", "secret"), tokens(Some(("me", "secret")), 300).guard] {
+        let registry = Registry::start(Options { guard, ..Options::default() }).await;
+        registry.add_manifest("a/b", "1", TYPE, MANIFEST);
+        let (client, folder) = client_with(&registry, BAD);
+        let error = client.resolve(&registry.reference("a/b:1")).await.unwrap_err();
+        assert!(matches!(error, ClientError::Unauthorized { .. }), "{error}");
+        assert_eq!(registry.log().lines().count(), 2);
+        // Whoever mends the file need not start again.
+        let text = format!(r#"{{"auths":{{"{}":{GOOD}}}}}"#, registry.host());
+        fs::write(folder.path().join("auth.json"), text).unwrap();
+        client.resolve(&registry.reference("a/b:1")).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -267,7 +267,7 @@ async fn redirects_are_followed_without_the_authorization() {
     let question = vec![("www-authenticate", format!("Bearer realm=\"http://{}/token\"", storage.host()))];
     storage.trouble("GET", "/blobs/", 1, Trouble::Answer(401, question, ""));
     let error = fetch(&client(), &registry, &blob).await.unwrap_err();
-    assert!(matches!(error, ClientError::Unauthorized { .. }), "{error}");
+    assert!(matches!(error, ClientError::Protocol { status: 401, .. }), "{error}");
     assert_eq!(storage.log(), "GET /v2/a/b/blobs/DIGEST");
 
     let circle = Registry::start(Options::default()).await;

@@ -117,6 +117,22 @@ async fn an_upload_that_cannot_be_asked_is_begun_again() {
 }
 
 #[tokio::test]
+async fn a_session_that_is_refused_after_it_was_gone_on_with_is_begun_again() {
+    let registry = Registry::start(Options::default()).await;
+    let content = sample(3_000_000, 4);
+    registry.trouble("PATCH", "uploads/u1", 1, Trouble::CutRequest(1_500_000));
+    let invalid = r#"{"errors":[{"code":"BLOB_UPLOAD_INVALID","message":"blob upload invalid"}]}"#;
+    registry.trouble("PATCH", "uploads/u1", 1, Trouble::Answer(400, vec![], invalid));
+    assert_eq!(push(&client(), &registry, &content, &[]).await.unwrap(), Pushed::Uploaded);
+    assert!(registry.blob("a/b", &blob_of(&content)).unwrap() == content);
+    assert!(registry.log().contains("PUT /v2/a/b/blobs/uploads/u2"));
+    // In a fresh session it is the answer.
+    registry.trouble("PATCH", "uploads/u3", 1, Trouble::Answer(400, vec![], invalid));
+    let error = push(&client(), &registry, &sample(3_000_000, 5), &[]).await.unwrap_err();
+    assert!(matches!(error, ClientError::Protocol { status: 400, .. }), "{error}");
+}
+
+#[tokio::test]
 async fn a_lost_answer_is_looked_after_and_nothing_is_sent_twice() {
     let registry = Registry::start(Options::default()).await;
     let content = sample(3_000_000, 5);

@@ -95,9 +95,9 @@ impl Shared {
             let header = self.auth.answer(&claim, response, sent.as_ref()).await?;
             authorize(&mut request, Some(&header));
             response = self.transport.send(&request, &purpose.subject).await?;
-        }
-        if response.status() == StatusCode::UNAUTHORIZED {
-            return Err(self.auth.refused(&claim, response).await);
+            if response.status() == StatusCode::UNAUTHORIZED && is_ours(endpoint, response.url()) {
+                return Err(self.auth.refused(&claim, response).await);
+            }
         }
         if purpose.accepts(response.status()) {
             return Ok(response);

@@ -185,11 +185,12 @@ where
     /// Sends until the blob is there, or the policy gives up.
     async fn run(&self, session: Option<Url>) -> Result<(), ClientError> {
         let mut place = session.map(|session| (session, 0));
-        let (mut failures, mut failed_at) = (0, 0);
+        let (mut failures, mut failed_at, mut resumed) = (0, 0, false);
         loop {
             let (mut session, offset) = match place.take() {
                 Some(place) => place,
                 None => {
+                    resumed = false;
                     match self.client.start(self.endpoint, self.purpose.reference, &self.blob.digest, None).await? {
                         Some(session) => (session, 0),
                         None => return Ok(()),
@@ -208,7 +209,10 @@ where
                 }
                 Err(error) => error,
             };
-            let Some(failure) = Self::failure(&error) else { return Err(self.explain(error).await) };
+            // A session that was gone on with and is refused now is not what we think it is: another one may be.
+            let spoilt = resumed && matches!(error, ClientError::Protocol { status: 400..=499, .. });
+            let failure = if spoilt { Some(Failure::Cut) } else { Self::failure(&error) };
+            let Some(failure) = failure else { return Err(self.explain(error).await) };
             failures += 1;
             if !self.client.shared.pause_after(self.endpoint, failures, Some(failure), &error).await {
                 return Err(error);
@@ -217,7 +221,8 @@ where
             if self.is_there().await? {
                 return Ok(());
             }
-            place = self.ask(&session).await;
+            place = if spoilt { None } else { self.ask(&session).await };
+            resumed = place.is_some();
             let reached = place.as_ref().map_or(0, |(_, offset)| *offset);
             if reached >= failed_at + PROGRESS_MIN_BYTES {
                 failures = 0;
