@@ -1,1 +1,36 @@
-//! Runs one RUN command in its own namespaces: a re-executed, single-threaded stage that gets its specification over a socket pair.
+//! Runs one RUN command in its own namespaces: a re-executed, single-threaded stage that gets its specification over
+//! a socket pair.
+//!
+//! ```text
+//! builder (any number of threads)
+//!   |  socket pair as the stage's stdin: specification down, wait status or failure up; its end is the death of a side
+//!   |  two pipes: the command's stdout and stderr
+//!   stage    unshares its namespaces, mounts the root, makes the mount points that are missing, waits
+//!     |      PDEATHSIG: the stage's death is the command's
+//!     pid 1  mounts, pivots, drops what it may not keep, and becomes the command by `execve`
+//! ```
+//!
+//! The command itself is process 1 of its pid namespace, as with other builders: when it ends, the kernel kills what it
+//! left in the background, and signals that it did not ask for do not reach it from inside.
+//!
+//! Nothing outlives a run: the mounts die with the namespace, the processes with process 1, process 1 with the stage,
+//! and the stage ends when the builder's end of the socket closes, however the builder died.
+
+mod cancel;
+mod error;
+mod init;
+mod memory;
+mod mounts;
+mod parent;
+mod spec;
+mod stage;
+mod system;
+mod trial;
+mod wire;
+
+pub use cancel::Cancel;
+pub use error::{Failure, SandboxError};
+pub use parent::{run, set_program};
+pub use spec::{Exit, Network, RootMount, RunSpec, Stream};
+pub use stage::stage;
+pub use trial::{Refusal, available};

@@ -1,0 +1,138 @@
+//! Process 1: from a fork of the stage to the command.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, mount_move, unmount};
+use rustix::process::{Signal, chdir, chroot, pivot_root, set_parent_process_death_signal, setsid, umask};
+use rustix::thread::UnshareFlags;
+
+use super::error::{During, Failure};
+use super::spec::RunSpec;
+use super::system;
+
+/// The codes that shells and other builders use for a command that could not be executed.
+const NOT_FOUND: i32 = 127;
+const NOT_EXECUTABLE: i32 = 126;
+
+/// Where commands are looked for when the environment has no `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Sets up the rest of the sandbox and becomes the command. Returns only when the sandbox could not be set up.
+pub(super) fn become_command(spec: &RunSpec, root: &Path) -> Failure {
+    match set_up(spec, root) {
+        Ok(()) => execute(spec),
+        Err(failure) => failure,
+    }
+}
+
+fn set_up(spec: &RunSpec, root: &Path) -> Result<(), Failure> {
+    set_parent_process_death_signal(Some(Signal::KILL)).during(|| "tying the command to its stage".to_owned())?;
+    setsid().during(|| "starting a session".to_owned())?;
+    system::close_on_exec().during(|| "closing descriptors".to_owned())?;
+    system::unshare(UnshareFlags::NEWNS).during(|| "making a mount namespace".to_owned())?;
+    let null = File::open("/dev/null").during(|| "opening /dev/null".to_owned())?;
+    pivot(root)?;
+    system::set_host_name(&spec.hostname).during(|| format!("setting the host name `{}`", spec.hostname))?;
+    umask(Mode::from_raw_mode(0o022));
+    system::set_stdin(null.as_fd()).during(|| "setting the standard input".to_owned())?;
+    enter(spec)?;
+    drop_ids(spec)?;
+    system::reset_signals();
+    Ok(())
+}
+
+/// Makes `root` the root of this mount namespace, and forgets the old one.
+fn pivot(root: &Path) -> Result<(), Failure> {
+    let what = || format!("making {} the root", root.display());
+    chdir(root).during(what)?;
+    match pivot_root(".", ".") {
+        // Both are now mounted at the same place, the old one on top.
+        Ok(()) => {
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).during(what)?;
+            unmount(".", UnmountFlags::DETACH).during(what)?;
+        }
+        // On the first root of a machine, and under some security modules.
+        Err(Errno::INVAL | Errno::PERM | Errno::ACCESS) => {
+            mount_move(".", "/").during(what)?;
+            chroot(".").during(what)?;
+        }
+        Err(errno) => return Err(errno).during(what),
+    }
+    chdir("/").during(what)
+}
+
+/// Goes to the working folder; makes what is missing of it.
+fn enter(spec: &RunSpec) -> Result<(), Failure> {
+    let what = || format!("entering the working folder {}", spec.cwd);
+    let mut path = std::path::PathBuf::from("/");
+    for name in Path::new(&spec.cwd).components().skip(1) {
+        path.push(name);
+        match rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)) {
+            Ok(()) => {
+                let (uid, gid) = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));
+                rustix::fs::chownat(CWD, &path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).during(what)?;
+            }
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno).during(what),
+        }
+    }
+    chdir(&path).during(what)
+}
+
+fn drop_ids(spec: &RunSpec) -> Result<(), Failure> {
+    let (uid, gid) = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));
+    let groups: Vec<Gid> = spec.groups.iter().map(|group| Gid::from_raw(*group)).collect();
+    rustix::thread::set_thread_groups(&groups).during(|| "setting the supplementary groups".to_owned())?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid).during(|| format!("becoming group {}", spec.gid))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).during(|| format!("becoming user {}", spec.uid))
+}
+
+/// Becomes the command, or ends the process with the code of a command that could not be executed.
+fn execute(spec: &RunSpec) -> Failure {
+    let zero = |_| Failure::new("the command or its environment holds a zero byte");
+    let text = |word: &str| CString::new(word).map_err(zero);
+    let lists = || -> Result<(Vec<CString>, Vec<CString>), Failure> {
+        let argv = spec.argv.iter().map(|word| text(word)).collect::<Result<_, _>>()?;
+        let env = spec.env.iter().map(|(name, value)| text(&format!("{name}={value}"))).collect::<Result<_, _>>()?;
+        Ok((argv, env))
+    };
+    let (argv, env) = match lists() {
+        Ok(lists) => lists,
+        Err(failure) => return failure,
+    };
+    let Some(name) = spec.argv.first() else { return Failure::new("there is no command") };
+    let path = spec.env.iter().rev().find(|(key, _)| key == "PATH").map_or(DEFAULT_PATH, |(_, value)| value);
+    let candidates: Vec<String> = if name.contains('/') {
+        vec![name.clone()]
+    } else {
+        path.split(':').map(|folder| format!("{}/{name}", if folder.is_empty() { "." } else { folder })).collect()
+    };
+    let mut refusal = Errno::NOENT;
+    let mut refused = name.clone();
+    for candidate in candidates {
+        let Ok(program) = text(&candidate) else { continue };
+        let Err(errno) = system::execve(&program, &argv, &env);
+        // A file that may not be executed does not hide a later one that may.
+        if !matches!(errno, Errno::NOENT | Errno::NOTDIR) {
+            (refusal, refused) = (errno, candidate);
+            if errno != Errno::ACCESS {
+                break;
+            }
+        }
+    }
+    let (code, reason) = match refusal {
+        Errno::NOENT if name.contains('/') && Path::new(name).exists() => {
+            (NOT_FOUND, "the interpreter or loader that it asks for is not in the image".to_owned())
+        }
+        Errno::NOENT => (NOT_FOUND, "not found".to_owned()),
+        errno => (NOT_EXECUTABLE, std::io::Error::from(errno).to_string()),
+    };
+    let _ = writeln!(std::io::stderr(), "fluyt: {refused}: {reason}");
+    system::exit_now(code)
+}

@@ -1,0 +1,116 @@
+//! What a RUN is told, and what it answers.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Everything that one RUN depends on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunSpec {
+    /// The root file system.
+    pub root: RootMount,
+    /// The command and its arguments. A command without a slash is looked up in the `PATH` of `env`, inside the root.
+    pub argv: Vec<String>,
+    /// The whole environment, in order. Of a name that occurs twice the last value counts. A missing `HOME` is set
+    /// from the root's `/etc/passwd`.
+    pub env: Vec<(String, String)>,
+    /// The working folder, absolute; made (and given to `uid`:`gid`) when it is missing.
+    pub cwd: String,
+    /// The user id.
+    pub uid: u32,
+    /// The group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// The host name that the command sees.
+    pub hostname: String,
+    /// Content of `/etc/hosts`.
+    pub hosts: Vec<u8>,
+    /// Content of `/etc/resolv.conf`.
+    pub resolv_conf: Vec<u8>,
+    /// Which network the command sees.
+    pub network: Network,
+}
+
+/// The root file system of a RUN. The stage mounts it in a mount namespace of its own, so nothing is left mounted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum RootMount {
+    /// An overlay: changes land in `upper`.
+    Overlay {
+        /// Read-only folders, topmost first; at most 500. With none, `upper` alone is the root.
+        #[serde(with = "path_list")]
+        lowers: Vec<PathBuf>,
+        /// Receives the changes.
+        #[serde(with = "path_bytes")]
+        upper: PathBuf,
+        /// Empty folder on the file system of `upper`; the kernel's scratch space.
+        #[serde(with = "path_bytes")]
+        work: PathBuf,
+    },
+    /// A folder that the command changes in place.
+    Directory(#[serde(with = "path_bytes")] PathBuf),
+}
+
+/// Which network a RUN sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// The builder's own.
+    Host,
+    /// A loopback device and nothing else.
+    None,
+}
+
+/// Where a piece of output came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// How a RUN ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The command ended with this code; 127 when it was not found, 126 when it could not be executed.
+    Code(u8),
+    /// A signal ended the command.
+    Signal {
+        /// The signal's number.
+        signal: i32,
+        /// The kernel counted an out-of-memory kill while the command ran. A shell that reports such a death of its
+        /// child as code 137 is shown as signal 9 here too.
+        out_of_memory: bool,
+    },
+    /// [`Cancel::cancel`](super::Cancel::cancel) was called; nothing of the command is left.
+    Cancelled,
+}
+
+/// Paths need not be UTF-8, and JSON must be: they travel as bytes.
+mod path_bytes {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
+        path.as_os_str().as_bytes().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+        Ok(OsString::from_vec(Vec::deserialize(deserializer)?).into())
+    }
+}
+
+/// As `path_bytes`, for a list.
+mod path_list {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(paths.iter().map(|path| path.as_os_str().as_bytes()))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+        let paths: Vec<Vec<u8>> = Vec::deserialize(deserializer)?;
+        Ok(paths.into_iter().map(|path| OsString::from_vec(path).into()).collect())
+    }
+}

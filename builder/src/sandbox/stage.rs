@@ -1,0 +1,96 @@
+//! The stage: this program started again, to hold the namespaces of one RUN.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::thread::UnshareFlags;
+
+use super::error::{During, Failure};
+use super::spec::{Network, RunSpec};
+use super::system::{self, Fork};
+use super::wire::{Answer, Order, receive_order, send};
+use super::{init, mounts, trial};
+
+/// The stage's whole command line. Nothing secret stands there: the specification comes over the socket.
+pub(super) const STAGE_NAME: &str = "fluyt-stage";
+
+/// Does the work of the stage if this process was started as one; `None` in every other case.
+///
+/// To be called first in `main`, while the process has one thread. The answer is the exit code of the process.
+pub fn stage() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os();
+    if arguments.next()? != STAGE_NAME || arguments.next().is_some() {
+        return None;
+    }
+    let control = UnixStream::from(system::take_stdin());
+    let Ok(order) = receive_order(&control) else {
+        return Some(ExitCode::from(2));
+    };
+    let answer = match order {
+        Order::Run(spec) => run(&spec, &control),
+        Order::Try => unshare(Network::Host).and_then(|()| trial::attempt()).map(|()| Answer::Works),
+    };
+    let answer = answer.unwrap_or_else(Answer::Failed);
+    // A builder that is gone wants no answer.
+    Some(if send(&control, &answer).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run(spec: &RunSpec, control: &UnixStream) -> Result<Answer, Failure> {
+    unshare(spec.network)?;
+    let target = mounts::mount_root(&spec.root)?;
+    let pid = match system::fork().during(|| "starting process 1 of the sandbox".to_owned())? {
+        Fork::Child => {
+            let failure = init::become_command(spec, &target);
+            let _ = send(control, &Answer::Failed(failure));
+            system::exit_now(125)
+        }
+        Fork::Parent(pid) => pid,
+    };
+    let process = pidfd_open(pid, PidfdFlags::empty()).during(|| "watching process 1".to_owned())?;
+    let status = wait(pid, &process, control.as_fd())?;
+    Ok(Answer::Ended(status))
+}
+
+/// Leaves the namespaces of the builder.
+fn unshare(network: Network) -> Result<(), Failure> {
+    let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    if network == Network::None {
+        flags |= UnshareFlags::NEWNET;
+    }
+    // Kernels without control groups have no namespace for them either.
+    system::unshare(flags | UnshareFlags::NEWCGROUP)
+        .or_else(|_| system::unshare(flags))
+        .during(|| "making namespaces (CAP_SYS_ADMIN is needed)".to_owned())?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .during(|| "making the mounts private to the sandbox".to_owned())
+}
+
+/// Waits for process 1, and kills it when the builder says so or is gone. Returns the raw wait status.
+fn wait(pid: Pid, process: &OwnedFd, control: BorrowedFd<'_>) -> Result<i32, Failure> {
+    let mut stopping = false;
+    loop {
+        let watched = if stopping { PollFlags::empty() } else { PollFlags::IN };
+        let mut polled = [
+            PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(if stopping { process.as_fd() } else { control }, watched),
+        ];
+        match poll(&mut polled, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).during(|| "waiting for the command".to_owned()),
+        }
+        let [ended, told] = polled.map(|fd| !fd.revents().is_empty());
+        if ended {
+            return system::wait_for(pid).during(|| "reading the command's status".to_owned());
+        }
+        // The builder sends nothing after the specification: whatever comes is its end, or its wish that we end.
+        if told {
+            pidfd_send_signal(process, Signal::KILL).during(|| "killing the command".to_owned())?;
+            stopping = true;
+        }
+    }
+}

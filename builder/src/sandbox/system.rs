@@ -1,0 +1,110 @@
+//! The few system calls that rustix has not, or offers as unsafe: the only unsafe code of the room.
+#![expect(unsafe_code, reason = "fork, unshare, execve and the seccomp call have no safe wrapper")]
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+use rustix::thread::UnshareFlags;
+
+/// Which side of a fork this is.
+pub(super) enum Fork {
+    Child,
+    Parent(Pid),
+}
+
+/// Duplicates the calling process, which must have one thread.
+pub(super) fn fork() -> Result<Fork, Errno> {
+    // SAFETY: the stage never starts a thread, so the child finds every lock free and may use all of the library.
+    match unsafe { libc::fork() } {
+        -1 => Err(last_errno()),
+        0 => Ok(Fork::Child),
+        pid => Pid::from_raw(pid).map(Fork::Parent).ok_or(Errno::INVAL),
+    }
+}
+
+/// Leaves namespaces that were shared with the parent.
+pub(super) fn unshare(flags: UnshareFlags) -> Result<(), Errno> {
+    // SAFETY: unsafe for `CLONE_FILES` only, which no caller passes: descriptors stay what they are.
+    unsafe { rustix::thread::unshare_unsafe(flags) }
+}
+
+/// The process's standard input as a descriptor of its own. To be called once, before anything reads from it.
+pub(super) fn take_stdin() -> OwnedFd {
+    // SAFETY: descriptor 0 is open (the runtime sees to that at the start), and the stage uses it in no other way.
+    unsafe { OwnedFd::from_raw_fd(0) }
+}
+
+/// Makes `fd` descriptor 0.
+pub(super) fn set_stdin(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: descriptor 0 belongs to nobody else in the process that calls this, a child that is about to `execve`.
+    let done = unsafe { libc::dup2(fd.as_raw_fd(), 0) };
+    if done == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Closes every descriptor above 2 when `execve` succeeds.
+pub(super) fn close_on_exec() -> Result<(), Errno> {
+    // SAFETY: the call only sets flags of descriptors.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if done == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Gives every signal its default effect and unblocks all: ignored signals would be inherited by the command.
+pub(super) fn reset_signals() {
+    // SAFETY: no handler is installed, and an empty set is a valid mask; calls for signals that cannot be changed fail
+    // without effect.
+    unsafe {
+        for signal in 1..=64 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
+    }
+}
+
+/// Sets the host name of the process's UTS namespace.
+pub(super) fn set_host_name(name: &str) -> Result<(), Errno> {
+    // SAFETY: pointer and length describe `name`, which the call only reads.
+    let done = unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) };
+    if done == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Becomes another program; returns only when that failed.
+pub(super) fn execve(program: &CStr, argv: &[CString], env: &[CString]) -> Result<Infallible, Errno> {
+    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
+        list.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
+    };
+    let (argv, env) = (pointers(argv), pointers(env));
+    // SAFETY: both lists end with a null pointer, and all they point to outlives the call.
+    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    Err(last_errno())
+}
+
+/// Ends the process at once: a forked child must not run the parent's exit work.
+pub(super) fn exit_now(code: i32) -> ! {
+    // SAFETY: ends the process; nothing of it is used afterwards.
+    unsafe { libc::_exit(code) }
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// Waits for a child and returns its raw wait status.
+pub(super) fn wait_for(pid: Pid) -> Result<i32, Errno> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the pointer is to a local that outlives the call.
+        if unsafe { libc::waitpid(pid.as_raw_nonzero().get(), &raw mut status, 0) } != -1 {
+            return Ok(status);
+        }
+        match last_errno() {
+            Errno::INTR => {}
+            errno => return Err(errno),
+        }
+    }
+}

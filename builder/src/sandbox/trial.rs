@@ -1,0 +1,118 @@
+//! Whether this machine lets RUN work, found out by trying.
+//!
+//! Version numbers, module lists and container detection all lie somewhere; a stage that does the same as a RUN does
+//! not. It works on a memory file system of its own, so nothing is left behind and no earlier trial can be in the way.
+
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdir, open, statat};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+use rustix::process::geteuid;
+use rustix::thread::{CapabilitySet, capabilities};
+
+use super::Cancel;
+use super::error::{During, Failure, SandboxError};
+use super::mounts::{attach, mount_root, new_mount};
+use super::parent::converse;
+use super::spec::RootMount;
+use super::wire::{Answer, Order};
+
+/// Why RUN cannot work here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What stands in the way.
+    pub reason: String,
+    /// The shortest way around it.
+    pub fix: String,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}; {}", self.reason, self.fix)
+    }
+}
+
+/// Tries what a RUN needs: namespaces, mounts, an overlay that writes whiteouts.
+///
+/// # Errors
+///
+/// What stands in the way, and what would help.
+pub fn available() -> Result<(), Refusal> {
+    if !geteuid().is_root() {
+        return Err(refusal(
+            format!("RUN needs root, and this is user {}", geteuid().as_raw()),
+            "run as root or with sudo",
+        ));
+    }
+    let effective = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    if !effective.contains(CapabilitySet::SYS_ADMIN) {
+        return Err(refusal(
+            "this process is root without the capability CAP_SYS_ADMIN, as in a container",
+            "start the container with `docker run --privileged`, or with `--cap-add SYS_ADMIN --security-opt apparmor=unconfined`",
+        ));
+    }
+    let answer = converse(&Order::Try, &mut |_, _| {}, &Cancel::new()).map(|conversation| conversation.answer);
+    match answer {
+        Ok(Some(Answer::Works)) => Ok(()),
+        Ok(Some(Answer::Failed(failure))) => Err(refused(&failure)),
+        Ok(Some(Answer::Ended(_)) | None) => Err(refusal(
+            "the stage of a trial ended without an answer",
+            "look into the kernel's log for a process that was killed",
+        )),
+        Err(error) => Err(not_started(&error)),
+    }
+}
+
+/// The stage's part of the trial, in its own namespaces.
+pub(super) fn attempt() -> Result<(), Failure> {
+    // Hides /proc in this namespace alone; the stage has no further use for it.
+    let base = Path::new("/proc");
+    attach(new_mount("tmpfs", &[], MountAttrFlags::MOUNT_ATTR_NODEV)?, base)?;
+    for folder in ["lower", "upper", "work", "lower/folder"] {
+        mkdir(base.join(folder), Mode::RWXU).during(|| format!("making the folder {folder}"))?;
+    }
+    let upper = open(base.join("upper"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .during(|| "opening the upper folder".to_owned())?;
+    let root = mount_root(&RootMount::Overlay {
+        lowers: vec![base.join("lower")],
+        upper: base.join("upper"),
+        work: base.join("work"),
+    })?;
+    // The overlay hides its upper folder: look at it through a descriptor from before.
+    rustix::fs::rmdir(root.join("folder")).during(|| "removing a folder in an overlay".to_owned())?;
+    let left = statat(&upper, "folder", AtFlags::SYMLINK_NOFOLLOW)
+        .during(|| "looking for the whiteout of a removed folder".to_owned())?;
+    if FileType::from_raw_mode(left.st_mode) != FileType::CharacterDevice || left.st_rdev != 0 {
+        return Err(Failure::new("the overlay did not record a removal by a whiteout"));
+    }
+    Ok(())
+}
+
+/// Words for what a trial met.
+fn refused(failure: &Failure) -> Refusal {
+    let errno = Errno::from_raw_os_error(failure.errno);
+    let fix = match errno {
+        Errno::NODEV => "load the kernel module: `modprobe overlay`",
+        Errno::PERM | Errno::ACCESS => {
+            "lift the security profile of this container: `docker run --privileged`, or `--cap-add SYS_ADMIN \
+             --security-opt seccomp=unconfined --security-opt apparmor=unconfined`"
+        }
+        Errno::NOSYS => "use Linux 5.6 or later",
+        Errno::NOSPC | Errno::USERS => "raise the limits in /proc/sys/user/max_*_namespaces",
+        _ => "run on a machine, or in a container, that may mount",
+    };
+    refusal(format!("this machine refused a trial of RUN: {failure}"), fix)
+}
+
+fn not_started(error: &SandboxError) -> Refusal {
+    let cause = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+    let missing = matches!(error, SandboxError::Start { source, .. } if source.kind() == io::ErrorKind::NotFound);
+    let fix = if missing { "mount /proc" } else { "free processes, descriptors or memory, and try again" };
+    refusal(format!("a trial of RUN could not be started: {error}{cause}"), fix)
+}
+
+fn refusal(reason: impl Into<String>, fix: &str) -> Refusal {
+    Refusal { reason: reason.into(), fix: fix.to_owned() }
+}
