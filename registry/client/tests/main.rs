@@ -5,6 +5,7 @@
 mod auth;
 mod credentials;
 mod fixture;
+mod hostile;
 mod layering;
 mod mirrors;
 mod proxy;

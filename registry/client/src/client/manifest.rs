@@ -56,7 +56,8 @@ impl Client {
     /// # Errors
     ///
     /// [`ClientError::DigestMismatch`] when the bytes are not those of the reference's digest, or of the digest that
-    /// the registry names; [`ClientError::TooLarge`] over [`MANIFEST_MAX_BYTES`]; those of every request.
+    /// the registry names; [`ClientError::TooLarge`] over [`MANIFEST_MAX_BYTES`]; [`ClientError::Answer`] for what is
+    /// no JSON object; those of every request.
     pub async fn manifest(&self, reference: &Reference, accept: &[&str]) -> Result<Manifest, ClientError> {
         for endpoint in self.readers(reference)? {
             match self.manifest_from(&endpoint, reference, accept).await {
@@ -249,8 +250,10 @@ fn verified(
     if let Some(expected) = expected.filter(|expected| **expected != digest) {
         return Err(mismatch(subject, expected, &digest));
     }
-    let typed: Option<Typed> = serde_json::from_slice(&bytes).ok();
-    let media_type = typed.and_then(|typed| typed.media_type).or_else(|| header_type(headers)).unwrap_or_default();
+    // Where neither tag nor header promise a digest, an answer that was cut could pass for a manifest.
+    let typed: Typed = serde_json::from_slice(&bytes)
+        .map_err(|error| subject.answer(format!("it is not the JSON object that a manifest is: {error}")))?;
+    let media_type = typed.media_type.or_else(|| header_type(headers)).unwrap_or_default();
     Ok(Manifest { bytes, media_type, digest })
 }
 

@@ -272,7 +272,11 @@ impl fmt::Display for Subject {
 
 impl Subject {
     pub(crate) fn answer(&self, problem: impl Into<String>) -> ClientError {
-        ClientError::Answer { registry: self.registry.clone(), what: self.what.clone(), problem: problem.into() }
+        ClientError::Answer {
+            registry: self.registry.clone(),
+            what: self.what.clone(),
+            problem: crate::quote::clean(&problem.into()),
+        }
     }
 
     /// The error for a status that is no success here. 401 is the authenticator's.

@@ -25,7 +25,7 @@ use proxy::Proxies;
 /// Most redirects that are followed for one request.
 const REDIRECTS_MAX: usize = 8;
 /// Most bytes of an error's body that are read.
-const ERROR_BODY_MAX_BYTES: u64 = 64 * 1024;
+const ERROR_BODY_MAX_BYTES: usize = 64 * 1024;
 
 /// The connections of a client.
 pub(crate) struct Transport {
@@ -194,14 +194,18 @@ impl Transport {
     /// What a refusing answer says.
     pub(crate) async fn said(&self, mut response: Response, subject: &Subject) -> Said {
         let mut body = Vec::new();
-        // An answer that breaks off still has its status.
-        while let Ok(Some(chunk)) = self.chunk(&mut response, subject).await {
-            body.extend_from_slice(&chunk);
-            if body.len() as u64 > ERROR_BODY_MAX_BYTES {
-                break;
+        let reading = async {
+            // An answer that breaks off still has its status.
+            while let Ok(Some(chunk)) = self.chunk(&mut response, subject).await {
+                body.extend_from_slice(&chunk);
+                if body.len() > ERROR_BODY_MAX_BYTES {
+                    break;
+                }
             }
-        }
-        Said::read(&body)
+        };
+        // One that trickles is not worth more time than one that does not come.
+        let _ = tokio::time::timeout(self.idle_timeout, reading).await;
+        Said::read(&body[..body.len().min(ERROR_BODY_MAX_BYTES)])
     }
 
     /// The `Location` of an answer, resolved against the URL that was asked.
