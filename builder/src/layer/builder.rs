@@ -1,7 +1,7 @@
 //! Entries to a finished layer, in one pass: tar, its hash, compression, the blob and its hash, and the index.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -9,11 +9,8 @@ use oci_spec::image::Digest;
 
 use super::compress::Compressor;
 use super::tap::IndexTap;
-use super::{Change, Entry, Kind, Layer, LayerError, LayerIndex, LayerOptions, LayerPath, Source, tar_writer};
+use super::{Change, Entry, Kind, Layer, LayerError, LayerIndex, LayerOptions, LayerPath, Source, TarWriter};
 use crate::blob::{BlobWriter, HashingWriter, Store, StoreError};
-
-/// Bytes of content that are copied at a time.
-const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Writes one layer into a store. Dropping it before [`LayerBuilder::finish`] leaves nothing.
 ///
@@ -21,11 +18,10 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// before what is in it. The index keeps the entries as they were given: where [`Times`](super::Times) cuts or clamps what the layer
 /// carries, the index still has the real times, from which snapshots are restored.
 pub struct LayerBuilder {
-    tar: HashingWriter<Compressor<BlobWriter>>,
+    tar: TarWriter<HashingWriter<Compressor<BlobWriter>>>,
     store: Store,
     options: LayerOptions,
     tap: IndexTap,
-    buffer: Vec<u8>,
     /// Set while an entry is half written.
     broken: bool,
 }
@@ -44,14 +40,13 @@ impl LayerBuilder {
     /// Starts a layer.
     pub fn new(store: &Store, options: LayerOptions) -> Result<Self, LayerError> {
         let blob = store.writer()?;
-        let compressor =
-            Compressor::new(blob, options.compression, options.threads).map_err(|error| failed(store, error))?;
+        let compressor = Compressor::new(blob, options.compression, options.threads)
+            .map_err(|error| placed(store)(LayerError::Write(error)))?;
         Ok(Self {
-            tar: HashingWriter::new(compressor),
+            tar: TarWriter::new(HashingWriter::new(compressor)),
             store: store.clone(),
             options,
             tap: IndexTap::default(),
-            buffer: vec![0; BUFFER_BYTES],
             broken: false,
         })
     }
@@ -119,10 +114,9 @@ impl LayerBuilder {
         }
         let mut written = entry.clone();
         written.modified = self.options.times.apply(entry.modified);
-        let header = tar_writer::header(&written)?;
-        let Self { tar, store, tap, buffer, .. } = self;
-        tar.write_all(&header).map_err(|error| failed(store, error))?;
-        tap.pass(entry, content, &mut |entry, content| copy(entry, content, tar, store, buffer))?;
+        let Self { tar, store, tap, .. } = self;
+        tar.header(&written).map_err(placed(store))?;
+        tap.pass(entry, content, &mut |entry, content| tar.content(entry, content)).map_err(placed(store))?;
         self.broken = false;
         Ok(())
     }
@@ -155,13 +149,12 @@ impl LayerBuilder {
     /// # Errors
     /// [`LayerError::Unfinished`] after an entry that failed.
     pub fn finish(self) -> Result<Layer, LayerError> {
-        let Self { mut tar, store, options, tap, broken, .. } = self;
+        let Self { tar, store, options, tap, broken, .. } = self;
         if broken {
             return Err(LayerError::Unfinished);
         }
-        tar.write_all(&tar_writer::END).map_err(|error| failed(&store, error))?;
-        let (compressor, diff_id, _) = tar.finish();
-        let blob = compressor.finish().map_err(|error| failed(&store, error))?;
+        let (compressor, diff_id, _) = tar.finish().map_err(placed(&store))?.finish();
+        let blob = compressor.finish().map_err(|error| placed(&store)(LayerError::Write(error)))?;
         let info = blob.commit(None)?;
         Ok(Layer {
             diff_id,
@@ -191,43 +184,12 @@ fn find<'a>(index: &'a LayerIndex, path: &LayerPath) -> Option<&'a Entry> {
     Some(&index.entries[at].entry)
 }
 
-fn copy(
-    entry: &Entry,
-    content: &mut dyn Read,
-    tar: &mut impl Write,
-    store: &Store,
-    buffer: &mut [u8],
-) -> Result<(), LayerError> {
-    let expected = match entry.kind {
-        Kind::File { size_bytes } => size_bytes,
-        _ => 0,
-    };
-    let mut found = 0;
-    loop {
-        let count = match content.read(buffer) {
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(LayerError::Read(error)),
-        };
-        if count == 0 {
-            break;
-        }
-        found += count as u64;
-        if found > expected {
-            found = expected + 1;
-            break;
-        }
-        tar.write_all(&buffer[..count]).map_err(|error| failed(store, error))?;
+/// Gives a failure to write its place in the store.
+fn placed(store: &Store) -> impl Fn(LayerError) -> LayerError {
+    move |error| match error {
+        LayerError::Write(source) => StoreError::io("writing a blob into", store.root(), source).into(),
+        other => other,
     }
-    if found != expected {
-        return Err(LayerError::Size { path: entry.path.clone(), expected, found });
-    }
-    let padding = expected.wrapping_neg() as usize % tar_writer::BLOCK_BYTES;
-    tar.write_all(&tar_writer::END[..padding]).map_err(|error| failed(store, error))
-}
-
-fn failed(store: &Store, source: io::Error) -> LayerError {
-    LayerError::Store(StoreError::io("writing a blob into", store.root(), source))
 }
 
 /// Keeps the error of a read, as the layer only knows that its content failed.

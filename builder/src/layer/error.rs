@@ -101,6 +101,9 @@ pub enum LayerError {
     },
 
     // Writing.
+    /// The place that takes the tar failed.
+    #[error("writing the tar")]
+    Write(#[source] io::Error),
     /// The file that an entry's content comes from could not be read.
     #[error("reading {} for the layer", path.display())]
     Content {

@@ -25,4 +25,5 @@ pub use index::{ACCOUNTS_SIZE_MAX_BYTES, IndexEntry, LayerIndex, is_account_file
 pub use options::{Compression, LayerOptions, Limits, Times};
 pub use read::{Scan, read_layer};
 pub use tap::{IndexTap, index_layer};
+pub use tar_writer::TarWriter;
 pub use tree::{Node, Origin, Tree, TreeError};

@@ -6,10 +6,88 @@
 //! A long path that is all that does not fit goes into ustar's prefix field where it can be split.
 
 use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
 
 use super::{Entry, Kind, LayerError, pax};
 
-pub(super) const BLOCK_BYTES: usize = 512;
+const BLOCK_BYTES: usize = 512;
+
+/// Bytes of content that are copied at a time.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// The end of an archive; and padding, where a piece of it is needed.
+const END: [u8; 2 * BLOCK_BYTES] = [0; 2 * BLOCK_BYTES];
+
+/// Writes entries, with their content, as a tar into `W`. The order is the caller's.
+#[derive(Debug)]
+pub struct TarWriter<W> {
+    inner: W,
+    buffer: Vec<u8>,
+}
+
+impl<W: Write> TarWriter<W> {
+    /// Starts a tar.
+    pub fn new(inner: W) -> Self {
+        Self { inner, buffer: vec![0; BUFFER_BYTES] }
+    }
+
+    /// Writes what stands before the content of `entry`.
+    ///
+    /// # Errors
+    /// [`LayerError::Unwritable`] or [`LayerError::ReservedName`] when no reader would get the entry back;
+    /// [`LayerError::Write`].
+    pub fn header(&mut self, entry: &Entry) -> Result<(), LayerError> {
+        self.inner.write_all(&header(entry)?).map_err(LayerError::Write)
+    }
+
+    /// Writes the content of `entry`: exactly the bytes that its kind says.
+    ///
+    /// # Errors
+    /// [`LayerError::Size`], [`LayerError::Read`] or [`LayerError::Write`].
+    pub fn content(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), LayerError> {
+        let Kind::File { size_bytes: expected } = entry.kind else { return Ok(()) };
+        let mut found = 0;
+        loop {
+            let count = match content.read(&mut self.buffer) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(LayerError::Read(error)),
+            };
+            if count == 0 {
+                break;
+            }
+            found += count as u64;
+            if found > expected {
+                found = expected + 1;
+                break;
+            }
+            self.inner.write_all(&self.buffer[..count]).map_err(LayerError::Write)?;
+        }
+        if found != expected {
+            return Err(LayerError::Size { path: entry.path.clone(), expected, found });
+        }
+        let padding = (expected.wrapping_neg() % BLOCK_BYTES as u64) as usize;
+        self.inner.write_all(&END[..padding]).map_err(LayerError::Write)
+    }
+
+    /// Writes an entry with its content.
+    ///
+    /// # Errors
+    /// Those of [`TarWriter::header`] and [`TarWriter::content`].
+    pub fn append(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), LayerError> {
+        self.header(entry)?;
+        self.content(entry, content)
+    }
+
+    /// Writes the end, and gives `W` back.
+    ///
+    /// # Errors
+    /// [`LayerError::Write`].
+    pub fn finish(mut self) -> Result<W, LayerError> {
+        self.inner.write_all(&END).map_err(LayerError::Write)?;
+        Ok(self.inner)
+    }
+}
 
 /// Largest number in a field of seven octal digits.
 const SEVEN_DIGITS: u64 = 0o777_7777;
@@ -20,7 +98,7 @@ const ELEVEN_DIGITS: u64 = 0o777_7777_7777;
 ///
 /// # Errors
 /// [`LayerError::Unwritable`] or [`LayerError::ReservedName`] when no reader would get the entry back.
-pub(super) fn header(entry: &Entry) -> Result<Vec<u8>, LayerError> {
+fn header(entry: &Entry) -> Result<Vec<u8>, LayerError> {
     let unwritable = |reason: &str| LayerError::Unwritable { path: entry.path.clone(), reason: reason.to_owned() };
     if entry.path.components().any(|component| component.starts_with(b".wh.")) {
         return Err(LayerError::ReservedName { path: entry.path.clone() });
@@ -62,9 +140,6 @@ pub(super) fn header(entry: &Entry) -> Result<Vec<u8>, LayerError> {
     bytes.extend_from_slice(&fields.block());
     Ok(bytes)
 }
-
-/// The end of an archive.
-pub(super) const END: [u8; 2 * BLOCK_BYTES] = [0; 2 * BLOCK_BYTES];
 
 /// The fields of one header.
 #[derive(Default)]

@@ -40,6 +40,8 @@ pub struct Node {
 pub struct Origin {
     /// The layer.
     pub layer: usize,
+    /// Which of the entries of the layer's index it is, from 0. A path may come more than once, and the last one counts.
+    pub number: usize,
     /// The path of the entry there.
     pub path: LayerPath,
 }
@@ -87,18 +89,18 @@ impl Tree {
                 _ => {}
             }
         }
-        for row in &index.entries {
+        for (number, row) in index.entries.iter().enumerate() {
             if !matches!(row.entry.kind, Kind::Whiteout | Kind::Opaque) && !row.entry.path.is_root() {
-                self.insert(row, index.accounts.get(&row.entry.path), layer);
+                self.insert(number, row, index.accounts.get(&row.entry.path), layer);
             }
         }
     }
 
-    fn insert(&mut self, row: &IndexEntry, text: Option<&String>, layer: usize) {
+    fn insert(&mut self, number: usize, row: &IndexEntry, text: Option<&String>, layer: usize) {
         let place = self.place(&row.entry.path);
         self.make_folders(&place, layer);
         let file = matches!(row.entry.kind, Kind::File { .. });
-        let origin = file.then(|| Origin { layer, path: row.entry.path.clone() });
+        let origin = file.then(|| Origin { layer, number, path: row.entry.path.clone() });
         let mut entry = row.entry.clone();
         entry.path = place.clone();
         let mut node = Node { entry, layer, content: row.content.clone(), origin, text: text.cloned() };

@@ -225,7 +225,9 @@ fn a_file_that_changed_since_its_key_was_made_is_named() {
 fn a_size_over_eight_gibibytes_goes_into_a_record() {
     let mut large = entry("a", Kind::File { size_bytes: 1 << 33 });
     large.xattrs.clear();
-    let header = tar_writer::header(&large).unwrap();
+    let mut tar = TarWriter::new(Vec::new());
+    tar.header(&large).unwrap();
+    let header = tar.finish().unwrap();
     assert!(String::from_utf8_lossy(&header).contains("19 size=8589934592\n"));
 }
 

@@ -113,7 +113,7 @@ fn an_entry_below_a_link_goes_where_the_link_leads() {
     ");
     let tree = tree(&[&base, &next]);
     let node = tree.get(&path("usr/bin/new")).unwrap();
-    assert_eq!(node.origin, Some(Origin { layer: 1, path: path("bin/new") }));
+    assert_eq!(node.origin, Some(Origin { layer: 1, number: 0, path: path("bin/new") }));
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_hard_link_keeps_the_file_when_its_first_name_goes() {
     assert_eq!(outline(&tree), "/a 1 (1)\n/b 3 (0)\n");
     let node = tree.get(&path("b")).unwrap();
     assert_eq!(node.content, Some(crate::blob::sha256(b"123")));
-    assert_eq!(node.origin, Some(Origin { layer: 0, path: path("a") }));
+    assert_eq!(node.origin, Some(Origin { layer: 0, number: 0, path: path("a") }));
 }
 
 #[test]

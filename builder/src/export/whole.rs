@@ -1,0 +1,65 @@
+//! Files and folders that appear whole or not at all: made beside their place, and renamed into it.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use super::ExportError;
+
+/// Writes the file at `path` through `write`.
+///
+/// A file that is there is replaced once the new one is complete. A pipe or device is written to directly.
+///
+/// # Errors
+/// Those of `write`, with the place of a failed write; nothing is left at `path` then, or what was there before.
+pub fn write_file(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), ExportError>,
+) -> Result<(), ExportError> {
+    match fs::metadata(path) {
+        Ok(there) if there.is_dir() => {
+            return Err(ExportError::WrongKind { path: path.to_owned(), expected: "a file", found: "a folder" });
+        }
+        Ok(there) if !there.is_file() => {
+            let mut file = File::options().write(true).open(path).map_err(ExportError::at("opening", path))?;
+            return write(&mut file).map_err(|error| error.placed(path));
+        }
+        _ => {}
+    }
+    // The target of a link is replaced, not the link.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let temporary = Neighbour::of(path)?;
+    let file = File::create_new(&temporary.path).map_err(ExportError::at("creating", &temporary.path))?;
+    let mut buffered = BufWriter::with_capacity(256 * 1024, file);
+    write(&mut buffered).map_err(|error| error.placed(path))?;
+    let file = buffered.into_inner().map_err(|error| ExportError::io("writing", path, error.into_error()))?;
+    file.sync_all().map_err(ExportError::at("syncing", path))?;
+    fs::rename(&temporary.path, path).map_err(ExportError::at("renaming the finished file to", path))
+}
+
+/// An unused name beside a path, on the same file system; whatever stands there is removed when this is dropped.
+pub(super) struct Neighbour {
+    pub(super) path: PathBuf,
+}
+
+impl Neighbour {
+    pub(super) fn of(path: &Path) -> Result<Self, ExportError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut bytes = [0; 6];
+        let random = |error: getrandom::Error| io::Error::other(error.to_string());
+        getrandom::fill(&mut bytes).map_err(|error| ExportError::io("naming a file beside", path, random(error)))?;
+        let parent = path.parent().unwrap_or(Path::new(""));
+        Ok(Self { path: parent.join(format!(".{name}.{}", hex::encode(bytes))) })
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        // After the rename there is nothing left to remove.
+        let Ok(there) = fs::symlink_metadata(&self.path) else { return };
+        let removed = if there.is_dir() { fs::remove_dir_all(&self.path) } else { fs::remove_file(&self.path) };
+        if let Err(error) = removed {
+            tracing::warn!(path = %self.path.display(), %error, "a temporary file could not be removed");
+        }
+    }
+}
