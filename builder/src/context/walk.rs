@@ -403,6 +403,7 @@ impl Context {
         let names = self.names(folder).map_or_else(|_| Vec::new(), |(_, names)| names);
         let nearest = names
             .iter()
+            .filter(|candidate| candidate.len().abs_diff(name.len()) <= 3)
             .filter(|name| !self.ignore.matches(&join(folder, name)).hidden)
             .map(|name| {
                 let distance = strsim::damerau_levenshtein(&wanted, &String::from_utf8_lossy(name).to_lowercase());

@@ -508,3 +508,6 @@ fn compile(pattern: &str, tokens: &[Token], longest: bool, anchored: bool) -> Re
         reason: "it is too long".to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,13 +74,18 @@ impl<'s, 'a> Lines<'s, 'a> {
             ));
             return Some(("", start));
         }
+        self.refuse_nul(line, start, problems);
+        Some((line, start))
+    }
+
+    /// No argument, variable or path can hold one.
+    fn refuse_nul(&self, line: &str, start: usize, problems: &mut Vec<Problem>) {
         if let Some(at) = line.find('\0') {
             problems.push(
                 Problem::error(self.source.span(start + at, start + at + 1), "a NUL byte in the text")
                     .hint("is this file text in UTF-8?"),
             );
         }
-        Some((line, start))
     }
 
     /// The next logical line that is not empty.
@@ -152,7 +157,12 @@ impl<'s, 'a> Lines<'s, 'a> {
 
     /// The lines up to the one that is `name`, with their line ends, and the offset behind the terminator; `None` when
     /// it never comes (all the rest is consumed then).
-    pub(super) fn heredoc_body(&mut self, name: &str, strip_tabs: bool) -> Option<(String, usize)> {
+    pub(super) fn heredoc_body(
+        &mut self,
+        name: &str,
+        strip_tabs: bool,
+        problems: &mut Vec<Problem>,
+    ) -> Option<(String, usize)> {
         let mut body = String::new();
         while self.next < self.source.line_count() {
             let index = self.next;
@@ -162,6 +172,7 @@ impl<'s, 'a> Lines<'s, 'a> {
             if candidate == name {
                 return Some((body, self.source.line_start(index) + line.len()));
             }
+            self.refuse_nul(line, self.source.line_start(index), problems);
             body.push_str(self.source.raw_line(index));
         }
         None

@@ -35,19 +35,20 @@ impl Problem {
     /// A problem that stops the build.
     #[must_use]
     pub fn error(span: Span, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, check: None, message: message.into(), hint: None, span }
+        Self { severity: Severity::Error, check: None, message: printable(&message.into()), hint: None, span }
     }
 
     /// A problem that the build survives; `check` is the reference's name of the rule.
     #[must_use]
     pub fn warning(span: Span, check: &'static str, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, check: Some(check), message: message.into(), hint: None, span }
+        let message = printable(&message.into());
+        Self { severity: Severity::Warning, check: Some(check), message, hint: None, span }
     }
 
     /// The same problem with advice.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(printable(&hint.into()));
         self
     }
 
@@ -59,7 +60,8 @@ impl Problem {
 
     /// The whole message: what, where (`file` is the name to show), the line with a caret below it, and the advice.
     ///
-    /// Control characters of the source are shown as `?`, so that a hostile file cannot steer the terminal.
+    /// Control characters of the source are shown as `?` here and in messages, so that a hostile file cannot steer the
+    /// terminal.
     #[must_use]
     pub fn render(&self, file: &str, text: &str) -> String {
         let kind = match self.severity {
@@ -89,14 +91,7 @@ impl Problem {
         /// Characters of a line that are shown; longer lines are cut around the place.
         const WINDOW: usize = 120;
         let source = source.trim_start_matches('\u{feff}');
-        let visible: Vec<char> = source
-            .chars()
-            .map(|character| match character {
-                '\t' => ' ',
-                other if other.is_control() => '?',
-                other => other,
-            })
-            .collect();
+        let visible: Vec<char> = source.chars().map(visible).collect();
         let column = (self.span.start.column.max(1) - 1).min(visible.len());
         let from = if visible.len() > WINDOW { column.saturating_sub(WINDOW / 2) } else { 0 };
         let to = (from + WINDOW).min(visible.len());
@@ -116,6 +111,19 @@ impl Problem {
         }
         (excerpt, caret_at, (end - column).max(1))
     }
+}
+
+/// A tab is a blank, any other control character a `?`.
+fn visible(character: char) -> char {
+    match character {
+        '\t' => ' ',
+        other if other.is_control() => '?',
+        other => other,
+    }
+}
+
+fn printable(text: &str) -> String {
+    text.chars().map(visible).collect()
 }
 
 impl fmt::Display for Problem {

@@ -112,12 +112,12 @@ fn read_heredocs(
     for HeredocWord { name, descriptor, expand, strip_tabs } in heredocs_of(&line.text) {
         let at = line.text.find("<<").unwrap_or(0);
         let span = line.span(source, at, line.text.len());
-        let Some((body, behind)) = lines.heredoc_body(&name, strip_tabs) else {
+        let Some((body, behind)) = lines.heredoc_body(&name, strip_tabs, problems) else {
             problems.push(
                 Problem::error(span, format!("unterminated heredoc `{name}`"))
                     .hint(format!("a line with nothing but `{name}` ends it")),
             );
-            *end = source.text.len();
+            *end = source.text.trim_end_matches(['\r', '\n']).len();
             break;
         };
         *end = behind;

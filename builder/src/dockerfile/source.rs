@@ -51,9 +51,8 @@ impl<'a> Source<'a> {
     pub(super) fn position(&self, offset: usize) -> Position {
         let offset = offset.min(self.text.len());
         let line = self.line_starts.partition_point(|start| *start <= offset).max(1) - 1;
-        let before = &self.text.as_bytes()[self.line_start(line)..offset];
-        // A byte that continues a character is none of its own.
-        let column = before.iter().filter(|byte| (**byte & 0xC0) != 0x80).count() + 1;
+        // The standard library counts characters many at a time; a line may hold thousands of words to place.
+        let column = self.text[self.line_start(line)..self.text.floor_char_boundary(offset)].chars().count() + 1;
         Position { line: line + 1, column }
     }
 

@@ -153,11 +153,18 @@ pub(super) fn read_json(text: &str) -> Json {
     words.map_or(Json::NotTexts, Json::Words)
 }
 
+/// Longest name, in bytes, that is compared with others: the work grows with the product of the lengths.
+const COMPARED_MAX_BYTES: usize = 64;
+
 /// The name nearest to `word`, if one is near enough to be a slip.
 pub(super) fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    if word.len() > COMPARED_MAX_BYTES {
+        return None;
+    }
     let word = word.to_lowercase();
     names
         .into_iter()
+        .filter(|name| name.len() <= COMPARED_MAX_BYTES)
         .map(|name| (strsim::damerau_levenshtein(&word, &name.to_lowercase()), name))
         .filter(|(distance, name)| *distance <= name.len().max(word.len()).div_ceil(3).min(3) && *distance < name.len())
         .min_by_key(|(distance, _)| *distance)
