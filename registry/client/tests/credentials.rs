@@ -3,8 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use fluyt_client::{Credential, Environment, Erased, Keyring, Stored};
+
+/// A program cannot be started while any process has it open for writing, and between its birth and its start a child has
+/// all that its parent has: tests that write a program and start it take turns.
+static PROGRAMS: Mutex<()> = Mutex::new(());
 
 struct Home {
     folder: tempfile::TempDir,
@@ -126,6 +131,7 @@ fn what_cannot_be_read_is_a_note() {
 
 #[test]
 fn a_helper_is_asked() {
+    let _turn = PROGRAMS.lock().unwrap();
     let home = Home::new();
     home.helper("kept");
     home.write(
@@ -151,6 +157,7 @@ fn a_helper_is_asked() {
 
 #[test]
 fn a_helper_that_fails_is_a_note() {
+    let _turn = PROGRAMS.lock().unwrap();
     let home = Home::new();
     home.write("home/.docker/config.json", r#"{"credsStore":"desktop"}"#);
     assert_eq!(
@@ -165,6 +172,7 @@ fn a_helper_that_fails_is_a_note() {
     for (script, problem) in [
         ("#!/bin/sh\necho 'keyring is locked'\nexit 1\n", "keyring is locked"),
         ("#!/bin/sh\nexit 3\n", "it ended with an error and said nothing"),
+        ("#!/bin/sh\nsleep 6 &\necho '{}'\n", "its output stays open after its end"),
         ("#!/bin/sh\necho not-json-but-secret\n", "its answer to `get` is not the JSON of a credential"),
     ] {
         let path = home.write("bin/docker-credential-bad", script);
@@ -220,6 +228,7 @@ fn a_linked_file_stays_where_it_is() {
 
 #[test]
 fn credentials_are_stored_through_a_helper() {
+    let _turn = PROGRAMS.lock().unwrap();
     let home = Home::new();
     home.helper("kept");
     let text = r#"{"credsStore":"kept"}"#;

@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::file::CredentialFile;
-use super::helper::{Helper, program};
+use super::program::{Program, file_name};
 use super::{Credential, CredentialError};
 use crate::environment::Environment;
 use crate::reference::normal_host;
@@ -99,11 +99,11 @@ impl Keyring {
                 }
             };
             if let Some(name) = file.helper(host, repository) {
-                match Helper::find(&name, self.search_path.as_deref()).and_then(|helper| helper.get(host)) {
+                match Program::find(&name, self.search_path.as_deref()).and_then(|helper| helper.get(host)) {
                     Ok(Some(credential)) => {
                         lookup.found = Some(Found {
                             credential,
-                            origin: format!("`{}` named in {}", program(&name), path.display()),
+                            origin: format!("`{}` named in {}", file_name(&name), path.display()),
                         });
                         return lookup;
                     }
@@ -142,10 +142,10 @@ impl Keyring {
             }
         };
         if let Some(name) = file.helper(host, "") {
-            Helper::find(&name, self.search_path.as_deref())
+            Program::find(&name, self.search_path.as_deref())
                 .and_then(|helper| helper.store(host, username, password))
                 .map_err(|problem| helper_error(&name, path, problem))?;
-            return Ok(Stored::Helper(program(&name)));
+            return Ok(Stored::Helper(file_name(&name)));
         }
         file.set(host, username, password)
             .map_err(|problem| CredentialError::Format { path: path.clone(), problem })?;
@@ -164,11 +164,11 @@ impl Keyring {
         for path in &self.files {
             let Some(mut file) = read(path)? else { continue };
             if let Some(name) = file.helper(host, "") {
-                let had_one = Helper::find(&name, self.search_path.as_deref())
+                let had_one = Program::find(&name, self.search_path.as_deref())
                     .and_then(|helper| helper.erase(host))
                     .map_err(|problem| helper_error(&name, path, problem))?;
                 if had_one {
-                    erased.helpers.push(program(&name));
+                    erased.helpers.push(file_name(&name));
                 }
             }
             if file.remove(host).map_err(|problem| CredentialError::Format { path: path.clone(), problem })? {
@@ -181,7 +181,7 @@ impl Keyring {
 }
 
 fn helper_error(name: &str, path: &Path, problem: String) -> CredentialError {
-    CredentialError::Helper { program: program(name), path: path.to_owned(), problem }
+    CredentialError::Helper { program: file_name(name), path: path.to_owned(), problem }
 }
 
 fn file_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CredentialError {

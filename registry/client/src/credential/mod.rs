@@ -11,8 +11,8 @@
 //! be pulled all the same, and if the registry does ask for credentials, the note is part of the error.
 
 mod file;
-mod helper;
 mod keyring;
+mod program;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -16,6 +17,8 @@ use crate::reference::DEFAULT_HOST;
 const ANSWER_MAX_BYTES: u64 = 1024 * 1024;
 /// A helper may ask a person to unlock a keyring; longer than this nobody is there.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the output of a helper that has ended is waited for.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 #[derive(Deserialize)]
 struct Answer {
@@ -26,26 +29,26 @@ struct Answer {
 }
 
 /// A helper program, found on a search path.
-pub(super) struct Helper {
-    program: String,
+pub(super) struct Program {
+    file_name: String,
     path: PathBuf,
 }
 
-impl Helper {
+impl Program {
     /// Finds `docker-credential-NAME` on `search_path`.
     pub(super) fn find(name: &str, search_path: Option<&OsStr>) -> Result<Self, String> {
         // The name comes from a file: it must not lead to another folder.
         if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')) {
             return Err("its name may hold letters, digits, `.`, `_` and `-` only".to_owned());
         }
-        let program = program(name);
+        let file_name = file_name(name);
         let folders = search_path.map(std::env::split_paths).into_iter().flatten();
         let path = folders
             .filter(|folder| folder.is_absolute())
-            .map(|folder| folder.join(&program))
+            .map(|folder| folder.join(&file_name))
             .find(|path| is_program(path));
         match path {
-            Some(path) => Ok(Self { program, path }),
+            Some(path) => Ok(Self { file_name, path }),
             None => Err("no such program on PATH".to_owned()),
         }
     }
@@ -102,25 +105,29 @@ impl Helper {
             .spawn()
             .map_err(|error| format!("it cannot be started: {error}"))?;
         let output = child.stdout.take();
-        let reader = std::thread::spawn(move || {
+        let (sender, answer) = mpsc::channel();
+        std::thread::spawn(move || {
             let mut bytes = Vec::new();
             if let Some(output) = output {
                 // What was read before an error is still the helper's word.
                 let _ = output.take(ANSWER_MAX_BYTES).read_to_end(&mut bytes);
             }
-            bytes
+            // Fails only when nobody waits any more.
+            let _ = sender.send(bytes);
         });
         if let Some(mut stdin) = child.stdin.take() {
             // A helper that does not read its input has closed the pipe; its status tells how it went.
             let _ = stdin.write_all(input);
         }
-        let success = wait(&mut child, &self.program)?;
-        let bytes = reader.join().map_err(|_| "its answer cannot be read".to_owned())?;
+        let success = wait(&mut child, &self.file_name)?;
+        // Something that the helper left running may hold its output open.
+        let bytes = answer.recv_timeout(LAST_WORDS).map_err(|_| "its output stays open after its end".to_owned())?;
         Ok((success, bytes))
     }
 }
 
-pub(super) fn program(name: &str) -> String {
+/// The name of the program of a helper.
+pub(super) fn file_name(name: &str) -> String {
     let shown: String = name.chars().take(60).flat_map(char::escape_debug).collect();
     format!("docker-credential-{shown}")
 }
