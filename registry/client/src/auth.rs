@@ -72,7 +72,9 @@ struct Token {
 struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
-    expires_in: Option<u64>,
+    /// Seconds; some services write them as text or with a fraction.
+    #[serde(default)]
+    expires_in: serde_json::Value,
 }
 
 impl Authenticator {
@@ -308,10 +310,7 @@ impl Authenticator {
         })?;
         let token = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
         let header = token.as_deref().and_then(bearer).ok_or_else(|| subject.answer("it holds no token"))?;
-        let life = answer
-            .expires_in
-            .filter(|seconds| *seconds > 0)
-            .map_or(TOKEN_DEFAULT_LIFE, |seconds| Duration::from_secs(seconds.min(86_400)));
+        let life = life(&answer.expires_in);
         // A short life is used for the most part, or each request would fetch its own token.
         let margin = TOKEN_MARGIN.min(life / 4);
         Ok(Token { scopes: claim.scopes.clone(), header, good_until: Instant::now() + life - margin })
@@ -372,6 +371,19 @@ fn exchange(realm: &Url, service: Option<&str>, scopes: &ScopeSet, refresh: &str
     request
 }
 
+/// How long a token is good; at most a day, so that no number of a service's overflows.
+fn life(expires_in: &serde_json::Value) -> Duration {
+    let seconds = match expires_in {
+        serde_json::Value::Number(number) => number.as_f64(),
+        serde_json::Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    match seconds {
+        Some(seconds) if seconds > 0.0 => Duration::from_secs_f64(seconds.min(86_400.0)),
+        _ => TOKEN_DEFAULT_LIFE,
+    }
+}
+
 fn challenges(headers: &HeaderMap) -> Vec<Challenge> {
     headers
         .get_all(WWW_AUTHENTICATE)
@@ -417,4 +429,29 @@ fn unauthorized(claim: &Claim<'_>, tried: String, said: Said) -> ClientError {
         format!("log in with `fluyt login {}`, and check the name, for the repository may not exist", claim.host)
     };
     ClientError::Unauthorized { registry: claim.host.to_owned(), what: claim.subject.what.clone(), tried, said, hint }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_life_of_a_token_is_read_in_all_its_forms() {
+        let seconds = |text: &str| life(&serde_json::from_str(text).unwrap()).as_secs_f64();
+        let table = [
+            ("300", 300.0),
+            ("\"300\"", 300.0),
+            ("1.5", 1.5),
+            ("1e300", 86_400.0),
+            ("\"inf\"", 86_400.0),
+            ("0", 60.0),
+            ("-5", 60.0),
+            ("null", 60.0),
+            ("\"NaN\"", 60.0),
+            ("[]", 60.0),
+        ];
+        for (text, expected) in table {
+            assert_eq!(seconds(text), expected, "{text}");
+        }
+    }
 }
