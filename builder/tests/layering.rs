@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("context", &[]),
     ("image", &[]),
     ("layer", &["blob"]),
-    ("snapshot", &["blob", "layer"]),
+    ("snapshot", &["blob", "layer", "sandbox"]),
     ("graph", &["dockerfile", "image"]),
     ("remote", &["blob", "image", "event"]),
     ("cache", &["graph", "layer", "image", "blob"]),

@@ -1,12 +1,15 @@
 //! Layers as streams with taps: entries, tar, compression, index, merged tree, safe unpack, diff of a snapshot.
 
+mod apply;
 mod builder;
 mod change;
+mod changes;
 mod compress;
 mod decode;
 pub mod entry;
 mod error;
 mod index;
+mod lowers;
 mod options;
 mod pax;
 pub mod read;
@@ -17,8 +20,10 @@ mod tar_reader;
 mod tar_writer;
 mod tree;
 
+pub use apply::{Applied, ApplyError, Form, LeftOut, apply_layer};
 pub use builder::{LayerBuilder, write_layer};
 pub use change::{Change, Layer, Source};
+pub use changes::{ChangesError, Manifest, overlay_changes, tidy_upper};
 pub use entry::{Entry, FileTime, Kind, LayerPath};
 pub use error::LayerError;
 pub use index::{ACCOUNTS_SIZE_MAX_BYTES, IndexEntry, LayerIndex, is_account_file};

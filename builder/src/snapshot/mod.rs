@@ -1,1 +1,66 @@
 //! Root file systems for RUN: chains of unpacked layers with a writable top, or one mutable root.
+//!
+//! ```text
+//! <store>/layers/<hex>/fs/               a layer, unpacked; <hex> is that of its diff id
+//!                     /meta.json         which folder `fs` was when it was written
+//!         layers/<hex>-<chain>/          the same for a layer whose unpacked form depends on what is below it
+//!         mutable/                       of `MutableRoot`
+//! ```
+//!
+//! An entry is made under the store's `tmp/` and renamed into place when all of it is on the disk.
+
+#[cfg(test)]
+mod conformance;
+mod entries;
+mod error;
+mod mutable_root;
+mod overlay;
+mod workspace;
+
+use std::io::Read;
+
+use oci_spec::image::Digest;
+
+use crate::layer::Limits;
+
+pub use error::SnapshotError;
+pub use mutable_root::MutableRoot;
+pub use overlay::Overlay;
+pub use workspace::Workspace;
+
+/// Root file systems for build steps. `Overlay` and `MutableRoot` implement it, and run the same tests.
+pub trait Snapshotter: Send + Sync {
+    /// Whether the layer is there unpacked, whatever is below it.
+    ///
+    /// `false` may also mean that it is there for some chains of layers only (folders without an entry of their own take
+    /// their owner from below): [`Snapshotter::unpack`] tells, and returns at once when there is nothing to do.
+    fn has(&self, diff_id: &Digest) -> bool;
+
+    /// Unpacks a layer's blob, in any compression, as the layer above `below` (bottom first, all unpacked).
+    ///
+    /// Atomic: after a crash or an error it is there whole or not at all. Does nothing when it is there.
+    ///
+    /// # Errors
+    /// When a layer below is not unpacked, the blob cannot be read or is not the layer with that diff id, or the file
+    /// system fails.
+    fn unpack(
+        &self,
+        diff_id: &Digest,
+        below: &[Digest],
+        blob: Box<dyn Read + Send>,
+        media_type: &str,
+        limits: &Limits,
+    ) -> Result<(), SnapshotError>;
+
+    /// A writable view on a chain of layers (bottom first, all unpacked; an empty one is an empty root).
+    ///
+    /// # Errors
+    /// [`SnapshotError::NotUnpacked`] when a layer is not unpacked over those before it.
+    fn prepare(&self, chain: &[Digest]) -> Result<Workspace, SnapshotError>;
+
+    /// Keeps what the workspace holds as the unpacked form of `diff_id`, above the chain that it was prepared on.
+    ///
+    /// Atomic. Nothing may be mounted on the workspace any more. Files that its [`Workspace::changes`] name are gone
+    /// afterwards. Does nothing when the layer is there.
+    fn commit(&self, workspace: Workspace, diff_id: &Digest) -> Result<(), SnapshotError>;
+}

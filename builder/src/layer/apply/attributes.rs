@@ -1,0 +1,181 @@
+//! Owners, modes, extended attributes and times. The order matters: a change of owner clears setuid and capabilities.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::place::Folder;
+use super::{Applier, ApplyError};
+use crate::layer::{Entry, FileTime, LayerPath};
+
+/// What a folder gets once all is in it.
+#[derive(Clone, Debug)]
+pub(super) struct Attributes {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    modified: FileTime,
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The layer has no entry for it.
+    implied: bool,
+}
+
+impl Attributes {
+    pub(super) fn of(entry: &Entry) -> Self {
+        let Entry { mode, uid, gid, modified, .. } = *entry;
+        Self { mode, uid, gid, modified, xattrs: entry.xattrs.clone(), implied: false }
+    }
+
+    /// For a folder that no layer says anything about. The time is fixed, so that unpacking again gives the same tree.
+    pub(super) fn unknown_folder() -> Self {
+        let modified = FileTime { seconds: 0, nanoseconds: 0 };
+        Self { mode: 0o755, uid: 0, gid: 0, modified, xattrs: BTreeMap::new(), implied: true }
+    }
+
+    /// Those of a folder that is there: in the layers below, or in the tree.
+    pub(super) fn of_metadata(metadata: &fs::Metadata) -> Self {
+        Self {
+            mode: metadata.mode() & 0o7777,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+            modified: FileTime {
+                seconds: metadata.mtime(),
+                nanoseconds: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
+            },
+            xattrs: BTreeMap::new(),
+            implied: true,
+        }
+    }
+}
+
+/// Sets one extended attribute, by name and value.
+type SetXattr<'a> = dyn Fn(&[u8], &[u8]) -> Result<(), Errno> + 'a;
+
+impl Applier {
+    /// Has a folder that is there already keep what it has (flat form).
+    pub(super) fn keep_attributes(&mut self, at: &LayerPath) -> Result<(), ApplyError> {
+        let metadata = fs::symlink_metadata(self.path(at)).map_err(|error| ApplyError::at("looking at", at, error))?;
+        self.folders.insert(at.clone(), Attributes::of_metadata(&metadata));
+        Ok(())
+    }
+
+    pub(super) fn set_attributes_of_file(&mut self, entry: &Entry, fd: BorrowedFd<'_>) -> Result<(), ApplyError> {
+        self.set_attributes(&entry.path, fd, &Attributes::of(entry))
+    }
+
+    /// Innermost first, as a folder may forbid to reach what is in it.
+    pub(super) fn set_attributes_of_folders(&mut self) -> Result<(), ApplyError> {
+        let folders = std::mem::take(&mut self.folders);
+        for (at, attributes) in folders.iter().rev() {
+            let fd = match self.open(at) {
+                Ok(fd) => fd,
+                // Something else replaced it.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+                Err(error) => return Err(ApplyError::at("opening", at, error)),
+            };
+            if attributes.implied && !at.is_root() {
+                self.depends_on_lowers = true;
+            }
+            self.set_attributes(at, fd.as_fd(), attributes)?;
+        }
+        Ok(())
+    }
+
+    fn set_attributes(
+        &mut self,
+        path: &LayerPath,
+        fd: BorrowedFd<'_>,
+        attributes: &Attributes,
+    ) -> Result<(), ApplyError> {
+        let owner = |uid, gid| rustix::fs::fchown(fd, Some(uid), Some(gid));
+        self.set_owner(path, attributes.uid, attributes.gid, &owner)?;
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(attributes.mode))
+            .map_err(|error| ApplyError::at("setting the mode of", path, error))?;
+        let xattr = |name: &[u8], value: &[u8]| rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty());
+        self.set_xattrs(path, &attributes.xattrs, &xattr)?;
+        rustix::fs::futimens(fd, &times(attributes.modified))
+            .map_err(|error| ApplyError::at("setting the time of", path, error))
+    }
+
+    /// For what cannot be opened: links, devices and pipes. The name was made just now.
+    pub(super) fn set_attributes_of_name(
+        &mut self,
+        entry: &Entry,
+        folder: &Folder,
+        name: &[u8],
+    ) -> Result<(), ApplyError> {
+        let path = &entry.path;
+        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+        let owner = |uid, gid| rustix::fs::chownat(&folder.fd, name, Some(uid), Some(gid), nofollow);
+        self.set_owner(path, entry.uid, entry.gid, &owner)?;
+        // A link has no mode of its own, and setting one would go through it.
+        if !matches!(entry.kind, crate::layer::Kind::Symlink(_)) {
+            rustix::fs::chmodat(&folder.fd, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())
+                .map_err(|error| ApplyError::at("setting the mode of", path, error))?;
+        }
+        let here = self.path(&folder.path.join(name));
+        let xattr = |name: &[u8], value: &[u8]| rustix::fs::lsetxattr(&here, name, value, XattrFlags::empty());
+        self.set_xattrs(path, &entry.xattrs, &xattr)?;
+        rustix::fs::utimensat(&folder.fd, name, &times(entry.modified), nofollow)
+            .map_err(|error| ApplyError::at("setting the time of", path, error))
+    }
+
+    /// An owner that cannot be set here (outside of the user namespace's map, or we are not root) is no error: the layer's
+    /// blob has it, and that is what is pushed.
+    fn set_owner(
+        &mut self,
+        path: &LayerPath,
+        uid: u32,
+        gid: u32,
+        set: &dyn Fn(Uid, Gid) -> Result<(), Errno>,
+    ) -> Result<(), ApplyError> {
+        // To the kernel, the largest number means "leave it as it is".
+        let outcome = if uid == u32::MAX || gid == u32::MAX {
+            Err(Errno::INVAL)
+        } else {
+            set(Uid::from_raw(uid), Gid::from_raw(gid))
+        };
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(Errno::PERM | Errno::INVAL) => {
+                self.note(path, format!("its owner {uid}:{gid}, which cannot be set here"));
+                Ok(())
+            }
+            Err(error) => Err(ApplyError::at("setting the owner of", path, error)),
+        }
+    }
+
+    fn set_xattrs(
+        &mut self,
+        path: &LayerPath,
+        xattrs: &BTreeMap<Vec<u8>, Vec<u8>>,
+        set: &SetXattr<'_>,
+    ) -> Result<(), ApplyError> {
+        for (name, value) in xattrs {
+            let text = String::from_utf8_lossy(name);
+            if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
+                self.note(path, format!("its attribute {text}, which would direct overlayfs"));
+                continue;
+            }
+            match set(name, value) {
+                Ok(()) => {}
+                Err(Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL | Errno::ACCESS | Errno::RANGE | Errno::TOOBIG) => {
+                    self.note(path, format!("its attribute {text}, which cannot be set here"))
+                }
+                Err(error) => return Err(ApplyError::at("setting an attribute of", path, error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn times(modified: FileTime) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: modified.seconds, tv_nsec: modified.nanoseconds.into() },
+    }
+}

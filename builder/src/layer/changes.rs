@@ -1,0 +1,363 @@
+//! What a step changed, as the entries of a layer: read from the upper folder of an overlay mount, or by comparing a tree
+//! with its [`Manifest`] from before.
+//!
+//! The rules are BuildKit's, so that the same step gives the same layer: a removed name becomes a whiteout only when the
+//! layers below have it; a folder that was removed and made again is written as one whiteout for each name that vanished;
+//! what was copied up and not changed is left out; folders on the way to a change come with it; sockets are dropped; of
+//! the extended attributes, `security.capability` is kept. Where BuildKit trusts equal sizes and times, the content is
+//! compared as well.
+
+mod compare;
+mod manifest;
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use self::compare::is_unchanged;
+pub use self::manifest::Manifest;
+use super::lowers::{Found, MergedFolder, OPAQUE, is_opaque, is_whiteout};
+use super::{Change, Entry, FileTime, Kind, LayerPath, Source};
+
+/// The one extended attribute that layers carry: what `setcap` sets.
+const CAPABILITY: &str = "security.capability";
+
+/// Attributes of overlayfs that send a reader elsewhere. We mount with them off, so that only an image could bring them.
+const REDIRECTS: [&[u8]; 4] =
+    [b"trusted.overlay.redirect", b"trusted.overlay.metacopy", b"user.overlay.redirect", b"user.overlay.metacopy"];
+
+/// Why the changes of a step could not be told.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangesError {
+    /// The file system refused something.
+    #[error("{during} {} to find what the step changed", path.display())]
+    Io {
+        /// What was being done.
+        during: &'static str,
+        /// The file or folder on this machine.
+        path: PathBuf,
+        /// The system's words.
+        #[source]
+        source: io::Error,
+    },
+    /// A name that a layer cannot hold.
+    #[error(
+        "the step made {path}, and a layer cannot hold it: names that start with `.wh.` mean a removed file; remove it in the same step"
+    )]
+    ReservedName {
+        /// The entry.
+        path: LayerPath,
+    },
+    /// A file that is elsewhere, by an attribute that we do not follow.
+    #[error(
+        "{path} has the attribute {attribute}, which sends overlayfs to another file; expected none, as we mount without"
+    )]
+    Redirected {
+        /// The entry.
+        path: LayerPath,
+        /// The attribute.
+        attribute: String,
+    },
+}
+
+impl ChangesError {
+    fn at(during: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { during, path, source }
+    }
+}
+
+/// What the upper folder of an overlay mount has changed over the unpacked layers in `lowers` (topmost first).
+///
+/// Sorted by path, each path once, a folder before what is in it. The root itself has no entry. Content is named by its
+/// place in `upper`, which must stay until the layer is written.
+///
+/// # Errors
+/// When something cannot be read or cannot be in a layer. The mount must be gone, or at rest.
+pub fn overlay_changes(upper: &Path, lowers: &[PathBuf]) -> Result<Vec<Change>, ChangesError> {
+    let mut walk = Walk { upper, changes: Changes::default(), found: UpperState::default() };
+    walk.folder(&LayerPath::root(), Some(MergedFolder::root(lowers)), is_opaque_at(upper)?)?;
+    Ok(walk.changes.finished)
+}
+
+/// Takes out of an upper folder what its changes leave out: unchanged copies, sockets, marks of removal that remove
+/// nothing. Then it is what unpacking the layer gives (to the nanoseconds of times), whatever is below.
+///
+/// Returns whether it is so only over these `lowers`, as something in it hides more than the layer says.
+pub fn tidy_upper(upper: &Path, lowers: &[PathBuf]) -> Result<bool, ChangesError> {
+    let mut walk = Walk { upper, changes: Changes::default(), found: UpperState::default() };
+    walk.folder(&LayerPath::root(), Some(MergedFolder::root(lowers)), is_opaque_at(upper)?)?;
+    for path in &walk.found.left_out {
+        let metadata = fs::symlink_metadata(path).map_err(ChangesError::at("looking at", path))?;
+        // An unchanged folder is last, after what was in it, and stays when something remains there.
+        let removed = if metadata.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
+                return Err(ChangesError::at("removing the unchanged", path)(error));
+            }
+            _ => {}
+        }
+    }
+    for path in &walk.found.opaque_over_nothing {
+        match rustix::fs::lremovexattr(path, OPAQUE) {
+            Ok(()) | Err(Errno::NODATA) => {}
+            Err(error) => return Err(ChangesError::at("changing the attributes of", path)(error.into())),
+        }
+    }
+    Ok(walk.found.hides_all_below)
+}
+
+/// Changes in order, with the folders on the way to them.
+#[derive(Default)]
+struct Changes {
+    finished: Vec<Change>,
+    /// Unchanged folders on the way to where the walk is; they get entries when something below has changed.
+    waiting: Vec<Change>,
+    /// First names of files with several, by device and inode.
+    first_names: HashMap<(u64, u64), LayerPath>,
+}
+
+impl Changes {
+    fn push(&mut self, change: Change) {
+        self.finished.append(&mut self.waiting);
+        self.finished.push(change);
+    }
+
+    fn push_whiteout(&mut self, path: LayerPath) {
+        let modified = FileTime::default();
+        let entry = Entry { path, kind: Kind::Whiteout, mode: 0, uid: 0, gid: 0, modified, xattrs: BTreeMap::new() };
+        self.push(Change { entry, source: Source::None });
+    }
+
+    /// Begins a folder: its own change, or a wait for one below it. The answer goes to [`Changes::leave`].
+    fn enter(&mut self, change: Change, changed: bool) -> usize {
+        let waiting = self.waiting.len();
+        if changed {
+            self.push(change);
+            0
+        } else {
+            self.waiting.push(change);
+            waiting
+        }
+    }
+
+    fn leave(&mut self, waiting: usize) {
+        self.waiting.truncate(waiting);
+    }
+
+    /// What is at `at` on this machine becomes an entry; `None` for a socket.
+    fn describe(&mut self, path: LayerPath, at: &Path, metadata: &Metadata) -> Result<Option<Change>, ChangesError> {
+        let kind = metadata.file_type();
+        let device = metadata.rdev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let mut source = Source::None;
+        let kind = if kind.is_dir() {
+            Kind::Directory
+        } else if kind.is_symlink() {
+            let target = fs::read_link(at).map_err(ChangesError::at("reading the link", at))?;
+            Kind::Symlink(target.into_os_string().as_bytes().to_vec())
+        } else if kind.is_file() {
+            let first = if metadata.nlink() > 1 {
+                // A name that was left out as unchanged is not among these: the next one is written in full.
+                let first = self.first_names.entry((metadata.dev(), metadata.ino())).or_insert_with(|| path.clone());
+                (*first != path).then(|| first.clone())
+            } else {
+                None
+            };
+            match first {
+                Some(first) => Kind::Hardlink(first),
+                None => {
+                    if metadata.len() > 0 {
+                        source = Source::File { path: at.to_owned(), expected: None };
+                    }
+                    Kind::File { size_bytes: metadata.len() }
+                }
+            }
+        } else if kind.is_char_device() {
+            Kind::CharDevice { major, minor }
+        } else if kind.is_block_device() {
+            Kind::BlockDevice { major, minor }
+        } else if kind.is_fifo() {
+            Kind::Fifo
+        } else {
+            return Ok(None);
+        };
+        let xattrs = capability(at)?.map(|value| (CAPABILITY.as_bytes().to_vec(), value)).into_iter().collect();
+        let modified = time(metadata);
+        let entry = Entry {
+            path,
+            kind,
+            mode: metadata.mode() & 0o7777,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+            modified,
+            xattrs,
+        };
+        Ok(Some(Change { entry, source }))
+    }
+}
+
+/// What the walk of an upper folder finds besides the changes.
+#[derive(Default)]
+struct UpperState {
+    /// What has no entry; a folder comes after what is in it.
+    left_out: Vec<PathBuf>,
+    /// New folders, which overlayfs marks as opaque though nothing is below them.
+    opaque_over_nothing: Vec<PathBuf>,
+    hides_all_below: bool,
+}
+
+struct Walk<'a> {
+    upper: &'a Path,
+    changes: Changes,
+    found: UpperState,
+}
+
+impl Walk<'_> {
+    /// Walks a folder of the upper tree. `below` is what it is merged with, unless it is `opaque`.
+    fn folder(&mut self, at: &LayerPath, below: Option<MergedFolder>, opaque: bool) -> Result<(), ChangesError> {
+        let here = self.path(at);
+        let mut names: BTreeMap<Vec<u8>, bool> = BTreeMap::new();
+        for entry in fs::read_dir(&here).map_err(ChangesError::at("listing", &here))? {
+            let entry = entry.map_err(ChangesError::at("listing", &here))?;
+            names.insert(entry.file_name().as_bytes().to_vec(), true);
+        }
+        if opaque && let Some(below) = &below {
+            self.found.hides_all_below = true;
+            for name in below.names().map_err(ChangesError::at("listing what is below", &here))? {
+                names.entry(name).or_insert(false);
+            }
+        }
+        for (name, in_upper) in names {
+            let path = at.join(&name);
+            if !in_upper {
+                self.changes.push_whiteout(path);
+                continue;
+            }
+            let found = match &below {
+                Some(below) => below.child(&name).map_err(ChangesError::at("looking at what is below", &here))?,
+                None => None,
+            };
+            self.entry(path, found, opaque)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, path: LayerPath, below: Option<Found>, in_opaque: bool) -> Result<(), ChangesError> {
+        let at = self.path(&path);
+        let metadata = fs::symlink_metadata(&at).map_err(ChangesError::at("looking at", &at))?;
+        // Whiteouts are hard links of each other, so that this comes before all that looks at inodes.
+        if is_whiteout(&metadata) {
+            match below {
+                Some(_) => self.changes.push_whiteout(path),
+                None => self.found.left_out.push(at),
+            }
+            return Ok(());
+        }
+        check_name(&path)?;
+        refuse_redirects(&path, &at)?;
+        let unchanged = match &below {
+            Some(below) => is_unchanged(&at, &metadata, &below.path, &below.metadata)?,
+            None => false,
+        };
+        if unchanged && !metadata.is_dir() {
+            // In an opaque folder, nothing else shows it.
+            if !in_opaque {
+                self.found.left_out.push(at);
+            }
+            return Ok(());
+        }
+        let Some(change) = self.changes.describe(path.clone(), &at, &metadata)? else {
+            // A socket. What it replaced is gone all the same.
+            if below.is_some() {
+                self.changes.push_whiteout(path);
+                self.found.hides_all_below = true;
+            } else {
+                self.found.left_out.push(at);
+            }
+            return Ok(());
+        };
+        if !metadata.is_dir() {
+            self.changes.push(change);
+            return Ok(());
+        }
+        // What is in an opaque folder is merged with nothing, though it is compared with what was there.
+        let marked = is_opaque_at(&at)?;
+        let below = below.and_then(|found| found.folder);
+        if marked && below.is_none() {
+            self.found.opaque_over_nothing.push(at.clone());
+        }
+        let waiting = self.changes.enter(change, !unchanged);
+        self.folder(&path, below, in_opaque || marked)?;
+        if unchanged {
+            self.changes.leave(waiting);
+            if !in_opaque && !marked {
+                self.found.left_out.push(at);
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, at: &LayerPath) -> PathBuf {
+        self.upper.join(OsStr::from_bytes(at.as_bytes()))
+    }
+}
+
+/// A reader of the layer would take it for the removal of another file.
+fn check_name(path: &LayerPath) -> Result<(), ChangesError> {
+    if path.name().is_some_and(|name| name.starts_with(b".wh.")) {
+        return Err(ChangesError::ReservedName { path: path.clone() });
+    }
+    Ok(())
+}
+
+fn time(metadata: &Metadata) -> FileTime {
+    FileTime { seconds: metadata.mtime(), nanoseconds: u32::try_from(metadata.mtime_nsec()).unwrap_or(0) }
+}
+
+fn is_opaque_at(path: &Path) -> Result<bool, ChangesError> {
+    is_opaque(path).map_err(ChangesError::at("reading the attributes of", path))
+}
+
+fn refuse_redirects(path: &LayerPath, at: &Path) -> Result<(), ChangesError> {
+    // The kernel holds at most 64 KiB of names (`XATTR_LIST_MAX`).
+    let mut list = [0; 1024];
+    let mut long;
+    let names = match rustix::fs::llistxattr(at, &mut list[..]) {
+        Ok(length) => &list[..length],
+        Err(Errno::RANGE) => {
+            long = vec![0; 65536];
+            let length = rustix::fs::llistxattr(at, &mut long[..])
+                .map_err(|error| ChangesError::at("listing the attributes of", at)(error.into()))?;
+            &long[..length]
+        }
+        Err(Errno::OPNOTSUPP) => return Ok(()),
+        Err(error) => return Err(ChangesError::at("listing the attributes of", at)(error.into())),
+    };
+    match names.split(|byte| *byte == 0).find(|name| REDIRECTS.contains(name)) {
+        Some(name) => {
+            Err(ChangesError::Redirected { path: path.clone(), attribute: String::from_utf8_lossy(name).into_owned() })
+        }
+        None => Ok(()),
+    }
+}
+
+/// The value of `security.capability`: 20 or 24 bytes (capabilities(7)).
+fn capability(at: &Path) -> Result<Option<Vec<u8>>, ChangesError> {
+    let mut value = [0; 64];
+    match rustix::fs::lgetxattr(at, CAPABILITY, &mut value[..]) {
+        Ok(length) => Ok(Some(value[..length].to_vec())),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(error) => Err(ChangesError::at("reading the capabilities of", at)(error.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! What a tree was like, to tell later what changed in it: for sandboxes that cannot mount an overlay.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::{Changes, ChangesError, check_name, refuse_redirects};
+use crate::layer::{Change, LayerPath};
+
+/// Each file and folder of a tree by what `lstat` says about it.
+///
+/// The time of the last status change is among it, which no program can set: a file that was written to is always seen,
+/// whatever was done to its other times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    entries: BTreeMap<LayerPath, Stat>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stat {
+    mode: u32,
+    owner: (u32, u32),
+    rdev: u64,
+    size_bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+    inode: (u64, u64),
+    links: u64,
+}
+
+impl Stat {
+    fn of(metadata: &Metadata) -> Self {
+        let is_folder = metadata.is_dir();
+        Self {
+            mode: metadata.mode(),
+            owner: (metadata.uid(), metadata.gid()),
+            rdev: metadata.rdev(),
+            // What is in a folder is told by its own entries.
+            size_bytes: if is_folder { 0 } else { metadata.len() },
+            modified: if is_folder { (0, 0) } else { (metadata.mtime(), metadata.mtime_nsec()) },
+            changed: if is_folder { (0, 0) } else { (metadata.ctime(), metadata.ctime_nsec()) },
+            inode: if is_folder { (0, 0) } else { (metadata.dev(), metadata.ino()) },
+            links: if is_folder { 0 } else { metadata.nlink() },
+        }
+    }
+}
+
+impl Manifest {
+    /// Looks at all below `root`.
+    ///
+    /// Times have a grain of some milliseconds: what is written sooner than 10 ms after this may look the same.
+    pub fn of(root: &Path) -> Result<Self, ChangesError> {
+        let mut entries = BTreeMap::new();
+        scan(root, &LayerPath::root(), &mut |path, _, metadata| {
+            entries.insert(path, Stat::of(metadata));
+            Ok(())
+        })?;
+        Ok(Self { entries })
+    }
+
+    /// What changed below `root` since; in the order and by the rules of [`overlay_changes`](super::overlay_changes).
+    ///
+    /// There is no other tree to compare with, so that a file that was written again as it was counts as changed.
+    pub fn changes(&self, root: &Path) -> Result<Vec<Change>, ChangesError> {
+        let mut now: BTreeMap<LayerPath, (PathBuf, Metadata)> = BTreeMap::new();
+        scan(root, &LayerPath::root(), &mut |path, at, metadata| {
+            now.insert(path, (at.to_owned(), metadata.clone()));
+            Ok(())
+        })?;
+        let mut gone = BTreeSet::new();
+        for path in self.entries.keys() {
+            // What is below a removed name, or below what is no folder any more, is gone with it.
+            let parent_stays = path.parent().is_some_and(|parent| {
+                parent.is_root() || now.get(&parent).is_some_and(|(_, metadata)| metadata.is_dir())
+            });
+            let stays = now.get(path).is_some_and(|(_, metadata)| !metadata.file_type().is_socket());
+            if parent_stays && !stays {
+                gone.insert(path.clone());
+            }
+        }
+        let mut changed_files = BTreeSet::new();
+        for (path, (_, metadata)) in &now {
+            if self.entries.get(path) != Some(&Stat::of(metadata)) {
+                changed_files.insert(path.clone());
+            }
+        }
+        let mut changes = Changes::default();
+        let mut open: Vec<(LayerPath, usize)> = Vec::new();
+        let paths: BTreeSet<&LayerPath> = now.keys().chain(&gone).collect();
+        for path in paths {
+            while let Some((folder, waiting)) = open.last() {
+                if path.starts_with(folder) {
+                    break;
+                }
+                changes.leave(*waiting);
+                open.pop();
+            }
+            if gone.contains(path) {
+                changes.push_whiteout(path.clone());
+                continue;
+            }
+            let Some((at, metadata)) = now.get(path) else { continue };
+            let changed = changed_files.contains(path);
+            if !changed && !metadata.is_dir() {
+                continue;
+            }
+            if changed {
+                check_name(path)?;
+                refuse_redirects(path, at)?;
+            }
+            let Some(change) = changes.describe(path.clone(), at, metadata)? else { continue };
+            if metadata.is_dir() {
+                let waiting = changes.enter(change, changed);
+                if !changed {
+                    open.push((path.clone(), waiting));
+                }
+            } else {
+                changes.push(change);
+            }
+        }
+        Ok(changes.finished)
+    }
+}
+
+fn scan(
+    root: &Path,
+    folder: &LayerPath,
+    visit: &mut dyn FnMut(LayerPath, &Path, &Metadata) -> Result<(), ChangesError>,
+) -> Result<(), ChangesError> {
+    let here = root.join(OsStr::from_bytes(folder.as_bytes()));
+    for entry in fs::read_dir(&here).map_err(ChangesError::at("listing", &here))? {
+        let entry = entry.map_err(ChangesError::at("listing", &here))?;
+        let at = entry.path();
+        let metadata = fs::symlink_metadata(&at).map_err(ChangesError::at("looking at", &at))?;
+        let path = folder.join(entry.file_name().as_bytes());
+        visit(path.clone(), &at, &metadata)?;
+        if metadata.is_dir() {
+            scan(root, &path, visit)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! Unpacked layers on disk: found, made visible, thrown away.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use oci_spec::image::Digest;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::SnapshotError;
+use crate::blob::{Store, sha256};
+
+/// The file that tells whether an entry is what was written.
+const META: &str = "meta.json";
+
+/// Hex digits of a chain's hash in a name: 64 bits, among the few chains that one layer is used in.
+const CHAIN_HEX: usize = 16;
+
+/// What stands beside an unpacked layer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Meta {
+    /// The inode of `fs`, and of its device: in a store that was copied, owners and times may be lost.
+    inode: u64,
+    device: u64,
+    /// Whether the layer has an entry for the root itself.
+    pub(super) has_root: bool,
+}
+
+/// An unpacked layer that nobody removes while this lives.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) fs: PathBuf,
+    pub(super) meta: Meta,
+    pub(super) lock: File,
+}
+
+/// The folder of unpacked layers.
+#[derive(Clone, Debug)]
+pub(super) struct Entries {
+    store: Store,
+}
+
+impl Entries {
+    pub(super) fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Where a layer is; with `below` (bottom first), the form that it has above those layers only.
+    fn place(&self, diff_id: &Digest, below: Option<&[Digest]>) -> PathBuf {
+        let layers = self.store.root().join("layers");
+        match below {
+            None => layers.join(diff_id.digest()),
+            Some(below) => {
+                let chain: Vec<&str> = below.iter().map(AsRef::as_ref).collect();
+                let hash = sha256(chain.join("\n").as_bytes());
+                layers.join(format!("{}-{}", diff_id.digest(), &hash.digest()[..CHAIN_HEX]))
+            }
+        }
+    }
+
+    /// The form of a layer that is the same whatever is below it.
+    pub(super) fn find_independent(&self, diff_id: &Digest) -> Option<Entry> {
+        open_entry(&self.place(diff_id, None))
+    }
+
+    /// The layer above those layers.
+    pub(super) fn find(&self, diff_id: &Digest, below: &[Digest]) -> Option<Entry> {
+        self.find_independent(diff_id).or_else(|| open_entry(&self.place(diff_id, Some(below))))
+    }
+
+    /// All layers of a chain, bottom first.
+    pub(super) fn chain(&self, chain: &[Digest]) -> Result<Vec<Entry>, SnapshotError> {
+        let mut entries = Vec::new();
+        for (index, diff_id) in chain.iter().enumerate() {
+            let entry = self.find(diff_id, &chain[..index]);
+            entries.push(entry.ok_or_else(|| SnapshotError::NotUnpacked { diff_id: diff_id.clone() })?);
+        }
+        Ok(entries)
+    }
+
+    /// Makes `folder`, in which `fs` is finished, the entry of a layer. When there is one already, `folder` goes.
+    ///
+    /// All files must reach the disk before the name does. One `syncfs` does that for all of them: a layer has thousands
+    /// of small files, and an `fsync` each is slower than the unpacking. What others write to the same file system
+    /// meanwhile is waited for too.
+    pub(super) fn reveal(
+        &self,
+        folder: &Path,
+        diff_id: &Digest,
+        below: Option<&[Digest]>,
+        has_root: bool,
+    ) -> Result<(), SnapshotError> {
+        let fs = folder.join("fs");
+        let metadata = fs::symlink_metadata(&fs).map_err(SnapshotError::at("looking at", &fs))?;
+        let meta = Meta { inode: metadata.ino(), device: metadata.dev(), has_root };
+        let path = folder.join(META);
+        // A struct of numbers always serialises.
+        let json = serde_json::to_vec(&meta).unwrap_or_default();
+        fs::write(&path, json).map_err(SnapshotError::at("writing", &path))?;
+        let opened = File::open(folder).map_err(SnapshotError::at("opening", folder))?;
+        rustix::fs::syncfs(&opened).map_err(SnapshotError::errno("syncing", folder))?;
+
+        let target = self.place(diff_id, below);
+        let layers = self.store.root().join("layers");
+        fs::create_dir_all(&layers).map_err(SnapshotError::at("creating", &layers))?;
+        loop {
+            match fs::rename(folder, &target) {
+                Ok(()) => break,
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) =>
+                {
+                    if open_entry(&target).is_some() {
+                        remove_tree(folder);
+                        return Ok(());
+                    }
+                    self.throw_away(&target)?;
+                }
+                Err(error) => return Err(SnapshotError::at("renaming a finished layer to", &target)(error)),
+            }
+        }
+        let synced = File::open(&layers).and_then(|folder| folder.sync_all());
+        synced.map_err(SnapshotError::at("syncing", &layers))
+    }
+
+    /// Takes away an entry that is not what was written. Another process may do the same at the same time.
+    fn throw_away(&self, entry: &Path) -> Result<(), SnapshotError> {
+        let trash = self.store.temporary()?;
+        match fs::rename(entry, trash.join("entry")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(SnapshotError::at("removing the damaged", entry)(error));
+            }
+            _ => {}
+        }
+        remove_tree(&trash);
+        Ok(())
+    }
+}
+
+/// Opens and locks an entry; `None` when it is not there, or not what was written.
+fn open_entry(place: &Path) -> Option<Entry> {
+    loop {
+        let lock = File::open(place).ok()?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => {}
+            Err(Errno::INTR) => continue,
+            // Someone is removing it.
+            Err(_) => return None,
+        }
+        // It may have been replaced between the two.
+        let (held, there) = (lock.metadata().ok()?, fs::symlink_metadata(place).ok()?);
+        if (held.dev(), held.ino()) != (there.dev(), there.ino()) {
+            continue;
+        }
+        let meta: Meta = serde_json::from_slice(&fs::read(place.join(META)).ok()?).ok()?;
+        let fs = place.join("fs");
+        let found = fs::symlink_metadata(&fs).ok()?;
+        if !found.is_dir() || (meta.inode, meta.device) != (found.ino(), found.dev()) {
+            return None;
+        }
+        return Some(Entry { fs, meta, lock });
+    }
+}
+
+/// Removes a tree below the store's `tmp/`. What cannot be removed stays there, and goes with the next start's cleaning.
+pub(super) fn remove_tree(tree: &Path) {
+    if let Err(error) = fs::remove_dir_all(tree)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::debug!(path = %tree.display(), %error, "a temporary tree could not be removed");
+    }
+}

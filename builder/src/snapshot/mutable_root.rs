@@ -1,0 +1,227 @@
+//! One folder that is brought from chain to chain: for sandboxes that can only `chroot`.
+//!
+//! ```text
+//! <store>/mutable/root/              the one root
+//!                 lock               held by who works on it
+//!                 state.json         the chain that the root holds; absent while it may hold anything else
+//!                 layers/            a store: the blobs that the root is unpacked from again when another chain is wanted
+//!                 layers/diffs/<hex> the blob of a diff id
+//! ```
+//!
+//! Copying a root file by file costs as much as unpacking it, and hard links would let a step write to what others share;
+//! so the root is unpacked again when the wanted chain does not continue the one it holds.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use oci_spec::image::Digest;
+use rustix::fs::FlockOperation;
+
+use super::entries::remove_tree;
+use super::workspace::Keep;
+use super::{SnapshotError, Snapshotter, Workspace};
+use crate::blob::{BlobWriter, Store};
+use crate::layer::{
+    Compression, Form, LayerBuilder, LayerError, LayerOptions, Limits, Manifest, apply_layer, read_layer,
+};
+use crate::sandbox::RootMount;
+
+/// The grain of a file's times is that of the kernel's timer, at most 10 ms (`CONFIG_HZ=100`).
+const TIME_GRAIN: Duration = Duration::from_millis(10);
+
+/// One root that is written in place. There is one workspace at a time: [`Snapshotter::prepare`] waits for the one before.
+#[derive(Clone, Debug)]
+pub struct MutableRoot {
+    /// Where temporary trees go.
+    store: Store,
+    /// The layers' blobs.
+    layers: Store,
+    folder: PathBuf,
+}
+
+impl MutableRoot {
+    /// Uses the root in that store.
+    pub fn open(store: Store) -> Result<Self, SnapshotError> {
+        let folder = store.root().join("mutable");
+        fs::create_dir_all(&folder).map_err(SnapshotError::at("creating", &folder))?;
+        let layers = Store::open(&folder.join("layers"))?;
+        Ok(Self { store, layers, folder })
+    }
+
+    fn record(diff_id: &Digest) -> PathBuf {
+        Path::new("diffs").join(diff_id.digest())
+    }
+
+    /// The blob of a layer, when it is there.
+    fn blob(&self, diff_id: &Digest) -> Result<Option<Digest>, SnapshotError> {
+        let record = self.layers.read_entry(&Self::record(diff_id))?;
+        let digest = record.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|text| text.parse().ok());
+        Ok(digest.filter(|digest| self.layers.contains(digest)))
+    }
+
+    fn state(&self) -> PathBuf {
+        self.folder.join("state.json")
+    }
+
+    /// The chain that the root holds; empty, with an empty root, when that is not known.
+    fn held(&self, root: &Path) -> Result<Vec<String>, SnapshotError> {
+        let state = fs::read(self.state()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        if let Some(chain) = state
+            && root.is_dir()
+        {
+            return Ok(chain);
+        }
+        self.empty(root)?;
+        Ok(Vec::new())
+    }
+
+    fn empty(&self, root: &Path) -> Result<(), SnapshotError> {
+        let trash = self.store.temporary()?;
+        match fs::rename(root, trash.join("root")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(SnapshotError::at("clearing", root)(error));
+            }
+            _ => remove_tree(&trash),
+        }
+        fs::create_dir(root).map_err(SnapshotError::at("creating", root))?;
+        fs::set_permissions(root, fs::Permissions::from_mode(0o755)).map_err(SnapshotError::at("opening up", root))
+    }
+
+    fn lock(&self) -> Result<File, SnapshotError> {
+        let path = self.folder.join("lock");
+        let options = File::options().create(true).truncate(false).write(true).open(&path);
+        let lock = options.map_err(SnapshotError::at("opening", &path))?;
+        loop {
+            match rustix::fs::flock(&lock, FlockOperation::LockExclusive) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(SnapshotError::errno("locking", &path)(error)),
+                Ok(()) => return Ok(lock),
+            }
+        }
+    }
+
+    fn set_state(&self, chain: &[String]) -> Result<(), SnapshotError> {
+        let path = self.state();
+        // A list of texts always serialises.
+        let json = serde_json::to_vec(chain).unwrap_or_default();
+        // What it says must be on the disk before it is.
+        let folder = File::open(&self.folder).map_err(SnapshotError::at("opening", &self.folder))?;
+        rustix::fs::syncfs(&folder).map_err(SnapshotError::errno("syncing", &self.folder))?;
+        Ok(self.store.write_entry(path.strip_prefix(self.store.root()).unwrap_or(&path), &json)?)
+    }
+
+    fn forget_state(&self) -> Result<(), SnapshotError> {
+        let path = self.state();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(SnapshotError::at("removing", &path)(error)),
+            _ => {
+                let folder = File::open(&self.folder).and_then(|folder| folder.sync_all());
+                folder.map_err(SnapshotError::at("syncing", &self.folder))
+            }
+        }
+    }
+
+    fn apply(&self, root: &Path, diff_id: &Digest) -> Result<(), SnapshotError> {
+        let missing = || SnapshotError::NotUnpacked { diff_id: diff_id.clone() };
+        let digest = self.blob(diff_id)?.ok_or_else(missing)?;
+        let blob = self.layers.open_verified(&digest)?;
+        let applied = apply_layer(blob, "", &Limits::DEFAULT, root, Form::Flat)
+            .map_err(|source| SnapshotError::Apply { diff_id: diff_id.clone(), source: source.into() })?;
+        for left_out in &applied.left_out {
+            tracing::debug!(layer.diff_id = %diff_id, path = %left_out.path, what = left_out.what, "not unpacked");
+        }
+        Ok(())
+    }
+}
+
+/// Keeps what is read.
+struct Copied<'a> {
+    source: Box<dyn Read + Send>,
+    copy: &'a mut BlobWriter,
+}
+
+impl Read for Copied<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.copy.write_all(&buffer[..count])?;
+        Ok(count)
+    }
+}
+
+impl Snapshotter for MutableRoot {
+    fn has(&self, diff_id: &Digest) -> bool {
+        matches!(self.blob(diff_id), Ok(Some(_)))
+    }
+
+    fn unpack(
+        &self,
+        diff_id: &Digest,
+        below: &[Digest],
+        blob: Box<dyn Read + Send>,
+        media_type: &str,
+        limits: &Limits,
+    ) -> Result<(), SnapshotError> {
+        if self.has(diff_id) {
+            return Ok(());
+        }
+        if let Some(missing) = below.iter().find(|below| !self.has(below)) {
+            return Err(SnapshotError::NotUnpacked { diff_id: missing.clone() });
+        }
+        let mut copy = self.layers.writer()?;
+        let source = Copied { source: blob, copy: &mut copy };
+        let scan = read_layer::<LayerError>(source, media_type, limits, &mut |_, _| Ok(()))
+            .map_err(|source| SnapshotError::Apply { diff_id: diff_id.clone(), source: Box::new(source.into()) })?;
+        if scan.diff_id != *diff_id {
+            return Err(SnapshotError::WrongDiffId { expected: diff_id.clone(), actual: scan.diff_id });
+        }
+        let info = copy.commit(None)?;
+        Ok(self.layers.write_entry(&Self::record(diff_id), info.digest.as_ref().as_bytes())?)
+    }
+
+    fn prepare(&self, chain: &[Digest]) -> Result<Workspace, SnapshotError> {
+        if let Some(missing) = chain.iter().find(|diff_id| !self.has(diff_id)) {
+            return Err(SnapshotError::NotUnpacked { diff_id: missing.clone() });
+        }
+        let lock = self.lock()?;
+        let root = self.folder.join("root");
+        let held = self.held(&root)?;
+        self.forget_state()?;
+        let continues =
+            held.len() <= chain.len() && held.iter().zip(chain).all(|(held, wanted)| held == wanted.as_ref());
+        let start = if continues {
+            held.len()
+        } else {
+            self.empty(&root)?;
+            0
+        };
+        for diff_id in &chain[start..] {
+            self.apply(&root, diff_id)?;
+        }
+        let before = Manifest::of(&root)?;
+        std::thread::sleep(TIME_GRAIN);
+        let keep = Keep::MutableRoot { before, _lock: lock };
+        Ok(Workspace { root: RootMount::Directory(root), chain: chain.to_vec(), keep })
+    }
+
+    fn commit(&self, workspace: Workspace, diff_id: &Digest) -> Result<(), SnapshotError> {
+        if !matches!(workspace.keep, Keep::MutableRoot { .. }) {
+            return Err(SnapshotError::AnothersWorkspace { expected: "the mutable root" });
+        }
+        if !self.has(diff_id) {
+            let changes = workspace.changes()?;
+            let failed = |source: LayerError| SnapshotError::Layer { diff_id: diff_id.clone(), source: source.into() };
+            let options = LayerOptions { compression: Compression::Uncompressed, ..LayerOptions::default() };
+            let mut builder = LayerBuilder::new(&self.layers, options).map_err(failed)?;
+            for change in &changes {
+                builder.add(change).map_err(failed)?;
+            }
+            let layer = builder.finish().map_err(failed)?;
+            self.layers.write_entry(&Self::record(diff_id), layer.digest.as_ref().as_bytes())?;
+        }
+        let chain = workspace.chain.iter().chain([diff_id]).map(ToString::to_string).collect::<Vec<_>>();
+        self.set_state(&chain)
+    }
+}

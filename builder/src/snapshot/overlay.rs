@@ -1,0 +1,134 @@
+//! Unpacked layers under an overlay mount: the way where overlayfs can be mounted.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use oci_spec::image::Digest;
+
+use super::entries::{Entries, Entry, remove_tree};
+use super::workspace::Keep;
+use super::{SnapshotError, Snapshotter, Workspace};
+use crate::blob::Store;
+use crate::layer::{Form, Limits, apply_layer, tidy_upper};
+use crate::sandbox::RootMount;
+
+/// Each layer in a folder of its own, merged by the kernel when a step runs.
+#[derive(Clone, Debug)]
+pub struct Overlay {
+    entries: Entries,
+}
+
+/// A folder below the store's `tmp/` that goes when this is dropped.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        remove_tree(&self.0);
+    }
+}
+
+impl Overlay {
+    /// Uses the unpacked layers in that store. Nothing is tried here: whether the kernel mounts is told by the sandbox.
+    pub fn open(store: Store) -> Result<Self, SnapshotError> {
+        Ok(Self { entries: Entries::new(store) })
+    }
+
+    fn temporary(&self) -> Result<Temporary, SnapshotError> {
+        Ok(Temporary(self.entries.store().temporary()?))
+    }
+}
+
+impl Snapshotter for Overlay {
+    fn has(&self, diff_id: &Digest) -> bool {
+        self.entries.find_independent(diff_id).is_some()
+    }
+
+    fn unpack(
+        &self,
+        diff_id: &Digest,
+        below: &[Digest],
+        blob: Box<dyn Read + Send>,
+        media_type: &str,
+        limits: &Limits,
+    ) -> Result<(), SnapshotError> {
+        if self.entries.find(diff_id, below).is_some() {
+            return Ok(());
+        }
+        let chain = self.entries.chain(below)?;
+        let lowers = topmost_first(&chain);
+        let folder = self.temporary()?;
+        let fs = folder.0.join("fs");
+        create(&fs)?;
+        let applied = apply_layer(blob, media_type, limits, &fs, Form::Overlay { lowers: &lowers })
+            .map_err(|source| SnapshotError::Apply { diff_id: diff_id.clone(), source: source.into() })?;
+        if applied.scan.diff_id != *diff_id {
+            return Err(SnapshotError::WrongDiffId { expected: diff_id.clone(), actual: applied.scan.diff_id });
+        }
+        for left_out in &applied.left_out {
+            tracing::debug!(layer.diff_id = %diff_id, path = %left_out.path, what = left_out.what, "not unpacked");
+        }
+        let below = applied.depends_on_lowers.then_some(below);
+        self.entries.reveal(&folder.0, diff_id, below, applied.has_root)
+    }
+
+    fn prepare(&self, chain: &[Digest]) -> Result<Workspace, SnapshotError> {
+        let entries = self.entries.chain(chain)?;
+        let folder = self.temporary()?;
+        let (upper, work) = (folder.0.join("fs"), folder.0.join("work"));
+        create(&upper)?;
+        create(&work)?;
+        copy_root_attributes(&entries, &upper)?;
+        let lowers = topmost_first(&entries);
+        let folder = folder.keep();
+        let locks = entries.into_iter().map(|entry| entry.lock).collect();
+        let root = RootMount::Overlay { lowers, upper, work };
+        Ok(Workspace { root, chain: chain.to_vec(), keep: Keep::Overlay { folder, _locks: locks } })
+    }
+
+    fn commit(&self, workspace: Workspace, diff_id: &Digest) -> Result<(), SnapshotError> {
+        let (Keep::Overlay { folder, .. }, RootMount::Overlay { lowers, upper, work }) =
+            (&workspace.keep, &workspace.root)
+        else {
+            return Err(SnapshotError::AnothersWorkspace { expected: "the overlay" });
+        };
+        if self.entries.find(diff_id, &workspace.chain).is_some() {
+            return Ok(());
+        }
+        let depends_on_lowers = tidy_upper(upper, lowers)?;
+        remove_tree(work);
+        let below = depends_on_lowers.then_some(&workspace.chain[..]);
+        // The workspace's drop finds nothing left to remove.
+        self.entries.reveal(folder, diff_id, below, false)
+    }
+}
+
+impl Temporary {
+    fn keep(mut self) -> PathBuf {
+        std::mem::take(&mut self.0)
+    }
+}
+
+fn create(folder: &Path) -> Result<(), SnapshotError> {
+    fs::create_dir(folder).map_err(SnapshotError::at("creating", folder))?;
+    // Whatever our umask is, a root must be open to the users in it.
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).map_err(SnapshotError::at("opening up", folder))
+}
+
+fn topmost_first(chain: &[Entry]) -> Vec<PathBuf> {
+    chain.iter().rev().map(|entry| entry.fs.clone()).collect()
+}
+
+/// The attributes of a mount's root are those of the upper folder.
+fn copy_root_attributes(chain: &[Entry], upper: &Path) -> Result<(), SnapshotError> {
+    let Some(entry) = chain.iter().rev().find(|entry| entry.meta.has_root) else { return Ok(()) };
+    let metadata = fs::symlink_metadata(&entry.fs).map_err(SnapshotError::at("looking at", &entry.fs))?;
+    let owner = std::os::unix::fs::chown(upper, Some(metadata.uid()), Some(metadata.gid()));
+    owner.map_err(SnapshotError::at("setting the owner of", upper))?;
+    fs::set_permissions(upper, metadata.permissions()).map_err(SnapshotError::at("setting the mode of", upper))?;
+    let times = fs::FileTimes::new();
+    let times = metadata.modified().map(|modified| times.set_modified(modified)).unwrap_or(times);
+    let opened = fs::File::open(upper).map_err(SnapshotError::at("opening", upper))?;
+    opened.set_times(times).map_err(SnapshotError::at("setting the time of", upper))
+}

@@ -1,0 +1,66 @@
+//! A writable root file system, until it is kept or dropped.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use oci_spec::image::Digest;
+
+use super::entries::remove_tree;
+use crate::layer::{Change, ChangesError, Manifest, overlay_changes};
+use crate::sandbox::RootMount;
+
+/// A writable view on a chain of layers. Dropping it discards what was written.
+#[derive(Debug)]
+pub struct Workspace {
+    pub(super) root: RootMount,
+    pub(super) chain: Vec<Digest>,
+    pub(super) keep: Keep,
+}
+
+/// What makes the workspace of its snapshotter.
+#[derive(Debug)]
+pub(super) enum Keep {
+    Overlay {
+        /// Holds `upper` and `work`.
+        folder: PathBuf,
+        /// Shared locks on the layers below: who prunes takes exclusive ones.
+        _locks: Vec<File>,
+    },
+    MutableRoot {
+        /// The tree as it was prepared.
+        before: Manifest,
+        /// The exclusive lock on the root.
+        _lock: File,
+    },
+}
+
+impl Workspace {
+    /// What a sandbox makes its root of.
+    #[must_use]
+    pub fn root(&self) -> &RootMount {
+        &self.root
+    }
+
+    /// What was changed, as the entries of a layer: sorted, a folder before what is in it, content named by its place in
+    /// this workspace.
+    ///
+    /// # Errors
+    /// When something cannot be read, or cannot be in a layer.
+    pub fn changes(&self) -> Result<Vec<Change>, ChangesError> {
+        match (&self.keep, &self.root) {
+            (Keep::MutableRoot { before, .. }, RootMount::Directory(root)) => before.changes(root),
+            (_, RootMount::Overlay { lowers, upper, .. }) => overlay_changes(upper, lowers),
+            // Snapshotters make no other pairs.
+            (Keep::Overlay { .. }, RootMount::Directory(_)) => Ok(Vec::new()),
+        }
+    }
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        // The mutable root is brought back when it is prepared again.
+        if let Keep::Overlay { folder, .. } = &self.keep {
+            remove_tree(folder);
+        }
+    }
+}
