@@ -1,0 +1,296 @@
+//! Keys of operations: pure functions of what an operation does and of the content it does it to.
+//!
+//! These are *result keys* (see the design of the cache): a step's inputs count by what is in them, never by how they
+//! came to be, by their times or by how they were compressed. Two rules give the correct hits:
+//!
+//! - a `COPY` counts as the entries that it is about to write, the destination's folders above them included. That holds
+//!   the content it selected, the owner it gives and everything it met at the destination, and nothing else: a base that
+//!   changed elsewhere does not matter to it, a base whose `/lib` became a link does.
+//! - a `RUN` may read anything, so it counts all that lies below it.
+//!
+//! Every field is preceded by its length and every key by a schema tag, so that no two meanings share bytes.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest as _, Sha256};
+
+use crate::graph::{Network, RunOp, Security};
+use crate::layer::{Entry, Kind};
+
+/// A SHA-256 over a preimage that this file spells.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key([u8; 32]);
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({self})")
+    }
+}
+
+impl Serialize for Key {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(&text, &mut bytes).map_err(serde::de::Error::custom)?;
+        Ok(Self(bytes))
+    }
+}
+
+/// Collects the fields of one key.
+#[derive(Clone, Debug)]
+struct Fields(Sha256);
+
+impl Fields {
+    /// `schema` is raised whenever the meaning of a field changes.
+    fn new(schema: &str) -> Self {
+        let mut fields = Self(Sha256::new());
+        fields.bytes(schema.as_bytes());
+        fields
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.number(bytes.len() as u64);
+        self.0.update(bytes);
+        self
+    }
+
+    fn number(&mut self, number: u64) -> &mut Self {
+        self.0.update(number.to_be_bytes());
+        self
+    }
+
+    fn list<T: AsRef<[u8]>>(&mut self, items: &[T]) -> &mut Self {
+        self.number(items.len() as u64);
+        for item in items {
+            self.bytes(item.as_ref());
+        }
+        self
+    }
+
+    fn finish(self) -> Key {
+        Key(self.0.finalize().into())
+    }
+}
+
+/// What is in a root file system, as far as a step above it can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content(Key);
+
+impl Content {
+    /// Nothing (`FROM scratch`).
+    #[must_use]
+    pub fn empty() -> Self {
+        Self(Fields::new("content/empty/1").finish())
+    }
+
+    /// A base image. Its layers count by diff id: nobody needs to have them to know this.
+    #[must_use]
+    pub fn of_base(diff_ids: &[String]) -> Self {
+        let mut fields = Fields::new("content/base/1");
+        fields.list(diff_ids);
+        Self(fields.finish())
+    }
+
+    /// This with one more layer on top.
+    #[must_use]
+    pub fn with(self, layer: LayerContent) -> Self {
+        let mut fields = Fields::new("content/layer/1");
+        fields.bytes(&self.0.0).bytes(&layer.0.0);
+        Self(fields.finish())
+    }
+}
+
+/// What is in one layer: path, kind, mode, owner, link target, hard links, kept attributes and bytes; never times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LayerContent(Key);
+
+/// Collects the entries of a layer, in the layer's order.
+#[derive(Clone, Debug)]
+pub struct LayerContentHasher(Fields);
+
+impl Default for LayerContentHasher {
+    fn default() -> Self {
+        Self(Fields::new("layer/1"))
+    }
+}
+
+impl LayerContentHasher {
+    /// One more entry. `content` is the SHA-256 of a file's bytes, in hex; nothing for what is no file.
+    pub fn entry(&mut self, entry: &Entry, content: Option<&str>) {
+        let fields = &mut self.0;
+        fields.bytes(entry.path.as_bytes());
+        match &entry.kind {
+            Kind::File { size_bytes } => fields.bytes(b"file").number(*size_bytes),
+            Kind::Directory => fields.bytes(b"directory"),
+            Kind::Symlink(target) => fields.bytes(b"symlink").bytes(target),
+            Kind::Hardlink(target) => fields.bytes(b"hardlink").bytes(target.as_bytes()),
+            Kind::CharDevice { major, minor } => fields.bytes(b"char").number((*major).into()).number((*minor).into()),
+            Kind::BlockDevice { major, minor } => {
+                fields.bytes(b"block").number((*major).into()).number((*minor).into())
+            }
+            Kind::Fifo => fields.bytes(b"fifo"),
+            Kind::Whiteout => fields.bytes(b"whiteout"),
+            Kind::Opaque => fields.bytes(b"opaque"),
+        };
+        fields.number(entry.mode.into()).number(entry.uid.into()).number(entry.gid.into());
+        fields.bytes(content.unwrap_or_default().as_bytes());
+        fields.number(entry.xattrs.len() as u64);
+        for (name, value) in &entry.xattrs {
+            fields.bytes(name).bytes(value);
+        }
+    }
+
+    /// The layer's content.
+    #[must_use]
+    pub fn finish(self) -> LayerContent {
+        LayerContent(self.0.finish())
+    }
+}
+
+/// How the build treats times; part of every `RUN`'s key, because a command may see it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mode {
+    /// Whether the result may depend on inputs alone (`--reproducible`, `SOURCE_DATE_EPOCH`).
+    pub reproducible: bool,
+}
+
+/// Key of a `COPY`, `ADD` or `WORKDIR` whose entries are known before any is written.
+#[must_use]
+pub fn copy(about_to_write: LayerContent) -> Key {
+    let mut fields = Fields::new("copy/1");
+    fields.bytes(&about_to_write.0.0);
+    fields.finish()
+}
+
+/// Key of an `ADD` that unpacks archives. What is in them is not listed to find this out, so all that lies below counts,
+/// as do the archives by their bytes.
+#[must_use]
+pub fn unpack(
+    below: Content,
+    archives: &[String],
+    beside: LayerContent,
+    destination: &[u8],
+    chown: &str,
+    chmod: &str,
+) -> Key {
+    let mut fields = Fields::new("unpack/1");
+    fields.bytes(&below.0.0).list(archives).bytes(&beside.0.0);
+    fields.bytes(destination).bytes(chown.as_bytes()).bytes(chmod.as_bytes());
+    fields.finish()
+}
+
+/// Key of a `RUN`. Proxy variables that no `ARG` declares are left out, as the language says.
+#[must_use]
+pub fn run(below: Content, op: &RunOp, mode: Mode) -> Key {
+    let mut fields = Fields::new("run/1");
+    fields.bytes(&below.0.0).list(&op.argv);
+    fields.number(op.env.len() as u64);
+    for (name, value) in &op.env {
+        fields.bytes(name.as_bytes()).bytes(value.as_bytes());
+    }
+    fields.bytes(op.cwd.as_bytes()).bytes(op.user.as_bytes()).bytes(op.platform.to_string().as_bytes());
+    let network = match op.network {
+        Network::Default => "default",
+        Network::None => "none",
+        Network::Host => "host",
+    };
+    let security = match op.security {
+        Security::Sandbox => "sandbox",
+        Security::Insecure => "insecure",
+    };
+    fields.bytes(network.as_bytes()).bytes(security.as_bytes());
+    match &op.script {
+        None => fields.number(0),
+        Some(script) => {
+            fields.number(1).bytes(script.name.as_bytes()).bytes(&script.content).number(script.mode.into())
+        }
+    };
+    fields.number(u64::from(mode.reproducible));
+    fields.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Platform, Root};
+    use crate::layer::{FileTime, LayerPath};
+
+    fn entry(path: &str, mode: u32, seconds: i64) -> Entry {
+        Entry {
+            path: LayerPath::clean(path.as_bytes()).unwrap(),
+            kind: Kind::File { size_bytes: 1 },
+            mode,
+            uid: 0,
+            gid: 0,
+            modified: FileTime { seconds, nanoseconds: 0 },
+            xattrs: std::collections::BTreeMap::new(),
+        }
+    }
+
+    fn layer(entries: &[(Entry, &str)]) -> LayerContent {
+        let mut hasher = LayerContentHasher::default();
+        for (entry, content) in entries {
+            hasher.entry(entry, Some(content));
+        }
+        hasher.finish()
+    }
+
+    #[test]
+    fn times_do_not_count_and_all_else_does() {
+        let base = layer(&[(entry("a", 0o644, 1), "x")]);
+        assert_eq!(base, layer(&[(entry("a", 0o644, 2), "x")]));
+        assert_ne!(base, layer(&[(entry("a", 0o755, 1), "x")]));
+        assert_ne!(base, layer(&[(entry("b", 0o644, 1), "x")]));
+        assert_ne!(base, layer(&[(entry("a", 0o644, 1), "y")]));
+        assert_ne!(base, layer(&[(entry("a", 0o644, 1), "x"), (entry("b", 0o644, 1), "")]));
+    }
+
+    fn run_op(argv: &[&str], env: &[(&str, &str)]) -> RunOp {
+        RunOp {
+            input: Root::Scratch,
+            argv: argv.iter().map(ToString::to_string).collect(),
+            env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            proxy_env: Vec::new(),
+            cwd: "/".to_owned(),
+            user: String::new(),
+            mounts: Vec::new(),
+            network: Network::Default,
+            security: Security::Sandbox,
+            script: None,
+            platform: Platform::new("linux", "amd64", None),
+        }
+    }
+
+    #[test]
+    fn fields_of_a_run_do_not_run_into_each_other() {
+        let key = |op: &RunOp| run(Content::empty(), op, Mode::default());
+        let base = key(&run_op(&["a", "b"], &[("x", "y")]));
+        assert_ne!(base, key(&run_op(&["ab"], &[("x", "y")])));
+        assert_ne!(base, key(&run_op(&["a", "b"], &[("xy", "")])));
+        assert_ne!(base, run(Content::empty(), &run_op(&["a", "b"], &[("x", "y")]), Mode { reproducible: true }));
+        let mut proxied = run_op(&["a", "b"], &[("x", "y")]);
+        proxied.proxy_env.push(("http_proxy".to_owned(), "http://proxy".to_owned()));
+        assert_eq!(base, key(&proxied));
+    }
+
+    #[test]
+    fn a_content_is_its_layers_in_order() {
+        let (a, b) = (layer(&[(entry("a", 0o644, 1), "x")]), layer(&[(entry("b", 0o644, 1), "x")]));
+        assert_ne!(Content::empty().with(a).with(b), Content::empty().with(b).with(a));
+        assert_ne!(Content::of_base(&["ab".to_owned()]), Content::of_base(&["a".to_owned(), "b".to_owned()]));
+    }
+}

@@ -1,0 +1,151 @@
+//! Records on disk: what a step made, found again by its key.
+//!
+//! ```text
+//! <store>/records/1/<key>.json            a step's layer
+//! <store>/records/1/base-<key>.json       what a base image's name meant when its registry last answered
+//! ```
+//!
+//! A record appears by rename, whole or not at all, after what it names was synced. The number in the path is the
+//! schema's; a store may hold records of several. What cannot be read counts as absent: a cache never fails a build.
+
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::key::{Key, LayerContent};
+use crate::blob::{Store, StoreError};
+
+/// How exact the sandbox was that made a layer. Exact serves everyone, the others only their own kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fidelity {
+    /// Owners, modes and attributes as a real container would have left them.
+    Exact,
+}
+
+/// What a step made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// Hash of the layer's uncompressed tar.
+    pub diff_id: String,
+    /// Hash of the layer's blob.
+    pub digest: String,
+    /// Length of the blob.
+    pub size_bytes: u64,
+    /// Its media type.
+    pub media_type: String,
+    /// How it was compressed, with the compressor's version: a blob is taken only by a build that wants the same.
+    pub compression: String,
+    /// How times were treated when it was written (`real`, or the epoch that they were clamped to).
+    pub times: String,
+    /// What is in it.
+    pub content: LayerContent,
+    /// What made it.
+    pub fidelity: Fidelity,
+    /// When it was made, in seconds since 1970: an image that is found whole in the cache keeps its times, and so its digest.
+    pub made_at: i64,
+}
+
+/// What a base image's name meant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseRecord {
+    /// The name.
+    pub reference: String,
+    /// The platform asked for.
+    pub platform: String,
+    /// Digest of the manifest for that platform.
+    pub manifest_digest: String,
+    /// Media type of that manifest.
+    pub media_type: String,
+    /// Length of that manifest.
+    pub size_bytes: u64,
+}
+
+/// The records of one store.
+#[derive(Clone, Debug)]
+pub struct Records {
+    store: Store,
+}
+
+impl Records {
+    /// The records of `store`.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// The layer that a step of this key made.
+    #[must_use]
+    pub fn layer(&self, key: Key) -> Option<LayerRecord> {
+        self.read(&key.to_string())
+    }
+
+    /// Keeps what a step of this key made; the newest record wins.
+    ///
+    /// # Errors
+    /// When it cannot be written; then nothing is there that was not there before.
+    pub fn keep_layer(&self, key: Key, record: &LayerRecord) -> Result<(), StoreError> {
+        self.write(&key.to_string(), record)
+    }
+
+    /// What a base image's name meant when its registry last answered.
+    #[must_use]
+    pub fn base(&self, reference: &str, platform: &str) -> Option<BaseRecord> {
+        let record: BaseRecord = self.read(&base_name(reference, platform))?;
+        (record.reference == reference && record.platform == platform).then_some(record)
+    }
+
+    /// Keeps what a base image's name means now.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_base(&self, record: &BaseRecord) -> Result<(), StoreError> {
+        self.write(&base_name(&record.reference, &record.platform), record)
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        serde_json::from_slice(&self.store.read_entry(&place(name)).ok()??).ok()
+    }
+
+    fn write<T: Serialize>(&self, name: &str, record: &T) -> Result<(), StoreError> {
+        let bytes = serde_json::to_vec(record).expect("strings and numbers always have a JSON form");
+        self.store.write_entry(&place(name), &bytes)
+    }
+}
+
+fn place(name: &str) -> PathBuf {
+    PathBuf::from("records").join("1").join(format!("{name}.json"))
+}
+
+fn base_name(reference: &str, platform: &str) -> String {
+    format!("base-{}", hex::encode(Sha256::digest(format!("{reference}\n{platform}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_found_again_and_a_broken_one_is_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        let records = Records::new(store.clone());
+        let record = BaseRecord {
+            reference: "docker.io/library/debian:12".to_owned(),
+            platform: "linux/amd64".to_owned(),
+            manifest_digest: "sha256:0".to_owned(),
+            media_type: "m".to_owned(),
+            size_bytes: 3,
+        };
+        assert_eq!(records.base(&record.reference, &record.platform), None);
+        records.keep_base(&record).unwrap();
+        assert_eq!(records.base(&record.reference, &record.platform), Some(record.clone()));
+        assert_eq!(records.base(&record.reference, "linux/arm64"), None);
+
+        let path = store.root().join(place(&base_name(&record.reference, &record.platform)));
+        std::fs::write(&path, &std::fs::read(&path).unwrap()[..10]).unwrap();
+        assert_eq!(records.base(&record.reference, &record.platform), None);
+    }
+}
