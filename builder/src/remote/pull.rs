@@ -1,0 +1,187 @@
+//! Images from registries.
+
+use std::io::Write as _;
+use std::str::FromStr;
+
+use fluyt_client::{Blob, Reference};
+use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest};
+
+use super::{CONFIG_SIZE_MAX_BYTES, Remote, RemoteError};
+use crate::event::{Event, StepId};
+use crate::image::{self, ImageConfig, ImageError, Manifest, manifest};
+
+/// The platform that an image is wanted for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Platform {
+    /// `linux`.
+    pub os: String,
+    /// `amd64`.
+    pub architecture: String,
+    /// `v7`.
+    pub variant: Option<String>,
+}
+
+impl std::fmt::Display for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant.as_ref().map_or(Ok(()), |variant| write!(f, "/{variant}"))
+    }
+}
+
+/// An image for one platform as its manifest and configuration say; its layers stay where they are.
+#[derive(Clone, Debug)]
+pub struct RemoteImage {
+    /// Where it was found.
+    pub reference: Reference,
+    /// Digest of the manifest.
+    pub digest: Digest,
+    /// Media type of the manifest.
+    pub media_type: String,
+    /// Length of the manifest.
+    pub size_bytes: u64,
+    /// The manifest.
+    pub manifest: ImageManifest,
+    /// The configuration.
+    pub config: ImageConfig,
+}
+
+impl Remote {
+    /// Resolves a reference to the image for `platform`, and keeps its manifest and configuration in the store.
+    ///
+    /// # Errors
+    /// Those of the registry; [`RemoteError::NoPlatform`]; [`RemoteError::Malformed`] for what is no image.
+    pub async fn image(&self, reference: &Reference, platform: &Platform) -> Result<RemoteImage, RemoteError> {
+        let malformed = |problem: String| RemoteError::Malformed { reference: reference.to_string(), problem };
+        let unreadable = |error: ImageError| malformed(error.to_string());
+        let mut found = self.client.manifest(reference, &[]).await?;
+        if let Manifest::Index(index) = manifest::parse(&found.bytes).map_err(unreadable)? {
+            self.store.put(&found.bytes)?;
+            let chosen = choose(&index, platform, reference)?;
+            found = self.client.manifest(&reference.with_digest(chosen.digest()), &[]).await?;
+        }
+        let Manifest::Image(manifest) = manifest::parse(&found.bytes).map_err(unreadable)? else {
+            return Err(malformed("its index names another index for the platform".to_owned()));
+        };
+        self.store.put(&found.bytes)?;
+        let config = manifest::parse_config(&self.config(reference, manifest.config()).await?).map_err(unreadable)?;
+        manifest::layers(&manifest, &config).map_err(unreadable)?;
+        if let Some(bad) = config.rootfs.diff_ids.iter().find(|id| Digest::from_str(id).is_err()) {
+            return Err(malformed(format!("its configuration names the layer `{bad}`, which is no digest")));
+        }
+        // An image without an index says its platform only in its configuration.
+        let (os, architecture) = (config.os.as_str(), config.architecture.as_str());
+        if (!os.is_empty() && os != platform.os) || (!architecture.is_empty() && architecture != platform.architecture)
+        {
+            return Err(RemoteError::NoPlatform {
+                reference: reference.to_string(),
+                wanted: platform.to_string(),
+                available: vec![format!("{os}/{architecture}")],
+            });
+        }
+        Ok(RemoteImage {
+            reference: reference.clone(),
+            digest: found.digest,
+            media_type: found.media_type,
+            size_bytes: found.bytes.len() as u64,
+            manifest: *manifest,
+            config,
+        })
+    }
+
+    async fn config(&self, reference: &Reference, descriptor: &Descriptor) -> Result<Vec<u8>, RemoteError> {
+        let digest = descriptor.digest();
+        if descriptor.size() > CONFIG_SIZE_MAX_BYTES {
+            let problem =
+                format!("its configuration has {} bytes; at most {CONFIG_SIZE_MAX_BYTES} are read", descriptor.size());
+            return Err(RemoteError::Malformed { reference: reference.to_string(), problem });
+        }
+        self.transfer(reference, digest, descriptor.size(), None).await?;
+        Ok(self.store.read(digest, CONFIG_SIZE_MAX_BYTES)?)
+    }
+
+    /// Brings a blob into the store, unless it is there; its digest is checked on the way.
+    ///
+    /// # Errors
+    /// Those of the registry and of the store.
+    pub async fn fetch_blob(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        size_bytes: u64,
+        step: StepId,
+    ) -> Result<(), RemoteError> {
+        self.transfer(reference, digest, size_bytes, Some(step)).await
+    }
+
+    async fn transfer(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        size_bytes: u64,
+        step: Option<StepId>,
+    ) -> Result<(), RemoteError> {
+        if self.store.contains(digest) {
+            return Ok(());
+        }
+        let mut stream = self.client.blob_stream(reference, &Blob { digest: digest.clone(), size_bytes }).await?;
+        let mut writer = self.store.writer_for(digest)?;
+        let mut done_bytes = 0;
+        while let Some(bytes) = stream.chunk().await? {
+            // Blocks the thread for as long as the disk takes, which is less than handing the bytes over would cost.
+            if let Err(error) = writer.write_all(&bytes) {
+                return Err(writer.failure(error).into());
+            }
+            done_bytes += bytes.len() as u64;
+            if let Some(step) = step {
+                self.events.hear(Event::Moved {
+                    step,
+                    what: digest.to_string(),
+                    done_bytes,
+                    total_bytes: Some(size_bytes),
+                });
+            }
+        }
+        writer.commit(Some(digest))?;
+        Ok(())
+    }
+
+    /// Brings all layers of an image into the store.
+    ///
+    /// # Errors
+    /// Those of the registry and of the store.
+    pub async fn fetch_layers(&self, image: &RemoteImage, step: StepId) -> Result<(), RemoteError> {
+        let mut running = tokio::task::JoinSet::new();
+        for layer in image.manifest.layers() {
+            let (remote, reference) = (self.clone(), image.reference.clone());
+            let (digest, size_bytes) = (layer.digest().clone(), layer.size());
+            // The client bounds how many of these are under way.
+            running.spawn(async move { remote.transfer(&reference, &digest, size_bytes, Some(step)).await });
+        }
+        while let Some(result) = running.join_next().await {
+            match result {
+                Ok(result) => result?,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The entry of an index for a platform, or which platforms there are.
+fn choose<'a>(index: &'a ImageIndex, wanted: &Platform, reference: &Reference) -> Result<&'a Descriptor, RemoteError> {
+    let chosen = image::select(index, &wanted.os, &wanted.architecture, wanted.variant.as_deref());
+    chosen.ok_or_else(|| {
+        let platforms = index.manifests().iter().filter_map(|descriptor| descriptor.platform().as_ref());
+        let found = platforms.map(|platform| Platform {
+            os: platform.os().to_string(),
+            architecture: platform.architecture().to_string(),
+            variant: platform.variant().clone(),
+        });
+        RemoteError::NoPlatform {
+            reference: reference.to_string(),
+            wanted: wanted.to_string(),
+            // Attestations stand in indexes as images for no platform.
+            available: found.filter(|platform| platform.os != "unknown").map(|platform| platform.to_string()).collect(),
+        }
+    })
+}
