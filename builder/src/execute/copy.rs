@@ -1,0 +1,339 @@
+//! `COPY`, `ADD` and `WORKDIR`: select, place, key, and only then write.
+//!
+//! The step's key is the hash of what it is about to write (see `cache::key`), so every file is read once for the key;
+//! the layer's writer hashes it again and refuses one that changed in between.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+
+use oci_spec::image::Digest;
+
+use super::extract::Spool;
+use super::item::{Content, Item, Items};
+use super::owner::Accounts;
+use super::placing::{Placing, changed_mode};
+use super::select::{self, Files, Selected, SelectedEntry};
+use super::{BuiltLayer, Executor, RootState, States, StepError, unpack};
+use crate::blob::HashingReader;
+use crate::cache::{Fidelity, Key, LayerContent, LayerContentHasher, LayerRecord, key};
+use crate::context::{DestinationState, Ignore, Placement, SourceShape, plan_copy};
+use crate::event::{Event, StepId};
+use crate::graph::{CopyFrom, CopyOp, InlineFile};
+use crate::layer::{Change, Kind, Layer, LayerBuilder, LayerPath, Source, Tree};
+
+/// An archive that is unpacked into the destination.
+struct Archive {
+    name: String,
+    path: PathBuf,
+    digest: Digest,
+}
+
+impl Executor {
+    pub(super) fn copy(&self, step: StepId, op: &CopyOp, states: &States) -> Result<RootState, StepError> {
+        if op.parents {
+            return Err(StepError::NotThereYet { what: "`COPY --parents`" });
+        }
+        if !op.exclude.is_empty() && op.from != CopyFrom::Context {
+            return Err(StepError::NotThereYet { what: "`COPY --from` with `--exclude`" });
+        }
+        let below = states.of(op.input);
+        let tree = self.tree(step, &below)?;
+        let accounts = accounts(&tree);
+        let owner = op.chown.as_deref().map(|text| accounts.owner(text)).transpose()?;
+        // An independent layer meets nothing at its destination.
+        let met = if op.link { Tree::new() } else { (*tree).clone() };
+        let mut placing = Placing::new(&met, owner.unwrap_or((0, 0)), self.options.made_at);
+        let destination = LayerPath::clean(op.destination.as_bytes()).unwrap_or_default();
+        let destination = placing.resolve(&destination, true)?;
+
+        let mut archives = Vec::new();
+        match self.sources(step, op, states)? {
+            None => placing.make_directory(&destination)?,
+            Some(selected) => {
+                let selected = self.take_archives(op, selected, &mut archives)?;
+                place(&mut placing, op, owner, &destination, &selected)?;
+                if !archives.is_empty() {
+                    placing.make_directory(&destination)?;
+                }
+            }
+        }
+        self.digest_contents(&mut placing.items)?;
+        placing.items.link_names_of_one_file();
+
+        let planned = placing.items.layer_content();
+        let key = match archives.is_empty() {
+            true => key::copy(planned),
+            false => {
+                let digests: Vec<String> = archives.iter().map(|archive| archive.digest.to_string()).collect();
+                let chown = op.chown.as_deref().unwrap_or_default();
+                let chmod = format!("{:?}", op.chmod);
+                key::unpack(below.content, &digests, planned, destination.as_bytes(), chown, &chmod)
+            }
+        };
+        if let Some(found) = self.recorded(key) {
+            self.events.hear(Event::Cached { step });
+            return Ok(stacked(&below, found));
+        }
+        let mut spool = Spool::create(&self.store)?;
+        for archive in &archives {
+            unpack::unpack(archive.name.as_str(), &archive.path, &destination, op, owner, &mut placing, &mut spool)?;
+        }
+        let items = placing.items;
+        let items = self.extract(step, items, &source_state(op, states), &mut spool)?;
+        let layer = self.write_items(&items, &mut spool)?;
+        Ok(stacked(&below, self.keep(key, &layer)?))
+    }
+
+    /// What the step takes; `None` for a step that only makes its destination.
+    fn sources(&self, step: StepId, op: &CopyOp, states: &States) -> Result<Option<Vec<Selected>>, StepError> {
+        let mut selected = Vec::new();
+        match &op.from {
+            CopyFrom::MakeDirectory => return Ok(None),
+            CopyFrom::Fetch(_) => return Err(StepError::NotThereYet { what: "fetching a URL or a git repository" }),
+            CopyFrom::Inline(files) => selected.extend(files.iter().map(|file| inline(file, self.options.made_at))),
+            CopyFrom::Context => {
+                let exclude = Ignore::from_patterns(op.exclude.iter().map(String::as_str))?;
+                for pattern in &op.sources {
+                    let selection = self.context.select_without(pattern, &exclude)?;
+                    for socket in &selection.skipped_sockets {
+                        let text = format!("left out the socket {}", String::from_utf8_lossy(socket));
+                        self.events.hear(Event::Warning { text });
+                    }
+                    selected.extend(selection.sources.into_iter().map(select::from_context));
+                }
+            }
+            CopyFrom::Root(root) => {
+                let state = states.of(*root);
+                let tree = self.tree(step, &state)?;
+                let diff_ids = state.diff_ids();
+                let (place, mut files) = ("the stage or image it is copied from", Files::default());
+                for pattern in &op.sources {
+                    selected.extend(select::from_tree(&tree, &diff_ids, pattern, place, &mut files)?);
+                }
+            }
+        }
+        Ok(Some(selected))
+    }
+
+    /// Takes the sources that are archives out of `selected` when the step unpacks them.
+    fn take_archives(
+        &self,
+        op: &CopyOp,
+        selected: Vec<Selected>,
+        archives: &mut Vec<Archive>,
+    ) -> Result<Vec<Selected>, StepError> {
+        if !op.unpack {
+            return Ok(selected);
+        }
+        let mut others = Vec::new();
+        for source in selected {
+            let path = match source.entries.first().map(|entry| &entry.content) {
+                Some(Content::Source(Source::File { path, .. })) if unpack::is_archive(path)? => path.clone(),
+                _ => {
+                    others.push(source);
+                    continue;
+                }
+            };
+            let digest = digest_of(&path)?;
+            archives.push(Archive { name: String::from_utf8_lossy(&source.name).into_owned(), path, digest });
+        }
+        Ok(others)
+    }
+
+    /// Hashes the files whose content is not known yet.
+    fn digest_contents(&self, items: &mut Items) -> Result<(), StepError> {
+        for item in items.iter_mut() {
+            if item.digest.is_some() {
+                continue;
+            }
+            match &mut item.content {
+                Content::Source(Source::File { path, expected }) => {
+                    if self.cancel.is_cancelled() {
+                        return Err(StepError::Cancelled);
+                    }
+                    let digest = digest_of(path)?;
+                    *expected = Some(digest.clone());
+                    item.digest = Some(digest);
+                }
+                Content::Source(Source::Bytes(bytes)) => item.digest = Some(crate::blob::sha256(bytes)),
+                Content::Source(Source::None) | Content::None | Content::Layer { .. } | Content::Spooled { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn write_items(&self, items: &Items, spool: &mut Spool) -> Result<Layer, StepError> {
+        let mut builder = LayerBuilder::new(&self.store, self.options.layers)?;
+        for item in items.iter() {
+            if self.cancel.is_cancelled() {
+                return Err(StepError::Cancelled);
+            }
+            match &item.content {
+                Content::Spooled { offset_bytes } => {
+                    let Kind::File { size_bytes } = item.entry.kind else { continue };
+                    let mut part = spool.part(*offset_bytes, size_bytes)?;
+                    builder.append(&item.entry, &mut part)?;
+                }
+                Content::Source(source) => {
+                    builder.add(&Change { entry: item.entry.clone(), source: source.clone() })?;
+                }
+                Content::None | Content::Layer { .. } => builder.append(&item.entry, &mut io::empty())?,
+            }
+        }
+        Ok(builder.finish()?)
+    }
+
+    /// The layer that a step of this key made before, when it can still be had and was made as this build wants it.
+    pub(super) fn recorded(&self, key: Key) -> Option<(BuiltLayer, LayerContent)> {
+        if self.options.no_cache {
+            return None;
+        }
+        let record = self.records.layer(key)?;
+        let (compression, times) = self.made_with();
+        if record.compression != compression || record.times != times {
+            return None;
+        }
+        let layer = BuiltLayer {
+            diff_id: record.diff_id.parse().ok()?,
+            digest: record.digest.parse().ok()?,
+            size_bytes: record.size_bytes,
+            media_type: record.media_type,
+            origin: None,
+            made_at: Some(record.made_at),
+        };
+        let there = self.store.size(&layer.digest).ok()? == Some(layer.size_bytes);
+        there.then_some((layer, record.content))
+    }
+
+    /// Records a finished layer under its step's key. Its blob is synced by then.
+    pub(super) fn keep(&self, key: Key, layer: &Layer) -> Result<(BuiltLayer, LayerContent), StepError> {
+        let mut hasher = LayerContentHasher::default();
+        for entry in &layer.index.entries {
+            hasher.entry(&entry.entry, entry.content.as_ref().map(Digest::digest));
+        }
+        let content = hasher.finish();
+        layer.index.save(&self.store, &layer.diff_id)?;
+        let (compression, times) = self.made_with();
+        let record = LayerRecord {
+            diff_id: layer.diff_id.to_string(),
+            digest: layer.digest.to_string(),
+            size_bytes: layer.size_bytes,
+            media_type: layer.media_type.clone(),
+            compression,
+            times,
+            content,
+            fidelity: Fidelity::Exact,
+            made_at: self.options.made_at.seconds,
+        };
+        self.records.keep_layer(key, &record)?;
+        let built = BuiltLayer {
+            diff_id: layer.diff_id.clone(),
+            digest: layer.digest.clone(),
+            size_bytes: layer.size_bytes,
+            media_type: layer.media_type.clone(),
+            origin: None,
+            made_at: Some(self.options.made_at.seconds),
+        };
+        Ok((built, content))
+    }
+}
+
+/// `below` with one more layer.
+pub(super) fn stacked(below: &RootState, (layer, content): (BuiltLayer, LayerContent)) -> RootState {
+    let mut layers = below.layers.clone();
+    layers.push(layer);
+    RootState { layers, content: below.content.with(content) }
+}
+
+/// What a root file system says about its users.
+pub(super) fn accounts(tree: &Tree) -> Accounts {
+    Accounts { passwd: tree.passwd(), group: tree.group() }
+}
+
+/// Where the files of the step lie when they come from a stage or an image.
+fn source_state(op: &CopyOp, states: &States) -> RootState {
+    match op.from {
+        CopyFrom::Root(root) => (*states.of(root)).clone(),
+        _ => RootState::scratch(),
+    }
+}
+
+fn digest_of(path: &std::path::Path) -> Result<Digest, StepError> {
+    let read = |source| StepError::Read { path: path.to_owned(), source };
+    let mut reader = HashingReader::new(File::open(path).map_err(read)?);
+    io::copy(&mut reader, &mut io::sink()).map_err(read)?;
+    Ok(reader.finish().0)
+}
+
+fn inline(file: &InlineFile, made_at: crate::layer::FileTime) -> Selected {
+    let entry = SelectedEntry {
+        relative: Vec::new(),
+        kind: Kind::File { size_bytes: file.content.len() as u64 },
+        mode: file.mode,
+        owner: (0, 0),
+        modified: made_at,
+        capability: None,
+        content: Content::Source(Source::Bytes(file.content.clone())),
+        digest: None,
+        same_file: None,
+    };
+    Selected { name: file.name.clone().into_bytes(), entries: vec![entry] }
+}
+
+/// Puts the selected sources at their places.
+fn place(
+    placing: &mut Placing<'_>,
+    op: &CopyOp,
+    owner: Option<(u32, u32)>,
+    destination: &LayerPath,
+    selected: &[Selected],
+) -> Result<(), StepError> {
+    let state = match placing.state(destination) {
+        None => DestinationState::Missing,
+        Some(Kind::Directory) => DestinationState::Directory,
+        Some(_) => DestinationState::NotADirectory,
+    };
+    let shapes: Vec<SourceShape<'_>> =
+        selected.iter().map(|source| SourceShape { name: &source.name, is_directory: source.is_directory() }).collect();
+    let plan = plan_copy(&shapes, destination.as_bytes(), op.destination_is_directory, op.parents, state)?;
+    for planned in plan {
+        let target = LayerPath::clean(&planned.target).unwrap_or_default();
+        let source = &selected[planned.source];
+        for entry in &source.entries {
+            if entry.relative.is_empty() && planned.placement == Placement::Contents {
+                placing.make_directory(&target)?;
+                continue;
+            }
+            let path = match entry.relative.is_empty() {
+                true => target.clone(),
+                false => LayerPath::clean(&[target.as_bytes(), b"/", &entry.relative].concat()).unwrap_or_default(),
+            };
+            placing.put(item_at(path, entry, op, owner)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn item_at(path: LayerPath, entry: &SelectedEntry, op: &CopyOp, owner: Option<(u32, u32)>) -> Result<Item, StepError> {
+    let (uid, gid) = owner.unwrap_or(entry.owner);
+    let is_link = matches!(entry.kind, Kind::Symlink(_));
+    let mode = match &op.chmod {
+        Some(chmod) if !is_link => changed_mode(chmod, entry.mode, entry.kind == Kind::Directory)?,
+        _ => entry.mode,
+    };
+    Ok(Item {
+        entry: crate::layer::Entry {
+            path,
+            kind: entry.kind.clone(),
+            mode: mode & 0o7777,
+            uid,
+            gid,
+            modified: entry.modified,
+            xattrs: select::attributes(entry),
+        },
+        content: entry.content.clone(),
+        digest: entry.digest.clone(),
+        same_file: entry.same_file,
+    })
+}

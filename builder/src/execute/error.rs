@@ -1,0 +1,172 @@
+//! What can go wrong in a step.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::owner::OwnerError;
+use super::placing::PlacingError;
+use super::select::SelectError;
+use crate::blob::StoreError;
+use crate::context::{ContextError, IgnoreError, PlacementError};
+use crate::graph::About;
+use crate::layer::{ApplyError, ChangesError, LayerError, TreeError};
+use crate::remote::RemoteError;
+use crate::sandbox::SandboxError;
+use crate::snapshot::SnapshotError;
+
+/// Why a graph was not run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// The user stopped the build.
+    #[error("interrupted")]
+    Cancelled,
+    /// A step failed.
+    #[error("step `{}` failed", about.instruction)]
+    Step {
+        /// Which one.
+        about: Box<About>,
+        /// Why.
+        source: Box<StepError>,
+    },
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The user stopped the build.
+    #[error("interrupted")]
+    Cancelled,
+    /// A feature that is still to come.
+    #[error("{what} is not there yet")]
+    NotThereYet {
+        /// Which.
+        what: &'static str,
+    },
+    /// The command ended with another status than 0.
+    #[error("the command exited with status {status}{}", status_meaning(*.status))]
+    ExitStatus {
+        /// The status.
+        status: u8,
+    },
+    /// A signal ended the command.
+    #[error("the command was ended by signal {signal}{}", if *.out_of_memory { ": out of memory" } else { "" })]
+    Signal {
+        /// The signal's number.
+        signal: i32,
+        /// Whether the kernel ended it for want of memory.
+        out_of_memory: bool,
+    },
+    /// RUN is impossible here.
+    #[error("RUN is not possible here: {reason}")]
+    NoSandbox {
+        /// Why.
+        reason: String,
+        /// What would make it possible.
+        fix: String,
+    },
+    /// The sandbox could not be set up.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The root file system could not be made or kept.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// What a command left could not be read.
+    #[error(transparent)]
+    Changes(#[from] ChangesError),
+    /// A layer could not be unpacked.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The context has no such source.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// A rule of `--exclude` is malformed.
+    #[error(transparent)]
+    Exclude(#[from] IgnoreError),
+    /// A stage or image has no such source.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    /// The sources do not fit the destination.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+    /// An entry cannot stand where it should.
+    #[error(transparent)]
+    Placing(#[from] PlacingError),
+    /// An unknown user or group.
+    #[error(transparent)]
+    Owner(#[from] OwnerError),
+    /// Links in a root file system lead nowhere.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// A layer could not be written or read.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A registry failed.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// A file could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A temporary file could not be written.
+    #[error("cannot write a temporary file at {}", path.display())]
+    Temporary {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An archive that `ADD` should unpack is damaged.
+    #[error("cannot unpack the archive `{name}`")]
+    Archive {
+        /// The source's name.
+        name: String,
+        /// Why.
+        source: Box<LayerError>,
+    },
+    /// A layer of an image holds no such file although its index says so.
+    #[error(
+        "layer {diff_id} has no file {path}, which its index names; remove the store's `indexes` folder and build again"
+    )]
+    IndexMismatch {
+        /// The layer.
+        diff_id: String,
+        /// The file.
+        path: String,
+    },
+    /// A layer does not unpack to what the image's configuration says.
+    #[error("layer {digest} unpacks to {found}, and the image's configuration says {expected}")]
+    DiffId {
+        /// The blob.
+        digest: String,
+        /// What the configuration says.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// The base image's platform is not what RUN can run here.
+    #[error("this machine runs {machine}, and the step needs {wanted}")]
+    Platform {
+        /// What the machine runs.
+        machine: String,
+        /// What the step is for.
+        wanted: String,
+    },
+}
+
+/// What the shell's conventions say about a status.
+fn status_meaning(status: u8) -> &'static str {
+    match status {
+        126 => " (found, but it cannot be executed)",
+        127 => " (not found)",
+        137 => " (killed)",
+        139 => " (crashed)",
+        _ => "",
+    }
+}

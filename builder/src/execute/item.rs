@@ -1,0 +1,111 @@
+//! What a step is about to put into a layer: entries, and where each one's content is.
+
+use std::collections::BTreeMap;
+
+use oci_spec::image::Digest;
+
+use crate::cache::{LayerContent, LayerContentHasher};
+use crate::layer::{Entry, FileTime, Kind, LayerPath, Source};
+
+/// Where the bytes of a file are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Not a file.
+    None,
+    /// In memory or on this machine's disk.
+    Source(Source),
+    /// In a layer, under this path there.
+    Layer {
+        /// Diff id of the layer.
+        diff_id: Digest,
+        /// Path in the layer.
+        path: LayerPath,
+    },
+    /// A part of the step's own temporary file.
+    Spooled {
+        /// Where it starts.
+        offset_bytes: u64,
+    },
+}
+
+/// One entry to write.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    /// The entry.
+    pub(super) entry: Entry,
+    /// Its content.
+    pub(super) content: Content,
+    /// SHA-256 of the content, where it is known already.
+    pub(super) digest: Option<Digest>,
+    /// Files of one copy that share this are one file with several names.
+    pub(super) same_file: Option<(u64, u64)>,
+}
+
+/// The entries of a layer to be, each path once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Items(BTreeMap<LayerPath, Item>);
+
+impl Items {
+    pub(super) fn get(&self, path: &LayerPath) -> Option<&Item> {
+        self.0.get(path)
+    }
+
+    /// Takes an entry; what was at its path before is replaced.
+    pub(super) fn put(&mut self, item: Item) {
+        self.0.insert(item.entry.path.clone(), item);
+    }
+
+    /// Takes an entry unless its path is taken.
+    pub(super) fn put_if_absent(&mut self, item: Item) {
+        self.0.entry(item.entry.path.clone()).or_insert(item);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Item> {
+        self.0.values()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Item> {
+        self.0.values_mut()
+    }
+
+    /// Turns all but the first name of a file that was selected under several into hard links, as the reference does.
+    pub(super) fn link_names_of_one_file(&mut self) {
+        let mut first: BTreeMap<(u64, u64), LayerPath> = BTreeMap::new();
+        for item in self.0.values_mut() {
+            let Some(file) = item.same_file else { continue };
+            match first.get(&file) {
+                None => {
+                    first.insert(file, item.entry.path.clone());
+                }
+                Some(path) => {
+                    item.entry.kind = Kind::Hardlink(path.clone());
+                    item.content = Content::None;
+                    item.digest = None;
+                }
+            }
+        }
+    }
+
+    /// What the layer will hold, for the step's key.
+    pub(super) fn layer_content(&self) -> LayerContent {
+        let mut hasher = LayerContentHasher::default();
+        for item in self.iter() {
+            hasher.entry(&item.entry, item.digest.as_ref().map(Digest::digest));
+        }
+        hasher.finish()
+    }
+}
+
+/// A folder that the builder makes itself.
+pub(super) fn made_directory(path: LayerPath, owner: (u32, u32), modified: FileTime) -> Item {
+    let entry = Entry {
+        path,
+        kind: Kind::Directory,
+        mode: 0o755,
+        uid: owner.0,
+        gid: owner.1,
+        modified,
+        xattrs: BTreeMap::new(),
+    };
+    Item { entry, content: Content::None, digest: None, same_file: None }
+}

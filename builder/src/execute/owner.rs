@@ -1,0 +1,210 @@
+//! Users and groups by name, as an image's own `/etc/passwd` and `/etc/group` have them. Pure.
+
+/// What a root file system says about its users.
+#[derive(Clone, Debug, Default)]
+pub struct Accounts {
+    /// Text of `/etc/passwd`.
+    pub passwd: Option<String>,
+    /// Text of `/etc/group`.
+    pub group: Option<String>,
+}
+
+/// Who a command runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
+    /// The user's home folder, `/` where none is known.
+    pub home: String,
+}
+
+/// A user or group that cannot be found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OwnerError {
+    /// No such user.
+    #[error("the image has no user `{name}`: {}", missing(.file_is_there, "/etc/passwd"))]
+    NoUser {
+        /// The name.
+        name: String,
+        /// Whether `/etc/passwd` is there at all.
+        file_is_there: bool,
+    },
+    /// No such group.
+    #[error("the image has no group `{name}`: {}", missing(.file_is_there, "/etc/group"))]
+    NoGroup {
+        /// The name.
+        name: String,
+        /// Whether `/etc/group` is there at all.
+        file_is_there: bool,
+    },
+    /// Neither `user` nor `user:group`.
+    #[error("`{text}` names no owner: expected `user` or `user:group`, by name or number")]
+    Malformed {
+        /// The text.
+        text: String,
+    },
+}
+
+fn missing(file_is_there: &bool, file: &str) -> String {
+    match file_is_there {
+        true => format!("it is not in its {file}"),
+        false => format!("it has no {file}; use a number"),
+    }
+}
+
+impl Accounts {
+    /// Lines of a colon-separated file with at least `least` fields.
+    fn rows(text: Option<&str>, least: usize) -> impl Iterator<Item = Vec<&str>> {
+        text.unwrap_or_default()
+            .lines()
+            .map(|line| line.trim().split(':').collect::<Vec<_>>())
+            .filter(move |fields| fields.len() >= least)
+    }
+
+    fn users(&self) -> impl Iterator<Item = Vec<&str>> {
+        Self::rows(self.passwd.as_deref(), 4)
+    }
+
+    fn groups(&self) -> impl Iterator<Item = Vec<&str>> {
+        Self::rows(self.group.as_deref(), 3)
+    }
+
+    fn group(&self, text: &str) -> Result<u32, OwnerError> {
+        if let Ok(number) = text.parse() {
+            return Ok(number);
+        }
+        self.groups()
+            .find(|fields| fields[0] == text)
+            .and_then(|fields| fields[2].parse().ok())
+            .ok_or_else(|| OwnerError::NoGroup { name: text.to_owned(), file_is_there: self.group.is_some() })
+    }
+
+    /// `--chown`: a number alone is user and group; a name alone takes the user's own group.
+    ///
+    /// # Errors
+    /// When a name is unknown, or the text is no owner.
+    pub fn owner(&self, text: &str) -> Result<(u32, u32), OwnerError> {
+        let (user, group) = split(text)?;
+        let row = self.users().find(|fields| fields[0] == user);
+        let (uid, own_group) = match (user.parse::<u32>(), row) {
+            // A name that looks like a number is a number, as everywhere in containers.
+            (Ok(number), _) => (number, number),
+            (Err(_), Some(fields)) => {
+                let number = |field: &str| field.parse::<u32>().ok();
+                let unknown = || OwnerError::NoUser { name: user.to_owned(), file_is_there: true };
+                (number(fields[2]).ok_or_else(unknown)?, number(fields[3]).ok_or_else(unknown)?)
+            }
+            (Err(_), None) => {
+                return Err(OwnerError::NoUser { name: user.to_owned(), file_is_there: self.passwd.is_some() });
+            }
+        };
+        let gid = group.map_or(Ok(own_group), |group| self.group(group))?;
+        Ok((uid, gid))
+    }
+
+    /// `USER`: empty is root. `user` alone also gets the groups that name it as a member; `user:group` does not.
+    ///
+    /// # Errors
+    /// When a name is unknown, or the text is no user.
+    pub fn identity(&self, text: &str) -> Result<Identity, OwnerError> {
+        let text = if text.is_empty() { "0" } else { text };
+        let (user, group) = split(text)?;
+        let number = user.parse::<u32>().ok();
+        let row = self.users().find(|fields| match number {
+            Some(number) => fields[2].parse() == Ok(number),
+            None => fields[0] == user,
+        });
+        let (uid, own_group, name) = match (number, &row) {
+            (_, Some(fields)) => {
+                let unknown = || OwnerError::NoUser { name: user.to_owned(), file_is_there: true };
+                let uid = fields[2].parse().map_err(|_| unknown())?;
+                (uid, fields[3].parse().unwrap_or(0), Some(fields[0]))
+            }
+            // A number that no line has: group 0, as the reference runs it.
+            (Some(number), None) => (number, 0, None),
+            (None, None) => {
+                return Err(OwnerError::NoUser { name: user.to_owned(), file_is_there: self.passwd.is_some() });
+            }
+        };
+        let home = row.as_ref().and_then(|fields| fields.get(5)).filter(|home| !home.is_empty());
+        let home = (*home.unwrap_or(&"/")).to_owned();
+        if let Some(group) = group {
+            return Ok(Identity { uid, gid: self.group(group)?, groups: Vec::new(), home });
+        }
+        let mut groups: Vec<u32> = self
+            .groups()
+            .filter(|fields| {
+                let members = fields.get(3).copied().unwrap_or_default();
+                name.is_some_and(|name| members.split(',').any(|member| member == name))
+            })
+            .filter_map(|fields| fields[2].parse().ok())
+            .filter(|gid| *gid != own_group)
+            .collect();
+        groups.sort_unstable();
+        groups.dedup();
+        Ok(Identity { uid, gid: own_group, groups, home })
+    }
+}
+
+fn split(text: &str) -> Result<(&str, Option<&str>), OwnerError> {
+    let malformed = || OwnerError::Malformed { text: text.to_owned() };
+    match text.split_once(':') {
+        Some((user, group)) if !user.is_empty() && !group.is_empty() && !group.contains(':') => Ok((user, Some(group))),
+        Some(_) => Err(malformed()),
+        None if text.is_empty() => Err(malformed()),
+        None => Ok((text, None)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accounts() -> Accounts {
+        Accounts {
+            passwd: Some("root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\nodd\n".to_owned()),
+            group: Some("root:x:0:\napp:x:1001:\nstaff:x:50:app,other\nvideo:x:44:app\n".to_owned()),
+        }
+    }
+
+    #[test]
+    fn owners_by_name_and_number() {
+        let accounts = accounts();
+        for (text, expected) in [
+            ("0", Ok((0, 0))),
+            ("7", Ok((7, 7))),
+            ("app", Ok((1000, 1001))),
+            ("app:staff", Ok((1000, 50))),
+            ("app:9", Ok((1000, 9))),
+            ("7:staff", Ok((7, 50))),
+            ("nobody", Err("the image has no user `nobody`: it is not in its /etc/passwd")),
+            ("app:wheel", Err("the image has no group `wheel`: it is not in its /etc/group")),
+            (":x", Err("`:x` names no owner: expected `user` or `user:group`, by name or number")),
+        ] {
+            assert_eq!(
+                accounts.owner(text).map_err(|error| error.to_string()),
+                expected.map_err(str::to_owned),
+                "{text}"
+            );
+        }
+        let error = Accounts::default().owner("app").unwrap_err();
+        assert_eq!(error.to_string(), "the image has no user `app`: it has no /etc/passwd; use a number");
+    }
+
+    #[test]
+    fn identities_carry_further_groups_only_without_a_group() {
+        let accounts = accounts();
+        let app = accounts.identity("app").unwrap();
+        assert_eq!((app.uid, app.gid, app.groups, app.home.as_str()), (1000, 1001, vec![44, 50], "/home/app"));
+        let by_number = accounts.identity("1000").unwrap();
+        assert_eq!((by_number.uid, by_number.gid, by_number.groups), (1000, 1001, vec![44, 50]));
+        assert_eq!(accounts.identity("app:staff").unwrap().groups, Vec::<u32>::new());
+        let unknown = accounts.identity("4242").unwrap();
+        assert_eq!((unknown.uid, unknown.gid, unknown.home.as_str()), (4242, 0, "/"));
+        assert_eq!(accounts.identity("").unwrap().home, "/root");
+    }
+}

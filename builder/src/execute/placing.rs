@@ -1,0 +1,352 @@
+//! Puts selected entries at their places in a root file system: links in the destination followed inside the root,
+//! folders above them added, and what cannot stand where it should refused.
+
+use std::collections::BTreeMap;
+
+use super::item::{Content, Item, Items, made_directory};
+use crate::graph::Chmod;
+use crate::layer::{FileTime, Kind, LayerPath, Tree};
+
+/// An entry that cannot be put where it should go.
+#[derive(Debug, thiserror::Error)]
+pub enum PlacingError {
+    /// A folder over something else, or the reverse.
+    #[error("cannot put {new} at {path}: there is {old}")]
+    Clash {
+        /// Where.
+        path: LayerPath,
+        /// What was to be put there.
+        new: &'static str,
+        /// What is there.
+        old: &'static str,
+    },
+    /// A path component that is no folder.
+    #[error("cannot put anything below {path}: it is {what}, no folder")]
+    NoFolder {
+        /// The component.
+        path: LayerPath,
+        /// What it is.
+        what: &'static str,
+    },
+    /// Links that lead round in a circle.
+    #[error("too many symbolic links on the way to {path}")]
+    TooManyLinks {
+        /// The path as given.
+        path: LayerPath,
+    },
+    /// A mode that cannot be applied.
+    #[error("`--chmod={mode}` is not a mode")]
+    Mode {
+        /// As written.
+        mode: String,
+    },
+}
+
+/// Most links followed for one path; Linux has the same bound.
+const LINKS_MAX: usize = 40;
+
+/// What a path is, for messages.
+pub(super) fn what(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::Directory => "a folder",
+        Kind::File { .. } | Kind::Hardlink(_) => "a file",
+        Kind::Symlink(_) => "a symbolic link",
+        Kind::CharDevice { .. } | Kind::BlockDevice { .. } => "a device",
+        Kind::Fifo => "a named pipe",
+        Kind::Whiteout | Kind::Opaque => "a whiteout",
+    }
+}
+
+/// A root file system with the entries that are about to be added to it.
+pub(super) struct Placing<'a> {
+    tree: &'a Tree,
+    pub(super) items: Items,
+    /// Owner of folders that have to be made.
+    owner: (u32, u32),
+    /// Time of what the builder makes itself.
+    now: FileTime,
+}
+
+impl<'a> Placing<'a> {
+    pub(super) fn new(tree: &'a Tree, owner: (u32, u32), now: FileTime) -> Self {
+        Self { tree, items: Items::default(), owner, now }
+    }
+
+    fn kind(&self, path: &LayerPath) -> Option<&Kind> {
+        match self.items.get(path) {
+            Some(item) => Some(&item.entry.kind),
+            None => self.tree.get(path).map(|node| &node.entry.kind),
+        }
+    }
+
+    /// Follows links inside the root, in what is there and in what was added. What is missing stays as it is written.
+    pub(super) fn resolve(&self, path: &LayerPath, follow_last: bool) -> Result<LayerPath, PlacingError> {
+        let mut todo: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
+        let mut done = LayerPath::root();
+        let mut links = 0;
+        while let Some(name) = todo.pop() {
+            match &name[..] {
+                b"" | b"." => continue,
+                b".." => {
+                    done = done.parent().unwrap_or_default();
+                    continue;
+                }
+                _ => {}
+            }
+            let next = done.join(&name);
+            match self.kind(&next) {
+                Some(Kind::Symlink(target)) if follow_last || !todo.is_empty() => {
+                    links += 1;
+                    if links > LINKS_MAX {
+                        return Err(PlacingError::TooManyLinks { path: path.clone() });
+                    }
+                    if target.starts_with(b"/") {
+                        done = LayerPath::root();
+                    }
+                    todo.extend(target.rsplit(|byte| *byte == b'/').map(<[u8]>::to_vec));
+                }
+                _ => done = next,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Adds the folders above `path`: those that are there as they are, those that are missing with mode 0755.
+    ///
+    /// A layer names them all, because some readers make missing ones with a mode of their own choice.
+    fn add_parents(&mut self, path: &LayerPath) -> Result<(), PlacingError> {
+        let mut missing = path.parent();
+        while let Some(folder) = missing {
+            if folder.is_root() {
+                break;
+            }
+            if let Some(item) = self.items.get(&folder) {
+                if item.entry.kind == Kind::Directory {
+                    break;
+                }
+                return Err(PlacingError::NoFolder { what: what(&item.entry.kind), path: folder });
+            }
+            let item = match self.tree.get(&folder) {
+                None => made_directory(folder.clone(), self.owner, self.now),
+                Some(node) if node.entry.kind == Kind::Directory => {
+                    Item { entry: node.entry.clone(), content: Content::None, digest: None, same_file: None }
+                }
+                Some(node) => return Err(PlacingError::NoFolder { what: what(&node.entry.kind), path: folder }),
+            };
+            self.items.put(item);
+            missing = folder.parent();
+        }
+        Ok(())
+    }
+
+    /// Adds an entry at its path, whose folders must be resolved already.
+    pub(super) fn put(&mut self, item: Item) -> Result<(), PlacingError> {
+        let path = item.entry.path.clone();
+        if path.is_root() {
+            return Ok(());
+        }
+        let is_folder = item.entry.kind == Kind::Directory;
+        if let Some(there) = self.kind(&path)
+            && (*there == Kind::Directory) != is_folder
+        {
+            return Err(PlacingError::Clash { new: what(&item.entry.kind), old: what(there), path });
+        }
+        self.add_parents(&path)?;
+        self.items.put(item);
+        Ok(())
+    }
+
+    /// Adds an entry of an archive: what is not a folder goes, as `tar` does it, when a folder comes in its place.
+    pub(super) fn put_over(&mut self, item: Item) -> Result<(), PlacingError> {
+        let replaced = self.items.get(&item.entry.path).is_some_and(|there| there.entry.kind != Kind::Directory);
+        if replaced && !item.entry.path.is_root() {
+            self.items.put(item);
+            return Ok(());
+        }
+        self.put(item)
+    }
+
+    /// What is at a path whose links are resolved; the root is always a folder.
+    pub(super) fn state(&self, path: &LayerPath) -> Option<&Kind> {
+        if path.is_root() { Some(&Kind::Directory) } else { self.kind(path) }
+    }
+
+    /// Makes `path` a folder, and those above it; what is there stays as it is. Links must be resolved already.
+    pub(super) fn make_directory(&mut self, path: &LayerPath) -> Result<(), PlacingError> {
+        if path.is_root() {
+            return Ok(());
+        }
+        match self.kind(path) {
+            Some(Kind::Directory) => {}
+            Some(other) => return Err(PlacingError::NoFolder { what: what(other), path: path.clone() }),
+            None => {
+                self.add_parents(path)?;
+                self.items.put_if_absent(made_directory(path.clone(), self.owner, self.now));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The mode that `--chmod` gives to an entry.
+///
+/// # Errors
+/// When a symbolic mode is malformed.
+pub(super) fn changed_mode(chmod: &Chmod, mode: u32, is_folder: bool) -> Result<u32, PlacingError> {
+    let text = match chmod {
+        Chmod::Bits(bits) => return Ok(*bits & 0o7777),
+        Chmod::Symbolic(text) => text,
+    };
+    let malformed = || PlacingError::Mode { mode: text.clone() };
+    let mut mode = mode;
+    for clause in text.split(',') {
+        let at = clause.find(['+', '-', '=']).ok_or_else(malformed)?;
+        let (who, mut rest) = clause.split_at(at);
+        let mut classes = 0;
+        for letter in who.chars() {
+            classes |= match letter {
+                'u' => 0o4700,
+                'g' => 0o2070,
+                'o' => 0o1007,
+                'a' => 0o7777,
+                _ => return Err(malformed()),
+            };
+        }
+        if classes == 0 {
+            classes = 0o7777;
+        }
+        while let Some(operator) = rest.chars().next() {
+            let end = rest[1..].find(['+', '-', '=']).map_or(rest.len(), |next| next + 1);
+            let bits = permissions(&rest[1..end], mode, is_folder).ok_or_else(malformed)? & classes;
+            rest = &rest[end..];
+            mode = match operator {
+                '+' => mode | bits,
+                '-' => mode & !bits,
+                '=' => (mode & !(classes & 0o777)) | bits,
+                _ => return Err(malformed()),
+            };
+        }
+    }
+    Ok(mode & 0o7777)
+}
+
+/// The bits that `rwxXst` or one of `ugo` stands for, in all classes.
+fn permissions(text: &str, mode: u32, is_folder: bool) -> Option<u32> {
+    let copied = |shift: u32| {
+        let bits = (mode >> shift) & 0o7;
+        bits << 6 | bits << 3 | bits
+    };
+    match text {
+        "u" => return Some(copied(6)),
+        "g" => return Some(copied(3)),
+        "o" => return Some(copied(0)),
+        _ => {}
+    }
+    let mut bits = 0;
+    for letter in text.chars() {
+        bits |= match letter {
+            'r' => 0o444,
+            'w' => 0o222,
+            'x' => 0o111,
+            'X' if is_folder || mode & 0o111 != 0 => 0o111,
+            'X' => 0,
+            's' => 0o6000,
+            't' => 0o1000,
+            _ => return None,
+        };
+    }
+    Some(bits)
+}
+
+/// The attributes of a copied file that a layer keeps.
+pub(super) fn kept_attributes(capability: Option<&Vec<u8>>) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    capability.map(|value| (b"security.capability".to_vec(), value.clone())).into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::{Entry, IndexEntry, LayerIndex};
+
+    fn path(text: &str) -> LayerPath {
+        LayerPath::clean(text.as_bytes()).unwrap()
+    }
+
+    fn item(text: &str, kind: Kind) -> Item {
+        let mut item = made_directory(path(text), (0, 0), FileTime::default());
+        item.entry.kind = kind;
+        item
+    }
+
+    fn tree(entries: &[(&str, Kind)]) -> Tree {
+        let entries: Vec<IndexEntry> = entries
+            .iter()
+            .map(|(text, kind)| {
+                let entry: Entry = item(text, kind.clone()).entry;
+                IndexEntry { entry, content: None }
+            })
+            .collect();
+        let mut tree = Tree::new();
+        tree.push(&LayerIndex { entries, ..LayerIndex::default() }, 0);
+        tree
+    }
+
+    fn names(placing: &Placing<'_>) -> Vec<String> {
+        placing.items.iter().map(|item| item.entry.path.to_string()).collect()
+    }
+
+    #[test]
+    fn links_in_the_destination_are_followed_inside_the_root() {
+        let tree = tree(&[
+            ("usr", Kind::Directory),
+            ("usr/lib", Kind::Directory),
+            ("lib", Kind::Symlink(b"usr/lib".to_vec())),
+            ("up", Kind::Symlink(b"../../usr".to_vec())),
+            ("abs", Kind::Symlink(b"/up/lib".to_vec())),
+            ("loop", Kind::Symlink(b"loop".to_vec())),
+        ]);
+        let placing = Placing::new(&tree, (0, 0), FileTime::default());
+        for (from, to) in
+            [("lib/x", "/usr/lib/x"), ("abs/x", "/usr/lib/x"), ("up/new/y", "/usr/new/y"), ("lib", "/usr/lib")]
+        {
+            assert_eq!(placing.resolve(&path(from), true).unwrap().to_string(), to, "{from}");
+        }
+        assert_eq!(placing.resolve(&path("lib"), false).unwrap().to_string(), "/lib");
+        assert!(matches!(placing.resolve(&path("loop/x"), true), Err(PlacingError::TooManyLinks { .. })));
+    }
+
+    #[test]
+    fn folders_above_are_named_and_clashes_refused() {
+        let tree = tree(&[("usr", Kind::Directory), ("file", Kind::File { size_bytes: 1 })]);
+        let mut placing = Placing::new(&tree, (7, 8), FileTime::default());
+        placing.put(item("usr/a/b", Kind::File { size_bytes: 1 })).unwrap();
+        assert_eq!(names(&placing), ["/usr", "/usr/a", "/usr/a/b"]);
+        let made = placing.items.get(&path("usr/a")).unwrap();
+        assert_eq!((made.entry.uid, made.entry.gid, made.entry.mode), (7, 8, 0o755));
+        let below = placing.put(item("file/x", Kind::File { size_bytes: 1 })).unwrap_err();
+        assert_eq!(below.to_string(), "cannot put anything below /file: it is a file, no folder");
+        let over = placing.put(item("file", Kind::Directory)).unwrap_err();
+        assert_eq!(over.to_string(), "cannot put a folder at /file: there is a file");
+    }
+
+    #[test]
+    fn modes_change_as_chmod_changes_them() {
+        for (text, before, folder, after) in [
+            ("u=rwX,go=rX", 0o600, false, 0o644),
+            ("u=rwX,go=rX", 0o600, true, 0o755),
+            ("u=rwX,go=rX", 0o700, false, 0o755),
+            ("+x", 0o644, false, 0o755),
+            ("a-w", 0o666, false, 0o444),
+            ("g=u", 0o750, false, 0o770),
+            ("u+s", 0o755, false, 0o4755),
+            ("g+s,o+t", 0o755, true, 0o3755),
+            ("o=", 0o777, false, 0o770),
+            ("u+r-w", 0o200, false, 0o400),
+        ] {
+            let changed = changed_mode(&Chmod::Symbolic(text.to_owned()), before, folder).unwrap();
+            assert_eq!(format!("{changed:o}"), format!("{after:o}"), "{text} on {before:o}");
+        }
+        assert_eq!(changed_mode(&Chmod::Bits(0o4711), 0, false).unwrap(), 0o4711);
+        assert!(changed_mode(&Chmod::Symbolic("z+x".to_owned()), 0, false).is_err());
+    }
+}

@@ -1,0 +1,119 @@
+//! `RUN`: unpack what lies below, run the command on it, and make a layer of what it changed.
+
+use std::io;
+use std::sync::OnceLock;
+
+use super::copy::{accounts, stacked};
+use super::{Executor, RootState, States, StepError};
+use crate::cache::key;
+use crate::event::{Event, StepId, Stream};
+use crate::graph::{Network, Platform, RunOp, Security};
+use crate::layer::{LayerBuilder, Limits};
+use crate::sandbox::{self, Exit, Refusal, RunSpec};
+
+/// The host name that a command sees. A fixed one, because commands write it into what they make.
+const HOST_NAME: &str = "buildkitsandbox";
+
+/// Whether RUN is possible here is tried once in a process: it takes some milliseconds, and does not change.
+static AVAILABLE: OnceLock<Result<(), Refusal>> = OnceLock::new();
+
+impl Executor {
+    pub(super) fn run_command(&self, step: StepId, op: &RunOp, states: &States) -> Result<RootState, StepError> {
+        if !op.mounts.is_empty() {
+            return Err(StepError::NotThereYet { what: "`RUN --mount`" });
+        }
+        if op.script.is_some() {
+            return Err(StepError::NotThereYet { what: "a heredoc that begins with `#!`" });
+        }
+        if op.security == Security::Insecure {
+            return Err(StepError::NotThereYet { what: "`RUN --security=insecure`" });
+        }
+        let below = states.of(op.input);
+        let key = key::run(below.content, op, self.options.mode);
+        if let Some(found) = self.recorded(key) {
+            self.events.hear(Event::Cached { step });
+            return Ok(stacked(&below, found));
+        }
+        let machine = Platform::new("linux", std::env::consts::ARCH, None);
+        if (&op.platform.os, &op.platform.architecture) != (&machine.os, &machine.architecture) {
+            return Err(StepError::Platform { machine: machine.to_string(), wanted: op.platform.to_string() });
+        }
+        if let Err(refusal) = AVAILABLE.get_or_init(sandbox::available) {
+            return Err(StepError::NoSandbox { reason: refusal.reason.clone(), fix: refusal.fix.clone() });
+        }
+        self.unpack_all(step, &below)?;
+        let tree = self.tree(step, &below)?;
+        let identity = accounts(&tree).identity(&op.user)?;
+
+        let workspace = self.snapshots.prepare(&below.diff_ids())?;
+        let mut env = op.env.clone();
+        env.extend(op.proxy_env.iter().cloned());
+        if !env.iter().any(|(name, _)| name == "HOME") {
+            env.push(("HOME".to_owned(), identity.home.clone()));
+        }
+        let spec = RunSpec {
+            root: workspace.root().clone(),
+            argv: op.argv.clone(),
+            env,
+            cwd: op.cwd.clone(),
+            uid: identity.uid,
+            gid: identity.gid,
+            groups: identity.groups,
+            hostname: HOST_NAME.to_owned(),
+            hosts: format!("127.0.0.1\tlocalhost {HOST_NAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+                .into_bytes(),
+            resolv_conf: std::fs::read("/etc/resolv.conf").unwrap_or_default(),
+            network: match op.network {
+                Network::Default | Network::Host => sandbox::Network::Host,
+                Network::None => sandbox::Network::None,
+            },
+        };
+        let mut output = |stream: sandbox::Stream, bytes: &[u8]| {
+            let stream = match stream {
+                sandbox::Stream::Stdout => Stream::Stdout,
+                sandbox::Stream::Stderr => Stream::Stderr,
+            };
+            self.events.hear(Event::Output { step, stream, bytes: bytes.to_vec() });
+        };
+        match sandbox::run(&spec, &mut output, &self.cancel)? {
+            Exit::Code(0) => {}
+            Exit::Code(status) => return Err(StepError::ExitStatus { status }),
+            Exit::Signal { signal, out_of_memory } => return Err(StepError::Signal { signal, out_of_memory }),
+            Exit::Cancelled => return Err(StepError::Cancelled),
+        }
+
+        let mut builder = LayerBuilder::new(&self.store, self.options.layers)?;
+        for change in workspace.changes()? {
+            if self.cancel.is_cancelled() {
+                return Err(StepError::Cancelled);
+            }
+            builder.add(&change)?;
+        }
+        let layer = builder.finish()?;
+        self.snapshots.commit(workspace, &layer.diff_id)?;
+        Ok(stacked(&below, self.keep(key, &layer)?))
+    }
+
+    /// Unpacks the layers of a root file system that are not unpacked yet.
+    fn unpack_all(&self, step: StepId, state: &RootState) -> Result<(), StepError> {
+        for (number, layer) in state.layers.iter().enumerate() {
+            if self.snapshots.has(&layer.diff_id) {
+                continue;
+            }
+            if self.cancel.is_cancelled() {
+                return Err(StepError::Cancelled);
+            }
+            self.ensure_blob(step, layer)?;
+            let blob = self.store.open_blob(&layer.digest)?;
+            let below = state.diff_ids()[..number].to_vec();
+            self.snapshots.unpack(
+                &layer.diff_id,
+                &below,
+                Box::new(io::BufReader::new(blob)),
+                &layer.media_type,
+                &Limits::DEFAULT,
+            )?;
+        }
+        Ok(())
+    }
+}

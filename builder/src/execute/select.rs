@@ -1,0 +1,250 @@
+//! What a `COPY` takes, from the context or from a root file system, in one form.
+
+use std::collections::BTreeMap;
+
+use oci_spec::image::Digest;
+
+use super::item::Content;
+use super::placing::kept_attributes;
+use crate::context::{self, BadPattern, FileKind, Pattern, SourceEntry};
+use crate::layer::{FileTime, Kind, LayerPath, Source, Tree, TreeError};
+
+/// One selected source.
+#[derive(Clone, Debug)]
+pub(super) struct Selected {
+    /// Path as matched; its last component is the name in a destination folder.
+    pub(super) name: Vec<u8>,
+    /// The source itself first, with an empty relative path, then all below it, sorted.
+    pub(super) entries: Vec<SelectedEntry>,
+}
+
+/// One entry of a source.
+#[derive(Clone, Debug)]
+pub(super) struct SelectedEntry {
+    pub(super) relative: Vec<u8>,
+    pub(super) kind: Kind,
+    pub(super) mode: u32,
+    pub(super) owner: (u32, u32),
+    pub(super) modified: FileTime,
+    pub(super) capability: Option<Vec<u8>>,
+    pub(super) content: Content,
+    pub(super) digest: Option<Digest>,
+    pub(super) same_file: Option<(u64, u64)>,
+}
+
+impl Selected {
+    pub(super) fn is_directory(&self) -> bool {
+        self.entries.first().is_some_and(|entry| entry.kind == Kind::Directory)
+    }
+}
+
+/// A source in a root file system that cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SelectError {
+    /// A literal path that is not there.
+    #[error("`{pattern}` is not in {place}")]
+    Missing {
+        /// As written.
+        pattern: String,
+        /// Where it was looked for.
+        place: String,
+    },
+    /// A path that leads nowhere.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// A pattern that cannot be read.
+    #[error(transparent)]
+    Pattern(#[from] BadPattern),
+}
+
+/// A source of the context. Its files belong to root, whoever has them on this machine.
+pub(super) fn from_context(source: context::Source) -> Selected {
+    Selected { name: source.name, entries: source.entries.into_iter().map(context_entry).collect() }
+}
+
+fn context_entry(entry: SourceEntry) -> SelectedEntry {
+    let is_file = entry.kind == FileKind::File;
+    let kind = match entry.kind {
+        FileKind::File => Kind::File { size_bytes: entry.size_bytes },
+        FileKind::Directory => Kind::Directory,
+        FileKind::Symlink(target) => Kind::Symlink(target),
+        FileKind::Fifo => Kind::Fifo,
+        FileKind::CharDevice { major, minor } => Kind::CharDevice { major, minor },
+        FileKind::BlockDevice { major, minor } => Kind::BlockDevice { major, minor },
+    };
+    let content = match is_file {
+        true => Content::Source(Source::File { path: entry.absolute, expected: None }),
+        false => Content::None,
+    };
+    SelectedEntry {
+        relative: entry.relative,
+        kind,
+        mode: entry.mode,
+        owner: (0, 0),
+        modified: FileTime { seconds: entry.modified_seconds, nanoseconds: entry.modified_nanoseconds },
+        capability: entry.capability,
+        content,
+        digest: None,
+        same_file: (is_file && entry.links > 1).then_some((entry.device, entry.inode)),
+    }
+}
+
+/// The sources that `pattern` selects in a root file system. `diff_ids` are its layers', bottom first.
+///
+/// # Errors
+/// When a path without wildcards is not there.
+pub(super) fn from_tree(
+    tree: &Tree,
+    diff_ids: &[Digest],
+    pattern: &str,
+    place: &str,
+    files: &mut Files,
+) -> Result<Vec<Selected>, SelectError> {
+    let missing = || SelectError::Missing { pattern: pattern.to_owned(), place: place.to_owned() };
+    let mut found = vec![LayerPath::root()];
+    let wild = context::has_wildcards(pattern);
+    for component in pattern.split('/').filter(|component| !component.is_empty()) {
+        let matcher = context::has_wildcards(component).then(|| Pattern::parse(component)).transpose()?;
+        let mut next = Vec::new();
+        for path in &found {
+            let folder = tree.resolve(path, true)?;
+            match &matcher {
+                Some(matcher) => {
+                    let names = tree.children(&folder).map(|(name, _)| name).filter(|name| matcher.matches(name));
+                    next.extend(names.map(|name| path.join(name)));
+                }
+                None if tree.get(&folder.join(component.as_bytes())).is_some() => {
+                    next.push(path.join(component.as_bytes()))
+                }
+                None => {}
+            }
+        }
+        found = next;
+    }
+    if found.is_empty() && !wild {
+        return Err(missing());
+    }
+    let mut selected = Vec::new();
+    for path in found {
+        let base = tree.resolve(&path, true)?;
+        let mut entries = Vec::new();
+        collect(tree, diff_ids, &base, &base, files, &mut entries);
+        if entries.is_empty() {
+            return Err(missing());
+        }
+        selected.push(Selected { name: path.as_bytes().to_vec(), entries });
+    }
+    Ok(selected)
+}
+
+/// Numbers for the files that one step takes from a root file system: names of one file get the same.
+#[derive(Debug, Default)]
+pub(super) struct Files(BTreeMap<(usize, LayerPath), u64>);
+
+impl Files {
+    fn number(&mut self, layer: usize, path: &LayerPath) -> (u64, u64) {
+        let next = self.0.len() as u64;
+        // No device of this machine has that number.
+        (u64::MAX, *self.0.entry((layer, path.clone())).or_insert(next))
+    }
+}
+
+/// `path` and all below it. Depth is bounded by the longest path that a layer may have.
+fn collect(
+    tree: &Tree,
+    diff_ids: &[Digest],
+    base: &LayerPath,
+    path: &LayerPath,
+    files: &mut Files,
+    entries: &mut Vec<SelectedEntry>,
+) {
+    let below = &path.as_bytes()[base.as_bytes().len()..];
+    let relative = below.strip_prefix(b"/").unwrap_or(below).to_vec();
+    let is_folder = match tree.get(path) {
+        Some(node) => {
+            let origin = node.origin.as_ref();
+            let content = origin.and_then(|origin| {
+                Some(Content::Layer { diff_id: diff_ids.get(origin.layer)?.clone(), path: origin.path.clone() })
+            });
+            entries.push(SelectedEntry {
+                relative,
+                kind: node.entry.kind.clone(),
+                mode: node.entry.mode,
+                owner: (node.entry.uid, node.entry.gid),
+                modified: node.entry.modified,
+                capability: node.entry.xattrs.get(&b"security.capability"[..]).cloned(),
+                content: content.unwrap_or(Content::None),
+                digest: node.content.clone(),
+                same_file: origin.map(|origin| files.number(origin.layer, &origin.path)),
+            });
+            node.entry.kind == Kind::Directory
+        }
+        // The root of a tree has no entry.
+        None if path.is_root() => {
+            entries.push(SelectedEntry {
+                relative,
+                kind: Kind::Directory,
+                mode: 0o755,
+                owner: (0, 0),
+                modified: FileTime::default(),
+                capability: None,
+                content: Content::None,
+                digest: None,
+                same_file: None,
+            });
+            true
+        }
+        None => false,
+    };
+    if is_folder {
+        for (name, _) in tree.children(path) {
+            collect(tree, diff_ids, base, &path.join(name), files, entries);
+        }
+    }
+}
+
+/// What a copied entry becomes in the layer, before owner and mode options.
+pub(super) fn attributes(entry: &SelectedEntry) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    kept_attributes(entry.capability.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::{Entry, IndexEntry, LayerIndex};
+
+    #[test]
+    fn names_of_one_file_are_one_and_other_files_are_not() {
+        let file = |path: &str, kind: Kind| IndexEntry {
+            entry: Entry {
+                path: LayerPath::clean(path.as_bytes()).unwrap(),
+                kind,
+                mode: 0o644,
+                uid: 0,
+                gid: 0,
+                modified: FileTime::default(),
+                xattrs: BTreeMap::new(),
+            },
+            content: None,
+        };
+        let regular = || Kind::File { size_bytes: 1 };
+        let link = Kind::Hardlink(LayerPath::clean(b"a/one").unwrap());
+        let entries = vec![file("a/one", regular()), file("a/two", link), file("b/three", regular())];
+        let mut tree = Tree::new();
+        tree.push(&LayerIndex { entries, ..LayerIndex::default() }, 0);
+        let diff_ids = [crate::blob::sha256(b"layer")];
+        // Two patterns of one step: their files must not be taken for one another.
+        let mut files = Files::default();
+        let mut numbers = Vec::new();
+        for pattern in ["a/*", "b/three"] {
+            for source in from_tree(&tree, &diff_ids, pattern, "a stage", &mut files).unwrap() {
+                numbers.extend(source.entries.iter().filter_map(|entry| entry.same_file));
+            }
+        }
+        assert_eq!(numbers.len(), 3);
+        assert_eq!(numbers[0], numbers[1]);
+        assert_ne!(numbers[0], numbers[2]);
+        assert!(from_tree(&tree, &diff_ids, "a/absent", "a stage", &mut files).is_err());
+        assert!(from_tree(&tree, &diff_ids, "x/*", "a stage", &mut files).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,97 @@
+//! What an operation leaves: a chain of layers, and the merged view of their indexes.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use fluyt_client::Reference;
+use oci_spec::image::Digest;
+
+use super::{Executor, StepError};
+use crate::cache::Content;
+use crate::event::StepId;
+use crate::layer::{LayerIndex, Limits, Tree, index_layer};
+
+/// One layer of a root file system.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BuiltLayer {
+    /// Hash of the uncompressed tar.
+    pub diff_id: Digest,
+    /// Hash of the blob.
+    pub digest: Digest,
+    /// Length of the blob.
+    pub size_bytes: u64,
+    /// Media type of the blob.
+    pub media_type: String,
+    /// Where the blob can be had when the store does not have it: a base image's layer.
+    pub origin: Option<Reference>,
+    /// When a step made it, in seconds since 1970; none for a base image's.
+    pub made_at: Option<i64>,
+}
+
+/// A root file system as a chain of layers, bottom first.
+#[derive(Clone, Debug)]
+pub struct RootState {
+    /// The layers.
+    pub layers: Vec<BuiltLayer>,
+    /// What is in it, for keys.
+    pub content: Content,
+}
+
+impl RootState {
+    /// Nothing.
+    #[must_use]
+    pub fn scratch() -> Self {
+        Self { layers: Vec::new(), content: Content::empty() }
+    }
+
+    /// The layers' diff ids, bottom first.
+    #[must_use]
+    pub fn diff_ids(&self) -> Vec<Digest> {
+        self.layers.iter().map(|layer| layer.diff_id.clone()).collect()
+    }
+}
+
+impl Executor {
+    /// Sees that the store has a layer's blob, from its base image's registry where it must.
+    pub(super) fn ensure_blob(&self, step: StepId, layer: &BuiltLayer) -> Result<(), StepError> {
+        if self.store.contains(&layer.digest) {
+            return Ok(());
+        }
+        let Some(origin) = &layer.origin else {
+            // A record is taken only when its blob is there; it was removed since.
+            self.store.open_blob(&layer.digest)?;
+            return Ok(());
+        };
+        let fetch = self.remote.fetch_blob(origin, &layer.digest, layer.size_bytes, step);
+        Ok(self.runtime.block_on(fetch)?)
+    }
+
+    /// The index of a layer: kept beside it, or made by reading it once.
+    pub(super) fn index(&self, step: StepId, layer: &BuiltLayer) -> Result<LayerIndex, StepError> {
+        // A damaged index is made again like one that is not there.
+        if let Ok(Some(index)) = LayerIndex::load(&self.store, &layer.diff_id) {
+            return Ok(index);
+        }
+        self.ensure_blob(step, layer)?;
+        let blob: File = self.store.open_blob(&layer.digest)?;
+        let (scan, index) = index_layer(blob, &layer.media_type, &Limits::DEFAULT)?;
+        if scan.diff_id != layer.diff_id {
+            return Err(StepError::DiffId {
+                digest: layer.digest.to_string(),
+                expected: layer.diff_id.to_string(),
+                found: scan.diff_id.to_string(),
+            });
+        }
+        index.save(&self.store, &layer.diff_id)?;
+        Ok(index)
+    }
+
+    /// The merged view of a root file system.
+    pub(super) fn tree(&self, step: StepId, state: &RootState) -> Result<Arc<Tree>, StepError> {
+        let mut tree = Tree::new();
+        for (number, layer) in state.layers.iter().enumerate() {
+            tree.push(&self.index(step, layer)?, number);
+        }
+        Ok(Arc::new(tree))
+    }
+}

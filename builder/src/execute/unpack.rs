@@ -1,0 +1,174 @@
+//! `ADD` of an archive: told by its content, unpacked into the destination.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+use super::StepError;
+use super::extract::Spool;
+use super::item::{Content, Item};
+use super::placing::{Placing, changed_mode};
+use crate::graph::CopyOp;
+use crate::layer::{Kind, LayerError, LayerPath, Limits, read_layer};
+
+/// Length of a tar header.
+const BLOCK_BYTES: usize = 512;
+
+/// A file as the tar that it holds: gzip and zstd are left to the layer reader, bzip2 and xz are taken off here.
+fn opened(path: &Path) -> io::Result<Box<dyn Read + Send>> {
+    let mut file = File::open(path)?;
+    let mut magic = [0; 6];
+    let found = read_up_to(&mut file, &mut magic)?;
+    let reader = BufReader::with_capacity(256 * 1024, File::open(path)?);
+    Ok(match &magic[..found] {
+        [b'B', b'Z', b'h', ..] => Box::new(bzip2::read::MultiBzDecoder::new(reader)),
+        [0xFD, b'7', b'z', b'X', b'Z', 0] => Box::new(xz2::read::XzDecoder::new_multi_decoder(reader)),
+        _ => Box::new(reader),
+    })
+}
+
+fn read_up_to(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match reader.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Whether a file is a tar, plain or compressed with gzip, bzip2, xz or zstd. Its name does not matter.
+pub(super) fn is_archive(path: &Path) -> Result<bool, StepError> {
+    let read = |source| StepError::Read { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(read)?;
+    let mut magic = [0; 6];
+    let found = read_up_to(&mut file, &mut magic).map_err(read)?;
+    let mut start: Box<dyn Read> = match &magic[..found] {
+        [0x1F, 0x8B, ..] => {
+            Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(File::open(path).map_err(read)?)))
+        }
+        [0x28, 0xB5, 0x2F, 0xFD, ..] => match zstd::Decoder::new(File::open(path).map_err(read)?) {
+            Ok(decoder) => Box::new(decoder),
+            Err(_) => return Ok(false),
+        },
+        _ => opened(path).map_err(read)?,
+    };
+    let mut block = [0; BLOCK_BYTES];
+    // A stream that cannot be decoded is a file like any other.
+    Ok(read_up_to(&mut start, &mut block).is_ok_and(|found| found == BLOCK_BYTES) && is_tar_header(&block))
+}
+
+/// Whether the checksum of a header is right; the magic is missing in archives of old tars.
+fn is_tar_header(block: &[u8; BLOCK_BYTES]) -> bool {
+    let Ok(text) = std::str::from_utf8(&block[148..156]) else { return false };
+    let Ok(written) = u32::from_str_radix(text.trim_matches(['\0', ' ']), 8) else { return false };
+    let sum: u32 =
+        block.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) }).sum();
+    sum == written
+}
+
+/// Puts what an archive holds below `destination`, which is a folder by now.
+///
+/// Links in the destination, and those that the archive itself made before, are followed inside the root.
+pub(super) fn unpack(
+    name: &str,
+    path: &Path,
+    destination: &LayerPath,
+    op: &CopyOp,
+    owner: Option<(u32, u32)>,
+    placing: &mut Placing<'_>,
+    spool: &mut Spool,
+) -> Result<(), StepError> {
+    let reader = opened(path).map_err(|source| StepError::Read { path: path.to_owned(), source })?;
+    let media_type = "application/vnd.oci.image.layer.v1.tar";
+    let result = read_layer(reader, media_type, &Limits::DEFAULT, &mut |entry, content| -> Result<(), StepError> {
+        let inside = |path: &LayerPath, follow_last: bool| {
+            let whole = LayerPath::clean(&[destination.as_bytes(), b"/", path.as_bytes()].concat()).unwrap_or_default();
+            placing.resolve(&whole, follow_last)
+        };
+        let mut entry = entry.clone();
+        if matches!(entry.kind, Kind::Whiteout | Kind::Opaque) {
+            return Err(LayerError::ReservedName { path: entry.path }.into());
+        }
+        entry.path = inside(&entry.path, false)?;
+        if let Kind::Hardlink(target) = &entry.kind {
+            entry.kind = Kind::Hardlink(inside(target, false)?);
+        }
+        if let Some((uid, gid)) = owner {
+            (entry.uid, entry.gid) = (uid, gid);
+        }
+        if let Some(chmod) = &op.chmod
+            && !matches!(entry.kind, Kind::Symlink(_))
+        {
+            entry.mode = changed_mode(chmod, entry.mode, entry.kind == Kind::Directory)?;
+        }
+        let content = match entry.kind {
+            Kind::File { .. } => Content::Spooled { offset_bytes: spool.keep(content)? },
+            _ => Content::None,
+        };
+        Ok(placing.put_over(Item { entry, content, digest: None, same_file: None })?)
+    });
+    match result {
+        Ok(_) => Ok(()),
+        Err(StepError::Layer(source)) => Err(StepError::Archive { name: name.to_owned(), source: Box::new(source) }),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tar_of(name: &str) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(2);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, &b"hi"[..]).unwrap();
+        builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn archives_are_told_by_content() {
+        use std::io::Write as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let tar = tar_of("a");
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&tar).unwrap();
+        let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        bzip2.write_all(&tar).unwrap();
+        let mut xz = xz2::write::XzEncoder::new(Vec::new(), 1);
+        xz.write_all(&tar).unwrap();
+        let mut old = tar.clone();
+        old[257..265].fill(0);
+        let sum: u32 = old[..512]
+            .iter()
+            .enumerate()
+            .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) })
+            .sum();
+        old[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        let mut gzip_text = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip_text.write_all(b"not a tar").unwrap();
+        for (bytes, expected) in [
+            (tar.clone(), true),
+            (gzip.finish().unwrap(), true),
+            (bzip2.finish().unwrap(), true),
+            (xz.finish().unwrap(), true),
+            (zstd::encode_all(&tar[..], 1).unwrap(), true),
+            (old, true),
+            (gzip_text.finish().unwrap(), false),
+            (b"BZh9 but not".to_vec(), false),
+            (b"\x28\xB5\x2F\xFDnot".to_vec(), false),
+            (b"text".to_vec(), false),
+            (vec![0; 1024], false),
+            (Vec::new(), false),
+        ] {
+            std::fs::write(&path, &bytes).unwrap();
+            assert_eq!(is_archive(&path).unwrap(), expected, "{:?}", &bytes[..bytes.len().min(6)]);
+        }
+    }
+}
