@@ -1,1 +1,143 @@
 //! The only room that names every stage in order: text, tree, graph, keys, steps, layers, image, export.
+
+mod assemble;
+mod bases;
+mod error;
+mod outputs;
+mod request;
+mod source;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+pub use error::{BuildError, Fault, remote_fault};
+pub use outputs::Destination;
+pub use request::{Built, Request};
+
+use crate::blob::Store;
+use crate::cache::{Mode, Records};
+use crate::event::{Event, Events};
+use crate::execute::{Executor, Options, StepCounter};
+use crate::graph::{self, LowerInput, Lowered};
+use crate::layer::{Compression, FileTime, LayerOptions, Times};
+use crate::remote::{Origins, Remote};
+use crate::sandbox::Cancel;
+use crate::snapshot::Overlay;
+use fluyt_client::Client;
+
+pub use crate::graph::{Platform, PlatformError};
+
+/// The platform that this machine runs.
+#[must_use]
+pub fn host_platform() -> Platform {
+    Platform::new("linux", std::env::consts::ARCH, None)
+}
+
+/// Layers are clamped to this where the same bytes are asked for and no epoch is given: 1980-01-01, the earliest time that
+/// a zip archive can hold, in seconds since 1970.
+pub const EARLIEST_ZIP_TIME: i64 = 315_532_800;
+
+/// What a build works with.
+#[derive(Clone, Debug)]
+pub struct Workshop {
+    /// The store on disk.
+    pub store: Store,
+    /// Registries.
+    pub client: Client,
+    /// Stops the build.
+    pub cancel: Cancel,
+}
+
+/// Builds what `request` says.
+///
+/// # Errors
+/// See [`BuildError`]. Nothing that failed half way is visible under a name, in a file or in a registry.
+pub async fn build(workshop: Workshop, request: Request, events: Events) -> Result<Built, BuildError> {
+    let Workshop { store, client, cancel } = workshop;
+    let steps = Arc::new(StepCounter::default());
+    let remote = Remote::new(client, store.clone(), events.clone());
+    let records = Records::new(store.clone());
+
+    let read = source::read(&request, &events, &steps)?;
+    let mut input = LowerInput {
+        build_args: request.build_args.clone(),
+        target: request.target.clone(),
+        platform: request.platform.clone(),
+        build_platform: request.build_platform.clone(),
+        bases: std::collections::BTreeMap::new(),
+        labels: request.labels.clone(),
+    };
+    let mut found = std::collections::HashMap::new();
+    let graph = loop {
+        match graph::lower(&read.dockerfile, &input).map_err(|problems| read.refused(&problems))? {
+            Lowered::Done(graph) => break graph,
+            Lowered::Needs(requests) => {
+                for wanted in requests {
+                    let base = bases::resolve(
+                        &wanted,
+                        &read.place_of_image(&wanted.reference),
+                        &request,
+                        &remote,
+                        &records,
+                        &store,
+                        &events,
+                        &steps,
+                    )
+                    .await?;
+                    input.bases.insert(wanted.clone(), bases::as_resolved(&base));
+                    found.insert(wanted, base);
+                }
+            }
+        }
+    };
+    read.warn(&graph.warnings, &events);
+
+    let executor = Executor {
+        store: store.clone(),
+        records,
+        remote: remote.clone(),
+        runtime: Handle::current(),
+        context: read.context.clone(),
+        snapshots: Arc::new(Overlay::open(store.clone())?),
+        events: events.clone(),
+        steps: steps.clone(),
+        bases: found,
+        options: options(&request),
+        cancel: cancel.clone(),
+    };
+    let graph = Arc::new(*graph);
+    let states = {
+        let graph = graph.clone();
+        let result = tokio::task::spawn_blocking(move || executor.run(&graph)).await;
+        match result {
+            Ok(result) => result.map_err(|error| read.failed(error))?,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    };
+    let root = states.of(graph.result.root);
+    let image = assemble::assemble(&graph, &states, &root, &request, &store)?;
+    let origins: Origins =
+        root.layers.iter().filter_map(|layer| Some((layer.digest.clone(), layer.origin.clone()?))).collect();
+    outputs::deliver(&image, &root, &origins, &request, &store, &remote, &events, &steps, &cancel).await?;
+    if let Some(text) = outputs::where_it_is(&request) {
+        events.hear(Event::Note { text });
+    }
+    Ok(image)
+}
+
+fn options(request: &Request) -> Options {
+    let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let (times, made_at) = match (request.epoch, request.reproducible) {
+        (Some(epoch), _) => (Times::Clamp(epoch), epoch),
+        (None, true) => (Times::Clamp(EARLIEST_ZIP_TIME), EARLIEST_ZIP_TIME),
+        (None, false) => (Times::Real, request.now.as_second()),
+    };
+    Options {
+        no_cache: request.no_cache,
+        mode: Mode { reproducible: request.reproducible || request.epoch.is_some() },
+        layers: LayerOptions { compression: Compression::default(), threads, times },
+        made_at: FileTime { seconds: made_at, nanoseconds: 0 },
+    }
+}

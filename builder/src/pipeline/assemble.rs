@@ -1,0 +1,96 @@
+//! The finished image: configuration and manifest, in the store.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use oci_spec::image::{Descriptor, MediaType};
+
+use super::{BuildError, Built, EARLIEST_ZIP_TIME, Request};
+use crate::blob::Store;
+use crate::execute::{RootState, States};
+use crate::graph::{Graph, HistoryStep, OpId, StageResult};
+use crate::image::{Format, HistoryRow, ImageConfig, RootFs, manifest};
+
+/// Writes the image of a graph's result into the store and describes it.
+pub(super) fn assemble(
+    graph: &Graph,
+    states: &States,
+    root: &RootState,
+    request: &Request,
+    store: &Store,
+) -> Result<Built, BuildError> {
+    let result = &graph.result;
+    let history = history(result, states, request);
+    let config = ImageConfig {
+        created: history.iter().rev().find_map(|row| row.created.clone()).or_else(|| Some(text(fallback(request)))),
+        author: result.author.clone(),
+        architecture: result.platform.architecture.clone(),
+        variant: result.platform.variant.clone(),
+        os: result.platform.os.clone(),
+        config: result.config.clone(),
+        rootfs: RootFs {
+            diff_ids: root.layers.iter().map(|layer| layer.diff_id.to_string()).collect(),
+            ..RootFs::default()
+        },
+        history,
+        others: BTreeMap::new(),
+    };
+    let config = manifest::config(&config, Format::Oci);
+    store.put(&config.bytes)?;
+    let layers: Vec<Descriptor> = root
+        .layers
+        .iter()
+        .map(|layer| {
+            Descriptor::new(MediaType::from(layer.media_type.as_str()), layer.size_bytes, layer.digest.clone())
+        })
+        .collect();
+    let manifest = manifest::manifest(&config, &layers, &BTreeMap::new(), Format::Oci)?;
+    store.put(&manifest.bytes)?;
+    Ok(Built { manifest: manifest.descriptor(), config_digest: config.digest })
+}
+
+/// The time of what no layer says the time of: the epoch where one is given, a fixed one where the result may depend on
+/// inputs alone, else now. In seconds since 1970.
+fn fallback(request: &Request) -> i64 {
+    match (request.epoch, request.reproducible) {
+        (Some(epoch), _) => epoch,
+        (None, true) => EARLIEST_ZIP_TIME,
+        (None, false) => request.now.as_second(),
+    }
+}
+
+fn text(seconds: i64) -> String {
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
+}
+
+/// The rows. A row with a layer has the layer's time, also when it was found in the cache; one without has the time of
+/// the row before it; so a build that finds everything gives the image that it gave before, to the byte.
+fn history(result: &StageResult, states: &States, request: &Request) -> Vec<HistoryRow> {
+    let made = |id: &OpId| states.get(*id).and_then(|state| state.layers.last()?.made_at);
+    let first = result.history.iter().find_map(|step| match step {
+        HistoryStep::Made { layer: Some(id), .. } => made(id),
+        _ => None,
+    });
+    let mut last: Option<String> = None;
+    let mut rows = Vec::new();
+    for step in &result.history {
+        let row = match step {
+            HistoryStep::Base(row) => row.clone(),
+            HistoryStep::Made { created_by, layer } => {
+                let own = layer.as_ref().and_then(made).map(text);
+                let created =
+                    own.or_else(|| last.clone()).unwrap_or_else(|| text(first.unwrap_or_else(|| fallback(request))));
+                HistoryRow {
+                    created: Some(created),
+                    created_by: Some(created_by.clone()),
+                    author: None,
+                    comment: Some(HistoryStep::COMMENT.to_owned()),
+                    empty_layer: layer.is_none(),
+                }
+            }
+        };
+        last = row.created.clone().or(last);
+        rows.push(row);
+    }
+    rows
+}

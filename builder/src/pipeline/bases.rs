@@ -1,0 +1,156 @@
+//! What base images' names mean, asked again in every build, once for each name.
+
+use std::str::FromStr as _;
+
+use fluyt_client::Reference;
+use oci_spec::image::{Digest, ImageManifest};
+
+use super::{BuildError, Request};
+use crate::blob::Store;
+use crate::cache::{BaseRecord, Records};
+use crate::event::{Event, Events};
+use crate::execute::{BaseImage, BuiltLayer, StepCounter};
+use crate::graph::{ImageRequest, ResolvedBase};
+use crate::image::ImageConfig;
+use crate::remote::{Platform, Remote, RemoteImage};
+
+/// Largest manifest or configuration that is read from the store, in bytes.
+const DOCUMENT_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
+
+/// What lowering wants to know of a base.
+pub(super) fn as_resolved(base: &BaseImage) -> ResolvedBase {
+    ResolvedBase { config: base.config.clone(), digest: base.manifest_digest.to_string() }
+}
+
+/// Finds a base image: under its name in the store (unless `--pull`), in its registry, or, where that cannot be reached,
+/// as it was when the registry last answered.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is another part of the build; a struct would be taken apart at once"
+)]
+pub(super) async fn resolve(
+    wanted: &ImageRequest,
+    place: &str,
+    request: &Request,
+    remote: &Remote,
+    records: &Records,
+    store: &Store,
+    events: &Events,
+    steps: &StepCounter,
+) -> Result<BaseImage, BuildError> {
+    let reference = Reference::parse(&wanted.reference).map_err(|source| BuildError::BaseName {
+        text: wanted.reference.clone(),
+        place: place.to_owned(),
+        source,
+    })?;
+    let platform = Platform {
+        os: wanted.platform.os.clone(),
+        architecture: wanted.platform.architecture.clone(),
+        variant: wanted.platform.variant.clone(),
+    };
+    let step = steps.next();
+    events.hear(Event::Started { step, name: format!("[internal] load metadata for {reference}") });
+    let failed = |error: &BuildError| events.hear(Event::Failed { step, error: error.to_string() });
+
+    if !request.pull
+        && let Some(base) = in_store(&reference, &platform, store)?
+    {
+        events.hear(Event::Note {
+            text: format!("{} is taken from the store; --pull asks its registry", reference.familiar()),
+        });
+        events.hear(Event::Finished { step });
+        return Ok(base);
+    }
+    let asked = remote.image(&reference, &platform).await;
+    match asked {
+        Ok(image) => {
+            let base = from_remote(&image);
+            records.keep_base(&BaseRecord {
+                reference: reference.to_string(),
+                platform: platform.to_string(),
+                manifest_digest: image.digest.to_string(),
+                media_type: image.media_type.clone(),
+                size_bytes: image.size_bytes,
+            })?;
+            events.hear(Event::Finished { step });
+            Ok(base)
+        }
+        Err(error) if error.is_unreachable() && !request.pull => {
+            let last = last_answer(&reference, &platform, records, store);
+            if let Some(base) = last {
+                let text =
+                    format!("{error}; {reference} is taken as its registry last had it, {}", base.manifest_digest);
+                events.hear(Event::Warning { text });
+                events.hear(Event::Finished { step });
+                return Ok(base);
+            }
+            let error =
+                BuildError::Base { reference: reference.to_string(), place: place.to_owned(), source: Box::new(error) };
+            failed(&error);
+            Err(error)
+        }
+        Err(error) => {
+            let error =
+                BuildError::Base { reference: reference.to_string(), place: place.to_owned(), source: Box::new(error) };
+            failed(&error);
+            Err(error)
+        }
+    }
+}
+
+fn from_remote(image: &RemoteImage) -> BaseImage {
+    BaseImage {
+        reference: Some(image.reference.clone()),
+        manifest_digest: image.digest.clone(),
+        layers: layers(&image.manifest, &image.config, Some(&image.reference)),
+        config: image.config.clone(),
+    }
+}
+
+/// The layers of a manifest, whose number is that of the configuration's diff ids.
+fn layers(manifest: &ImageManifest, config: &ImageConfig, origin: Option<&Reference>) -> Vec<BuiltLayer> {
+    let ids = config.rootfs.diff_ids.iter().filter_map(|id| Digest::from_str(id).ok());
+    let described = manifest.layers().iter().zip(ids);
+    described
+        .map(|(descriptor, diff_id)| BuiltLayer {
+            diff_id,
+            digest: descriptor.digest().clone(),
+            size_bytes: descriptor.size(),
+            media_type: descriptor.media_type().to_string(),
+            origin: origin.cloned(),
+            made_at: None,
+        })
+        .collect()
+}
+
+/// The image of this name and platform that the store has whole.
+fn in_store(reference: &Reference, platform: &Platform, store: &Store) -> Result<Option<BaseImage>, BuildError> {
+    // A digest means one thing everywhere; the registry's answer adds nothing to it.
+    let Some(descriptor) = store.resolve(&reference.to_string())? else { return Ok(None) };
+    let base = image_at(descriptor.digest(), None, store).filter(|base| {
+        base.config.os == platform.os
+            && base.config.architecture == platform.architecture
+            && base.layers.iter().all(|layer| store.contains(&layer.digest))
+    });
+    Ok(base)
+}
+
+/// The image that a registry had under the name when it last answered.
+fn last_answer(reference: &Reference, platform: &Platform, records: &Records, store: &Store) -> Option<BaseImage> {
+    let record = records.base(&reference.to_string(), &platform.to_string())?;
+    image_at(&Digest::from_str(&record.manifest_digest).ok()?, Some(reference), store)
+}
+
+fn image_at(manifest: &Digest, origin: Option<&Reference>, store: &Store) -> Option<BaseImage> {
+    let bytes = store.read(manifest, DOCUMENT_SIZE_MAX_BYTES).ok()?;
+    let parsed: ImageManifest = serde_json::from_slice(&bytes).ok()?;
+    let config: ImageConfig =
+        serde_json::from_slice(&store.read(parsed.config().digest(), DOCUMENT_SIZE_MAX_BYTES).ok()?).ok()?;
+    let layers = layers(&parsed, &config, origin);
+    (layers.len() == parsed.layers().len()).then(|| BaseImage {
+        reference: origin.cloned(),
+        manifest_digest: manifest.clone(),
+        config,
+        layers,
+    })
+}

@@ -1,0 +1,223 @@
+//! Why a build failed, whose fault that is, and what to do.
+
+use fluyt_client::{ClientError, ReferenceError};
+
+use crate::blob::StoreError;
+use crate::context::{ContextError, InputError};
+use crate::execute::StepError;
+use crate::export::ExportError;
+use crate::graph::About;
+use crate::image::ImageError;
+use crate::layer::LayerError;
+use crate::remote::RemoteError;
+use crate::snapshot::SnapshotError;
+
+/// Whose fault a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The user can mend it.
+    User,
+    /// Ours, or the environment's.
+    Environment,
+    /// The user stopped the build.
+    Interrupted,
+}
+
+/// Why a build failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The user stopped it.
+    #[error("interrupted")]
+    Cancelled,
+    /// The context, or a file in it, cannot be used.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// The Dockerfile or the ignore rules cannot be read.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The Dockerfile cannot be built.
+    #[error("{}", dockerfile_text(.name, .rendered))]
+    Dockerfile {
+        /// Its name.
+        name: String,
+        /// Each problem with its place in the source.
+        rendered: Vec<String>,
+    },
+    /// A base image's name is none.
+    #[error("`{text}` is no image name ({place})")]
+    BaseName {
+        /// As written.
+        text: String,
+        /// The line that names it.
+        place: String,
+        /// What is wrong with it.
+        source: ReferenceError,
+    },
+    /// A base image cannot be had.
+    #[error("cannot get the base image {reference} ({place})")]
+    Base {
+        /// Which.
+        reference: String,
+        /// The line that names it.
+        place: String,
+        /// Why.
+        source: Box<RemoteError>,
+    },
+    /// A step failed.
+    #[error("step `{}` failed{} ({file}:{})", about.instruction, in_stage(about), about.lines)]
+    Step {
+        /// The Dockerfile's name.
+        file: String,
+        /// Which step.
+        about: Box<About>,
+        /// Why.
+        source: Box<StepError>,
+    },
+    /// The image cannot be pushed.
+    #[error("cannot push {reference}")]
+    Push {
+        /// Where to.
+        reference: String,
+        /// Why.
+        source: Box<RemoteError>,
+    },
+    /// A base layer cannot be fetched for the image.
+    #[error("cannot fetch the image's layers")]
+    Layers {
+        /// Why.
+        source: Box<RemoteError>,
+    },
+    /// The result cannot be written.
+    #[error("cannot write the result to {destination}")]
+    Export {
+        /// Where to.
+        destination: String,
+        /// Why.
+        source: Box<ExportError>,
+    },
+    /// The result has no name to push it under.
+    #[error("there is no name to push the image under")]
+    NoName,
+    /// The image's documents cannot be made.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A layer's record failed.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// Snapshots cannot be used.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+}
+
+fn dockerfile_text(name: &str, rendered: &[String]) -> String {
+    let problems = match rendered.len() {
+        1 => "a problem".to_owned(),
+        count => format!("{count} problems"),
+    };
+    format!("{name} has {problems}\n\n{}", rendered.join("\n").trim_end())
+}
+
+fn in_stage(about: &About) -> String {
+    about.stage.as_ref().map(|stage| format!(" in stage `{stage}`")).unwrap_or_default()
+}
+
+impl BuildError {
+    /// Whose fault it is.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Cancelled => Fault::Interrupted,
+            Self::Context(_) | Self::Input(_) | Self::Dockerfile { .. } | Self::BaseName { .. } | Self::NoName => {
+                Fault::User
+            }
+            Self::Base { source, .. } | Self::Push { source, .. } | Self::Layers { source } => remote_fault(source),
+            Self::Step { source, .. } => step_fault(source),
+            Self::Export { .. } | Self::Image(_) | Self::Store(_) | Self::Layer(_) | Self::Snapshot(_) => {
+                Fault::Environment
+            }
+        }
+    }
+
+    /// What the user can do.
+    #[must_use]
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Input(InputError::NoDockerfile(_) | InputError::Missing(_)) => {
+                vec!["name the Dockerfile with `--file PATH`, and the folder that COPY reads as CONTEXT".to_owned()]
+            }
+            Self::Context(ContextError::NotADirectory(_)) => {
+                vec!["CONTEXT is the folder that COPY reads; a Dockerfile elsewhere is named with `--file`".to_owned()]
+            }
+            Self::NoName => vec!["name the image with `-t REGISTRY/NAME:TAG`".to_owned()],
+            Self::Step { source, .. } => match &**source {
+                StepError::NoSandbox { fix, .. } => vec![fix.clone()],
+                StepError::Store(error) => store_hints(error),
+                _ => Vec::new(),
+            },
+            Self::Base { source, .. } if matches!(&**source, RemoteError::Client(ClientError::NotFound { .. })) => {
+                vec!["check the name and the tag; a private image needs `fluyt login`".to_owned()]
+            }
+            Self::Store(error) => store_hints(error),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn store_hints(error: &StoreError) -> Vec<String> {
+    match error {
+        StoreError::DiskFull { .. } => vec!["free some space, or name another folder with `--store DIR`".to_owned()],
+        _ => Vec::new(),
+    }
+}
+
+/// A registry that answers "no" has been asked by the user for the wrong thing; all else is the environment.
+#[must_use]
+pub fn remote_fault(error: &RemoteError) -> Fault {
+    match error {
+        RemoteError::Client(
+            ClientError::NotFound { .. }
+            | ClientError::Unauthorized { .. }
+            | ClientError::Denied { .. }
+            | ClientError::Setting { .. },
+        )
+        | RemoteError::NoPlatform { .. } => Fault::User,
+        RemoteError::Client(ClientError::Protocol { status, .. }) if (400..500).contains(status) => Fault::User,
+        _ => Fault::Environment,
+    }
+}
+
+fn step_fault(error: &StepError) -> Fault {
+    match error {
+        StepError::Cancelled => Fault::Interrupted,
+        StepError::NotThereYet { .. }
+        | StepError::ExitStatus { .. }
+        | StepError::Signal { .. }
+        | StepError::Context(_)
+        | StepError::Exclude(_)
+        | StepError::Select(_)
+        | StepError::Placement(_)
+        | StepError::Placing(_)
+        | StepError::Owner(_)
+        | StepError::Tree(_)
+        | StepError::Read { .. }
+        | StepError::Archive { .. }
+        | StepError::Platform { .. } => Fault::User,
+        StepError::Layer(error) => match error {
+            LayerError::Changed { .. } | LayerError::ReservedName { .. } | LayerError::Content { .. } => Fault::User,
+            _ => Fault::Environment,
+        },
+        StepError::Remote(error) => remote_fault(error),
+        StepError::NoSandbox { .. }
+        | StepError::Sandbox(_)
+        | StepError::Snapshot(_)
+        | StepError::Changes(_)
+        | StepError::Apply(_)
+        | StepError::Store(_)
+        | StepError::Temporary { .. }
+        | StepError::DiffId { .. }
+        | StepError::IndexMismatch { .. } => Fault::Environment,
+    }
+}

@@ -1,0 +1,53 @@
+//! What is asked of a build, and what it gives.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use fluyt_client::Reference;
+use jiff::Timestamp;
+use oci_spec::image::{Descriptor, Digest};
+
+use super::outputs::Destination;
+use crate::graph::Platform;
+
+/// What is asked of a build. Everything that the command line, the environment and the clock have to say is in here.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The folder of the context.
+    pub context: PathBuf,
+    /// The Dockerfile, when it was named.
+    pub file: Option<PathBuf>,
+    /// The image's names.
+    pub tags: Vec<Reference>,
+    /// Build arguments.
+    pub build_args: BTreeMap<String, String>,
+    /// The stage to build; none is the last.
+    pub target: Option<String>,
+    /// What to build for.
+    pub platform: Platform,
+    /// What this machine is.
+    pub build_platform: Platform,
+    /// Labels of the image.
+    pub labels: BTreeMap<String, String>,
+    /// Where the image goes.
+    pub destinations: Vec<Destination>,
+    /// Registries must be asked for every base image.
+    pub pull: bool,
+    /// Run every step again.
+    pub no_cache: bool,
+    /// The result may depend on inputs alone.
+    pub reproducible: bool,
+    /// `SOURCE_DATE_EPOCH`.
+    pub epoch: Option<i64>,
+    /// The time of the build.
+    pub now: Timestamp,
+}
+
+/// A finished image.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// Its manifest.
+    pub manifest: Descriptor,
+    /// Digest of its configuration.
+    pub config_digest: Digest,
+}
