@@ -1,9 +1,11 @@
-//! The `fluyt` binary.
+//! The `fluyt` binary: becomes a sandbox's stage where it was started as one, else runs the command line.
 
-fn main() -> std::process::ExitCode {
-    // First of all, while there is one thread: this process may have been started to be the stage of a RUN.
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before any thread exists: a stage changes namespaces, which the kernel allows to single-threaded processes only.
     if let Some(code) = fluyt::sandbox::stage() {
         return code;
     }
-    std::process::ExitCode::SUCCESS
+    fluyt::cli::run()
 }

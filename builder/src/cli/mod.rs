@@ -1,1 +1,107 @@
 //! The command line: arguments, settings, one file a command, progress, failures and exit codes.
+
+pub mod args;
+mod build;
+mod destination;
+pub mod failure;
+mod image;
+mod interrupt;
+mod login;
+pub mod output;
+pub mod progress;
+pub mod settings;
+mod transfer;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use args::{Arguments, Command};
+use failure::{Blame, Failure};
+
+/// Runs the command that the process was started with and gives its exit code.
+#[must_use]
+pub fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are data; a wrong line is for people. clap picks the colours and the stream.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Blame::Usage.exit_code() } else { 0 });
+        }
+    };
+    start_logging();
+    let result = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Blame::Environment, "cannot start threads").caused_by(&error))
+        .and_then(|runtime| {
+            let result = runtime.block_on(dispatch(arguments));
+            // A blocking read that nobody waits for any more must not hold up the exit.
+            runtime.shutdown_background();
+            result
+        });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::message(&failure.render());
+            ExitCode::from(failure.blame.exit_code())
+        }
+    }
+}
+
+async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
+    let store = arguments.store.as_deref();
+    match arguments.command {
+        Command::Build(typed) => build::run(store, *typed).await,
+        Command::Push(typed) => transfer::push(store, typed).await,
+        Command::Pull(typed) => transfer::pull(store, typed).await,
+        Command::Inspect(typed) => image::inspect(store, typed).await,
+        Command::Images(typed) => image::list(store, &typed),
+        Command::Tag(typed) => image::tag(store, &typed),
+        Command::Rmi(typed) => image::untag(store, &typed),
+        Command::Login(typed) => login::login(typed).await,
+        Command::Logout(typed) => login::logout(&typed),
+        Command::Version(typed) => version(typed.json),
+        Command::Completion(typed) => {
+            let mut script = Vec::new();
+            clap_complete::generate(typed.shell, &mut Arguments::command(), "fluyt", &mut script);
+            print(&script)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Arguments::command())
+                .render(&mut page)
+                .map_err(|error| Failure::new(Blame::Environment, "cannot write the manual page").caused_by(&error))?;
+            print(&page)
+        }
+    }
+}
+
+fn version(json: bool) -> Result<(), Failure> {
+    let version = env!("CARGO_PKG_VERSION");
+    let text = match json {
+        true => {
+            serde_json::json!({"version": version, "os": "linux", "architecture": std::env::consts::ARCH}).to_string()
+        }
+        false => format!("fluyt {version}"),
+    };
+    print(format!("{text}\n").as_bytes())
+}
+
+/// Data for standard output.
+fn print(bytes: &[u8]) -> Result<(), Failure> {
+    output::data(bytes)
+        .map_err(|error| Failure::new(Blame::Environment, "cannot write to standard output").caused_by(&error))
+}
+
+/// What libraries and our own rooms trace goes to standard error, and only when `FLUYT_LOG` asks for it.
+fn start_logging() {
+    let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("FLUYT_LOG") else { return };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}

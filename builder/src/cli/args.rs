@@ -1,0 +1,311 @@
+//! What can be typed: clap's types, and nothing but what was typed. Names, meanings and defaults of `build` are those
+//! of `docker buildx build` wherever both have a flag.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Builds OCI images from Dockerfiles: no daemon, no privileged helper, never a stale layer.
+#[derive(Debug, Parser)]
+#[command(name = "fluyt", version, about, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 something you can mend, 2 wrong usage, 3 ours or the environment's, 130 interrupted"
+)]
+pub struct Arguments {
+    /// Folder that holds images and cached steps [default: $XDG_CACHE_HOME/fluyt or ~/.cache/fluyt]
+    #[arg(long, global = true, value_name = "DIR", env = "FLUYT_STORE", hide_env_values = true)]
+    pub store: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build an image from a Dockerfile
+    Build(Box<BuildArguments>),
+    /// Push an image from the store to a registry
+    Push(PushArguments),
+    /// Pull an image from a registry into the store, or into an OCI layout
+    Pull(PullArguments),
+    /// Show an image's manifest, configuration and layers
+    Inspect(InspectArguments),
+    /// List the images in the store
+    Images(ImagesArguments),
+    /// Give an image in the store one more name
+    Tag(TagArguments),
+    /// Take a name from an image in the store
+    Rmi(RmiArguments),
+    /// Keep a registry's credentials for later commands
+    Login(LoginArguments),
+    /// Forget a registry's credentials
+    Logout(LogoutArguments),
+    /// Print the version
+    Version(VersionArguments),
+    /// Print a completion script for a shell
+    Completion(CompletionArguments),
+    /// Print the manual page
+    Man,
+}
+
+/// How registries are reached; every command that talks to one takes these.
+#[derive(Debug, Args, Clone)]
+#[command(next_help_heading = "Registries")]
+pub struct RegistryArguments {
+    /// File with registry credentials [default: what Docker and podman use]
+    #[arg(long, value_name = "FILE")]
+    pub authfile: Option<PathBuf>,
+    /// Speak plain HTTP to this registry (loopback needs no flag)
+    #[arg(long, value_name = "HOST")]
+    pub insecure_registry: Vec<String>,
+    /// Do not verify this registry's certificate
+    #[arg(long, value_name = "HOST")]
+    pub skip_tls_verify_registry: Vec<String>,
+    /// Trust the certificates in FILE for this registry
+    #[arg(long, value_name = "HOST=FILE", value_parser = pair)]
+    pub registry_certificate: Vec<(String, String)>,
+    /// Ask this mirror first for what the registry has
+    #[arg(long, value_name = "HOST=URL", value_parser = pair)]
+    pub registry_mirror: Vec<(String, String)>,
+}
+
+/// `fluyt build`.
+#[derive(Debug, Args)]
+pub struct BuildArguments {
+    /// Folder with the files that the Dockerfile copies
+    #[arg(value_name = "CONTEXT")]
+    pub context: PathBuf,
+    /// Name of the image (`name[:tag]`); may be given several times
+    #[arg(short = 't', long = "tag", value_name = "REF")]
+    pub tags: Vec<String>,
+    /// The Dockerfile [default: CONTEXT/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Value of an ARG; without `=V` the environment's
+    #[arg(long = "build-arg", value_name = "K[=V]")]
+    pub build_args: Vec<String>,
+    /// Stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+    /// Platform of the result (`linux/amd64`) [default: this machine's]
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
+    /// Label of the image
+    #[arg(long = "label", value_name = "K=V", value_parser = pair)]
+    pub labels: Vec<(String, String)>,
+    /// Push the image to its names' registries
+    #[arg(long)]
+    pub push: bool,
+    /// Hand the image to Docker, or to podman where there is no Docker
+    #[arg(long)]
+    pub load: bool,
+    /// Where the result goes: `type=oci|docker|tar|local,dest=PATH`, `type=registry`, or a folder; `dest=-` is stdout
+    #[arg(short, long = "output", value_name = "SPEC")]
+    pub outputs: Vec<String>,
+    /// Fail where a base image's registry cannot be asked, and use no base image from the store unasked
+    #[arg(long)]
+    pub pull: bool,
+    /// Run every step again
+    #[arg(long)]
+    pub no_cache: bool,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value_t = Progress::Auto, env = "BUILDKIT_PROGRESS", hide_env = true)]
+    pub progress: Progress,
+    /// The same as --progress quiet
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// The same bytes from the same input: file times that do not depend on the clock. Implied by `SOURCE_DATE_EPOCH`
+    #[arg(long)]
+    pub reproducible: bool,
+    /// Write the digest of the image's configuration to FILE
+    #[arg(long, value_name = "FILE")]
+    pub iidfile: Option<PathBuf>,
+    /// Write the digest of the image's manifest to FILE
+    #[arg(long, value_name = "FILE")]
+    pub digest_file: Option<PathBuf>,
+    /// Write what was built to FILE, as buildx does
+    #[arg(long, value_name = "FILE")]
+    pub metadata_file: Option<PathBuf>,
+    /// Registries.
+    #[command(flatten)]
+    pub registries: RegistryArguments,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Progress {
+    /// `tty` on a terminal, `plain` elsewhere.
+    Auto,
+    /// A line for each thing that happens.
+    Plain,
+    /// A view that is redrawn.
+    Tty,
+    /// Nothing but errors.
+    Quiet,
+    /// One JSON object a line, as `BuildKit` prints.
+    Rawjson,
+}
+
+/// `fluyt push`.
+#[derive(Debug, Args)]
+pub struct PushArguments {
+    /// Name of the image
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// Write the digest of what was pushed to FILE
+    #[arg(long, value_name = "FILE")]
+    pub digest_file: Option<PathBuf>,
+    /// Print nothing but the digest
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Registries.
+    #[command(flatten)]
+    pub registries: RegistryArguments,
+}
+
+/// `fluyt pull`.
+#[derive(Debug, Args)]
+pub struct PullArguments {
+    /// Name of the image
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// Write an OCI layout here: a folder, or a tar where the name ends in `.tar` [default: keep it in the store]
+    #[arg(short, long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+    /// Platform of the image (`linux/amd64`) [default: this machine's]
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
+    /// Print nothing but the digest
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Registries.
+    #[command(flatten)]
+    pub registries: RegistryArguments,
+}
+
+/// `fluyt inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArguments {
+    /// Name of the image; looked for in the store first, then in its registry
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Platform of the image, where it has several [default: this machine's]
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
+    /// Registries.
+    #[command(flatten)]
+    pub registries: RegistryArguments,
+}
+
+/// `fluyt images`.
+#[derive(Debug, Args)]
+pub struct ImagesArguments {
+    /// Print JSON, one object a line
+    #[arg(long)]
+    pub json: bool,
+    /// Print nothing but digests
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// `fluyt tag`.
+#[derive(Debug, Args)]
+pub struct TagArguments {
+    /// Name of an image in the store
+    #[arg(value_name = "SOURCE")]
+    pub source: String,
+    /// The new name
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+}
+
+/// `fluyt rmi`.
+#[derive(Debug, Args)]
+pub struct RmiArguments {
+    /// Names to take away
+    #[arg(value_name = "REF", required = true)]
+    pub references: Vec<String>,
+}
+
+/// `fluyt login`.
+#[derive(Debug, Args)]
+pub struct LoginArguments {
+    /// The registry [default: docker.io]
+    #[arg(value_name = "REGISTRY", default_value = "docker.io")]
+    pub registry: String,
+    /// Name of the user
+    #[arg(short, long, value_name = "NAME")]
+    pub username: Option<String>,
+    /// The password; others on this machine can see it while the command runs
+    #[arg(short, long, value_name = "PASSWORD", conflicts_with = "password_stdin")]
+    pub password: Option<String>,
+    /// Read the password from standard input
+    #[arg(long)]
+    pub password_stdin: bool,
+    /// Registries.
+    #[command(flatten)]
+    pub registries: RegistryArguments,
+}
+
+/// `fluyt logout`.
+#[derive(Debug, Args)]
+pub struct LogoutArguments {
+    /// The registry [default: docker.io]
+    #[arg(value_name = "REGISTRY", default_value = "docker.io")]
+    pub registry: String,
+    /// File with registry credentials [default: what Docker uses]
+    #[arg(long, value_name = "FILE")]
+    pub authfile: Option<PathBuf>,
+}
+
+/// `fluyt version`.
+#[derive(Debug, Args)]
+pub struct VersionArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `fluyt completion`.
+#[derive(Debug, Args)]
+pub struct CompletionArguments {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("expected NAME=VALUE, found `{text}`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn build_takes_what_buildx_takes() {
+        let line = "fluyt build -t a:1 -t b -f D --build-arg A=1 --target x --push --pull --no-cache -o type=oci,dest=x.tar \
+                    --load --progress=plain --iidfile i --metadata-file m --label k=v .";
+        let Command::Build(build) = Arguments::try_parse_from(line.split_whitespace()).unwrap().command else {
+            panic!()
+        };
+        assert_eq!(build.tags, ["a:1", "b"]);
+        assert_eq!(build.labels, [("k".to_owned(), "v".to_owned())]);
+        assert_eq!(build.progress, Progress::Plain);
+        assert_eq!(build.context, PathBuf::from("."));
+    }
+}

@@ -1,0 +1,246 @@
+//! `fluyt images`, `tag`, `rmi` and `inspect`.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use fluyt_client::Reference;
+use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest, MediaType};
+use serde_json::{Value, json};
+
+use super::args::{ImagesArguments, InspectArguments, RmiArguments, TagArguments};
+use super::build::open_store;
+use super::failure::{Blame, Failure};
+use super::progress::size;
+use super::{settings, transfer};
+use crate::blob::Store;
+use crate::event::Deaf;
+use crate::image::{ImageConfig, media_type, select};
+use crate::remote::{self, Remote};
+
+/// Largest manifest or configuration that is read from the store, in bytes.
+const DOCUMENT_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
+
+fn store_failed(error: &crate::blob::StoreError) -> Failure {
+    Failure::from_error(Blame::Environment, error)
+}
+
+/// A descriptor of a manifest.
+pub(super) fn descriptor(media_type: &str, size_bytes: u64, digest: Digest) -> Descriptor {
+    Descriptor::new(MediaType::from(media_type), size_bytes, digest)
+}
+
+/// The image of this name in the store, by tag or by the digest of one that has a name.
+pub(super) fn in_store(store: &Store, reference: &Reference) -> Result<Descriptor, Failure> {
+    find(store, reference)?.ok_or_else(|| {
+        Failure::new(Blame::User, format!("the store has no image {reference}"))
+            .hint("`fluyt images` lists what it has; `fluyt build -t NAME` and `fluyt pull NAME` bring images into it")
+    })
+}
+
+fn find(store: &Store, reference: &Reference) -> Result<Option<Descriptor>, Failure> {
+    if let Some(digest) = reference.digest() {
+        let tags = store.tags().map_err(|error| store_failed(&error))?;
+        return Ok(tags.into_iter().map(|(_, descriptor)| descriptor).find(|descriptor| descriptor.digest() == digest));
+    }
+    store.resolve(&reference.to_string()).map_err(|error| store_failed(&error))
+}
+
+fn familiar(name: &str) -> String {
+    Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.familiar())
+}
+
+pub(super) fn list(store: Option<&Path>, typed: &ImagesArguments) -> Result<(), Failure> {
+    let store = open_store(store)?;
+    let mut tags = store.tags().map_err(|error| store_failed(&error))?;
+    tags.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut rows = Vec::new();
+    for (name, descriptor) in tags {
+        let (created, size_bytes) = about(&store, &descriptor);
+        rows.push((name, descriptor.digest().to_string(), created, size_bytes));
+    }
+    let mut text = String::new();
+    if typed.quiet {
+        rows.iter().for_each(|(_, digest, ..)| text.push_str(&format!("{digest}\n")));
+    } else if typed.json {
+        for (name, digest, created, size_bytes) in &rows {
+            let row = json!({"name": name, "digest": digest, "created": created, "size_bytes": size_bytes});
+            let _ = writeln!(text, "{row}");
+        }
+    } else {
+        let names: Vec<String> = rows.iter().map(|(name, ..)| familiar(name)).collect();
+        let width = names.iter().map(String::len).max().unwrap_or(0).max(4);
+        let _ = writeln!(text, "{:width$}  {:19}  {:20}  SIZE", "NAME", "DIGEST", "CREATED");
+        for (name, (_, digest, created, size_bytes)) in names.iter().zip(&rows) {
+            let short = digest.get(..19).unwrap_or(digest);
+            let created = created.as_deref().unwrap_or("-");
+            let created = created.get(..19).map_or_else(|| created.to_owned(), |time| format!("{time}Z"));
+            let _ =
+                writeln!(text, "{name:width$}  {short:19}  {created:20}  {}", size_bytes.map_or("-".to_owned(), size));
+        }
+    }
+    super::print(text.as_bytes())
+}
+
+/// When an image was made, and what its layers weigh; nothing for what cannot be read.
+fn about(store: &Store, descriptor: &Descriptor) -> (Option<String>, Option<u64>) {
+    let read = |digest: &Digest| store.read(digest, DOCUMENT_SIZE_MAX_BYTES).ok();
+    let manifest: Option<ImageManifest> =
+        read(descriptor.digest()).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let Some(manifest) = manifest else { return (None, None) };
+    let config: Option<ImageConfig> =
+        read(manifest.config().digest()).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    (config.and_then(|config| config.created), Some(manifest.layers().iter().map(Descriptor::size).sum()))
+}
+
+pub(super) fn tag(store: Option<&Path>, typed: &TagArguments) -> Result<(), Failure> {
+    let (source, target) = (settings::reference(&typed.source)?, settings::reference(&typed.target)?);
+    if target.digest().is_some() {
+        return Err(Failure::usage(format!("`{}` has a digest, and cannot be given as a name", typed.target)));
+    }
+    let store = open_store(store)?;
+    let descriptor = in_store(&store, &source)?;
+    store.tag(&target.to_string(), descriptor).map_err(|error| store_failed(&error))
+}
+
+pub(super) fn untag(store: Option<&Path>, typed: &RmiArguments) -> Result<(), Failure> {
+    let references = typed.references.iter().map(|text| settings::reference(text)).collect::<Result<Vec<_>, _>>()?;
+    let store = open_store(store)?;
+    // All or none: a name that is not there is most often a slip.
+    for reference in &references {
+        if store.resolve(&reference.to_string()).map_err(|error| store_failed(&error))?.is_none() {
+            return Err(Failure::new(Blame::User, format!("the store has no image {reference}"))
+                .hint("`fluyt images` lists what it has"));
+        }
+    }
+    for reference in &references {
+        store.untag(&reference.to_string()).map_err(|error| store_failed(&error))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn inspect(store: Option<&Path>, typed: InspectArguments) -> Result<(), Failure> {
+    let reference = settings::reference(&typed.reference)?;
+    let platform = transfer::platform(typed.platform.as_deref())?;
+    let store = open_store(store)?;
+    let (descriptor, manifest, config) = match find(&store, &reference)? {
+        Some(descriptor) => from_store(&store, &reference, descriptor, &platform)?,
+        None => {
+            let remote = Remote::new(transfer::client(&typed.registries)?, store.clone(), std::sync::Arc::new(Deaf));
+            let image = remote
+                .image(&reference, &platform)
+                .await
+                .map_err(|error| transfer::failure(format!("cannot inspect {reference}"), &error))?;
+            let descriptor = descriptor(&image.media_type, image.size_bytes, image.digest.clone());
+            let manifest = json_of(&store, &image.digest)?;
+            let config = json_of(&store, image.manifest.config().digest())?;
+            (descriptor, manifest, config)
+        }
+    };
+    let shown = shown(&reference, &descriptor, manifest, config)?;
+    let text = match typed.json {
+        true => {
+            serde_json::to_string_pretty(&shown).map_err(|error| Failure::from_error(Blame::Environment, &error))?
+                + "\n"
+        }
+        false => words(&shown),
+    };
+    super::print(text.as_bytes())
+}
+
+fn json_of(store: &Store, digest: &Digest) -> Result<Value, Failure> {
+    let bytes = store.read(digest, DOCUMENT_SIZE_MAX_BYTES).map_err(|error| store_failed(&error))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Failure::new(Blame::Environment, format!("{digest} is no JSON")).caused_by(&error))
+}
+
+/// An image of the store; of an index, the entry for the platform.
+fn from_store(
+    store: &Store,
+    reference: &Reference,
+    descriptor: Descriptor,
+    platform: &remote::Platform,
+) -> Result<(Descriptor, Value, Value), Failure> {
+    let mut descriptor = descriptor;
+    let mut manifest = json_of(store, descriptor.digest())?;
+    if media_type::is_index(descriptor.media_type()) {
+        let index: ImageIndex =
+            serde_json::from_value(manifest).map_err(|error| Failure::from_error(Blame::Environment, &error))?;
+        let chosen = select(&index, &platform.os, &platform.architecture, platform.variant.as_deref());
+        descriptor = chosen.cloned().ok_or_else(|| {
+            Failure::new(Blame::User, format!("image {reference} has no variant for {platform}"))
+                .hint("choose one with --platform")
+        })?;
+        manifest = json_of(store, descriptor.digest())?;
+    }
+    let parsed: ImageManifest =
+        serde_json::from_value(manifest.clone()).map_err(|error| Failure::from_error(Blame::Environment, &error))?;
+    let config = json_of(store, parsed.config().digest())?;
+    Ok((descriptor, manifest, config))
+}
+
+/// The JSON form: `{ref, digest, media_type, size_bytes, manifest, config, layers}`.
+fn shown(reference: &Reference, descriptor: &Descriptor, manifest: Value, config: Value) -> Result<Value, Failure> {
+    let parsed: ImageManifest =
+        serde_json::from_value(manifest.clone()).map_err(|error| Failure::from_error(Blame::Environment, &error))?;
+    let diff_ids = config["rootfs"]["diff_ids"].as_array().cloned().unwrap_or_default();
+    let layers: Vec<Value> = parsed
+        .layers()
+        .iter()
+        .enumerate()
+        .map(|(number, layer)| {
+            json!({
+                "digest": layer.digest().to_string(),
+                "diff_id": diff_ids.get(number),
+                "media_type": layer.media_type().to_string(),
+                "size_bytes": layer.size(),
+            })
+        })
+        .collect();
+    Ok(json!({
+        "ref": reference.to_string(),
+        "digest": descriptor.digest().to_string(),
+        "media_type": descriptor.media_type().to_string(),
+        "size_bytes": descriptor.size(),
+        "manifest": manifest,
+        "config": config,
+        "layers": layers,
+    }))
+}
+
+fn words(shown: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let config = &shown["config"];
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| {
+        if !value.is_empty() {
+            let _ = writeln!(out, "{name:<12}{value}");
+        }
+    };
+    line("image", text(&shown["ref"]));
+    line("digest", text(&shown["digest"]));
+    line("media type", text(&shown["media_type"]));
+    line("platform", format!("{}/{}", text(&config["os"]), text(&config["architecture"])));
+    line("created", text(&config["created"]));
+    let runtime = &config["config"];
+    let list = |value: &Value| {
+        if value.as_array().is_some_and(|list| !list.is_empty()) { value.to_string() } else { String::new() }
+    };
+    line("entrypoint", list(&runtime["Entrypoint"]));
+    line("command", list(&runtime["Cmd"]));
+    line("user", text(&runtime["User"]));
+    line("folder", text(&runtime["WorkingDir"]));
+    for variable in runtime["Env"].as_array().into_iter().flatten() {
+        line("env", text(variable));
+    }
+    if let Some(labels) = runtime["Labels"].as_object() {
+        labels.iter().for_each(|(name, value)| line("label", format!("{name}={}", text(value))));
+    }
+    let layers = shown["layers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let total: u64 = layers.iter().filter_map(|layer| layer["size_bytes"].as_u64()).sum();
+    line("layers", format!("{}, {} in all", layers.len(), size(total)));
+    for layer in layers {
+        let bytes = layer["size_bytes"].as_u64().unwrap_or_default();
+        line("", format!("{:>10}  {}", size(bytes), text(&layer["digest"])));
+    }
+    out
+}

@@ -1,0 +1,23 @@
+//! The only file that writes to standard output and standard error.
+//!
+//! Standard output carries data (a digest, JSON, an archive's bytes); standard error is for people. A reader that has
+//! gone away ends neither with an error message nor with a panic.
+
+use std::io::{self, Write};
+
+/// Writes to standard output. A closed pipe is no error: whoever closed it has what they wanted.
+///
+/// # Errors
+/// Any other failure to write, such as a full disk behind a redirection.
+pub fn data(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// Writes text for people to standard error; nobody can be told when that fails.
+pub fn message(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}

@@ -1,0 +1,94 @@
+//! What was typed and the environment, resolved once. The only file of this crate that reads the environment.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use fluyt_client::{Environment, Reference};
+
+use super::args::RegistryArguments;
+use super::failure::{Blame, Failure};
+
+/// The folder of the store: `--store` and `FLUYT_STORE` (clap has read both), else the user's cache folder.
+///
+/// # Errors
+/// When nothing of it is set.
+pub fn store_folder(typed: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(folder) = typed {
+        return Ok(folder.to_owned());
+    }
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("XDG_CACHE_HOME")
+        .filter(|folder| folder.is_absolute())
+        .or_else(|| set("HOME").map(|home| home.join(".cache")))
+        .map(|folder| folder.join("fluyt"))
+        .ok_or_else(|| {
+            Failure::new(Blame::Environment, "there is no folder for the store: neither HOME nor XDG_CACHE_HOME is set")
+                .hint("name one with `--store DIR` or FLUYT_STORE")
+        })
+}
+
+/// The registry client's settings.
+#[must_use]
+pub fn registries(typed: &RegistryArguments) -> fluyt_client::Settings {
+    fluyt_client::Settings {
+        insecure: typed.insecure_registry.clone(),
+        skip_tls_verify: typed.skip_tls_verify_registry.clone(),
+        certificates: typed
+            .registry_certificate
+            .iter()
+            .map(|(host, file)| (host.clone(), PathBuf::from(file)))
+            .collect(),
+        mirrors: typed.registry_mirror.clone(),
+        authfile: typed.authfile.clone(),
+        environment: Environment::from_process(),
+        ..fluyt_client::Settings::default()
+    }
+}
+
+/// `K=V` as typed; `K` alone takes the environment's value and is left out where that has none, as Docker does.
+///
+/// # Errors
+/// When a name is empty.
+pub fn build_args(typed: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let mut values = BTreeMap::new();
+    for text in typed {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text.as_str(), std::env::var(text).ok()),
+        };
+        if name.is_empty() {
+            return Err(
+                Failure::usage(format!("`--build-arg {text}` has no name")).hint("write `--build-arg NAME=VALUE`")
+            );
+        }
+        if let Some(value) = value {
+            values.insert(name.to_owned(), value);
+        }
+    }
+    Ok(values)
+}
+
+/// `SOURCE_DATE_EPOCH`: seconds since 1970. A build argument of that name goes before the environment's, and an empty
+/// value is none.
+///
+/// # Errors
+/// When it is no number.
+pub fn epoch(build_args: &BTreeMap<String, String>) -> Result<Option<i64>, Failure> {
+    const NAME: &str = "SOURCE_DATE_EPOCH";
+    let text = build_args.get(NAME).cloned().or_else(|| std::env::var(NAME).ok()).filter(|text| !text.is_empty());
+    text.map(|text| {
+        text.parse::<i64>().ok().filter(|seconds| *seconds >= 0).ok_or_else(|| {
+            Failure::usage(format!("{NAME} is `{text}`: expected seconds since 1970"))
+                .hint("`git log -1 --format=%ct` prints the time of a commit in that form")
+        })
+    })
+    .transpose()
+}
+
+/// A reference as typed.
+///
+/// # Errors
+/// When it is none; the message says what is wrong with it.
+pub fn reference(text: &str) -> Result<Reference, Failure> {
+    Reference::parse(text).map_err(|error| Failure::from_error(Blame::Usage, &error))
+}

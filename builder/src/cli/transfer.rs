@@ -1,0 +1,105 @@
+//! `fluyt push` and `fluyt pull`.
+
+use std::path::Path;
+
+use fluyt_client::Client;
+
+use super::args::{Progress, PullArguments, PushArguments, RegistryArguments};
+use super::build::{open_store, write_file};
+use super::failure::{Blame, Failure};
+use super::{image, progress, settings};
+use crate::event::{Event, Events, StepId};
+use crate::export::{self, Target};
+use crate::pipeline::{host_platform, remote_fault};
+use crate::remote::{Origins, Platform, Remote, RemoteError};
+
+/// The step of a command that is one step.
+const ONLY: StepId = StepId(1);
+
+fn sink(quiet: bool) -> Events {
+    progress::sink(if quiet { Progress::Quiet } else { Progress::Auto })
+}
+
+pub(super) fn client(typed: &RegistryArguments) -> Result<Client, Failure> {
+    Client::new(settings::registries(typed)).map_err(|error| Failure::from_error(Blame::Usage, &error))
+}
+
+/// A failed transfer as the user reads it.
+pub(super) fn failure(doing: String, error: &RemoteError) -> Failure {
+    Failure::new(remote_fault(error).into(), doing).caused_by(error)
+}
+
+/// A platform as typed.
+pub(super) fn parse_platform(text: &str) -> Result<crate::pipeline::Platform, Failure> {
+    text.parse().map_err(|error: crate::pipeline::PlatformError| Failure::from_error(Blame::Usage, &error))
+}
+
+/// The platform typed, or this machine's.
+pub(super) fn platform(typed: Option<&str>) -> Result<Platform, Failure> {
+    let platform = match typed {
+        None | Some("local") => host_platform(),
+        Some(text) => parse_platform(text)?,
+    };
+    Ok(Platform { os: platform.os, architecture: platform.architecture, variant: platform.variant })
+}
+
+pub(super) async fn push(store: Option<&Path>, typed: PushArguments) -> Result<(), Failure> {
+    let reference = settings::reference(&typed.reference)?;
+    let store = open_store(store)?;
+    let image = image::in_store(&store, &reference)?;
+    let events = sink(typed.quiet);
+    let remote = Remote::new(client(&typed.registries)?, store, events.clone());
+    events.hear(Event::Started { step: ONLY, name: format!("push {reference}") });
+    match remote.push(&image, &reference, &Origins::new(), ONLY).await {
+        Ok(digest) => {
+            events.hear(Event::Finished { step: ONLY });
+            if let Some(path) = &typed.digest_file {
+                write_file(path, digest.to_string().as_bytes())?;
+            }
+            super::print(format!("{digest}\n").as_bytes())
+        }
+        Err(error) => {
+            events.hear(Event::Failed { step: ONLY, error: error.to_string() });
+            Err(failure(format!("cannot push {reference}"), &error))
+        }
+    }
+}
+
+pub(super) async fn pull(store: Option<&Path>, typed: PullArguments) -> Result<(), Failure> {
+    let reference = settings::reference(&typed.reference)?;
+    let platform = platform(typed.platform.as_deref())?;
+    let store = open_store(store)?;
+    let events = sink(typed.quiet);
+    let remote = Remote::new(client(&typed.registries)?, store.clone(), events.clone());
+    events.hear(Event::Started { step: ONLY, name: format!("pull {reference}") });
+    let pulled = async {
+        let image = remote.image(&reference, &platform).await?;
+        remote.fetch_layers(&image, ONLY).await?;
+        Ok::<_, RemoteError>(image)
+    };
+    let pulled = match pulled.await {
+        Ok(pulled) => pulled,
+        Err(error) => {
+            events.hear(Event::Failed { step: ONLY, error: error.to_string() });
+            return Err(failure(format!("cannot pull {reference}"), &error));
+        }
+    };
+    let descriptor = image::descriptor(&pulled.media_type, pulled.size_bytes, pulled.digest.clone());
+    match &typed.output {
+        None => store
+            .tag(&reference.to_string(), descriptor)
+            .map_err(|error| Failure::from_error(Blame::Environment, &error))?,
+        Some(path) => {
+            let names = [reference.to_string()];
+            let written = match path.extension().is_some_and(|extension| extension == "tar") {
+                true => export::oci_tar(&store, &descriptor, &names, Target::File(path.clone())),
+                false => export::oci_folder(&store, &descriptor, &names, path),
+            };
+            written.map_err(|error| {
+                Failure::new(Blame::Environment, format!("cannot write {}", path.display())).caused_by(&error)
+            })?;
+        }
+    }
+    events.hear(Event::Finished { step: ONLY });
+    super::print(format!("{}\n", pulled.digest).as_bytes())
+}
