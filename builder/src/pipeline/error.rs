@@ -157,7 +157,7 @@ impl BuildError {
                 StepError::Store(error) => store_hints(error),
                 _ => Vec::new(),
             },
-            Self::Base { source, .. } if matches!(&**source, RemoteError::Client(ClientError::NotFound { .. })) => {
+            Self::Base { source, .. } if is_not_found(source) => {
                 vec!["check the name and the tag; a private image needs `fluyt login`".to_owned()]
             }
             Self::Store(error) => store_hints(error),
@@ -176,17 +176,21 @@ fn store_hints(error: &StoreError) -> Vec<String> {
 /// A registry that answers "no" has been asked by the user for the wrong thing; all else is the environment.
 #[must_use]
 pub fn remote_fault(error: &RemoteError) -> Fault {
-    match error {
-        RemoteError::Client(
-            ClientError::NotFound { .. }
-            | ClientError::Unauthorized { .. }
-            | ClientError::Denied { .. }
-            | ClientError::Setting { .. },
-        )
-        | RemoteError::NoPlatform { .. } => Fault::User,
-        RemoteError::Client(ClientError::Protocol { status, .. }) if (400..500).contains(status) => Fault::User,
+    let RemoteError::Client(error) = error else {
+        return if matches!(error, RemoteError::NoPlatform { .. }) { Fault::User } else { Fault::Environment };
+    };
+    match &**error {
+        ClientError::NotFound { .. }
+        | ClientError::Unauthorized { .. }
+        | ClientError::Denied { .. }
+        | ClientError::Setting { .. } => Fault::User,
+        ClientError::Protocol { status, .. } if (400..500).contains(status) => Fault::User,
         _ => Fault::Environment,
     }
+}
+
+fn is_not_found(error: &RemoteError) -> bool {
+    matches!(error, RemoteError::Client(error) if matches!(**error, ClientError::NotFound { .. }))
 }
 
 fn step_fault(error: &StepError) -> Fault {

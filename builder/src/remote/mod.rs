@@ -42,7 +42,7 @@ impl Remote {
 pub enum RemoteError {
     /// The registry, or the way to it.
     #[error(transparent)]
-    Client(#[from] ClientError),
+    Client(Box<ClientError>),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -72,6 +72,12 @@ pub enum RemoteError {
         /// What is missing.
         what: String,
     },
+}
+
+impl From<ClientError> for RemoteError {
+    fn from(error: ClientError) -> Self {
+        Self::Client(Box::new(error))
+    }
 }
 
 impl RemoteError {

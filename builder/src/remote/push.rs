@@ -80,7 +80,7 @@ impl Remote {
     }
 
     async fn put(&self, image: &Descriptor, bytes: Vec<u8>, target: &Reference) -> Result<Digest, RemoteError> {
-        Ok(self.client.push_manifest(target, &image.media_type().to_string(), bytes.into()).await?)
+        Ok(self.client.push_manifest(target, image.media_type().as_ref(), bytes.into()).await?)
     }
 
     async fn push_blob(
