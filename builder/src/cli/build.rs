@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::args::{BuildArguments, Progress};
 use super::failure::{Blame, Failure};
-use super::{destination, interrupt, progress, settings};
+use super::{destination, interrupt, output, progress, settings};
 use crate::blob::Store;
 use crate::pipeline::{self, BuildError, Built, Destination, Request, Workshop};
 
@@ -26,7 +26,7 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
     );
     let tags = request.tags.clone();
     let cancel = interrupt::cancel_on_signal();
-    let workshop = Workshop { store, client, cancel };
+    let workshop = Workshop { store, client, cancel, stdout: output::stdout };
     let built = pipeline::build(workshop, request, events.clone()).await.map_err(failure)?;
     drop(events);
     write_files(&typed, &built, &tags)?;

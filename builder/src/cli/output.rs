@@ -21,3 +21,9 @@ pub fn data(bytes: &[u8]) -> io::Result<()> {
 pub fn message(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
+
+/// Standard output, for results that are written piece by piece.
+#[must_use]
+pub fn stdout() -> Box<dyn Write> {
+    Box::new(io::BufWriter::with_capacity(256 * 1024, io::stdout()))
+}

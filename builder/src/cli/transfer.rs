@@ -9,7 +9,7 @@ use super::build::{open_store, write_file};
 use super::failure::{Blame, Failure};
 use super::{image, progress, settings};
 use crate::event::{Event, Events, StepId};
-use crate::export::{self, Target};
+use crate::export;
 use crate::pipeline::{host_platform, remote_fault};
 use crate::remote::{Origins, Platform, Remote, RemoteError};
 
@@ -92,8 +92,8 @@ pub(super) async fn pull(store: Option<&Path>, typed: PullArguments) -> Result<(
         Some(path) => {
             let names = [reference.to_string()];
             let written = match path.extension().is_some_and(|extension| extension == "tar") {
-                true => export::oci_tar(&store, &descriptor, &names, Target::File(path.clone())),
-                false => export::oci_folder(&store, &descriptor, &names, path),
+                true => export::write_file(path, |sink| export::layout_tar(&store, &descriptor, &names, sink)),
+                false => export::layout_folder(&store, &descriptor, &names, path),
             };
             written.map_err(|error| {
                 Failure::new(Blame::Environment, format!("cannot write {}", path.display())).caused_by(&error)

@@ -7,6 +7,7 @@ mod outputs;
 mod request;
 mod source;
 
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -48,6 +49,8 @@ pub struct Workshop {
     pub client: Client,
     /// Stops the build.
     pub cancel: Cancel,
+    /// Standard output, for results that go there.
+    pub stdout: fn() -> Box<dyn Write>,
 }
 
 /// Builds what `request` says.
@@ -55,7 +58,7 @@ pub struct Workshop {
 /// # Errors
 /// See [`BuildError`]. Nothing that failed half way is visible under a name, in a file or in a registry.
 pub async fn build(workshop: Workshop, request: Request, events: Events) -> Result<Built, BuildError> {
-    let Workshop { store, client, cancel } = workshop;
+    let (store, client, cancel) = (workshop.store.clone(), workshop.client.clone(), workshop.cancel.clone());
     let steps = Arc::new(StepCounter::default());
     let remote = Remote::new(client, store.clone(), events.clone());
     let records = Records::new(store.clone());
@@ -94,6 +97,8 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     };
     read.warn(&graph.warnings, &events);
 
+    let options = options(&request);
+    let times = options.layers.times;
     let executor = Executor {
         store: store.clone(),
         records,
@@ -104,7 +109,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         events: events.clone(),
         steps: steps.clone(),
         bases: found,
-        options: options(&request),
+        options,
         cancel: cancel.clone(),
     };
     let graph = Arc::new(*graph);
@@ -120,7 +125,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     let image = assemble::assemble(&graph, &states, &root, &request, &store)?;
     let origins: Origins =
         root.layers.iter().filter_map(|layer| Some((layer.digest.clone(), layer.origin.clone()?))).collect();
-    outputs::deliver(&image, &root, &origins, &request, &store, &remote, &events, &steps, &cancel).await?;
+    outputs::deliver(&image, &root, &origins, &request, &workshop, times, &remote, &events, &steps).await?;
     if let Some(text) = outputs::where_it_is(&request) {
         events.hear(Event::Note { text });
     }

@@ -1,17 +1,18 @@
 //! Where a finished image goes.
 
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 
 use fluyt_client::Reference;
 use oci_spec::image::Descriptor;
 
-use super::{BuildError, Built, Request};
+use super::{BuildError, Built, Request, Workshop};
 use crate::blob::Store;
 use crate::event::{Event, Events};
 use crate::execute::{RootState, StepCounter};
-use crate::export::{self, ExportError, Target};
+use crate::export::{self, ExportError};
+use crate::layer::Times;
 use crate::remote::{Origins, Remote};
-use crate::sandbox::Cancel;
 
 /// Where a result goes. A path that is none is standard output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,12 +76,13 @@ pub(super) async fn deliver(
     root: &RootState,
     origins: &Origins,
     request: &Request,
-    store: &Store,
+    workshop: &Workshop,
+    times: Times,
     remote: &Remote,
     events: &Events,
     steps: &StepCounter,
-    cancel: &Cancel,
 ) -> Result<(), BuildError> {
+    let store = &workshop.store;
     let pushes = request.destinations.contains(&Destination::Registry);
     if pushes && request.tags.is_empty() {
         return Err(BuildError::NoName);
@@ -91,7 +93,7 @@ pub(super) async fn deliver(
         fetch_missing(root, store, remote, events, steps).await?;
     }
     for destination in request.destinations.iter().filter(|destination| destination.is_export()) {
-        export(destination, image, request, store, events, steps, cancel).await?;
+        export(destination, image, request, workshop, times, events, steps).await?;
     }
     if pushes {
         for name in &request.tags {
@@ -153,24 +155,40 @@ async fn push(
     }
 }
 
+/// What one export needs, as values that can go to another thread.
+struct Order {
+    store: Store,
+    manifest: Descriptor,
+    names: Vec<String>,
+    destination: Destination,
+    times: Times,
+    stdout: fn() -> Box<dyn Write>,
+}
+
 async fn export(
     destination: &Destination,
     image: &Built,
     request: &Request,
-    store: &Store,
+    workshop: &Workshop,
+    times: Times,
     events: &Events,
     steps: &StepCounter,
-    cancel: &Cancel,
 ) -> Result<(), BuildError> {
     let step = steps.next();
     events.hear(Event::Started { step, name: format!("export to {}", destination.describe()) });
-    let names: Vec<String> = request.tags.iter().map(ToString::to_string).collect();
-    let (store, manifest, wanted, cancel) =
-        (store.clone(), image.manifest.clone(), destination.clone(), cancel.clone());
-    let result = tokio::task::spawn_blocking(move || write(&store, &manifest, &names, &wanted, &cancel)).await;
+    let order = Order {
+        store: workshop.store.clone(),
+        manifest: image.manifest.clone(),
+        names: request.tags.iter().map(ToString::to_string).collect(),
+        destination: destination.clone(),
+        times,
+        stdout: workshop.stdout,
+    };
+    let result = tokio::task::spawn_blocking(move || write(&order)).await;
     match result {
-        Ok(Ok(())) => {
+        Ok(Ok(said)) => {
             events.hear(Event::Finished { step });
+            said.into_iter().for_each(|text| events.hear(Event::Note { text }));
             Ok(())
         }
         Ok(Err(source)) => {
@@ -181,24 +199,32 @@ async fn export(
     }
 }
 
-fn write(
-    store: &Store,
-    manifest: &Descriptor,
-    names: &[String],
-    destination: &Destination,
-    _cancel: &Cancel,
-) -> Result<(), ExportError> {
-    let target =
-        |path: &Option<PathBuf>| path.as_deref().map_or(Target::Stdout, |path: &Path| Target::File(path.to_owned()));
-    match destination {
-        Destination::Store | Destination::Registry => Ok(()),
-        Destination::Load => export::load(store, manifest, names),
-        Destination::OciFolder(folder) => export::oci_folder(store, manifest, names, folder),
-        Destination::OciTar(path) => export::oci_tar(store, manifest, names, target(path)),
-        Destination::DockerTar(path) => export::docker_tar(store, manifest, names, target(path)),
-        Destination::Tar(path) => export::tar(store, manifest, target(path)),
-        Destination::Local(folder) => export::local(store, manifest, folder),
+/// Writes what one destination wants; gives what the user should know about it.
+fn write(order: &Order) -> Result<Vec<String>, ExportError> {
+    let Order { store, manifest, names, times, .. } = order;
+    let into = |path: &Option<PathBuf>, write: &dyn Fn(&mut dyn Write) -> Result<(), ExportError>| match path {
+        None => write(&mut (order.stdout)()),
+        Some(path) => export::write_file(path, |sink| write(sink)),
+    };
+    match &order.destination {
+        Destination::Store | Destination::Registry => {}
+        Destination::Load => {
+            let said = export::load(store, manifest, names, export::PROGRAMS)?;
+            return Ok(said.lines().map(str::to_owned).collect());
+        }
+        Destination::OciFolder(folder) => export::layout_folder(store, manifest, names, folder)?,
+        Destination::OciTar(path) => into(path, &|sink| export::layout_tar(store, manifest, names, sink))?,
+        Destination::DockerTar(path) => into(path, &|sink| export::docker_archive(store, manifest, names, sink))?,
+        Destination::Tar(path) => into(path, &|sink| export::root_tar(store, manifest, *times, sink))?,
+        Destination::Local(folder) => {
+            let skipped = export::local(store, manifest, *times, folder)?;
+            return Ok(skipped
+                .iter()
+                .map(|path| format!("left out the device {path}, which only root can make"))
+                .collect());
+        }
     }
+    Ok(Vec::new())
 }
 
 /// What to tell someone whose image went nowhere.
