@@ -1,6 +1,7 @@
 //! The port in memory: object_store's own, and paged lists over it. For tests, and for `--store memory:`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
@@ -14,9 +15,9 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-/// A store that is gone when the process is.
-#[derive(Debug, Default)]
-pub struct Memory(InMemory);
+/// A store that is gone when the process is. Clones are the same store.
+#[derive(Clone, Debug, Default)]
+pub struct Memory(Arc<InMemory>);
 
 impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
