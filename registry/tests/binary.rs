@@ -1,1 +1,185 @@
+//! The binary: its first line, its flags, its exit codes, and how it ends.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt-registry"));
+    command.env_remove("FLUYT_REGISTRY_LISTEN").env_remove("FLUYT_REGISTRY_STORE").env_remove("RUST_LOG");
+    command
+}
+
+struct Server {
+    child: Child,
+    first_line: String,
+    address: String,
+}
+
+impl Server {
+    fn start(store: &Path, more: &[&str]) -> Self {
+        let mut command = command();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--store"]).arg(store).args(more);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut first_line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut first_line).unwrap();
+        let address = first_line.split("http://").nth(1).unwrap().split(',').next().unwrap().to_owned();
+        Self { child, first_line, address }
+    }
+
+    fn request(&self, text: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    fn ended(mut self) -> (Option<i32>, String) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "it does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mut log = String::new();
+        self.child.stderr.as_mut().unwrap().read_to_string(&mut log).unwrap();
+        (self.child.wait().unwrap().code(), log)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_first_line_says_where_it_listens_and_stores() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("made/by/it");
+    let server = Server::start(&store, &[]);
+    let shown = store.canonicalize().unwrap();
+    let expected =
+        format!("fluyt-registry listening on http://{}, storing in file://{}\n", server.address, shown.display());
+    assert_eq!(server.first_line, expected);
+    let answer = server.request("GET /v2/ HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    server.signal("TERM");
+    let (code, log) = take(server).ended();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("http.method=GET url.path=\"/v2/\" http.status=200"), "{log}");
+}
+
+/// An upload whose body comes slowly.
+fn slow_upload(server: &Server) -> TcpStream {
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    let digest = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    let head = format!("POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhe");
+    stream.write_all(head.as_bytes()).unwrap();
+    // Until the server has read it, it does not run.
+    std::thread::sleep(Duration::from_millis(300));
+    stream
+}
+
+#[test]
+fn it_finishes_what_runs_and_takes_no_more() {
+    for signal in ["TERM", "INT"] {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start(folder.path(), &["--no-sync"]);
+        let mut stream = slow_upload(&server);
+        server.signal(signal);
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(TcpStream::connect(&server.address).is_err());
+        stream.write_all(b"llo").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+        let (code, log) = take(server).ended();
+        assert_eq!(code, Some(0), "{log}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &[]);
+    let _stream = slow_upload(&server);
+    server.signal("TERM");
+    std::thread::sleep(Duration::from_millis(300));
+    server.signal("TERM");
+    let (code, log) = take(server).ended();
+    assert_eq!(code, Some(130), "{log}");
+}
+
+fn take(mut server: Server) -> Server {
+    let child = std::mem::replace(&mut server.child, Command::new("true").spawn().unwrap());
+    Server { child, first_line: String::new(), address: String::new() }
+}
+
+fn refused(arguments: &[&str]) -> (Option<i32>, String) {
+    let Output { status, stdout, stderr } = command().args(arguments).output().unwrap();
+    assert_eq!(String::from_utf8(stdout).unwrap(), "");
+    (status.code(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn a_folder_in_use_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &[]);
+    let path = folder.path().to_str().unwrap();
+    let (code, message) = refused(&["serve", "--listen", "127.0.0.1:0", "--store", path]);
+    assert_eq!(code, Some(1));
+    let expected = format!("is in use by another fluyt-registry (process {})", server.child.id());
+    assert!(message.starts_with("error: ") && message.contains(&expected), "{message}");
+}
+
+#[test]
+fn a_port_in_use_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&folder.path().join("one"), &[]);
+    let other = folder.path().join("two");
+    let (code, message) = refused(&["serve", "--listen", &server.address, "--store", other.to_str().unwrap()]);
+    assert_eq!(code, Some(1));
+    assert!(message.contains("another program has it, choose another with --listen"), "{message}");
+}
+
+#[test]
+fn a_newer_store_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let layout = r#"{"layout":9,"read":7,"write":8,"collect":9}"#;
+    std::fs::write(folder.path().join("store.json.9.abc@"), layout).unwrap();
+    let path = folder.path().to_str().unwrap();
+    let (code, message) = refused(&["serve", "--listen", "127.0.0.1:0", "--store", path]);
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        message,
+        "error: the store has layout 9, which needs layout 8 to be understood; this version understands layout 1: use a newer fluyt-registry, or another store\n"
+    );
+    std::fs::write(folder.path().join("store.json.9.abc@"), "not json").unwrap();
+    let (code, message) = refused(&["serve", "--listen", "127.0.0.1:0", "--store", path]);
+    assert_eq!(code, Some(1));
+    assert!(message.contains("the store's `store.json.9.abc` is damaged"), "{message}");
+}
+
+#[test]
+fn wrong_usage() {
+    for (arguments, expected) in [
+        (&["serve", "--store", "s3://bucket/x"][..], "s3:// stores are not there yet"),
+        (&["serve", "--listen", "nowhere"], "invalid value 'nowhere' for '--listen <ADDRESS:PORT>'"),
+        (&["serve", "--redirect", "auto"], "unexpected argument '--redirect'"),
+        (&["sevre"], "unrecognized subcommand 'sevre'"),
+        (&[], "Usage:"),
+    ] {
+        let (code, message) = refused(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}");
+        assert!(message.contains(expected), "{message}");
+    }
+}

@@ -44,8 +44,8 @@ async fn what_a_push_leaves_in_the_store() {
     repos/a/b/_history/v1/0000000000000001.0000000b0000000000000000g3.sha256.bfc62cb8d7ab22f975e3aec3f1d15ef6336f06b789f58b748d3cdfecdbca5f54.0000000b0000000000000000
     repos/a/b/_manifests/sha256/bfc62cb8d7ab22f975e3aec3f1d15ef6336f06b789f58b748d3cdfecdbca5f54/0000000b0000000000000000
     repos/a/b/_tags/v1!/0000000000000001.0000000b0000000000000000g3.sha256.bfc62cb8d7ab22f975e3aec3f1d15ef6336f06b789f58b748d3cdfecdbca5f54.0000000b0000000000000000
-    store.json.1.373363363065613166353339
-    upload-key.1.373363363065613166353339
+    store.json.1.73c60ea1f53929ed92251291
+    upload-key.1.73c60ea1f53929ed92251291
     "#);
 }
 
@@ -68,10 +68,10 @@ async fn a_manifest_that_names_an_absent_blob() {
     let before = app.keys().await;
     assert_snapshot!(app.put("a", "t", MANIFEST, &image(&[b"{}", b"absent"], "")).await.shown(), @r#"
     400 Bad Request
-    content-length: 192
+    content-length: 204
     content-type: application/json
 
-    {"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"the manifest names what repository a does not have: push first sha256:5ad38304b535c2987dbd24657c1a11b884984ff600d9f389deb0d4e634fee792"}]}
+    {"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"the manifest names content that repository a does not have: sha256:5ad38304b535c2987dbd24657c1a11b884984ff600d9f389deb0d4e634fee792: push it first"}]}
     "#);
     assert_eq!(app.keys().await, before);
     assert_eq!(app.get("GET /v2/a/manifests/t").await.status, 404);

@@ -153,11 +153,11 @@ impl From<EndpointError> for RegistryError {
 
 fn missing(repo: &RepoName, digests: &[Digest]) -> String {
     const SHOWN: usize = 10;
-    let mut text = format!("the manifest names what repository {repo} does not have: push first ");
     let shown: Vec<String> = digests.iter().take(SHOWN).map(Digest::to_string).collect();
-    text.push_str(&shown.join(", "));
-    if digests.len() > SHOWN {
-        text.push_str(&format!(" and {} more", digests.len() - SHOWN));
-    }
-    text
+    let more = match digests.len() {
+        0..=SHOWN => String::new(),
+        all => format!(" and {} more", all - SHOWN),
+    };
+    let shown = shown.join(", ");
+    format!("the manifest names content that repository {repo} does not have: {shown}{more}: push it first")
 }

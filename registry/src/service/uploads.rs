@@ -92,10 +92,14 @@ impl Registry {
         let taken = receiver.take_in(body).await;
         let came = receiver.offset_bytes() - ticket.offset_bytes;
         if let Err(error) = taken {
-            if receiver.is_long()
-                && let Err(error) = self.park(&ticket, name, receiver).await
-            {
-                tracing::warn!(error = %error, "the beginning of a broken upload could not be kept");
+            let cut = matches!(error, RegistryError::BodyCut { .. });
+            if cut && receiver.is_long() {
+                if let Err(error) = self.park(&ticket, name, receiver).await {
+                    tracing::warn!(error = %error, "the beginning of a broken upload could not be kept");
+                }
+            } else if !matches!(ticket.held, Held::Session(_)) {
+                // On a full disk what cannot be used must not take up space; nothing names it yet.
+                receiver.give_up().await;
             }
             return Err(error);
         }

@@ -267,3 +267,112 @@ pub(super) fn parse_upload_item(key: &str) -> Option<UploadItem> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn nonce() -> impl Strategy<Value = Nonce> {
+        "[0-9a-f]{24}(g[0-9]{1,3}){0,2}".prop_map(|text| text.parse().unwrap())
+    }
+
+    fn digest() -> impl Strategy<Value = Digest> {
+        prop_oneof!["sha256:[0-9a-f]{64}", "sha512:[0-9a-f]{128}"].prop_map(|text| text.parse().unwrap())
+    }
+
+    /// Names made to be mistaken for parts of keys.
+    fn repo() -> impl Strategy<Value = RepoName> {
+        let part = prop_oneof!["[a-z0-9]{1,3}", "tags|manifests|blobs|repos|history|sha256"];
+        prop::collection::vec(part, 1..4).prop_map(|parts| parts.join("/").parse().unwrap())
+    }
+
+    fn tag() -> impl Strategy<Value = Tag> {
+        "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,4}|gone|_tags".prop_map(|text| text.parse().unwrap())
+    }
+
+    fn data_id() -> impl Strategy<Value = DataId> {
+        let nonce = || "[0-9a-f]{24}".prop_map(|text| text.parse::<Nonce>().unwrap());
+        prop_oneof![(digest(), nonce()).prop_map(|(d, n)| DataId::Known(d, n)), nonce().prop_map(DataId::Unknown)]
+    }
+
+    fn entry() -> impl Strategy<Value = TagEntry> {
+        (any::<u64>(), nonce(), repo(), tag(), digest(), nonce())
+            .prop_map(|(order, nonce, repo, tag, digest, copy)| TagEntry { order, nonce, repo, tag, digest, copy })
+    }
+
+    fn an_object() -> impl Strategy<Value = Object> {
+        let copy = || (repo(), digest(), nonce()).prop_map(|(repo, digest, nonce)| Copy { repo, digest, nonce });
+        prop_oneof![
+            data_id().prop_map(Object::Data),
+            (data_id(), digest()).prop_map(|(id, digest)| Object::DataOf(id, digest)),
+            (digest(), repo(), data_id(), any::<u64>(), nonce()).prop_map(|(digest, repo, data, size_bytes, nonce)| {
+                Object::Link(Link { digest, repo: RepoHash::of(&repo), data, size_bytes, nonce }, repo)
+            }),
+            (repo(), digest(), nonce()).prop_map(|(repo, digest, nonce)| Object::BlobIndex(repo, digest, nonce)),
+            copy().prop_map(Object::Copy),
+            entry().prop_map(Object::Tag),
+            entry().prop_map(Object::History),
+            entry().prop_map(|entry| Object::End(entry.end())),
+            (digest(), copy()).prop_map(|(subject, copy)| Object::Referrer { subject, copy }),
+            repo().prop_map(Object::Catalog),
+            nonce().prop_map(|nonce| Object::Hint(nonce, vec![])),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_things_share_a_key(one in an_object(), other in an_object()) {
+            prop_assert_eq!(one == other, object(&one) == object(&other));
+        }
+
+        #[test]
+        fn keys_read_back(this in an_object()) {
+            let key = object(&this);
+            match &this {
+                Object::Data(id) => prop_assert_eq!(parse_data(&key), Some(id.clone())),
+                Object::Link(link, _) => prop_assert_eq!(parse_link(&key), Some(link.clone())),
+                Object::Copy(copy) => prop_assert_eq!(parse_copy(&key), Some(copy.clone())),
+                Object::Tag(entry) => prop_assert_eq!(parse_tag_item(&key), Some(TagItem::Entry(entry.clone()))),
+                Object::End(end) => prop_assert_eq!(parse_tag_item(&key), Some(TagItem::End(end.clone()))),
+                Object::Catalog(repo) => prop_assert_eq!(parse_catalog(&key), Some(repo.clone())),
+                Object::Referrer { copy, .. } => {
+                    prop_assert_eq!(parse_referrer(&key), Some((copy.digest.clone(), copy.nonce.clone())));
+                }
+                _ => {}
+            }
+        }
+
+        #[test]
+        fn every_key_fits_a_store_and_a_folder(this in an_object()) {
+            let key = object(&this);
+            prop_assert!(path(&key).is_ok());
+            // 3 bytes are for the folder's own marks.
+            prop_assert!(key.split('/').all(|part| part.len() <= 252), "{}", key);
+        }
+
+        #[test]
+        fn orders_sort_as_keys_do(entry in entry(), other: u64) {
+            let second = TagEntry { order: other, ..entry.clone() };
+            let (a, b) = (object(&Object::Tag(entry.clone())), object(&Object::Tag(second.clone())));
+            prop_assert_eq!(entry.order.cmp(&second.order), a.cmp(&b));
+        }
+
+        #[test]
+        fn tags_and_repositories_list_in_the_order_of_names(repo in repo(), a in tag(), b in tag(), other in repo()) {
+            let order = a.as_str().cmp(b.as_str());
+            prop_assert_eq!(super::tag(&repo, &a).cmp(&super::tag(&repo, &b)), order);
+            prop_assert_eq!(after_tag(&repo, a.as_str()) < super::tag(&repo, &b), order.is_lt());
+            let (one, two) = (object(&Object::Catalog(repo.clone())), object(&Object::Catalog(other.clone())));
+            prop_assert_eq!(one.cmp(&two), repo.as_str().cmp(other.as_str()));
+        }
+
+        #[test]
+        fn reading_never_panics(key: String, below in "(data|links|repos|uploads)/[a-z0-9./!_-]{0,60}") {
+            for key in [key, below] {
+                let _ = (parse_data(&key), parse_link(&key), parse_copy(&key), parse_tag_item(&key));
+                let _ = (parse_referrer(&key), parse_catalog(&key), parse_upload_item(&key), parse_version(STORE, &key));
+            }
+        }
+    }
+}

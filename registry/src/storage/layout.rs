@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::listing::list_all;
 use super::{Handle, StorageError, keys, put};
 use crate::protocol::Nonce;
+use crate::spec::{Algorithm, Digest};
 use object_store::ObjectStoreExt;
 
 /// The layout that this version writes: the keys of `keys.rs`.
@@ -54,7 +55,7 @@ pub(super) async fn open(port: &Handle, random: [u8; KEY_BYTES]) -> Result<Vec<V
     if let Some((_, key)) = newest {
         check(port, key).await?;
     }
-    let nonce = nonce(&random);
+    let nonce = nonce(&random).ok_or_else(|| StorageError::damaged("opening the store", "no nonce"))?;
     if newest.is_none_or(|(version, _)| version < LAYOUT) {
         let layout = Layout { layout: LAYOUT, read: LAYOUT, write: LAYOUT, collect: LAYOUT };
         let content =
@@ -79,14 +80,10 @@ pub(super) async fn open(port: &Handle, random: [u8; KEY_BYTES]) -> Result<Vec<V
     Ok(upload_keys)
 }
 
-/// Of the randomness that makes the key, but not to be told from it.
-fn nonce(random: &[u8; KEY_BYTES]) -> Nonce {
-    let digest = crate::spec::Digest::of(crate::spec::Algorithm::Sha256, &[b"nonce", &random[..]].concat());
-    let mut bits = [0; 12];
-    for (bit, byte) in bits.iter_mut().zip(digest.hex().bytes()) {
-        *bit = byte;
-    }
-    Nonce::from_bits(bits)
+/// Of the randomness that makes the key, but not to be told from it. Hex digits always make a nonce.
+fn nonce(random: &[u8; KEY_BYTES]) -> Option<Nonce> {
+    let digest = Digest::of(Algorithm::Sha256, &[b"nonce", &random[..]].concat());
+    digest.hex().get(..24)?.parse().ok()
 }
 
 async fn check(port: &Handle, key: &str) -> Result<(), LayoutError> {

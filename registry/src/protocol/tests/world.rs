@@ -275,7 +275,7 @@ impl Running {
 
 /// A client that does one thing after the other, or a collector's run, or a request of the past.
 pub(super) enum Actor {
-    Client(Client),
+    Client(Box<Client>),
     Collector(Collector),
     /// Writes an entry of the tag again, once, at any time after it was removed.
     Zombie(Option<TagEntry>, bool),
@@ -295,7 +295,7 @@ pub(super) struct Client {
 }
 
 pub(super) fn client(name: &'static str, tries: u8, ops: Vec<Op>) -> Actor {
-    Actor::Client(Client {
+    Actor::Client(Box::new(Client {
         name,
         ops,
         at: 0,
@@ -305,7 +305,7 @@ pub(super) fn client(name: &'static str, tries: u8, ops: Vec<Op>) -> Actor {
         running: None,
         pending: Vec::new(),
         replies: Vec::new(),
-    })
+    }))
 }
 
 impl Client {

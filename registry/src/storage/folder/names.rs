@@ -103,6 +103,10 @@ pub(super) fn decode(name: &str, is_folder: bool) -> Option<Entry> {
             String::from_utf8(bytes).ok()?
         }
     };
+    // A file that somebody else put here is not to look like one of ours.
+    if encode(&component).ok()? != name {
+        return None;
+    }
     Some(if is_folder { Entry::Folder(component) } else { Entry::Object(component) })
 }
 
