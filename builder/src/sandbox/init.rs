@@ -2,10 +2,11 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::Write;
-use std::os::fd::AsFd;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, mount_move, unmount};
@@ -13,8 +14,9 @@ use rustix::process::{Signal, chdir, chroot, pivot_root, set_parent_process_deat
 use rustix::thread::UnshareFlags;
 
 use super::error::{During, Failure};
+use super::interior::{self, FromHost};
 use super::spec::RunSpec;
-use super::system;
+use super::{capabilities, filter, system};
 
 /// The codes that shells and other builders use for a command that could not be executed.
 const NOT_FOUND: i32 = 127;
@@ -23,28 +25,71 @@ const NOT_EXECUTABLE: i32 = 126;
 /// Where commands are looked for when the environment has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// As much of a passwd file as is read, in bytes.
+const PASSWD_MAX_BYTES: u64 = 1024 * 1024;
+
 /// Sets up the rest of the sandbox and becomes the command. Returns only when the sandbox could not be set up.
-pub(super) fn become_command(spec: &RunSpec, root: &Path) -> Failure {
-    match set_up(spec, root) {
-        Ok(()) => execute(spec),
+///
+/// `stage` is a pipe whose other end the stage alone holds.
+pub(super) fn become_command(spec: &RunSpec, root: &Path, stage: &OwnedFd) -> Failure {
+    match set_up(spec, root, stage) {
+        Ok(home) => execute(spec, home),
         Err(failure) => failure,
     }
 }
 
-fn set_up(spec: &RunSpec, root: &Path) -> Result<(), Failure> {
-    set_parent_process_death_signal(Some(Signal::KILL)).during(|| "tying the command to its stage".to_owned())?;
-    setsid().during(|| "starting a session".to_owned())?;
+/// The order matters: the filter needs CAP_SYS_ADMIN, and the bounding set CAP_SETPCAP, before they go; the ids change
+/// last. Returns the user's home folder.
+fn set_up(spec: &RunSpec, root: &Path, stage: &OwnedFd) -> Result<String, Failure> {
     system::close_on_exec().during(|| "closing descriptors".to_owned())?;
+    setsid().during(|| "starting a session".to_owned())?;
     system::unshare(UnshareFlags::NEWNS).during(|| "making a mount namespace".to_owned())?;
-    let null = File::open("/dev/null").during(|| "opening /dev/null".to_owned())?;
+    let host = FromHost::take()?;
     pivot(root)?;
+    interior::furnish(spec, host)?;
     system::set_host_name(&spec.hostname).during(|| format!("setting the host name `{}`", spec.hostname))?;
     umask(Mode::from_raw_mode(0o022));
-    system::set_stdin(null.as_fd()).during(|| "setting the standard input".to_owned())?;
+    streams(spec)?;
     enter(spec)?;
+    let home = home(spec.uid);
+    filter::load()?;
+    capabilities::restrict(spec.network)?;
     drop_ids(spec)?;
     system::reset_signals();
-    Ok(())
+    // Last, because a change of ids clears it.
+    set_parent_process_death_signal(Some(Signal::KILL)).during(|| "tying the command to its stage".to_owned())?;
+    let mut polled = [PollFd::new(stage, PollFlags::IN)];
+    if poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0) {
+        return Err(Failure::new("the stage is gone"));
+    }
+    Ok(home)
+}
+
+/// Nothing to read, and streams that the user may open again by name (`/dev/stdout`).
+fn streams(spec: &RunSpec) -> Result<(), Failure> {
+    let null = File::open("/dev/null").during(|| "opening /dev/null".to_owned())?;
+    system::set_stdin(null.as_fd()).during(|| "setting the standard input".to_owned())?;
+    let what = || "giving the output streams to the user".to_owned();
+    rustix::fs::fchown(std::io::stdout(), Some(Uid::from_raw(spec.uid)), None).during(what)?;
+    rustix::fs::fchown(std::io::stderr(), Some(Uid::from_raw(spec.uid)), None).during(what)
+}
+
+/// The home folder of a user by the root's `/etc/passwd`; `/` for a user that it does not name.
+fn home(uid: u32) -> String {
+    let mut text = Vec::new();
+    // A passwd file that is a device or endless is not worth waiting for.
+    if std::fs::metadata("/etc/passwd").is_ok_and(|metadata| metadata.is_file())
+        && let Ok(file) = File::open("/etc/passwd")
+    {
+        let _ = file.take(PASSWD_MAX_BYTES).read_to_end(&mut text);
+    }
+    let text = String::from_utf8_lossy(&text);
+    let entry = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let mut homes = entry.filter_map(|fields| match fields[..] {
+        [_, _, id, _, _, home, ..] if id.parse() == Ok(uid) && home.starts_with('/') => Some(home.to_owned()),
+        _ => None,
+    });
+    homes.next().unwrap_or_else(|| "/".to_owned())
 }
 
 /// Makes `root` the root of this mount namespace, and forgets the old one.
@@ -94,12 +139,17 @@ fn drop_ids(spec: &RunSpec) -> Result<(), Failure> {
 }
 
 /// Becomes the command, or ends the process with the code of a command that could not be executed.
-fn execute(spec: &RunSpec) -> Failure {
+fn execute(spec: &RunSpec, home: String) -> Failure {
     let zero = |_| Failure::new("the command or its environment holds a zero byte");
     let text = |word: &str| CString::new(word).map_err(zero);
     let lists = || -> Result<(Vec<CString>, Vec<CString>), Failure> {
         let argv = spec.argv.iter().map(|word| text(word)).collect::<Result<_, _>>()?;
-        let env = spec.env.iter().map(|(name, value)| text(&format!("{name}={value}"))).collect::<Result<_, _>>()?;
+        let home = Some(("HOME".to_owned(), home)).filter(|_| spec.env.iter().all(|(name, _)| name != "HOME"));
+        let last =
+            |(at, (name, _)): &(usize, &(String, String))| spec.env.iter().skip(at + 1).all(|(other, _)| other != name);
+        let variables = spec.env.iter().enumerate().filter(last).map(|(_, variable)| variable);
+        let env =
+            variables.chain(&home).map(|(name, value)| text(&format!("{name}={value}"))).collect::<Result<_, _>>()?;
         Ok((argv, env))
     };
     let (argv, env) = match lists() {

@@ -17,11 +17,15 @@
 //! and the stage ends when the builder's end of the socket closes, however the builder died.
 
 mod cancel;
+mod capabilities;
 mod error;
+mod filter;
 mod init;
+mod interior;
 mod memory;
 mod mounts;
 mod parent;
+mod places;
 mod spec;
 mod stage;
 mod system;

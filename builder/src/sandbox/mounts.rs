@@ -154,13 +154,16 @@ fn scratch() -> Result<OwnedFd, Failure> {
     new_mount("tmpfs", &[("mode", "700")], MountAttrFlags::MOUNT_ATTR_NODEV)
 }
 
-/// A new file system with these options, attached nowhere yet.
+/// A new file system with these options (an empty value makes it a flag), attached nowhere yet.
 pub(super) fn new_mount(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -> Result<OwnedFd, Failure> {
     let what = || format!("making a {kind} file system");
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).during(what)?;
     let make = || {
         for (key, value) in options {
-            fsconfig_set_string(&context, *key, *value)?;
+            match *value {
+                "" => fsconfig_set_flag(&context, *key)?,
+                value => fsconfig_set_string(&context, *key, value)?,
+            }
         }
         fsconfig_create(&context)?;
         fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)

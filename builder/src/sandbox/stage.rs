@@ -2,15 +2,18 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::thread::UnshareFlags;
 
 use super::error::{During, Failure};
+use super::places::Places;
 use super::spec::{Network, RunSpec};
 use super::system::{self, Fork};
 use super::wire::{Answer, Order, receive_order, send};
@@ -42,18 +45,31 @@ pub fn stage() -> Option<ExitCode> {
 
 fn run(spec: &RunSpec, control: &UnixStream) -> Result<Answer, Failure> {
     unshare(spec.network)?;
+    if spec.network == Network::None {
+        system::loopback_up().during(|| "bringing the loopback device up".to_owned())?;
+    }
     let target = mounts::mount_root(&spec.root)?;
+    let places = Places::make(&target)?;
+    let ended = command(spec, &target, control);
+    // In this namespace nothing is mounted over the places, and the command is gone.
+    places.remove()?;
+    ended.map(Answer::Ended)
+}
+
+/// Runs process 1 to its end. Returns the raw wait status.
+fn command(spec: &RunSpec, root: &Path, control: &UnixStream) -> Result<i32, Failure> {
+    let (alive, ours) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).during(|| "making a pipe".to_owned())?;
     let pid = match system::fork().during(|| "starting process 1 of the sandbox".to_owned())? {
         Fork::Child => {
-            let failure = init::become_command(spec, &target);
+            drop(ours);
+            let failure = init::become_command(spec, root, &alive);
             let _ = send(control, &Answer::Failed(failure));
             system::exit_now(125)
         }
         Fork::Parent(pid) => pid,
     };
     let process = pidfd_open(pid, PidfdFlags::empty()).during(|| "watching process 1".to_owned())?;
-    let status = wait(pid, &process, control.as_fd())?;
-    Ok(Answer::Ended(status))
+    wait(pid, &process, control.as_fd())
 }
 
 /// Leaves the namespaces of the builder.

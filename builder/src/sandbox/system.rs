@@ -108,3 +108,27 @@ pub(super) fn wait_for(pid: Pid) -> Result<i32, Errno> {
         }
     }
 }
+
+/// Loads a system call filter, without `no_new_privs`: CAP_SYS_ADMIN is needed.
+pub(super) fn load_filter(program: &[libc::sock_filter]) -> Result<(), Errno> {
+    let Ok(length) = u16::try_from(program.len()) else { return Err(Errno::INVAL) };
+    let description = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel copies `length` instructions from `program`, which outlives the call, and changes none.
+    let done = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0u32, &raw const description) };
+    if done == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Brings the loopback device of the process's network namespace up.
+pub(super) fn loopback_up() -> Result<(), Errno> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    // SAFETY: all of this C structure may be zero.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (target, letter) in request.ifr_name.iter_mut().zip(b"lo") {
+        *target = libc::c_char::from_ne_bytes([*letter]);
+    }
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: the request is a whole `ifreq` that outlives the call.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
+    if done == 0 { Ok(()) } else { Err(last_errno()) }
+}

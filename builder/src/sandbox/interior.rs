@@ -1,0 +1,182 @@
+//! What a RUN finds mounted in its root: `/proc`, `/dev`, `/sys`, and the two generated files in `/etc`.
+//!
+//! Everything is looked up after the root was changed, so no link of an image leads out of it; what comes from the host
+//! is taken as a descriptor before.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{
+    MountAttrFlags, MountFlags, OpenTreeFlags, UnmountFlags, mount_bind_recursive, mount_remount, open_tree, unmount,
+};
+
+use super::error::{During, Failure};
+use super::mounts::{attach, new_mount};
+use super::spec::RunSpec;
+
+/// The host's device nodes that a RUN gets; no others, and it cannot use any that it makes itself.
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// What programs expect in `/dev` beside devices.
+const LINKS: [(&str, &str); 5] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/ptmx", "pts/ptmx"),
+];
+
+/// Hidden, because they tell or change things of the host.
+const MASKED: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+
+/// Read-only, because they change things of the host.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+const NO_SUID: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID;
+const NO_EXEC: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOEXEC;
+const NO_DEVICES: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NODEV;
+const DATA_ONLY: MountAttrFlags = NO_SUID.union(NO_EXEC).union(NO_DEVICES);
+
+/// What a RUN needs of the host.
+#[derive(Debug)]
+pub(super) struct FromHost {
+    devices: Vec<(&'static str, OwnedFd)>,
+    /// For machines that refuse a new `sysfs`.
+    system: Option<OwnedFd>,
+}
+
+impl FromHost {
+    /// To be called while the host's root is still ours.
+    pub(super) fn take() -> Result<Self, Failure> {
+        let mut devices = Vec::new();
+        for name in DEVICES {
+            match copy(&format!("/dev/{name}"), false) {
+                Ok(device) => devices.push((name, device)),
+                // A builder in a container may itself have no terminal device.
+                Err(Errno::NOENT) if name == "tty" => {}
+                Err(errno) => return Err(errno).during(|| format!("taking the host's /dev/{name}")),
+            }
+        }
+        Ok(Self { devices, system: copy("/sys", true).ok() })
+    }
+}
+
+/// Mounts everything; to be called when the root was changed.
+pub(super) fn furnish(spec: &RunSpec, host: FromHost) -> Result<(), Failure> {
+    generated_files(spec)?;
+    attach(new_mount("proc", &[], DATA_ONLY)?, Path::new("/proc"))?;
+    devices(host.devices)?;
+    system(host.system)?;
+    for path in MASKED {
+        mask(path)?;
+    }
+    for path in READ_ONLY {
+        read_only(path)?;
+    }
+    Ok(())
+}
+
+/// `/etc/resolv.conf` and `/etc/hosts`: files of a memory file system, so what a RUN writes there is gone with it.
+fn generated_files(spec: &RunSpec) -> Result<(), Failure> {
+    let scratch = Path::new("/dev");
+    attach(new_mount("tmpfs", &[("mode", "755"), ("size", "4m")], DATA_ONLY)?, scratch)?;
+    let file = |name: &str, content: &[u8]| {
+        let path = scratch.join(name);
+        let what = || format!("generating /etc/{name}");
+        fs::write(&path, content).during(what)?;
+        open_tree(CWD, &path, clone_flags()).during(what)
+    };
+    let resolv_conf = file("resolv.conf", &spec.resolv_conf)?;
+    let hosts = file("hosts", &spec.hosts)?;
+    unmount(scratch, UnmountFlags::DETACH).during(|| "leaving the scratch file system".to_owned())?;
+    attach(resolv_conf, Path::new("/etc/resolv.conf"))?;
+    attach(hosts, Path::new("/etc/hosts"))
+}
+
+fn devices(devices: Vec<(&'static str, OwnedFd)>) -> Result<(), Failure> {
+    let folder = Path::new("/dev");
+    attach(new_mount("tmpfs", &[("mode", "755"), ("size", "64m")], NO_SUID | NO_DEVICES)?, folder)?;
+    for (name, device) in devices {
+        let path = folder.join(name);
+        fs::write(&path, b"").during(|| format!("making a place for /dev/{name}"))?;
+        attach(device, &path)?;
+    }
+    for (link, target) in LINKS {
+        symlink(target, link).during(|| format!("making the link {link}"))?;
+    }
+    let mount_new = |name: &str, mounted: OwnedFd| {
+        let path = folder.join(name);
+        fs::create_dir(&path).during(|| format!("making the folder /dev/{name}"))?;
+        attach(mounted, &path)
+    };
+    let terminals = |extra: &[(&str, &str)]| {
+        let options = [&[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620")], extra].concat();
+        new_mount("devpts", &options, NO_SUID | NO_EXEC)
+    };
+    // Group 5 is `tty` nearly everywhere, but does not exist where only one id is mapped.
+    mount_new("pts", terminals(&[("gid", "5")]).or_else(|_| terminals(&[]))?)?;
+    mount_new("shm", new_mount("tmpfs", &[("mode", "1777"), ("size", "64m")], DATA_ONLY)?)?;
+    // Kernels may be built without message queues.
+    match new_mount("mqueue", &[], DATA_ONLY) {
+        Ok(queues) => mount_new("mqueue", queues),
+        Err(_) => Ok(()),
+    }
+}
+
+fn system(host: Option<OwnedFd>) -> Result<(), Failure> {
+    let folder = Path::new("/sys");
+    match (new_mount("sysfs", &[], DATA_ONLY | MountAttrFlags::MOUNT_ATTR_RDONLY), host) {
+        (Ok(mounted), _) => attach(mounted, folder),
+        (Err(_), Some(host)) => {
+            attach(host, folder)?;
+            read_only("/sys")
+        }
+        (Err(failure), None) => Err(failure),
+    }
+}
+
+/// Lays nothing over a path: an empty folder, or the null device.
+fn mask(path: &str) -> Result<(), Failure> {
+    let target = Path::new(path);
+    let Ok(metadata) = fs::metadata(target) else { return Ok(()) };
+    if metadata.is_dir() {
+        return attach(new_mount("tmpfs", &[("mode", "755")], DATA_ONLY | MountAttrFlags::MOUNT_ATTR_RDONLY)?, target);
+    }
+    attach(copy("/dev/null", false).during(|| format!("hiding {path}"))?, target)
+}
+
+fn read_only(path: &str) -> Result<(), Failure> {
+    if fs::symlink_metadata(path).is_err() {
+        return Ok(());
+    }
+    let what = || format!("making {path} read-only");
+    mount_bind_recursive(path, path).during(what)?;
+    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount_remount(path, flags, "").during(what)
+}
+
+fn clone_flags() -> OpenTreeFlags {
+    OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC
+}
+
+/// A copy of the mount at a path, attached nowhere.
+fn copy(path: &str, recursive: bool) -> Result<OwnedFd, Errno> {
+    let all = if recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
+    open_tree(CWD, path, clone_flags() | all)
+}

@@ -1,0 +1,175 @@
+//! The places in a root where things get mounted: those that an image lacks are made for the RUN, and removed after it.
+//!
+//! They must never reach a layer, so the times of the folders around them stay what they were. The root is an image's
+//! and may hold any link: names are followed one by one, and never out of it.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, Timespec, Timestamps, mkdirat, openat, readlinkat, statat, unlinkat,
+    utimensat,
+};
+use rustix::io::{Errno, dup};
+
+use super::error::{During, Failure};
+
+/// What a run mounts, and on what kind of place.
+const PLACES: [(&str, Kind); 5] = [
+    ("dev", Kind::Folder),
+    ("proc", Kind::Folder),
+    ("sys", Kind::Folder),
+    ("etc/resolv.conf", Kind::File),
+    ("etc/hosts", Kind::File),
+];
+
+/// As the kernel's own limit for a path.
+const LINKS_MAX: usize = 40;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Folder,
+    File,
+}
+
+/// What was made; to be removed by [`Places::remove`].
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    made: Vec<Made>,
+}
+
+#[derive(Debug)]
+struct Made {
+    parent: OwnedFd,
+    name: OsString,
+    kind: Kind,
+}
+
+impl Places {
+    /// Makes what is missing below `root`.
+    pub(super) fn make(root: &Path) -> Result<Self, Failure> {
+        let root = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .during(|| format!("opening the root {}", root.display()))?;
+        let mut places = Self::default();
+        for (path, kind) in PLACES {
+            if let Err(failure) = places.ensure(&root, path, kind) {
+                let _ = places.remove();
+                return Err(failure);
+            }
+        }
+        Ok(places)
+    }
+
+    fn ensure(&mut self, root: &OwnedFd, path: &str, kind: Kind) -> Result<(), Failure> {
+        let what = || format!("finding or making a place for /{path} in the image");
+        let mut folders = vec![dup(root).during(what)?];
+        let mut names = split(path.as_bytes());
+        let mut links = 0;
+        while let Some(name) = names.pop_front() {
+            let Some(folder) = folders.last() else { break };
+            if name == ".." {
+                if folders.len() > 1 {
+                    folders.pop();
+                }
+                continue;
+            }
+            let wanted = if names.is_empty() { kind } else { Kind::Folder };
+            let found = match openat(folder, &name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+                Err(Errno::NOENT) => {
+                    let made = self.make_one(folder, &name, wanted).during(what)?;
+                    folders.push(made);
+                    continue;
+                }
+                found => found.during(what)?,
+            };
+            match (FileType::from_raw_mode(statat(&found, "", AtFlags::EMPTY_PATH).during(what)?.st_mode), wanted) {
+                (FileType::Symlink, _) => {
+                    links += 1;
+                    if links > LINKS_MAX {
+                        return Err(Failure::new(format!("{}: its symbolic links go in a circle", what())));
+                    }
+                    let target = readlinkat(&found, "", Vec::new()).during(what)?.into_bytes();
+                    if target.starts_with(b"/") {
+                        folders.truncate(1);
+                    }
+                    let mut target = split(&target);
+                    target.append(&mut names);
+                    names = target;
+                }
+                (FileType::Directory, Kind::Folder) => folders.push(found),
+                (FileType::Directory, Kind::File) => {
+                    return Err(Failure::new(format!("{}: it is a folder there", what())));
+                }
+                (_, Kind::File) => {}
+                (_, Kind::Folder) => {
+                    return Err(Failure::new(format!("{}: {} is no folder there", what(), Path::new(&name).display())));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn make_one(&mut self, parent: &OwnedFd, name: &OsString, kind: Kind) -> Result<OwnedFd, Errno> {
+        let before = statat(parent, "", AtFlags::EMPTY_PATH)?;
+        match kind {
+            Kind::Folder => mkdirat(parent, name, Mode::from_raw_mode(0o755))?,
+            Kind::File => {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                drop(openat(parent, name, flags, Mode::from_raw_mode(0o644))?);
+            }
+        }
+        self.made.push(Made { parent: dup(parent)?, name: name.clone(), kind });
+        restore_times(parent, &before)?;
+        openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    }
+
+    /// Removes what was made and is still empty.
+    pub(super) fn remove(self) -> Result<(), Failure> {
+        for Made { parent, name, kind } in self.made.into_iter().rev() {
+            remove_one(&parent, &name, kind)
+                .during(|| format!("removing the empty {} after the command", Path::new(&name).display()))?;
+        }
+        Ok(())
+    }
+}
+
+fn remove_one(parent: &OwnedFd, name: &OsString, kind: Kind) -> Result<(), Errno> {
+    let before = statat(parent, "", AtFlags::EMPTY_PATH)?;
+    let removed = match kind {
+        Kind::Folder => unlinkat(parent, name, AtFlags::REMOVEDIR),
+        Kind::File => match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            // What the command put there in its place, it keeps.
+            Ok(stat) if stat.st_size > 0 || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile => {
+                return Ok(());
+            }
+            Ok(_) => unlinkat(parent, name, AtFlags::empty()),
+            Err(errno) => Err(errno),
+        },
+    };
+    match removed {
+        Ok(()) => restore_times(parent, &before),
+        Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn restore_times(folder: &OwnedFd, stat: &Stat) -> Result<(), Errno> {
+    // The kernel's own numbers: nanoseconds are below a thousand million.
+    let time = |seconds, nanoseconds| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
+    let times = Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    };
+    utimensat(folder, ".", &times, AtFlags::empty())
+}
+
+/// The names of a path, without empty ones and `.`.
+fn split(path: &[u8]) -> VecDeque<OsString> {
+    path.split(|byte| *byte == b'/')
+        .filter(|name| !name.is_empty() && *name != b".")
+        .map(|name| OsString::from_vec(name.to_vec()))
+        .collect()
+}
