@@ -347,8 +347,7 @@ fn a_full_disk_of_the_builder() {
 }
 
 #[test]
-fn a_store_of_a_newer_version() {
-    let folder = TestDir::new();
+fn a_builders_store_of_a_newer_version() {
     let (fluyt, context) = (Fluyt::new(), TestDir::new());
     context.write("file", "content\n");
     context.write("Dockerfile", "FROM scratch\nCOPY file /\n");
@@ -357,22 +356,38 @@ fn a_store_of_a_newer_version() {
     let outcome = fluyt.build(context.path(), &[]);
     assert!(matches!(outcome.code, Some(1 | 3)), "{}", outcome.describe());
     let _ = outcome.expect_message(&["999", &fluyt.store().to_string_lossy()]);
+}
 
-    let registry = Registry::start_on(&folder.join("store"));
-    drop(registry);
-    let marker = folder.join("store/store.json");
+#[test]
+fn a_registrys_store_of_a_newer_version() {
+    let folder = TestDir::new();
+    let store = folder.join("store");
+    drop(Registry::start_on(&store));
+    // The marker is `store.json.<version>`: each of its versions becomes one that nobody knows yet.
+    let marker = fs::read_dir(&store)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.file_name().unwrap().to_string_lossy().starts_with("store.json"))
+        .expect("a store says its layout");
     let text = fs::read_to_string(&marker).unwrap();
-    let newer: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let mut newer = newer.as_object().cloned().unwrap();
-    for (key, value) in &mut newer {
-        if value.is_number() && !key.is_empty() {
-            *value = 999.into();
-        }
-    }
+    let mut newer: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
+    newer.values_mut().filter(|value| value.is_number()).for_each(|value| *value = 999.into());
     fs::write(&marker, serde_json::Value::from(newer).to_string()).unwrap();
-    let store = format!("file://{}", folder.join("store").display());
-    let outcome =
-        program::run(program::product("fluyt-registry"), ["serve", "--listen", "127.0.0.1:0", "--store", &store]);
+    let store = format!("file://{}", store.display());
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--store", &store];
+    let outcome = program::run(program::product("fluyt-registry"), serve);
     assert!(matches!(outcome.code, Some(1 | 3)), "{}", outcome.describe());
-    let _ = outcome.expect_message(&["999"]);
+    let _ = outcome.expect_message(&["error:", "999"]);
+}
+
+#[test]
+fn a_store_that_another_registry_has() {
+    let folder = TestDir::new();
+    let registry = Registry::start_on(&folder.join("store"));
+    let store = format!("file://{}", folder.join("store").display());
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--store", &store];
+    let outcome = program::run(program::product("fluyt-registry"), serve);
+    assert!(matches!(outcome.code, Some(1 | 3)), "{}", outcome.describe());
+    let _ = outcome.expect_message(&["error:", &folder.join("store").to_string_lossy()]);
+    let _ = registry.target().get("/v2/").expect_status(200);
 }
