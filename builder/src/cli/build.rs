@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::args::{BuildArguments, Progress};
 use super::failure::{Blame, Failure};
-use super::{destination, interrupt, output, progress, settings};
+use super::interrupt::Interrupt;
+use super::{destination, output, progress, settings};
 use crate::blob::Store;
 use crate::pipeline::{self, BuildError, Built, Destination, Request, Workshop};
 
@@ -25,9 +26,9 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
         request.destinations.iter().any(Destination::is_image),
     );
     let tags = request.tags.clone();
-    let cancel = interrupt::cancel_on_signal();
-    let workshop = Workshop { store, client, cancel, stdout: output::stdout };
-    let built = pipeline::build(workshop, request, events.clone()).await.map_err(failure)?;
+    let interrupt = Interrupt::listen();
+    let workshop = Workshop { store, client, cancel: interrupt.cancel.clone(), stdout: output::stdout };
+    let built = interrupt.guard(pipeline::build(workshop, request, events.clone())).await.map_err(failure)?;
     drop(events);
     write_files(&typed, &built, &tags)?;
     if prints_digest && !stdout_is_taken {

@@ -1,32 +1,61 @@
 //! Ctrl-C: the first stops the build and leaves nothing behind, the second ends the process at once.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
 use super::failure::Blame;
 use super::output;
+use crate::pipeline::BuildError;
 use crate::sandbox::Cancel;
 
-/// A cancel that SIGINT or SIGTERM trips.
-pub(super) fn cancel_on_signal() -> Cancel {
-    let cancel = Cancel::new();
-    let tripped = cancel.clone();
-    tokio::spawn(async move {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
-            return;
-        };
-        for again in [false, true] {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+/// How long a stopped build may take to tidy up. A transfer that hangs must not hold the user longer.
+const TIDY_UP: Duration = Duration::from_secs(5);
+
+/// Hears SIGINT and SIGTERM.
+#[derive(Debug)]
+pub(super) struct Interrupt {
+    /// Trips at the first signal.
+    pub(super) cancel: Cancel,
+    heard: Arc<Notify>,
+}
+
+impl Interrupt {
+    /// Begins to listen. Must be called inside the runtime.
+    pub(super) fn listen() -> Self {
+        let interrupt = Self { cancel: Cancel::new(), heard: Arc::new(Notify::new()) };
+        let (cancel, heard) = (interrupt.cancel.clone(), interrupt.heard.clone());
+        tokio::spawn(async move {
+            use tokio::signal::unix::{SignalKind, signal};
+            let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+            let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return };
+            for again in [false, true] {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if again {
+                    end_now();
+                }
+                output::message("stopping; once more ends at once\n");
+                cancel.cancel();
+                heard.notify_one();
             }
-            if again {
-                end_now();
+        });
+        interrupt
+    }
+
+    /// Waits for a build, and after a signal only as long as it may take to tidy up.
+    pub(super) async fn guard<T>(&self, build: impl Future<Output = Result<T, BuildError>>) -> Result<T, BuildError> {
+        tokio::pin!(build);
+        tokio::select! {
+            result = &mut build => result,
+            () = self.heard.notified() => {
+                tokio::time::timeout(TIDY_UP, build).await.unwrap_or(Err(BuildError::Cancelled))
             }
-            output::message("stopping; once more ends at once\n");
-            tripped.cancel();
         }
-    });
-    cancel
+    }
 }
 
 /// What is half done lies in the store's `tmp`, and the next command that opens the store removes it.

@@ -1,0 +1,188 @@
+//! The command line as its user meets it: exit codes, what is on standard output, and what is on standard error.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(dockerfile: &str) -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        std::fs::create_dir(place.context()).unwrap();
+        std::fs::write(place.context().join("Dockerfile"), dockerfile).unwrap();
+        place
+    }
+
+    fn context(&self) -> std::path::PathBuf {
+        self.folder.path().join("context")
+    }
+
+    fn fluyt(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt"));
+        command.env("FLUYT_STORE", self.folder.path().join("store")).env_remove("SOURCE_DATE_EPOCH").args(arguments);
+        command.current_dir(self.folder.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.fluyt(arguments).output().unwrap()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A build's digest, checked to be all that is on standard output.
+fn digest(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let stdout = text(&output.stdout);
+    assert!(stdout.starts_with("sha256:") && stdout.ends_with('\n') && stdout.lines().count() == 1, "{stdout}");
+    stdout.trim().to_owned()
+}
+
+#[test]
+fn a_build_prints_its_digest_and_a_second_one_finds_everything() {
+    let place = Place::new("FROM scratch\nCOPY Dockerfile /a\nENV A=b\n");
+    let first = place.run(&["build", "-t", "app", "context"]);
+    let second = place.run(&["build", "-t", "app", "context"]);
+    assert_eq!(digest(&first), digest(&second));
+    assert!(text(&second.stderr).contains("CACHED"), "{}", text(&second.stderr));
+    assert!(text(&first.stderr).contains("--push, --load or -o"), "{}", text(&first.stderr));
+    let quiet = place.run(&["build", "-q", "context"]);
+    assert_eq!((digest(&quiet), text(&quiet.stderr)), (digest(&first), String::new()));
+}
+
+#[test]
+fn what_goes_to_standard_output_is_alone_there() {
+    let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
+    let tar = place.run(&["build", "-o", "-", "context"]);
+    assert_eq!(tar.status.code(), Some(0), "{}", text(&tar.stderr));
+    let mut archive = tar::Archive::new(&tar.stdout[..]);
+    let names: Vec<String> =
+        archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string()).collect();
+    assert_eq!(names, ["a"]);
+    let files = place.run(&["build", "-o", "out", "context"]);
+    assert_eq!((files.status.code(), files.stdout.len()), (Some(0), 0));
+    assert!(place.folder.path().join("out/a").is_file());
+}
+
+#[test]
+fn files_with_digests_appear() {
+    let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
+    let outputs = ["--iidfile", "i", "--digest-file", "d", "--metadata-file", "m"];
+    let built = place.run(&[&["build", "-t", "app:1"][..], &outputs, &["context"]].concat());
+    let read = |name: &str| std::fs::read_to_string(place.folder.path().join(name)).unwrap();
+    assert_eq!(read("d"), digest(&built));
+    let metadata: serde_json::Value = serde_json::from_str(&read("m")).unwrap();
+    assert_eq!(metadata["containerimage.digest"], digest(&built));
+    assert_eq!(metadata["containerimage.config.digest"], read("i"));
+    assert_eq!(metadata["image.name"], "docker.io/library/app:1");
+    assert_eq!(metadata["containerimage.descriptor"]["digest"], digest(&built));
+}
+
+#[test]
+fn images_are_named_and_unnamed() {
+    let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
+    digest(&place.run(&["build", "-t", "one", "context"]));
+    assert_eq!(place.run(&["tag", "one", "registry.example/two:x"]).status.code(), Some(0));
+    let list = text(&place.run(&["images"]).stdout);
+    assert!(list.contains("one:latest") && list.contains("registry.example/two:x"), "{list}");
+    let row: serde_json::Value =
+        serde_json::from_str(text(&place.run(&["images", "--json"]).stdout).lines().next().unwrap()).unwrap();
+    assert_eq!(row["name"], "docker.io/library/one:latest");
+    assert_eq!(place.run(&["rmi", "one", "absent"]).status.code(), Some(1));
+    assert_eq!(place.run(&["rmi", "one"]).status.code(), Some(0));
+    assert!(!text(&place.run(&["images"]).stdout).contains("one:latest"));
+    assert_eq!(place.run(&["inspect", "registry.example/two:x"]).status.code(), Some(0));
+}
+
+#[test]
+fn exit_codes_say_whose_turn_it_is() {
+    let place = Place::new("FROM scratch\nCOPY absent /\n");
+    for (arguments, code, word) in [
+        (&["build", "context"][..], 1, "absent"),
+        (&["build", "--wat", "context"], 2, "--wat"),
+        (&["build", "-o", "type=zip,dest=x", "context"], 2, "zip"),
+        (&["build", "--platform", "linux", "context"], 2, "linux"),
+        (&["build", "--build-arg", "SOURCE_DATE_EPOCH=soon", "context"], 2, "soon"),
+        (&["build", "-t", "a b", "context"], 2, "a b"),
+        (&["build", "https://example.com/x.git"], 2, "not there yet"),
+        (&["push", "nothing"], 1, "nothing"),
+        (&["--store", "/proc/self/nope", "images"], 3, "/proc/self/nope"),
+    ] {
+        let output = place.run(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(word), "{arguments:?}: {}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn help_version_completions_and_manual_are_data() {
+    let place = Place::new("");
+    for (arguments, word) in [
+        (&["--help"][..], "Exit codes"),
+        (&["build", "--help"], "--build-arg"),
+        (&["version"], "fluyt 0."),
+        (&["--version"], "fluyt 0."),
+        (&["version", "--json"], "\"version\""),
+        (&["completion", "bash"], "_fluyt"),
+        (&["man"], ".TH fluyt"),
+    ] {
+        let output = place.run(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(text(&output.stdout).contains(word), "{arguments:?}: {}", text(&output.stdout));
+    }
+}
+
+#[test]
+fn the_epoch_makes_the_same_bytes_in_another_folder_at_another_time() {
+    let build = || {
+        let place = Place::new("FROM scratch\nWORKDIR /made/here\nCOPY Dockerfile file ./\n");
+        std::fs::write(place.context().join("file"), "content").unwrap();
+        let mut command = place.fluyt(&["build", "context"]);
+        digest(&command.env("SOURCE_DATE_EPOCH", "1700000000").output().unwrap())
+    };
+    let first = build();
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(first, build());
+}
+
+#[test]
+fn an_interrupt_ends_a_run_and_leaves_nothing() {
+    let busybox = Path::new("/bin/busybox");
+    if !rustix::process::geteuid().is_root() || !busybox.is_file() {
+        eprintln!("skipped: needs root and busybox-static");
+        return;
+    }
+    let place = Place::new("FROM scratch\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"sleep\", \"4711\"]\n");
+    std::fs::copy(busybox, place.context().join("busybox")).unwrap();
+    let mut child =
+        place.fluyt(&["build", "-t", "app", "context"]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let sleeping = || {
+        let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        processes
+            .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+            .any(|line| line.ends_with(b"sleep\x004711\0"))
+    };
+    let wait = |wanted: bool| {
+        let start = Instant::now();
+        while sleeping() != wanted && start.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(sleeping(), wanted);
+    };
+    wait(true);
+    let process = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(130));
+    wait(false);
+    assert!(!text(&place.run(&["images"]).stdout).contains("app"));
+}
