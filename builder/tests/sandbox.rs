@@ -10,6 +10,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
+
 use fluyt::sandbox::{self, Cancel, Exit, Network, RootMount, RunSpec, Stream};
 
 const BUSYBOX: &str = "/usr/bin/busybox";
@@ -407,6 +409,58 @@ fn a_killed_builder_leaves_no_process() {
     builder.kill().unwrap();
     builder.wait().unwrap();
     wait_until(|| survivors(&mark).is_empty());
+}
+
+#[test]
+fn a_killed_stage_takes_its_command_along_and_is_reported() {
+    let Some(machine) = Machine::new() else { return };
+    let mark = machine.mark();
+    let mut spec = machine.spec("");
+    spec.argv = vec!["sleep".to_owned(), mark.clone()];
+    let running = std::thread::spawn(move || sandbox::run(&spec, &mut |_, _| {}, &Cancel::new()));
+    wait_until(|| survivors(&mark).len() == 1);
+    let status = fs::read_to_string(format!("/proc/{}/status", survivors(&mark)[0])).unwrap();
+    let stage = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap().parse().unwrap();
+    rustix::process::kill_process(Pid::from_raw(stage).unwrap(), Signal::KILL).unwrap();
+    let said = running.join().unwrap().unwrap_err().to_string();
+    assert!(said.starts_with("the sandbox's stage ended (signal: 9 (SIGKILL)) without a result"), "{said}");
+    wait_until(|| survivors(&mark).is_empty());
+}
+
+/// The builder of the next test: started again from there, with little memory.
+#[test]
+#[ignore = "uses all memory that it gets; the next test starts it"]
+fn a_builder_with_little_memory() {
+    let Some(machine) = Machine::new() else { return };
+    fs::write(std::env::var("GROUP").unwrap(), std::process::id().to_string()).unwrap();
+    let ended = run(&machine.spec("x=$(head -c 300000000 /dev/zero | tr '\\0' x); echo survived"));
+    assert_eq!(ended.0, Exit::Signal { signal: 9, out_of_memory: true }, "{ended:?}");
+}
+
+#[test]
+fn a_command_that_runs_out_of_memory_is_said_to() {
+    let Some(machine) = Machine::new() else { return };
+    let own = format!("fluyt-test-{}", std::process::id());
+    let hierarchies = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
+    let made = hierarchies.iter().find_map(|(hierarchy, limit)| {
+        let group = Path::new(hierarchy).join(&own);
+        fs::create_dir(&group).ok()?;
+        let limited = fs::write(group.join(limit), "64000000");
+        limited.map_err(|_| fs::remove_dir(&group)).ok().map(|()| group)
+    });
+    let Some(group) = made else {
+        eprintln!("skipped: this test needs to make a control group for memory");
+        return;
+    };
+    let ended = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--ignored", "a_builder_with_little_memory"])
+        .env("GROUP", group.join("cgroup.procs"))
+        .env("TMPDIR", machine.folder.path())
+        .output()
+        .unwrap();
+    wait_until(|| fs::remove_dir(&group).is_ok());
+    let said = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success() && said.contains("1 passed"), "{said}");
 }
 
 #[test]

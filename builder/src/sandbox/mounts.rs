@@ -10,7 +10,7 @@ use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, mount, mount_bind_recursive, mount_remount, move_mount,
+    fsconfig_set_string, fsmount, fsopen, mount, mount_bind, mount_remount, move_mount,
 };
 use rustix::process::fchdir;
 
@@ -53,7 +53,8 @@ pub(super) fn mount_root(root: &RootMount) -> Result<PathBuf, Failure> {
 
 /// Makes a folder a mount of its own, without device nodes.
 fn bind(path: &Path) -> Result<PathBuf, Failure> {
-    mount_bind_recursive(path, path).during(|| format!("binding the root {}", path.display()))?;
+    // Alone: what the host has mounted below might admit device nodes.
+    mount_bind(path, path).during(|| format!("binding the root {}", path.display()))?;
     mount_remount(path, MountFlags::BIND | MountFlags::NODEV, "")
         .during(|| format!("mounting the root {} without device nodes", path.display()))?;
     Ok(path.to_owned())
@@ -197,4 +198,64 @@ fn log_of(context: &OwnedFd) -> String {
         }
     }
     messages.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::FileTypeExt;
+
+    use rustix::mount::{MountPropagationFlags, mount_change};
+    use rustix::thread::UnshareFlags;
+
+    use super::super::system;
+    use super::*;
+
+    /// Mounts 120 layers in a mount namespace of its own, by one of the two ways, and looks at the result.
+    fn overlay(mount: impl FnOnce(&Layers<'_>) -> Result<(), Option<Failure>> + Send + 'static) {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        // Namespaces of the file system are a thread's own.
+        let thread = std::thread::spawn(move || {
+            let folder = tempfile::tempdir().unwrap();
+            system::unshare(UnshareFlags::NEWNS | UnshareFlags::FS).unwrap();
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+            let path = |name: &str| folder.path().join(name);
+            let lowers: Vec<PathBuf> = (0..120).map(|number| path(&format!("a:name,with\\marks-{number}"))).collect();
+            let (upper, work) = (path("upper"), path("work"));
+            for place in lowers.iter().chain([&upper, &work]) {
+                fs::create_dir(place).unwrap();
+            }
+            for (number, lower) in lowers.iter().enumerate() {
+                fs::write(lower.join("top"), number.to_string()).unwrap();
+                fs::write(lower.join(number.to_string()), "").unwrap();
+            }
+            let below = rustix::fs::open(&upper, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+            mount(&Layers { lowers: &lowers, upper: &upper, work: &work }).unwrap();
+            assert_eq!(fs::read_to_string(upper.join("top")).unwrap(), "0");
+            assert_eq!(fs::read_dir(&upper).unwrap().count(), 121);
+            fs::remove_file(upper.join("7")).unwrap();
+            rustix::process::fchdir(below).unwrap();
+            assert!(fs::symlink_metadata("7").unwrap().file_type().is_char_device());
+            rustix::process::chdir("/").unwrap();
+            rustix::mount::unmount(&upper, rustix::mount::UnmountFlags::DETACH).unwrap();
+        });
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn layers_are_mounted_by_descriptor() {
+        // Kernels before 6.5 have only the other way.
+        overlay(|layers| {
+            layers.mount_by_descriptor().or_else(|refused| {
+                refused.map_or_else(|| layers.mount_by_name().map_err(Some), |failure| Err(Some(failure)))
+            })
+        });
+    }
+
+    #[test]
+    fn layers_are_mounted_by_name() {
+        overlay(|layers| layers.mount_by_name().map_err(Some));
+    }
 }

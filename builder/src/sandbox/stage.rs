@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::pipe::PipeFlags;
@@ -28,6 +29,11 @@ pub(super) const STAGE_NAME: &str = "fluyt-stage";
 pub fn stage() -> Option<ExitCode> {
     let mut arguments = std::env::args_os();
     if arguments.next()? != STAGE_NAME || arguments.next().is_some() {
+        return None;
+    }
+    // Somebody may have given the program this name; nobody gives it a socket by accident as well.
+    let kind = rustix::fs::fstat(std::io::stdin()).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    if kind != Ok(FileType::Socket) {
         return None;
     }
     let control = UnixStream::from(system::take_stdin());

@@ -49,7 +49,17 @@ pub(super) fn set_stdin(fd: BorrowedFd<'_>) -> Result<(), Errno> {
 pub(super) fn close_on_exec() -> Result<(), Errno> {
     // SAFETY: the call only sets flags of descriptors.
     let done = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if done == 0 { Ok(()) } else { Err(last_errno()) }
+    if done == 0 {
+        return Ok(());
+    }
+    // Linux before 5.11.
+    let open = std::fs::read_dir("/proc/self/fd").map_err(|_| last_errno())?;
+    let numbers = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<libc::c_int>().ok());
+    for number in numbers.filter(|number| *number > 2) {
+        // SAFETY: sets a flag of a descriptor; that of the listing itself may be gone by then, which is no harm.
+        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    Ok(())
 }
 
 /// Gives every signal its default effect and unblocks all: ignored signals would be inherited by the command.

@@ -99,7 +99,7 @@ fn refused(failure: &Failure) -> Refusal {
             "lift the security profile of this container: `docker run --privileged`, or `--cap-add SYS_ADMIN \
              --security-opt seccomp=unconfined --security-opt apparmor=unconfined`"
         }
-        Errno::NOSYS => "use Linux 5.6 or later",
+        Errno::NOSYS => "use Linux 5.3 or later",
         Errno::NOSPC | Errno::USERS => "raise the limits in /proc/sys/user/max_*_namespaces",
         _ => "run on a machine, or in a container, that may mount",
     };
