@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use fluyt::sandbox::{self, Cancel, Exit, Network, RootMount, RunSpec, Stream};
 
@@ -104,6 +105,27 @@ fn both_streams_and_the_exit_code_come_back() {
 fn the_trial_agrees_that_a_run_works_here() {
     let Some(_machine) = Machine::new() else { return };
     assert_eq!(sandbox::available(), Ok(()));
+}
+
+#[test]
+fn the_trial_says_what_stands_in_the_way() {
+    let Some(_machine) = Machine::new() else { return };
+    // Ids and capabilities are a thread's own.
+    let refusal = |lose: fn()| {
+        let refused = std::thread::spawn(move || {
+            lose();
+            sandbox::available().unwrap_err()
+        });
+        refused.join().unwrap().to_string()
+    };
+    let user = refusal(|| rustix::thread::set_thread_uid(rustix::fs::Uid::from_raw(65534)).unwrap());
+    assert_eq!(user, "RUN needs root, and this is user 65534; run as root or with sudo");
+    let container = refusal(|| {
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::SYS_ADMIN);
+        set_capabilities(None, sets).unwrap();
+    });
+    assert!(container.contains("CAP_SYS_ADMIN") && container.contains("docker run --privileged"), "{container}");
 }
 
 /// Runs a script that must succeed in silence on stderr; its stdout.
