@@ -73,6 +73,16 @@ impl TestApp {
         Self { router: router_on(store.clone()).await, store }
     }
 
+    /// A registry whose requests go through this port; `store` is what is behind it.
+    pub(crate) async fn on(port: impl Port, store: Memory) -> Self {
+        Self { router: router_on(port).await, store }
+    }
+
+    /// The store, for what only a collector would do.
+    pub(crate) fn store(&self) -> &Memory {
+        &self.store
+    }
+
     /// Another replica on the same store.
     pub(crate) async fn replica(&self) -> Self {
         Self { router: router_on(self.store.clone()).await, store: self.store.clone() }

@@ -5,8 +5,12 @@
 mod app;
 mod binary;
 mod blobs;
+mod budget;
+mod crash;
 mod hostile;
 mod layering;
 mod manifests;
+mod marks;
 mod names;
 mod uploads;
+mod watched;

@@ -300,3 +300,26 @@ async fn an_empty_blob() {
     let answer = app.get(&format!("GET /v2/a/blobs/{digest}")).await;
     assert_eq!((answer.status.as_u16(), answer.header("content-length"), answer.body.len()), (200, "0", 0));
 }
+
+#[tokio::test]
+async fn of_two_that_go_on_with_a_long_upload_at_once_one_is_refused() {
+    for _ in 0..20 {
+        let app = TestApp::new().await;
+        let begun = app.send(&format!("PATCH {}", begun(&app).await), &[], long(5 * 1024 * 1024)).await;
+        let line = format!("PATCH {}", begun.header("location"));
+        let other = app.replica().await;
+        let (one, two) = tokio::join!(app.send(&line, &[], "one"), other.send(&line, &[], "two"));
+        let accepted = [&one, &two].into_iter().filter(|answer| answer.status == 202).count();
+        assert!(accepted <= 1, "{}\n{}", one.shown(), two.shown());
+    }
+}
+
+#[tokio::test]
+async fn after_a_wrong_digest_a_long_upload_is_unknown() {
+    let app = TestApp::new().await;
+    let patched = app.send(&format!("PATCH {}", begun(&app).await), &[], long(5 * 1024 * 1024)).await;
+    let location = patched.header("location");
+    assert_eq!(app.get(&with_digest(location, &digest("other"))).await.status, 400);
+    let answer = app.get(&with_digest(location, &digest(long(5 * 1024 * 1024)))).await;
+    assert!([404, 500].contains(&answer.status.as_u16()), "{}", answer.shown());
+}

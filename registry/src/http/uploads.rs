@@ -33,16 +33,12 @@ pub(super) async fn begin(asked: &Asked, repo: RepoName, body: Body) -> Result<R
         let ticket = registry.begin_upload(&push, Some(digest.algorithm()));
         return Ok(located(asked, &push, StatusCode::ACCEPTED, &ticket));
     }
-    let digest = asked.query.digest()?;
-    let ticket = registry.begin_upload(&push, asked.query.algorithm()?);
-    match digest {
-        Some(digest) => {
-            let body = body.into_data_stream();
-            let finished = registry.finish_upload(&push, ticket, digest, ChunkPlace::default(), body).await?;
-            Ok(reply::blob_created(&repo, &finished.digest))
-        }
-        None => Ok(located(asked, &push, StatusCode::ACCEPTED, &ticket)),
+    if let Some(digest) = asked.query.digest()? {
+        let finished = registry.upload(&push, digest, body.into_data_stream()).await?;
+        return Ok(reply::blob_created(&repo, &finished.digest));
     }
+    let ticket = registry.begin_upload(&push, asked.query.algorithm()?);
+    Ok(located(asked, &push, StatusCode::ACCEPTED, &ticket))
 }
 
 /// `end-13`

@@ -59,7 +59,8 @@ impl Registry {
                 Digest::of(algorithm.unwrap_or(Algorithm::Sha256), &bytes)
             }
         };
-        tags.dedup();
+        let mut seen = std::collections::HashSet::new();
+        tags.retain(|tag| seen.insert(tag.clone()));
         let manifest = Manifest::parse(&bytes, content_type.as_deref())?;
         let repo = push.repo().clone();
         let time = (self.surroundings.now)();
@@ -75,7 +76,7 @@ impl Registry {
             children: manifest.children,
             subject: manifest.subject.clone(),
             tags: tags.clone(),
-            in_catalog: self.storage.in_catalog(&repo),
+            in_catalog: self.storage.is_catalogued(&repo),
             repo: repo.clone(),
         };
         match self.storage.run(PutManifest::new(plan, self.nonces()), &attachments).await? {

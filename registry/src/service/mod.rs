@@ -20,7 +20,7 @@ pub use error::RegistryError;
 pub use manifests::{PutManifestRequest, StoredReference};
 pub use names::{REFERRERS_PAGE, Referrers};
 pub use ticket::Ticket;
-pub use uploads::{ChunkPlace, Finished, UploadAlgorithm};
+pub use uploads::{ChunkPlace, Finished};
 
 use crate::protocol::{Nonce, Nonces};
 use crate::spec::UploadId;

@@ -37,9 +37,7 @@ impl Registry {
         last: Option<&str>,
         max: usize,
     ) -> Result<Page<RepoName>, RegistryError> {
-        let mut page = self.storage.repo_names(last, max).await?;
-        page.items.retain(|repo| list.shows(repo));
-        Ok(page)
+        Ok(self.storage.repo_names(last, max, |repo| list.shows(repo)).await?)
     }
 
     /// Manifests that refer to `subject`, which itself need not be there.

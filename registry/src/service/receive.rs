@@ -70,6 +70,8 @@ pub(super) struct Receiver<'a> {
     hasher: Hasher,
     offset_bytes: u64,
     rope: Rope,
+    /// Leave to hold a part's worth of bytes.
+    buffer: Option<OwnedSemaphorePermit>,
     writer: Option<DataWriter>,
     /// For the data object, should there come to be a multipart upload.
     nonce: Nonce,
@@ -95,7 +97,7 @@ impl<'a> Receiver<'a> {
         nonce: Nonce,
     ) -> Self {
         let hasher = Hasher::new(algorithm);
-        Self { storage, buffers, hasher, offset_bytes: 0, rope: Rope::default(), writer: None, nonce }
+        Self { storage, buffers, hasher, offset_bytes: 0, rope: Rope::default(), buffer: None, writer: None, nonce }
     }
 
     /// Goes on with a multipart upload.
@@ -106,7 +108,16 @@ impl<'a> Receiver<'a> {
         nonce: Nonce,
     ) -> Self {
         let Session { offset_bytes, hasher, writer } = session;
-        Self { storage, buffers, hasher, offset_bytes, rope: Rope::default(), writer: Some(writer), nonce }
+        Self {
+            storage,
+            buffers,
+            hasher,
+            offset_bytes,
+            rope: Rope::default(),
+            buffer: None,
+            writer: Some(writer),
+            nonce,
+        }
     }
 
     /// Takes a body in. After an error, what came before it can still be finished.
@@ -115,12 +126,11 @@ impl<'a> Receiver<'a> {
         body: impl Stream<Item = Result<Bytes, E>>,
     ) -> Result<(), RegistryError> {
         let mut body = std::pin::pin!(body);
-        let mut buffer: Option<OwnedSemaphorePermit> = None;
         loop {
             let frame = match tokio::time::timeout(SLOW, body.next()).await {
                 Ok(frame) => frame,
                 Err(_) => {
-                    if buffer.take().is_some() || self.rope.size_bytes > SMALL_BYTES {
+                    if self.buffer.take().is_some() || self.rope.size_bytes > SMALL_BYTES {
                         self.flush().await?;
                     }
                     tokio::time::timeout(IDLE, body.next()).await.map_err(|_| {
@@ -134,10 +144,10 @@ impl<'a> Receiver<'a> {
             self.hasher.update(&frame);
             self.offset_bytes += frame.len() as u64;
             self.rope.push(frame);
-            if self.rope.size_bytes > SMALL_BYTES && buffer.is_none() {
-                buffer = self.buffers.clone().try_acquire_owned().ok();
+            if self.rope.size_bytes > SMALL_BYTES && self.buffer.is_none() {
+                self.buffer = self.buffers.clone().try_acquire_owned().ok();
             }
-            let limit = if buffer.is_some() { PART_BYTES } else { SMALL_BYTES };
+            let limit = if self.buffer.is_some() { PART_BYTES } else { SMALL_BYTES };
             if self.rope.size_bytes > limit {
                 self.flush().await?;
             }
@@ -153,7 +163,11 @@ impl<'a> Receiver<'a> {
             Some(writer) => writer,
             none => none.insert(self.storage.begin_data(self.nonce.clone()).await?),
         };
-        Ok(self.storage.add_part(writer, self.rope.take()).await?)
+        match self.storage.add_part(writer, self.rope.take()).await {
+            // Given up after a wrong digest, or lost with the machine's last start.
+            Err(error) if error.is_absent() => Err(RegistryError::UploadUnknown),
+            added => Ok(added?),
+        }
     }
 
     /// How many bytes there are.

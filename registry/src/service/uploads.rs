@@ -15,9 +15,6 @@ use crate::storage::{Attachments, Session, SessionName, UploadListing};
 /// How many repositories are tried for a mount that names none.
 const HOLDERS_MAX: usize = 4;
 
-/// The hash that a client announced when it began (`?digest-algorithm=`).
-pub type UploadAlgorithm = Option<Algorithm>;
-
 /// Where a chunk belongs, and how long the request says that it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ChunkPlace {
@@ -35,8 +32,8 @@ pub struct Finished {
 }
 
 impl Registry {
-    /// Begins an upload. Writes nothing.
-    pub fn begin_upload(&self, _push: &MayPush, algorithm: UploadAlgorithm) -> Ticket {
+    /// Begins an upload; `algorithm` is the hash that the client announced (`?digest-algorithm=`). Writes nothing.
+    pub fn begin_upload(&self, _push: &MayPush, algorithm: Option<Algorithm>) -> Ticket {
         let algorithm = algorithm.unwrap_or(Algorithm::Sha256);
         Ticket { id: self.upload_id(), algorithm, offset_bytes: 0, held: Held::Nothing }
     }
@@ -124,13 +121,38 @@ impl Registry {
     ) -> Result<Finished, RegistryError> {
         let listing = self.living(&ticket).await?;
         check_place(&ticket, place)?;
+        self.finish(push, ticket, &listing, declared, place, body).await
+    }
+
+    /// A whole upload in one request.
+    pub async fn upload<E: std::fmt::Display>(
+        &self,
+        push: &MayPush,
+        declared: Digest,
+        body: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    ) -> Result<Finished, RegistryError> {
+        let ticket = self.begin_upload(push, Some(declared.algorithm()));
+        // Nobody else knows its id: there is nothing to list.
+        let listing = UploadListing::default();
+        self.finish(push, ticket, &listing, declared, ChunkPlace::default(), body).await
+    }
+
+    async fn finish<E: std::fmt::Display>(
+        &self,
+        push: &MayPush,
+        ticket: Ticket,
+        listing: &UploadListing,
+        declared: Digest,
+        place: ChunkPlace,
+        body: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    ) -> Result<Finished, RegistryError> {
         let Some(body) = non_empty(body).await? else { return self.finish_held(push, ticket, declared).await };
         let ticket = match ticket.held {
             // Nothing is hashed yet, so it can be the right hash from the start.
             Held::Nothing => Ticket { algorithm: declared.algorithm(), ..ticket },
             _ => ticket,
         };
-        self.claim(&ticket, &listing).await?;
+        self.claim(&ticket, listing).await?;
         let mut receiver = self.receiver(&ticket).await?;
         if let Err(error) = receiver.take_in(body).await {
             receiver.give_up().await;
@@ -188,7 +210,7 @@ impl Registry {
             }
             return Err(RegistryError::DigestMismatch { declared, actual });
         }
-        let data = self.storage.complete_data(&session.writer).await?;
+        let data = self.storage.complete_data(&session.writer).await?.ok_or(RegistryError::UploadUnknown)?;
         // A digest of another kind than was announced costs reading it once.
         let actual = self.digest_of(&data, actual, declared.algorithm()).await?;
         if let Err(error) = check_digest(&declared, actual) {

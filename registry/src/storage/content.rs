@@ -89,18 +89,18 @@ impl Storage {
         Ok(())
     }
 
-    /// Makes the data visible. Done already counts as done.
-    pub async fn complete_data(&self, writer: &DataWriter) -> Result<DataId, StorageError> {
+    /// Makes the data visible. Done already counts as done; `None` when the parts are not there any more.
+    pub async fn complete_data(&self, writer: &DataWriter) -> Result<Option<DataId>, StorageError> {
         let error = |source| StorageError::new("completing data", source);
         let key = writer_key(writer)?;
         let path = keys::path(&key).map_err(error)?;
         let parts = writer.parts.iter().map(|part| PartId { content_id: part.clone() }).collect();
-        if let Err(source) = self.port.0.complete_multipart(&path, &writer.multipart, parts).await
-            && !self.is_there(&key).await?
-        {
-            return Err(error(source));
+        match self.port.0.complete_multipart(&path, &writer.multipart, parts).await {
+            Ok(_) => Ok(writer.id()),
+            Err(_) if self.is_there(&key).await? => Ok(writer.id()),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(error(source)),
         }
-        writer.id().ok_or_else(|| StorageError::damaged("completing data", "the upload's state names no data"))
     }
 
     /// Gives up data that nothing names yet.

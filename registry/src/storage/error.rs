@@ -31,6 +31,11 @@ impl StorageError {
         Self { during, source: object_store::Error::Generic { store: "fluyt", source: what.into() } }
     }
 
+    /// Whether what was asked for is not there.
+    pub fn is_absent(&self) -> bool {
+        matches!(self.source, object_store::Error::NotFound { .. })
+    }
+
     /// What somebody can do about it.
     pub fn kind(&self) -> StorageErrorKind {
         if matches!(

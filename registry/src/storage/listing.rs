@@ -81,13 +81,19 @@ impl Storage {
         Ok(Page { items: found, more })
     }
 
-    /// Repositories that hold a manifest, in order, after `last`.
-    pub async fn repo_names(&self, last: Option<&str>, max: usize) -> Result<Page<RepoName>, StorageError> {
+    /// Repositories that hold a manifest and may be shown, in order, after `last`.
+    pub async fn repo_names(
+        &self,
+        last: Option<&str>,
+        max: usize,
+        may_show: impl Fn(&RepoName) -> bool,
+    ) -> Result<Page<RepoName>, StorageError> {
         let mut after = last.map(keys::after_repo);
         let mut found = Vec::new();
         loop {
             let (page, next) = self.list_page(keys::CATALOG, after, PAGE_KEYS).await?;
-            let repos: Vec<RepoName> = page.iter().filter_map(|key| keys::parse_catalog(key)).collect();
+            let repos: Vec<RepoName> =
+                page.iter().filter_map(|key| keys::parse_catalog(key)).filter(&may_show).collect();
             let mut filled = stream::iter(repos)
                 .map(|repo| async move { Ok::<_, StorageError>((self.holds_manifest(&repo).await?, repo)) })
                 .buffered(8);

@@ -83,13 +83,9 @@ impl Storage {
         self.list_page("store.json.", None, 1).await.map(drop)
     }
 
-    fn is_catalogued(&self, repo: &RepoName) -> bool {
-        self.catalogued.lock().is_ok_and(|known| known.contains(repo))
-    }
-
     /// Whether the repository is known to be in the catalog (it may be without this replica knowing).
-    pub fn in_catalog(&self, repo: &RepoName) -> bool {
-        self.is_catalogued(repo)
+    pub fn is_catalogued(&self, repo: &RepoName) -> bool {
+        self.catalogued.lock().is_ok_and(|known| known.contains(repo))
     }
 
     fn remember_catalogued(&self, repo: &RepoName) {

@@ -69,6 +69,8 @@ pub struct Folder(Arc<Inner>);
 struct Inner {
     root: PathBuf,
     sync: bool,
+    /// Which start of the machine this is.
+    boot: String,
     temporary: AtomicU64,
     /// Serialises parts of the same upload; picked by the upload's id.
     appending: Vec<Mutex<()>>,
@@ -96,8 +98,11 @@ impl Folder {
         let _ = lock.set_len(0);
         let _ = std::os::unix::fs::FileExt::write_all_at(&lock, std::process::id().to_string().as_bytes(), 0);
         std::fs::create_dir_all(root.join(names::PARTS)).map_err(failed)?;
+        // Where it cannot be told, parts written by another process are not gone on with.
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        let boot = boot.map_or_else(|_| std::process::id().to_string(), |id| id.trim().to_owned());
         let appending = (0..64).map(|_| Mutex::new(())).collect();
-        Ok(Self(Arc::new(Inner { root, sync, temporary: AtomicU64::new(0), appending, _lock: lock })))
+        Ok(Self(Arc::new(Inner { root, sync, boot, temporary: AtomicU64::new(0), appending, _lock: lock })))
     }
 
     /// Where it is.

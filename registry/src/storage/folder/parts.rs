@@ -1,6 +1,10 @@
 //! Uploads in parts. All parts of one upload are appended to one file; a part's id says where in it the part lies, so a
 //! process that did not write them can go on. Completing renames the file: nothing is copied as long as the parts lie in
 //! it in their order, which they do unless a write failed half way or two writers raced.
+//!
+//! Parts are not synced one by one; completing syncs them all. What was written before the machine last started may
+//! therefore be lost in part without anyone noticing, so a part's id also names the boot that it was written in, and one
+//! of another boot counts as gone: the client begins its upload again.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -43,19 +47,23 @@ impl Inner {
             return Err(error);
         }
         drop(lock);
-        Ok(format!("{start}-{}", data.content_length()))
+        Ok(format!("{start}-{}-{}", data.content_length(), self.boot))
     }
 
     pub(super) fn complete_parts(&self, target: &FilePath, id: &str, parts: &[PartId]) -> io::Result<()> {
         let path = self.parts_file(id)?;
         let file = File::options().read(true).write(true).open(&path)?;
-        let places = parts.iter().map(place).collect::<io::Result<Vec<_>>>()?;
+        let places = parts.iter().map(|part| self.place_of(part)).collect::<io::Result<Vec<_>>>()?;
         let mut end = 0;
         let in_order = places.iter().all(|(start, size)| {
             let follows = *start == end;
             end += size;
             follows
         });
+        let length = file.metadata()?.len();
+        if places.iter().any(|(start, size)| start.saturating_add(*size) > length) {
+            return Err(lost("is shorter than its parts"));
+        }
         if in_order {
             file.set_len(end)?;
         } else {
@@ -85,6 +93,18 @@ impl Inner {
         std::fs::rename(&temporary, path)
     }
 
+    fn place_of(&self, part: &PartId) -> io::Result<(u64, u64)> {
+        let mut fields = part.content_id.splitn(3, '-');
+        let mut number = || fields.next().and_then(|field| field.parse::<u64>().ok());
+        let (Some(start), Some(size)) = (number(), number()) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{}` is no part", part.content_id)));
+        };
+        if fields.next() != Some(&self.boot) {
+            return Err(lost("was begun before the machine last started"));
+        }
+        Ok((start, size))
+    }
+
     pub(super) fn abort_parts(&self, id: &str) -> io::Result<()> {
         match std::fs::remove_file(self.parts_file(id)?) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -93,8 +113,7 @@ impl Inner {
     }
 }
 
-fn place(part: &PartId) -> io::Result<(u64, u64)> {
-    let place =
-        part.content_id.split_once('-').and_then(|(start, size)| Some((start.parse().ok()?, size.parse().ok()?)));
-    place.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("`{}` is no part", part.content_id)))
+/// Counts as not there: what remains of it is of no use.
+fn lost(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("the upload in parts {why}"))
 }
