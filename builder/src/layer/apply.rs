@@ -376,8 +376,11 @@ impl Applier {
         match stat {
             Some(_) if is_folder => self.mark_opaque(&at),
             Some(_) => Ok(()),
-            // Nothing lies below the lowest layer, and a mount would show the mark.
-            None if self.lowers.as_ref().is_some_and(MergedFolder::is_empty) => Ok(()),
+            None if self.below(&at)?.is_none() => {
+                // A mount lists a mark in a folder that is merged with no other, though nothing can be done with it.
+                self.depends_on_lowers = true;
+                Ok(())
+            }
             None => rustix::fs::mknodat(&folder.fd, name, FileType::CharacterDevice, Mode::empty(), 0)
                 .map_err(|error| ApplyError::at("marking as removed", &entry.path, error)),
         }
@@ -395,6 +398,7 @@ impl Applier {
     fn mark_opaque(&mut self, at: &LayerPath) -> Result<(), ApplyError> {
         self.opaque.insert(at.clone());
         if self.lowers.as_ref().is_some_and(MergedFolder::is_empty) {
+            self.depends_on_lowers = true;
             return Ok(());
         }
         rustix::fs::lsetxattr(self.path(at), OPAQUE, b"y", XattrFlags::empty())

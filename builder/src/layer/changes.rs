@@ -83,7 +83,7 @@ impl ChangesError {
 /// When something cannot be read or cannot be in a layer. The mount must be gone, or at rest.
 pub fn overlay_changes(upper: &Path, lowers: &[PathBuf]) -> Result<Vec<Change>, ChangesError> {
     let mut walk = Walk { upper, changes: Changes::default(), found: UpperState::default() };
-    walk.folder(&LayerPath::root(), Some(MergedFolder::root(lowers)), is_opaque_at(upper)?)?;
+    walk.run(lowers)?;
     Ok(walk.changes.finished)
 }
 
@@ -93,7 +93,7 @@ pub fn overlay_changes(upper: &Path, lowers: &[PathBuf]) -> Result<Vec<Change>, 
 /// Returns whether it is so only over these `lowers`, as something in it hides more than the layer says.
 pub fn tidy_upper(upper: &Path, lowers: &[PathBuf]) -> Result<bool, ChangesError> {
     let mut walk = Walk { upper, changes: Changes::default(), found: UpperState::default() };
-    walk.folder(&LayerPath::root(), Some(MergedFolder::root(lowers)), is_opaque_at(upper)?)?;
+    walk.run(lowers)?;
     for path in &walk.found.left_out {
         let metadata = fs::symlink_metadata(path).map_err(ChangesError::at("looking at", path))?;
         // An unchanged folder is last, after what was in it, and stays when something remains there.
@@ -220,10 +220,68 @@ struct Walk<'a> {
     found: UpperState,
 }
 
+/// A folder that the walk is in.
+struct Open {
+    path: LayerPath,
+    /// What it is merged with, when something is there.
+    below: Option<MergedFolder>,
+    /// Whether what is below is hidden: it is compared with, and not seen.
+    opaque: bool,
+    /// The names that are still to be looked at, the next one last; whether it is in the upper folder.
+    names: Vec<(Vec<u8>, bool)>,
+    /// Of a folder that has no change of its own.
+    unchanged: Option<Unchanged>,
+}
+
+struct Unchanged {
+    /// How many folders wait before it.
+    waiting: usize,
+    /// Whether it needs not be there when nothing in it changed.
+    tidy: bool,
+}
+
 impl Walk<'_> {
-    /// Walks a folder of the upper tree. `below` is what it is merged with, unless it is `opaque`.
-    fn folder(&mut self, at: &LayerPath, below: Option<MergedFolder>, opaque: bool) -> Result<(), ChangesError> {
-        let here = self.path(at);
+    /// Walks the tree, without recursion: a step can make folders as deep as paths can be long.
+    fn run(&mut self, lowers: &[PathBuf]) -> Result<(), ChangesError> {
+        let root = LayerPath::root();
+        let opaque = is_opaque_at(self.upper)?;
+        let mut open = vec![self.open(root, Some(MergedFolder::root(lowers)), opaque, None)?];
+        while let Some(folder) = open.last_mut() {
+            let Some((name, in_upper)) = folder.names.pop() else {
+                if let Some(Unchanged { waiting, tidy }) = folder.unchanged {
+                    self.changes.leave(waiting);
+                    if tidy {
+                        self.found.left_out.push(self.path(&folder.path));
+                    }
+                }
+                open.pop();
+                continue;
+            };
+            let path = folder.path.join(&name);
+            if !in_upper {
+                self.changes.push_whiteout(path);
+                continue;
+            }
+            let found = match &folder.below {
+                Some(below) => below
+                    .child(&name)
+                    .map_err(|error| ChangesError::at("looking at what is below", &self.path(&path))(error))?,
+                None => None,
+            };
+            let opaque = folder.opaque;
+            open.extend(self.entry(path, found, opaque)?);
+        }
+        Ok(())
+    }
+
+    fn open(
+        &mut self,
+        path: LayerPath,
+        below: Option<MergedFolder>,
+        opaque: bool,
+        unchanged: Option<Unchanged>,
+    ) -> Result<Open, ChangesError> {
+        let here = self.path(&path);
         let mut names: BTreeMap<Vec<u8>, bool> = BTreeMap::new();
         for entry in fs::read_dir(&here).map_err(ChangesError::at("listing", &here))? {
             let entry = entry.map_err(ChangesError::at("listing", &here))?;
@@ -235,22 +293,11 @@ impl Walk<'_> {
                 names.entry(name).or_insert(false);
             }
         }
-        for (name, in_upper) in names {
-            let path = at.join(&name);
-            if !in_upper {
-                self.changes.push_whiteout(path);
-                continue;
-            }
-            let found = match &below {
-                Some(below) => below.child(&name).map_err(ChangesError::at("looking at what is below", &here))?,
-                None => None,
-            };
-            self.entry(path, found, opaque)?;
-        }
-        Ok(())
+        Ok(Open { path, below, opaque, names: names.into_iter().rev().collect(), unchanged })
     }
 
-    fn entry(&mut self, path: LayerPath, below: Option<Found>, in_opaque: bool) -> Result<(), ChangesError> {
+    /// Looks at what is in the upper tree at `path`; the answer is the folder to go on in.
+    fn entry(&mut self, path: LayerPath, below: Option<Found>, in_opaque: bool) -> Result<Option<Open>, ChangesError> {
         let at = self.path(&path);
         let metadata = fs::symlink_metadata(&at).map_err(ChangesError::at("looking at", &at))?;
         // Whiteouts are hard links of each other, so that this comes before all that looks at inodes.
@@ -259,7 +306,7 @@ impl Walk<'_> {
                 Some(_) => self.changes.push_whiteout(path),
                 None => self.found.left_out.push(at),
             }
-            return Ok(());
+            return Ok(None);
         }
         check_name(&path)?;
         refuse_redirects(&path, &at)?;
@@ -272,7 +319,7 @@ impl Walk<'_> {
             if !in_opaque {
                 self.found.left_out.push(at);
             }
-            return Ok(());
+            return Ok(None);
         }
         let Some(change) = self.changes.describe(path.clone(), &at, &metadata)? else {
             // A socket. What it replaced is gone all the same.
@@ -282,27 +329,21 @@ impl Walk<'_> {
             } else {
                 self.found.left_out.push(at);
             }
-            return Ok(());
+            return Ok(None);
         };
         if !metadata.is_dir() {
             self.changes.push(change);
-            return Ok(());
+            return Ok(None);
         }
-        // What is in an opaque folder is merged with nothing, though it is compared with what was there.
         let marked = is_opaque_at(&at)?;
         let below = below.and_then(|found| found.folder);
         if marked && below.is_none() {
-            self.found.opaque_over_nothing.push(at.clone());
+            self.found.opaque_over_nothing.push(at);
         }
         let waiting = self.changes.enter(change, !unchanged);
-        self.folder(&path, below, in_opaque || marked)?;
-        if unchanged {
-            self.changes.leave(waiting);
-            if !in_opaque && !marked {
-                self.found.left_out.push(at);
-            }
-        }
-        Ok(())
+        let opaque = in_opaque || marked;
+        let unchanged = unchanged.then_some(Unchanged { waiting, tidy: !opaque });
+        self.open(path, below, opaque, unchanged).map(Some)
     }
 
     fn path(&self, at: &LayerPath) -> PathBuf {
@@ -349,12 +390,12 @@ fn refuse_redirects(path: &LayerPath, at: &Path) -> Result<(), ChangesError> {
     }
 }
 
-/// The value of `security.capability`: 20 or 24 bytes (capabilities(7)).
+/// The value of `security.capability`: 20 or 24 bytes (capabilities(7)). One that the kernel cannot read gives nothing.
 fn capability(at: &Path) -> Result<Option<Vec<u8>>, ChangesError> {
     let mut value = [0; 64];
     match rustix::fs::lgetxattr(at, CAPABILITY, &mut value[..]) {
         Ok(length) => Ok(Some(value[..length].to_vec())),
-        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::INVAL) => Ok(None),
         Err(error) => Err(ChangesError::at("reading the capabilities of", at)(error.into())),
     }
 }

@@ -12,6 +12,9 @@ use super::place::Folder;
 use super::{Applier, ApplyError};
 use crate::layer::{Entry, FileTime, LayerPath};
 
+/// The kernel's id for owners that it cannot tell (`/proc/sys/kernel/overflowuid`).
+const OVERFLOW_ID: u32 = 65534;
+
 /// What a folder gets once all is in it.
 #[derive(Clone, Debug)]
 pub(super) struct Attributes {
@@ -56,8 +59,11 @@ impl Attributes {
 type SetXattr<'a> = dyn Fn(&[u8], &[u8]) -> Result<(), Errno> + 'a;
 
 impl Applier {
-    /// Has a folder that is there already keep what it has (flat form).
+    /// In the flat form, has a folder of the layers below keep what it has, before something in it changes.
     pub(super) fn keep_attributes(&mut self, at: &LayerPath) -> Result<(), ApplyError> {
+        if self.lowers.is_some() || self.folders.contains_key(at) {
+            return Ok(());
+        }
         let metadata = fs::symlink_metadata(self.path(at)).map_err(|error| ApplyError::at("looking at", at, error))?;
         self.folders.insert(at.clone(), Attributes::of_metadata(&metadata));
         Ok(())
@@ -133,12 +139,12 @@ impl Applier {
         gid: u32,
         set: &dyn Fn(Uid, Gid) -> Result<(), Errno>,
     ) -> Result<(), ApplyError> {
-        // To the kernel, the largest number means "leave it as it is".
-        let outcome = if uid == u32::MAX || gid == u32::MAX {
-            Err(Errno::INVAL)
-        } else {
-            set(Uid::from_raw(uid), Gid::from_raw(gid))
-        };
+        // To the kernel, the largest number means "leave it as it is". What nobody can own goes to its own stand-in for such.
+        let known = |id| if id == u32::MAX { OVERFLOW_ID } else { id };
+        let outcome = set(Uid::from_raw(known(uid)), Gid::from_raw(known(gid)));
+        if outcome.is_ok() && (uid == u32::MAX || gid == u32::MAX) {
+            self.note(path, format!("its owner {uid}:{gid}, which no file can have"));
+        }
         match outcome {
             Ok(()) => Ok(()),
             Err(Errno::PERM | Errno::INVAL) => {
@@ -159,6 +165,11 @@ impl Applier {
             let text = String::from_utf8_lossy(name);
             if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
                 self.note(path, format!("its attribute {text}, which would direct overlayfs"));
+                continue;
+            }
+            // The kernel takes an empty value, and fails to read it later.
+            if name == b"security.capability" && ![12, 20, 24].contains(&value.len()) {
+                self.note(path, format!("its attribute {text}, which holds no capabilities"));
                 continue;
             }
             match set(name, value) {

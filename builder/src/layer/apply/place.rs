@@ -51,9 +51,7 @@ impl Applier {
                 Folder { path: real, fd }
             }
         };
-        if self.lowers.is_none() && !self.folders.contains_key(&folder.path) {
-            self.keep_attributes(&folder.path)?;
-        }
+        self.keep_attributes(&folder.path)?;
         let folder = Rc::new(folder);
         self.last = Some((path.clone(), Rc::clone(&folder)));
         Ok(folder)
@@ -140,6 +138,8 @@ impl Applier {
                 });
             }
             Err(Errno::NOENT) => {}
+            // Its folder is marked as removed, with all that was in it.
+            Err(Errno::NOTDIR) => return Ok(Seen::Nothing),
             Err(error) => return Err(failed(error.into())),
         }
         let Some(found) = self.below(path)? else { return Ok(Seen::Nothing) };
@@ -156,7 +156,7 @@ impl Applier {
     }
 
     /// What the layers below show at a real path, unless this layer hides it.
-    fn below(&self, path: &LayerPath) -> Result<Option<crate::layer::lowers::Found>, ApplyError> {
+    pub(super) fn below(&self, path: &LayerPath) -> Result<Option<crate::layer::lowers::Found>, ApplyError> {
         let Some(lowers) = &self.lowers else { return Ok(None) };
         let mut folder = path.parent();
         while let Some(at) = folder {
@@ -177,6 +177,7 @@ impl Applier {
             match self.open(&next) {
                 Ok(fd) => parent = Some(fd),
                 Err(Errno::NOENT | Errno::NOTDIR) => {
+                    self.keep_attributes(&at)?;
                     let fd = match parent.take() {
                         Some(fd) => fd,
                         None => self.open(&at).map_err(|error| ApplyError::at("opening", &at, error))?,
@@ -251,6 +252,7 @@ impl Applier {
 
     /// Removes what is in a real folder and not of this layer (flat form).
     pub(super) fn remove_below(&mut self, at: &LayerPath) -> Result<(), ApplyError> {
+        self.keep_attributes(at)?;
         let failed = |error| ApplyError::at("listing", at, error);
         let mut names = Vec::new();
         for entry in fs::read_dir(self.path(at)).map_err(failed)? {

@@ -54,9 +54,11 @@ impl Manifest {
     /// Times have a grain of some milliseconds: what is written sooner than 10 ms after this may look the same.
     pub fn of(root: &Path) -> Result<Self, ChangesError> {
         let mut entries = BTreeMap::new();
-        scan(root, &LayerPath::root(), &mut |path, _, metadata| {
-            entries.insert(path, Stat::of(metadata));
-            Ok(())
+        scan(root, &mut |path, _, metadata| {
+            // No layer has sockets, so that one that goes is no change.
+            if !metadata.file_type().is_socket() {
+                entries.insert(path, Stat::of(metadata));
+            }
         })?;
         Ok(Self { entries })
     }
@@ -66,9 +68,8 @@ impl Manifest {
     /// There is no other tree to compare with, so that a file that was written again as it was counts as changed.
     pub fn changes(&self, root: &Path) -> Result<Vec<Change>, ChangesError> {
         let mut now: BTreeMap<LayerPath, (PathBuf, Metadata)> = BTreeMap::new();
-        scan(root, &LayerPath::root(), &mut |path, at, metadata| {
+        scan(root, &mut |path, at, metadata| {
             now.insert(path, (at.to_owned(), metadata.clone()));
-            Ok(())
         })?;
         let mut gone = BTreeSet::new();
         for path in self.entries.keys() {
@@ -125,20 +126,20 @@ impl Manifest {
     }
 }
 
-fn scan(
-    root: &Path,
-    folder: &LayerPath,
-    visit: &mut dyn FnMut(LayerPath, &Path, &Metadata) -> Result<(), ChangesError>,
-) -> Result<(), ChangesError> {
-    let here = root.join(OsStr::from_bytes(folder.as_bytes()));
-    for entry in fs::read_dir(&here).map_err(ChangesError::at("listing", &here))? {
-        let entry = entry.map_err(ChangesError::at("listing", &here))?;
-        let at = entry.path();
-        let metadata = fs::symlink_metadata(&at).map_err(ChangesError::at("looking at", &at))?;
-        let path = folder.join(entry.file_name().as_bytes());
-        visit(path.clone(), &at, &metadata)?;
-        if metadata.is_dir() {
-            scan(root, &path, visit)?;
+/// Shows all below `root`, without recursion: a step can make folders as deep as paths can be long.
+fn scan(root: &Path, visit: &mut dyn FnMut(LayerPath, &Path, &Metadata)) -> Result<(), ChangesError> {
+    let mut ahead = vec![LayerPath::root()];
+    while let Some(folder) = ahead.pop() {
+        let here = root.join(OsStr::from_bytes(folder.as_bytes()));
+        for entry in fs::read_dir(&here).map_err(ChangesError::at("listing", &here))? {
+            let entry = entry.map_err(ChangesError::at("listing", &here))?;
+            let at = entry.path();
+            let metadata = fs::symlink_metadata(&at).map_err(ChangesError::at("looking at", &at))?;
+            let path = folder.join(entry.file_name().as_bytes());
+            visit(path.clone(), &at, &metadata);
+            if metadata.is_dir() {
+                ahead.push(path);
+            }
         }
     }
     Ok(())
