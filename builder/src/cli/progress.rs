@@ -179,6 +179,15 @@ pub fn size(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// A step's name in a view of one line a step; long commands are cut.
+fn shortened(name: &str) -> String {
+    const CHARACTERS_MAX: usize = 72;
+    match name.char_indices().nth(CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
+}
+
 /// A view that is redrawn: a line for each running step with its last output, finished steps above.
 #[derive(Debug)]
 struct Terminal {
@@ -206,7 +215,7 @@ impl Sink for Terminal {
             Event::Started { step, name } => {
                 let style = ProgressStyle::with_template("   {prefix:.bold} {elapsed:>4} {wide_msg:.dim}")
                     .unwrap_or_else(|_| ProgressStyle::default_spinner());
-                let bar = self.view.add(ProgressBar::new_spinner().with_style(style).with_prefix(name.clone()));
+                let bar = self.view.add(ProgressBar::new_spinner().with_style(style).with_prefix(shortened(&name)));
                 bar.enable_steady_tick(Duration::from_millis(250));
                 steps.insert(step, (Step::new(name), bar));
             }
@@ -219,7 +228,7 @@ impl Sink for Terminal {
                 if let Some((known, bar)) = steps.remove(&step) {
                     bar.finish_and_clear();
                     let end = if known.cached { "cached".to_owned() } else { format!("{:.1}s", known.seconds()) };
-                    self.line(&format!(" ✓ {} {end}", known.name));
+                    self.line(&format!(" ✓ {} {end}", shortened(&known.name)));
                 }
             }
             Event::Failed { step, error } => {
@@ -228,7 +237,7 @@ impl Sink for Terminal {
                     if let Some(rest) = known.rest() {
                         self.line(&format!("   {rest}"));
                     }
-                    self.line(&format!(" ✗ {}: {error}", known.name));
+                    self.line(&format!(" ✗ {}: {error}", shortened(&known.name)));
                 }
             }
             Event::Output { step, bytes, .. } => {
