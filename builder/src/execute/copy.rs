@@ -42,8 +42,9 @@ impl Executor {
         let accounts = accounts(&tree);
         let owner = op.chown.as_deref().map(|text| accounts.owner(text)).transpose()?;
         // An independent layer meets nothing at its destination.
-        let met = if op.link { Tree::new() } else { (*tree).clone() };
-        let mut placing = Placing::new(&met, owner.unwrap_or((0, 0)), self.options.made_at);
+        let nothing = Tree::new();
+        let met = if op.link { &nothing } else { &*tree };
+        let mut placing = Placing::new(met, owner.unwrap_or((0, 0)), self.options.made_at);
         let destination = LayerPath::clean(op.destination.as_bytes()).unwrap_or_default();
         let destination = placing.resolve(&destination, true)?;
 

@@ -28,7 +28,7 @@ pub use error::{ExecuteError, StepError};
 pub use owner::{Accounts, Identity, OwnerError};
 pub use placing::PlacingError;
 pub use select::SelectError;
-pub use state::{BuiltLayer, RootState};
+pub use state::{BuiltLayer, RootState, Trees};
 
 use crate::blob::Store;
 use crate::cache::{Mode, Records};
@@ -77,6 +77,8 @@ pub struct Executor {
     pub options: Options,
     /// Stops everything.
     pub cancel: Cancel,
+    /// Views that were made lately.
+    pub trees: Trees,
 }
 
 impl std::fmt::Debug for Executor {

@@ -1,7 +1,8 @@
 //! What an operation leaves: a chain of layers, and the merged view of their indexes.
 
+use std::collections::VecDeque;
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fluyt_client::Reference;
 use oci_spec::image::Digest;
@@ -88,10 +89,40 @@ impl Executor {
 
     /// The merged view of a root file system.
     pub(super) fn tree(&self, step: StepId, state: &RootState) -> Result<Arc<Tree>, StepError> {
-        let mut tree = Tree::new();
-        for (number, layer) in state.layers.iter().enumerate() {
-            tree.push(&self.index(step, layer)?, number);
+        let chain = state.diff_ids();
+        let (known, mut tree) = self.trees.longest(&chain);
+        if known == chain.len() {
+            return Ok(tree);
         }
-        Ok(Arc::new(tree))
+        for (number, layer) in state.layers.iter().enumerate().skip(known) {
+            Arc::make_mut(&mut tree).push(&self.index(step, layer)?, number);
+        }
+        self.trees.keep(chain, tree.clone());
+        Ok(tree)
+    }
+}
+
+/// Views that were made lately. A step's view is the one below it and a layer more, so most views need one index.
+#[derive(Debug, Default)]
+pub struct Trees(Mutex<VecDeque<(Vec<Digest>, Arc<Tree>)>>);
+
+impl Trees {
+    /// How many are kept: enough for the stages that a build goes back and forth between. A view of a whole
+    /// distribution takes some MB.
+    const KEPT: usize = 4;
+
+    /// The view of the longest part of `chain` that is known, and how many layers that is.
+    fn longest(&self, chain: &[Digest]) -> (usize, Arc<Tree>) {
+        let trees = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = trees.iter().filter(|(known, _)| chain.starts_with(known));
+        parts
+            .max_by_key(|(known, _)| known.len())
+            .map_or_else(|| (0, Arc::new(Tree::new())), |(known, tree)| (known.len(), tree.clone()))
+    }
+
+    fn keep(&self, chain: Vec<Digest>, tree: Arc<Tree>) {
+        let mut trees = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        trees.push_front((chain, tree));
+        trees.truncate(Self::KEPT);
     }
 }

@@ -20,7 +20,7 @@ pub use request::{Built, Request};
 use crate::blob::Store;
 use crate::cache::{Mode, Records};
 use crate::event::{Event, Events};
-use crate::execute::{Executor, Options, StepCounter};
+use crate::execute::{Executor, Options, StepCounter, Trees};
 use crate::graph::{self, LowerInput, Lowered};
 use crate::layer::{Compression, FileTime, LayerOptions, Times};
 use crate::remote::{Origins, Remote};
@@ -111,6 +111,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         bases: found,
         options,
         cancel: cancel.clone(),
+        trees: Trees::default(),
     };
     let graph = Arc::new(*graph);
     let states = {
