@@ -100,7 +100,7 @@ fn the_compressors_bytes_stay() {
             Compression::GzipMembers { level: 3 },
             "sha256:205097dea9aa5bfa3e1ff9df5d02a7db0bd1dc2ef222b5ae70e10aa55a15923c",
         ),
-        (Compression::Zstd { level: 3 }, "sha256:367fde4d6de7bc1ec888dd0626e2fadad66d5a4d16d76450bc2c08b52e27c212"),
+        (Compression::Zstd { level: 3 }, "sha256:f6e624d1793ce5a0cfd3a9b3bb57d9aaf4274dc61169a6abd0b94fa0c6fa06a8"),
         (Compression::Uncompressed, "sha256:f2989c2d377c895fd2418248ce7c603e49546004a881325cc2303652ff23b3b2"),
     ] {
         for threads in [1, 2, 4] {

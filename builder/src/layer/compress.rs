@@ -9,9 +9,14 @@ use std::io::{self, Write};
 use std::num::NonZeroUsize;
 
 use zstd::stream::write::Encoder as ZstdEncoder;
+use zstd::zstd_safe::CParameter;
 
 use super::Compression;
 use blocks::{BlockWriter, Framing};
+
+/// What one zstd worker takes at a time. zstd's own choice at level 3 is 8 MiB, and then two workers take 110 MB of memory;
+/// with 2 MiB they take 20 MB, and the output grows by 0.3 % (74 MB of Python and Perl libraries).
+const ZSTD_JOB_BYTES: u32 = 2 * 1024 * 1024;
 
 /// Takes the tar, gives the blob's bytes to `W`.
 pub(super) enum Compressor<W: Write> {
@@ -33,6 +38,7 @@ impl<W: Write> Compressor<W> {
                 let mut encoder = ZstdEncoder::new(inner, level.clamp(1, 22))?;
                 // The library allows 64 everywhere. One worker or more gives the same bytes; none gives others (`limits.md`, section 2).
                 encoder.multithread(threads.get().min(64) as u32)?;
+                encoder.set_parameter(CParameter::JobSize(ZSTD_JOB_BYTES))?;
                 Self::Zstd(encoder)
             }
             Compression::Uncompressed => Self::Uncompressed(inner),
