@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -147,6 +148,7 @@ fn a_command_that_cannot_be_executed_gets_the_codes_of_a_shell() {
     for (name, code, said) in [
         ("/bin/foo", 127, "fluyt: /bin/foo: not found\n"),
         ("foo", 127, "fluyt: foo: not found\n"),
+        ("", 127, "fluyt: : not found\n"),
         ("/bin/plain", 126, "fluyt: /bin/plain: Permission denied (os error 13)\n"),
         ("plain", 126, "fluyt: /bin/plain: Permission denied (os error 13)\n"),
         ("/bin/empty", 126, "fluyt: /bin/empty: Exec format error (os error 8)\n"),
@@ -167,6 +169,14 @@ fn a_command_that_cannot_be_executed_gets_the_codes_of_a_shell() {
 fn signals_and_codes_are_told_apart() {
     let Some(machine) = Machine::new() else { return };
     assert_eq!(run(&machine.spec("sh -c 'kill -9 $$'; exit $?")).0, Exit::Code(137));
+    machine.wipe();
+    let mark = machine.mark();
+    let mut spec = machine.spec("");
+    spec.argv = vec!["sleep".to_owned(), mark.clone()];
+    let running = std::thread::spawn(move || run(&spec).0);
+    wait_until(|| survivors(&mark).len() == 1);
+    rustix::process::kill_process(pid(survivors(&mark)[0]), Signal::KILL).unwrap();
+    assert_eq!(running.join().unwrap(), Exit::Signal { signal: 9, out_of_memory: false });
     machine.wipe();
     // Process 1 cannot be killed from inside, in our sandbox as in others: the shell goes on.
     assert_eq!(run(&machine.spec("kill -9 1; exit 4")).0, Exit::Code(4));
@@ -443,7 +453,7 @@ fn a_killed_stage_takes_its_command_along_and_is_reported() {
     wait_until(|| survivors(&mark).len() == 1);
     let status = fs::read_to_string(format!("/proc/{}/status", survivors(&mark)[0])).unwrap();
     let stage = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap().parse().unwrap();
-    rustix::process::kill_process(Pid::from_raw(stage).unwrap(), Signal::KILL).unwrap();
+    rustix::process::kill_process(pid(stage), Signal::KILL).unwrap();
     let said = running.join().unwrap().unwrap_err().to_string();
     assert!(said.starts_with("the sandbox's stage ended (signal: 9 (SIGKILL)) without a result"), "{said}");
     wait_until(|| survivors(&mark).is_empty());
@@ -467,7 +477,8 @@ fn a_command_that_runs_out_of_memory_is_said_to() {
     let made = hierarchies.iter().find_map(|(hierarchy, limit)| {
         let group = Path::new(hierarchy).join(&own);
         fs::create_dir(&group).ok()?;
-        let limited = fs::write(group.join(limit), "64000000");
+        let file = fs::OpenOptions::new().write(true).open(group.join(limit));
+        let limited = file.and_then(|mut file| file.write_all(b"64000000"));
         limited.map_err(|_| fs::remove_dir(&group)).ok().map(|()| group)
     });
     let Some(group) = made else {
@@ -550,6 +561,8 @@ fn a_specification_that_cannot_work_is_refused_in_words() {
     let refusal = |spec: RunSpec| sandbox::run(&spec, &mut |_, _| {}, &Cancel::new()).unwrap_err().to_string();
     let spec = machine.spec("true");
     assert_eq!(refusal(RunSpec { argv: Vec::new(), ..spec.clone() }), "the step cannot be run: it has no command");
+    let nobody = RunSpec { uid: u32::MAX, ..spec.clone() };
+    assert_eq!(refusal(nobody), "the step cannot be run: 4294967295 is no user or group id");
     let relative = RunSpec { cwd: "here".to_owned(), ..spec.clone() };
     assert_eq!(refusal(relative), "the step cannot be run: the working folder is not an absolute path");
     let root = RootMount::Overlay {
@@ -559,6 +572,10 @@ fn a_specification_that_cannot_work_is_refused_in_words() {
     };
     let said = refusal(RunSpec { root, ..spec });
     assert!(said.contains("adding the layer") && said.contains("No such file"), "{said}");
+}
+
+fn pid(number: u32) -> Pid {
+    Pid::from_raw(number.try_into().unwrap()).unwrap()
 }
 
 fn owner(path: &Path) -> (u32, u32) {

@@ -158,7 +158,9 @@ fn execute(spec: &RunSpec, home: String) -> Failure {
     };
     let Some(name) = spec.argv.first() else { return Failure::new("there is no command") };
     let path = spec.env.iter().rev().find(|(key, _)| key == "PATH").map_or(DEFAULT_PATH, |(_, value)| value);
-    let candidates: Vec<String> = if name.contains('/') {
+    let candidates: Vec<String> = if name.is_empty() {
+        Vec::new()
+    } else if name.contains('/') {
         vec![name.clone()]
     } else {
         path.split(':').map(|folder| format!("{}/{name}", if folder.is_empty() { "." } else { folder })).collect()

@@ -2,17 +2,15 @@
 
 use std::fs;
 
-/// Kills so far, as far as the kernel lets us see: those of our own control group, and those of the whole machine.
-/// Only a difference of two readings says something.
+/// Kills so far: those of our own control group, to which every command belongs, or where the kernel does not show these,
+/// those of the whole machine. Only a difference of two readings says something.
 pub(super) fn kills() -> u64 {
-    let own = own_groups().into_iter().filter_map(|file| counter(&file)).max();
-    own.unwrap_or(0).saturating_add(counter("/proc/vmstat").unwrap_or(0))
+    own_groups().iter().find_map(|file| counter(file)).or_else(|| counter("/proc/vmstat")).unwrap_or(0)
 }
 
-/// The files that may hold the count of our own control group: version 1 and 2, as the host and as a container see it.
+/// The files that may hold the count of our own control group, best first.
 fn own_groups() -> Vec<String> {
-    let mut files =
-        vec!["/sys/fs/cgroup/memory/memory.oom_control".to_owned(), "/sys/fs/cgroup/memory.events".to_owned()];
+    let mut files = Vec::new();
     for line in fs::read_to_string("/proc/self/cgroup").unwrap_or_default().lines() {
         let mut fields = line.splitn(3, ':').skip(1);
         match (fields.next(), fields.next()) {
@@ -23,6 +21,9 @@ fn own_groups() -> Vec<String> {
             _ => {}
         }
     }
+    // A container sees its own group as the top of the tree, by whatever name the host knows it.
+    files.push("/sys/fs/cgroup/memory/memory.oom_control".to_owned());
+    files.push("/sys/fs/cgroup/memory.events".to_owned());
     files
 }
 

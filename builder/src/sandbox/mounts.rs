@@ -75,6 +75,7 @@ impl Layers<'_> {
             Err(errno) if unknown(errno) => return Err(None),
             opened => opened.during(|| "opening the overlay file system".to_owned()).map_err(Some)?,
         };
+        let _ = fsconfig_set_string(&overlay, "source", "overlay");
         for lower in self.lowers {
             match set_folder(&overlay, "lowerdir+", lower) {
                 Err(Errno::INVAL) if log_of(&overlay).contains("Unknown parameter") => return Err(None),
@@ -160,6 +161,8 @@ pub(super) fn new_mount(kind: &str, options: &[(&str, &str)], attributes: MountA
     let what = || format!("making a {kind} file system");
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).during(what)?;
     let make = || {
+        // What `df` and the like show for a device.
+        fsconfig_set_string(&context, "source", kind)?;
         for (key, value) in options {
             match *value {
                 "" => fsconfig_set_flag(&context, *key)?,

@@ -247,8 +247,12 @@ fn check(spec: &RunSpec) -> Result<(), SandboxError> {
     if spec.argv.iter().any(|word| nul(word)) {
         return refuse("an argument of the command holds a zero byte");
     }
-    if spec.env.iter().any(|(name, value)| nul(name) || nul(value) || name.is_empty() || name.contains('=')) {
-        return refuse("a variable has an empty name, a name with `=`, or a zero byte");
+    if spec.env.iter().any(|(name, value)| nul(name) || nul(value)) {
+        return refuse("a variable holds a zero byte");
+    }
+    // To the kernel this number means "leave it as it is", and it is root's.
+    if [spec.uid, spec.gid].iter().chain(&spec.groups).any(|id| *id == u32::MAX) {
+        return refuse("4294967295 is no user or group id");
     }
     if nul(&spec.cwd) || !spec.cwd.starts_with('/') {
         return refuse("the working folder is not an absolute path");

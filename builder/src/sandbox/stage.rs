@@ -36,6 +36,8 @@ pub fn stage() -> Option<ExitCode> {
     if kind != Ok(FileType::Socket) {
         return None;
     }
+    // An ignored SIGCHLD, from whoever started the builder, would take the command's status away.
+    system::reset_signals();
     let control = UnixStream::from(system::take_stdin());
     let Ok(order) = receive_order(&control) else {
         return Some(ExitCode::from(2));
@@ -52,7 +54,7 @@ pub fn stage() -> Option<ExitCode> {
 fn run(spec: &RunSpec, control: &UnixStream) -> Result<Answer, Failure> {
     unshare(spec.network)?;
     if spec.network == Network::None {
-        system::loopback_up().during(|| "bringing the loopback device up".to_owned())?;
+        system::loopback_up().during(|| "bringing the loopback device up (CAP_NET_ADMIN is needed)".to_owned())?;
     }
     let target = mounts::mount_root(&spec.root)?;
     let places = Places::make(&target)?;
