@@ -42,7 +42,9 @@ pub async fn serve(
     stop_at_once: impl Future<Output = ()>,
 ) -> Ended {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    // A client that sends no more may still read, and what it asked for is finished either way: half an operation only
+    // leaves garbage.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).half_close(true);
     builder.http2().timer(TokioTimer::new()).adaptive_window(true);
     let running = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
