@@ -106,6 +106,9 @@ impl Ignore {
             return Err(bad("`!` alone takes nothing back".to_owned()));
         }
         let mut cleaned = clean(pattern);
+        if takes_back && cleaned == "/" {
+            return Err(bad("the context itself cannot be taken back".to_owned()));
+        }
         if cleaned.len() > 1 && cleaned.starts_with('/') {
             cleaned.remove(0);
         }

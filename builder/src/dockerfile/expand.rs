@@ -206,7 +206,7 @@ impl Run<'_> {
             }
             match character {
                 '$' => {
-                    for character in self.dollar(keep_escapes)?.chars() {
+                    for character in self.dollar()?.chars() {
                         collected.push(character);
                     }
                 }
@@ -272,7 +272,7 @@ impl Run<'_> {
             }
             let character = self.peek().ok_or(ExpandError::UnclosedQuote("double quote"))?;
             if character == '$' {
-                quoted.push_str(&self.dollar(keep_escapes)?);
+                quoted.push_str(&self.dollar()?);
                 continue;
             }
             self.at += 1;
@@ -325,7 +325,7 @@ impl Run<'_> {
         name
     }
 
-    fn dollar(&mut self, keep_escapes: bool) -> Result<String, ExpandError> {
+    fn dollar(&mut self) -> Result<String, ExpandError> {
         self.at += 1;
         if self.peek() != Some('{') {
             let name = self.name();
@@ -348,13 +348,13 @@ impl Run<'_> {
             return Err(ExpandError::TooDeep);
         }
         self.depth += 1;
-        let result = self.braced(keep_escapes);
+        let result = self.braced();
         self.depth -= 1;
         result
     }
 
     /// What follows `${`.
-    fn braced(&mut self, keep_escapes: bool) -> Result<String, ExpandError> {
+    fn braced(&mut self) -> Result<String, ExpandError> {
         let name = self.name();
         let operator = self.take().ok_or(ExpandError::MissingBrace)?;
         let unsupported = |modifier: String| ExpandError::UnsupportedModifier { name: name.clone(), modifier };
@@ -369,9 +369,9 @@ impl Run<'_> {
                 if !matches!(operator, '-' | '+' | '?') {
                     return Err(unsupported(format!(":{operator}")));
                 }
-                self.alternative(&name, operator, true, keep_escapes)
+                self.alternative(&name, operator, true)
             }
-            '-' | '+' | '?' => self.alternative(&name, operator, false, keep_escapes),
+            '-' | '+' | '?' => self.alternative(&name, operator, false),
             '#' | '%' => self.trimmed(&name, operator),
             '/' => self.replaced(&name),
             other => Err(unsupported(other.to_string())),
@@ -379,14 +379,8 @@ impl Run<'_> {
     }
 
     /// `-`, `+` and `?`.
-    fn alternative(
-        &mut self,
-        name: &str,
-        operator: char,
-        empty_is_unset: bool,
-        keep_escapes: bool,
-    ) -> Result<String, ExpandError> {
-        let word = self.until(Some('}'), keep_escapes)?.text;
+    fn alternative(&mut self, name: &str, operator: char, empty_is_unset: bool) -> Result<String, ExpandError> {
+        let word = self.until(Some('}'), false)?.text;
         let value = self.value(name);
         if value.is_none() && self.rules.keep_unset {
             let colon = if empty_is_unset { ":" } else { "" };
@@ -408,9 +402,12 @@ impl Run<'_> {
     /// `#` and `%`.
     fn trimmed(&mut self, name: &str, operator: char) -> Result<String, ExpandError> {
         let word = self.until(Some('}'), true)?.text;
-        let Some(value) = self.value(name) else {
-            return Ok(if self.rules.keep_unset { format!("${{{name}{operator}{word}}}") } else { String::new() });
-        };
+        let value = self.value(name);
+        if value.is_none() && self.rules.keep_unset {
+            return Ok(format!("${{{name}{operator}{word}}}"));
+        }
+        // A wrong pattern is wrong for an unset variable too.
+        let value = value.unwrap_or_default();
         let (pattern, longest) = word.strip_prefix(operator).map_or((&word[..], false), |rest| (rest, true));
         let mut tokens = Token::parse(pattern)?;
         if operator == '#' {
@@ -437,14 +434,12 @@ impl Run<'_> {
         };
         let pattern = self.until(Some('/'), true).map_err(missing_slash)?.text;
         let replacement = self.until(Some('}'), true)?.text;
-        let Some(value) = self.value(name) else {
+        let value = self.value(name);
+        if value.is_none() && self.rules.keep_unset {
             let slash = if every { "//" } else { "/" };
-            return Ok(if self.rules.keep_unset {
-                format!("${{{name}{slash}{pattern}/{replacement}}}")
-            } else {
-                String::new()
-            });
-        };
+            return Ok(format!("${{{name}{slash}{pattern}/{replacement}}}"));
+        }
+        let value = value.unwrap_or_default();
         let matcher = compile(&pattern, &Token::parse(&pattern)?, true, false)?;
         let mut result = String::new();
         let mut copied = 0;

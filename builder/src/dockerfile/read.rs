@@ -473,6 +473,9 @@ impl Reader<'_, '_> {
             }
             declarations.push(Declaration { name, default });
         }
+        if declarations.is_empty() {
+            return self.fail(arguments, "`ARG` requires at least one argument".to_owned());
+        }
         Some(declarations)
     }
 
@@ -490,7 +493,10 @@ impl Reader<'_, '_> {
     fn pairs(&mut self, name: &str, arguments: &Range<usize>) -> Option<Vec<Pair>> {
         let text = &self.line.text[arguments.clone()];
         let words = split_words(text, arguments.start, self.escape);
-        let first = words.first()?;
+        // A lone escape character is no word.
+        let Some(first) = words.first() else {
+            return self.fail(arguments, format!("`{name}` requires at least one argument"));
+        };
         if !self.line.text[first.clone()].contains('=') {
             // The old form: a key, and all the rest of the line as its value.
             let (key, rest) = first_word(text);

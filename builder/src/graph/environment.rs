@@ -26,26 +26,21 @@ const STEERING: [&str; 11] = [
 /// `ARG`s that set no variable for a `RUN`.
 pub(super) const NOT_IN_ENVIRONMENT: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
-/// Variables in the order of their first setting.
+/// Variables in the order of their last setting, as the reference shows them to a `RUN`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Environment {
     pairs: Vec<(String, String)>,
-    places: BTreeMap<String, usize>,
 }
 
 impl Environment {
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.places.get(name).map(|place| self.pairs[*place].1.as_str())
+        self.pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Sets a variable; one that is there keeps its place.
+    /// Sets a variable, which is the last one then.
     pub(super) fn set(&mut self, name: &str, value: &str) {
-        if let Some(place) = self.places.get(name) {
-            value.clone_into(&mut self.pairs[*place].1);
-        } else {
-            self.places.insert(name.to_owned(), self.pairs.len());
-            self.pairs.push((name.to_owned(), value.to_owned()));
-        }
+        self.pairs.retain(|(known, _)| known != name);
+        self.pairs.push((name.to_owned(), value.to_owned()));
     }
 
     pub(super) fn pairs(&self) -> &[(String, String)] {
@@ -56,14 +51,12 @@ impl Environment {
         self.pairs.iter().map(|(name, _)| name.as_str())
     }
 
-    /// From `NAME=value` texts.
-    pub(super) fn from_config(variables: &[String]) -> Self {
-        let mut environment = Self::default();
+    /// Sets what a configuration has, as `NAME=value`.
+    pub(super) fn set_all(&mut self, variables: &[String]) {
         for variable in variables {
             let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
-            environment.set(name, value);
+            self.set(name, value);
         }
-        environment
     }
 }
 

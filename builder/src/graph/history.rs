@@ -40,17 +40,17 @@ pub(super) fn plain_list(words: &[String]) -> String {
     format!("[{}]", words.join(" "))
 }
 
-/// Go's `%q` of a health check: each duration by its own text, the number of retries as a character.
+/// Go's `%+v` of a health check.
 pub(super) fn healthcheck(check: &Healthcheck) -> String {
-    let retries = u32::try_from(check.retries).ok().and_then(char::from_u32).unwrap_or('\u{fffd}');
-    let retries = match quoted(&retries.to_string()) {
-        text if text == "\"\\\"\"" => "'\"'".to_owned(),
-        text if text == "\"'\"" => "'\\''".to_owned(),
-        text => format!("'{}'", &text[1..text.len() - 1]),
-    };
-    let times = [check.interval, check.timeout, check.start_period, check.start_interval];
-    let times: Vec<String> = times.iter().map(|time| quoted(&duration(*time))).collect();
-    format!("&{{{} {} {retries}}}", quoted_list(&check.test), times.join(" "))
+    format!(
+        "{{Test:{} Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
+        plain_list(&check.test),
+        duration(check.interval),
+        duration(check.timeout),
+        duration(check.start_period),
+        duration(check.start_interval),
+        check.retries,
+    )
 }
 
 /// A duration in nanoseconds (not negative) as Go prints it: `1m30s`, `500ms`.
@@ -117,6 +117,9 @@ mod tests {
             retries: 3,
             ..Healthcheck::default()
         };
-        assert_eq!(healthcheck(&check), r#"&{["CMD-SHELL" "curl -f x"] "30s" "0s" "0s" "0s" '\x03'}"#);
+        assert_eq!(
+            healthcheck(&check),
+            "{Test:[CMD-SHELL curl -f x] Interval:30s Timeout:0s StartPeriod:0s StartInterval:0s Retries:3}"
+        );
     }
 }

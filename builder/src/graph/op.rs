@@ -256,7 +256,7 @@ pub struct RunOp {
     pub input: Root,
     /// Program and arguments; the shell is already in front of a shell form.
     pub argv: Vec<String>,
-    /// The environment in scope, `ENV` before `ARG`, in order of first setting; an `ENV` hides an `ARG` of its name.
+    /// The environment in scope, `ENV` and `ARG`, in the order of last setting; the later of two of one name counts.
     pub env: Vec<(String, String)>,
     /// Proxy settings from build arguments that no `ARG` declares: in the command's environment, in no key.
     pub proxy_env: Vec<(String, String)>,

@@ -126,9 +126,8 @@ impl<'p, 'i> StageLowering<'p, 'i> {
         if !variables.iter().any(|variable| variable.starts_with("PATH=")) {
             variables.push(format!("PATH={DEFAULT_PATH}"));
         }
-        if !matches!(plan.base, Origin::Stage(_)) {
-            state.environment = Environment::from_config(variables);
-        }
+        // A stage that builds on another sees its arguments, and its `ENV`s over them.
+        state.environment.set_all(variables);
         Self {
             plan,
             name,
@@ -297,12 +296,8 @@ impl<'p, 'i> StageLowering<'p, 'i> {
     }
 
     fn workdir(&mut self, instruction: &Instruction, word: &Word) {
+        // A path that expands to nothing is the directory that is set already.
         let Some(path) = self.expand(word) else { return };
-        if path.is_empty() {
-            let problem = Problem::error(word.span, format!("`WORKDIR {}` expands to nothing", word.text));
-            self.problems.push(problem);
-            return;
-        }
         if !self.state.workdir_set && !path.starts_with('/') {
             let message = format!("relative workdir `{path}` can have unexpected results if the base image changes");
             self.problems.push(Problem::warning(word.span, "WorkdirRelativePath", message));

@@ -33,7 +33,7 @@ impl StageLowering<'_, '_> {
                 let mut lines = body.trim().lines();
                 let more = if body.trim().lines().count() > 1 { "..." } else { "" };
                 text = format!("{text} ({}{more})", lines.next().unwrap_or_default());
-                if document.body.starts_with("#!") {
+                if body.starts_with("#!") {
                     let name = document.name.text.clone();
                     if name.contains('/') || name == "." || name == ".." {
                         let message = format!("heredoc `{name}` cannot be a script's file name");

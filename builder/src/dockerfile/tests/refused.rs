@@ -86,6 +86,10 @@ fn missing_and_surplus_arguments() {
     error 42:8-42:13: `VOLUME` names an empty path
     error 43:1-43:8: `WORKDIR` requires exactly one argument
     "#);
+    for name in ["ARG", "ENV", "LABEL"] {
+        let problems = parse(&format!("FROM a\n{name} \\ \\")).1;
+        assert_eq!(problems[0].message, format!("`{name}` requires at least one argument"));
+    }
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn every_metadata_instruction() {
     -- VOLUME [/c d]
     -- STOPSIGNAL SIGTERM
     -- USER u
-    -- HEALTHCHECK &{["CMD-SHELL" "curl -f x || exit 1"] "30s" "0s" "0s" "0s" '\x03'}
+    -- HEALTHCHECK {Test:[CMD-SHELL curl -f x || exit 1] Interval:30s Timeout:0s StartPeriod:0s StartInterval:0s Retries:3}
     -- CMD ["/bin/sh" "-c" "echo hi"]
     "#);
 }

@@ -108,8 +108,8 @@ fn run_takes_shell_environment_directory_and_user() {
     insta::assert_snapshot!(outline_with(text, &with_base(input(), "base", "{}")), @r#"
     #0 base base sha256:m | [1/4] FROM base :1
     #1 #0 + copy nothing [] -> /w (directory) chown u:g | [2/4] WORKDIR /w :7
-    #2 #1 + run ["/bin/bash", "-ec", "echo   \"$A\""] in /w env ["A=1", "B=3", "C=1 "] as u:g network None | [3/4] RUN --network=none echo   "$A" :8-10
-    #3 #2 + run ["x", "$A"] in /w env ["A=1", "B=3", "C=1 "] as u:g | [4/4] RUN ["x", "$A"] :11
+    #2 #1 + run ["/bin/bash", "-ec", "echo   \"$A\""] in /w env ["A=1", "C=1 ", "B=3"] as u:g network None | [3/4] RUN --network=none echo   "$A" :8-10
+    #3 #2 + run ["x", "$A"] in /w env ["A=1", "C=1 ", "B=3"] as u:g | [4/4] RUN ["x", "$A"] :11
     = #3 linux/amd64
     {"User":"u:g","Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin","B=2","C=1 "],"WorkingDir":"/w","Shell":["/bin/bash","-ec"]}
     (base) made the base
