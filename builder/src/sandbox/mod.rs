@@ -13,8 +13,23 @@
 //! The command itself is process 1 of its pid namespace, as with other builders: when it ends, the kernel kills what it
 //! left in the background, and signals that it did not ask for do not reach it from inside.
 //!
+//! | where | what |
+//! |---|---|
+//! | `parent` | the builder's side: `run` |
+//! | `stage`, `init` | the other two processes |
+//! | `mounts`, `interior`, `places` | the root; what is mounted in it; the mount points that an image lacks |
+//! | `filter`, `capabilities` | what a command may do |
+//! | `trial` | whether this machine lets all of it work |
+//! | `system` | the only unsafe code |
+//!
 //! Nothing outlives a run: the mounts die with the namespace, the processes with process 1, process 1 with the stage,
 //! and the stage ends when the builder's end of the socket closes, however the builder died.
+//!
+//! What a command sees is what Docker shows it, except that: all mounts but the single device nodes are `nodev`, so that
+//! nodes which a command makes cannot be used; on the host's network there is no `CAP_NET_RAW`, and the host's abstract
+//! sockets and loopback services are within reach; no control group file system is mounted; the resource limits are the
+//! builder's. Linux 5.3 is the oldest kernel that has the calls we make, with root and CAP_SYS_ADMIN; without a network
+//! also CAP_NET_ADMIN, for the loopback device.
 
 mod cancel;
 mod capabilities;

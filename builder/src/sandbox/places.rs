@@ -173,3 +173,85 @@ fn split(path: &[u8]) -> VecDeque<OsString> {
         .map(|name| OsString::from_vec(name.to_vec()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What may stand at a path of a hostile image.
+    #[derive(Clone, Debug)]
+    enum Thing {
+        Nothing,
+        Folder,
+        File,
+        Link(String),
+    }
+
+    fn thing() -> impl Strategy<Value = Thing> {
+        let name = prop::sample::select(vec!["..", ".", "a", "etc", "run", "dev", "hosts", "outside"]);
+        let target = (any::<bool>(), prop::collection::vec(name, 1..5))
+            .prop_map(|(absolute, names)| (if absolute { "/" } else { "" }).to_owned() + &names.join("/"));
+        prop_oneof![
+            2 => Just(Thing::Nothing),
+            2 => Just(Thing::Folder),
+            1 => Just(Thing::File),
+            4 => target.prop_map(Thing::Link),
+        ]
+    }
+
+    /// Every path with its kind, link target and time.
+    fn picture(folder: &Path) -> BTreeMap<String, (u32, Option<String>, i64, i64)> {
+        let mut found = BTreeMap::new();
+        let mut waiting = vec![folder.to_owned()];
+        while let Some(path) = waiting.pop() {
+            let metadata = fs::symlink_metadata(&path).unwrap();
+            let target = fs::read_link(&path).ok().map(|target| target.display().to_string());
+            found
+                .insert(path.display().to_string(), (metadata.mode(), target, metadata.mtime(), metadata.mtime_nsec()));
+            if metadata.is_dir() {
+                waiting.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            }
+        }
+        found
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_made_for_a_run_is_gone_after_it(things in prop::collection::vec(thing(), 8)) {
+            let folder = tempfile::tempdir().unwrap();
+            let root = folder.path().join("root");
+            fs::create_dir_all(folder.path().join("outside")).unwrap();
+            fs::create_dir(&root).unwrap();
+            for (path, thing) in ["a", "run", "dev", "proc", "sys", "etc", "etc/hosts", "etc/resolv.conf"].iter().zip(&things) {
+                let path = root.join(path);
+                // Below something that is no folder there can be nothing.
+                if path.parent().unwrap() != root && !root.join("etc").symlink_metadata().is_ok_and(|etc| etc.is_dir()) {
+                    continue;
+                }
+                match thing {
+                    Thing::Nothing => {}
+                    Thing::Folder => fs::create_dir(&path).unwrap(),
+                    Thing::File => fs::write(&path, "content").unwrap(),
+                    Thing::Link(target) => symlink(target, &path).unwrap(),
+                }
+            }
+            let before = picture(folder.path());
+            match Places::make(&root) {
+                Ok(places) => {
+                    let made = picture(folder.path());
+                    let inside = |path: &&String| path.starts_with(root.to_str().unwrap());
+                    prop_assert!(made.keys().filter(|path| !before.contains_key(*path)).all(|path| inside(&path)));
+                    places.remove().unwrap();
+                }
+                Err(failure) => prop_assert!(failure.what.starts_with("finding or making a place for /"), "{failure}"),
+            }
+            prop_assert_eq!(picture(folder.path()), before);
+        }
+    }
+}

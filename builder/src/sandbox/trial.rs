@@ -12,12 +12,12 @@ use rustix::mount::MountAttrFlags;
 use rustix::process::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::Cancel;
 use super::error::{During, Failure, SandboxError};
 use super::mounts::{attach, mount_root, new_mount};
 use super::parent::converse;
-use super::spec::RootMount;
+use super::spec::{Network, RootMount};
 use super::wire::{Answer, Order};
+use super::{Cancel, capabilities, filter};
 
 /// Why RUN cannot work here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +87,8 @@ pub(super) fn attempt() -> Result<(), Failure> {
     if FileType::from_raw_mode(left.st_mode) != FileType::CharacterDevice || left.st_rdev != 0 {
         return Err(Failure::new("the overlay did not record a removal by a whiteout"));
     }
-    Ok(())
+    filter::load()?;
+    capabilities::restrict(Network::Host)
 }
 
 /// Words for what a trial met.
