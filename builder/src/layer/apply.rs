@@ -10,6 +10,7 @@
 //! that it has in the layers below, as the topmost layer's attributes are what a mount shows. In [`Form::Flat`] the
 //! folder holds the whole image so far, and removals are done.
 
+mod ahead;
 mod attributes;
 mod place;
 
@@ -23,10 +24,12 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
+use self::ahead::read_ahead;
 use self::attributes::Attributes;
 use self::place::Folder;
 use super::lowers::{MergedFolder, OPAQUE};
-use super::{Entry, Kind, LayerError, LayerPath, Limits, Scan, read_layer};
+use super::read::check_media_type;
+use super::{Entry, Kind, LayerError, LayerPath, Limits, Scan};
 
 /// Bytes of content that are written at a time.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -142,14 +145,15 @@ impl ApplyError {
 /// # Errors
 /// What is wrong with the layer, or what the file system refused.
 pub fn apply_layer(
-    blob: impl Read,
+    blob: impl Read + Send,
     media_type: &str,
     limits: &Limits,
     root: &Path,
     form: Form<'_>,
 ) -> Result<Applied, ApplyError> {
     let mut applier = Applier::new(root, form)?;
-    let scan = read_layer(blob, media_type, limits, &mut |entry, content| applier.entry(entry, content))?;
+    check_media_type(media_type)?;
+    let scan = read_ahead(blob, limits, &mut |entry, content| applier.entry(entry, content))?;
     applier.finish(scan)
 }
 

@@ -40,6 +40,17 @@ pub fn read_layer<E: From<LayerError>>(
 ) -> Result<Scan, E> {
     check_media_type(media_type)?;
     let source = Hashed { decoded: Decoded::new(reader)?, hasher: Hasher::sha256() };
+    let (uncompressed_bytes, source) = read_entries(source, limits, visit)?;
+    source.decoded.finish()?;
+    Ok(Scan { diff_id: source.hasher.finish(), uncompressed_bytes })
+}
+
+/// Shows each entry of an uncompressed tar, and reads it to its end. Returns its size, and the source.
+pub(super) fn read_entries<S: Source, E: From<LayerError>>(
+    source: S,
+    limits: &Limits,
+    visit: &mut dyn FnMut(&Entry, &mut dyn Read) -> Result<(), E>,
+) -> Result<(u64, S), E> {
     let mut tar = TarReader::new(source, *limits);
     while let Some(raw) = tar.next()? {
         let Some(entry) = checked(raw, limits)? else { continue };
@@ -50,13 +61,11 @@ pub fn read_layer<E: From<LayerError>>(
         }
         outcome?;
     }
-    let (uncompressed_bytes, source) = tar.finish();
-    source.decoded.finish()?;
-    Ok(Scan { diff_id: source.hasher.finish(), uncompressed_bytes })
+    Ok(tar.finish())
 }
 
 /// Attestations, charts and other artifacts come as manifests with "layers" that hold no files.
-fn check_media_type(media_type: &str) -> Result<(), LayerError> {
+pub(super) fn check_media_type(media_type: &str) -> Result<(), LayerError> {
     let files = media_type.is_empty() || media_type.contains("tar");
     if !files || media_type.ends_with("+encrypted") {
         return Err(LayerError::NotFiles { media_type: media_type.to_owned() });
