@@ -132,3 +132,6 @@ fn copy_root_attributes(chain: &[Entry], upper: &Path) -> Result<(), SnapshotErr
     let opened = fs::File::open(upper).map_err(SnapshotError::at("opening", upper))?;
     opened.set_times(times).map_err(SnapshotError::at("setting the time of", upper))
 }
+
+#[cfg(test)]
+mod tests;
