@@ -139,21 +139,21 @@ pub fn parse_trigger(text: &str, at: Span) -> Result<Instruction, Vec<Problem>> 
     }
 }
 
-/// A frontend that is the reference's own is this parser; any other cannot be had.
-fn check_syntax(syntax: &Word, problems: &mut Vec<Problem>) {
-    let name = syntax.text.split_whitespace().next().unwrap_or_default();
+/// Whether a frontend (`# syntax=`) is the reference's own, which this room stands for; any other cannot be had.
+#[must_use]
+pub fn is_own_frontend(name: &str) -> bool {
     let short = name.strip_prefix("docker.io/").or_else(|| name.strip_prefix("index.docker.io/")).unwrap_or(name);
-    let known = name == "dockerfile.v0"
+    name == "dockerfile.v0"
         || ["docker/dockerfile", "docker/dockerfile-upstream"].iter().any(|frontend| {
             short.strip_prefix(frontend).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '@']))
-        });
-    if !known {
-        problems.push(
-            Problem::error(
-                syntax.span,
-                format!("the frontend `{name}` is not there: only `docker/dockerfile` is built in"),
-            )
-            .hint("remove the `# syntax=` line if the file is an ordinary Dockerfile"),
-        );
+        })
+}
+
+fn check_syntax(syntax: &Word, problems: &mut Vec<Problem>) {
+    let name = syntax.text.split_whitespace().next().unwrap_or_default();
+    if !is_own_frontend(name) {
+        let message = format!("the frontend `{name}` is not there: only `docker/dockerfile` is built in");
+        let problem = Problem::error(syntax.span, message);
+        problems.push(problem.hint("remove the `# syntax=` line if the file is an ordinary Dockerfile"));
     }
 }

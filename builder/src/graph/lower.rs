@@ -6,7 +6,7 @@ use super::environment::{global_scope, is_known_argument};
 use super::op::{About, BaseOp, Graph, ImageRequest, LowerInput, Lowered, Node, Op, OpId, Root};
 use super::stage::{Finished, StageLowering};
 use super::stages::{Origin, Plans};
-use crate::dockerfile::{Command, Dockerfile, Instruction, Problem, Span, nearest_name};
+use crate::dockerfile::{Command, Dockerfile, Instruction, Problem, Span, is_own_frontend, nearest_name};
 
 /// Lowers `file` for one target and platform.
 ///
@@ -19,6 +19,10 @@ use crate::dockerfile::{Command, Dockerfile, Instruction, Problem, Span, nearest
 /// All problems found, at least one of which is an error.
 pub fn lower(file: &Dockerfile, input: &LowerInput) -> Result<Lowered, Vec<Problem>> {
     let mut problems = Vec::new();
+    if let Some(name) = input.build_args.get("BUILDKIT_SYNTAX").filter(|name| !is_own_frontend(name)) {
+        let message = format!("the frontend `{name}` of build argument `BUILDKIT_SYNTAX` is not there");
+        problems.push(Problem::error(Span::default(), message).hint("only `docker/dockerfile` is built in"));
+    }
     let globals = global_scope(
         &file.global_args,
         file.directives.escape,

@@ -18,7 +18,7 @@ pub struct Platform {
 
 /// A text that is no platform.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no platform: expected `os/architecture` or `os/architecture/variant`, such as `linux/arm64`")]
+#[error("`{text}` is no platform: expected `os/architecture[/variant]`, such as `linux/arm64`")]
 pub struct PlatformError {
     /// The text.
     pub text: String,
@@ -52,6 +52,27 @@ impl Platform {
     }
 }
 
+/// Architectures that may stand alone (`arm64` is `linux/arm64`).
+const ARCHITECTURES: [&str; 16] = [
+    "386", "i386", "amd64", "x86_64", "x86-64", "arm", "armhf", "armel", "arm64", "aarch64", "loong64", "mips64le",
+    "ppc64le", "riscv64", "s390x", "wasm",
+];
+
+/// The architecture that this program is built for, by Go's name.
+const OWN_ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") {
+    "arm64"
+} else if cfg!(target_arch = "riscv64") {
+    "riscv64"
+} else if cfg!(target_arch = "s390x") {
+    "s390x"
+} else if cfg!(target_arch = "powerpc64") {
+    "ppc64le"
+} else {
+    "amd64"
+};
+
+/// `os/architecture[/variant]`; as in the reference, a known architecture may stand alone for Linux, and an operating
+/// system for the builder's own architecture.
 impl FromStr for Platform {
     type Err = PlatformError;
 
@@ -65,6 +86,16 @@ impl FromStr for Platform {
             return Err(error());
         }
         match parts[..] {
+            [alone] => {
+                let lower = alone.to_ascii_lowercase();
+                match lower.as_str() {
+                    "linux" | "windows" | "darwin" | "macos" | "freebsd" => {
+                        Ok(Self::new(&lower, OWN_ARCHITECTURE, None))
+                    }
+                    known if ARCHITECTURES.contains(&known) => Ok(Self::new("linux", known, None)),
+                    _ => Err(error()),
+                }
+            }
             [os, architecture] => Ok(Self::new(os, architecture, None)),
             [os, architecture, variant] => Ok(Self::new(os, architecture, Some(variant))),
             _ => Err(error()),
@@ -99,10 +130,13 @@ mod tests {
             ("linux/i386", "linux/386"),
             ("linux/amd64/v3", "linux/amd64/v3"),
             ("linux/riscv64", "linux/riscv64"),
+            ("arm64", "linux/arm64"),
+            ("x86_64", "linux/amd64"),
         ] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), expected, "{text}");
         }
-        for text in ["", "linux", "linux/", "/amd64", "a/b/c/d", "linux/am d64", "linux/$ARCH"] {
+        assert_eq!("linux".parse::<Platform>().unwrap().architecture, OWN_ARCHITECTURE);
+        for text in ["", "linus", "linux/", "/amd64", "a/b/c/d", "linux/am d64", "linux/$ARCH"] {
             assert!(text.parse::<Platform>().is_err(), "{text}");
         }
     }

@@ -1,5 +1,7 @@
 //! What lowering refuses, and what it warns of.
 
+use proptest::prelude::*;
+
 use super::*;
 
 #[test]
@@ -36,7 +38,7 @@ fn names_that_expand_to_nothing() {
     warning 2:17: `FROM` argument `P` is not declared (put `ARG P` before the first `FROM`)
     error 2:17: empty platform value from expression `$P`
     ");
-    insta::assert_snapshot!(outline("FROM --platform=linux x\n"), @"error 1:17: `linux` is no platform: expected `os/architecture` or `os/architecture/variant`, such as `linux/arm64`");
+    insta::assert_snapshot!(outline("FROM --platform=linus x\n"), @"error 1:17: `linus` is no platform: expected `os/architecture[/variant]`, such as `linux/arm64`");
     insta::assert_snapshot!(outline("FROM scratch\nWORKDIR $X\nENV $Y=1\nVOLUME $Z\n"), @"
     warning 2:9: usage of undefined variable `$X`
     warning 2:9: relative workdir `` can have unexpected results if the base image changes
@@ -152,4 +154,68 @@ fn a_broken_trigger_is_shown_at_the_from() {
     error 2:1: unknown instruction `RUNN` (did you mean `RUN`?)
     error 2:1: the base image has an `ONBUILD` trigger that may not be one: `FROM y`
     ");
+}
+
+#[test]
+fn another_frontend_by_build_argument() {
+    let with = |name: &str| args(input(), &[("BUILDKIT_SYNTAX", name)]);
+    insta::assert_snapshot!(outline_with("FROM scratch\n", &with("a/b:1")), @"error 0:0: the frontend `a/b:1` of build argument `BUILDKIT_SYNTAX` is not there (only `docker/dockerfile` is built in)");
+    assert!(outline_with("FROM scratch\n", &with("docker/dockerfile:1")).starts_with("= scratch"));
+}
+
+/// Lines that are likely to be lowered.
+fn line() -> impl Strategy<Value = String> {
+    let word = prop_oneof![
+        Just("a"),
+        Just("$A"),
+        Just("${B:-/c}"),
+        Just("/d/"),
+        Just("."),
+        Just("A=$B"),
+        Just("C='x y'"),
+        Just("80/udp"),
+        Just("--from=one"),
+        Just("--from=1"),
+        Just("--chmod=u+x"),
+        Just("--mount=type=bind,from=one,target=/x"),
+        Just("[\"x\"]"),
+        Just("<<E"),
+        Just("NONE"),
+    ];
+    let name = prop_oneof![
+        Just("FROM base AS one"),
+        Just("FROM one AS two"),
+        Just("FROM scratch"),
+        Just("RUN"),
+        Just("COPY"),
+        Just("ADD"),
+        Just("ENV"),
+        Just("ARG"),
+        Just("LABEL"),
+        Just("CMD"),
+        Just("ENTRYPOINT"),
+        Just("EXPOSE"),
+        Just("VOLUME"),
+        Just("USER"),
+        Just("WORKDIR"),
+        Just("HEALTHCHECK"),
+        Just("ONBUILD COPY"),
+        Just("ONBUILD ENV"),
+    ];
+    (name, prop::collection::vec(word, 0..4)).prop_map(|(name, words)| {
+        let end = if words.contains(&"<<E") { "\nbody $A\nE\n" } else { "\n" };
+        let words = if name.starts_with("FROM") { Vec::new() } else { words };
+        format!("{name} {}{}", words.join(" "), if words.is_empty() { "\n" } else { end })
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_file_is_lowered_or_refused(lines in prop::collection::vec(line(), 1..4)) {
+        let text = format!("FROM base\n{}", lines.concat());
+        let config = r#"{"OnBuild":["COPY --from=other a b","ENV T=$A"]}"#;
+        let input = with_base(with_base(input(), "base", config), "other", "{}");
+        // The outline checks that inputs stand before their users.
+        let _ = outline_with(&text, &input);
+    }
 }
