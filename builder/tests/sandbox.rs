@@ -389,6 +389,7 @@ fn a_cancelled_run_leaves_no_process() {
     let Some(machine) = Machine::new() else { return };
     let cancel = Cancel::new();
     let mut said = String::new();
+    let mut told = None;
     let mut output = |_, bytes: &[u8]| {
         said.push_str(std::str::from_utf8(bytes).unwrap());
         if said.contains("ready") {
@@ -396,7 +397,6 @@ fn a_cancelled_run_leaves_no_process() {
             cancel.cancel();
         }
     };
-    let mut told = None;
     let mark = machine.mark();
     let script = format!(
         "setsid sleep {mark} & setsid sh -c 'setsid sleep {mark} & sleep {mark}' & sleep 0.1; echo ready; sleep {mark}"
