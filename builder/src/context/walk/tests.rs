@@ -202,7 +202,7 @@ fn a_deep_tree_is_listed() {
     fs::create_dir_all(tree.path(&deep)).unwrap();
     assert_eq!(tree.open("").select("").unwrap().sources[0].entries.len(), 1501);
     assert_eq!(tree.open("").select("*").unwrap().sources[0].entries.len(), 1500);
-    assert_eq!(tree.open("").select(&"*/".repeat(1000)).unwrap().sources[0].entries.len(), 501);
+    assert_eq!(tree.open("").select(&"*/".repeat(50)).unwrap().sources[0].entries.len(), 1451);
 }
 
 #[test]
