@@ -107,10 +107,12 @@ impl Context {
             Errno::NOENT | Errno::NOTDIR => ContextError::NotADirectory(folder.to_owned()),
             other => ContextError::Read { path: folder.to_owned(), source: other.into() },
         })?;
-        Ok(Self { root: folder.to_owned(), folder: opened, ignore })
+        // Entries say where they are absolutely, whatever the working directory becomes.
+        let root = folder.canonicalize().map_err(|source| ContextError::Read { path: folder.to_owned(), source })?;
+        Ok(Self { root, folder: opened, ignore })
     }
 
-    /// The folder.
+    /// The folder, absolute.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root

@@ -128,7 +128,7 @@ impl StageLowering<'_, '_> {
                 }
             };
             let from = match step.origins.get(index).and_then(Option::as_ref) {
-                Some(origin) => match self.origin_root(origin, &step.instruction, word.span) {
+                Some(origin) => match self.origin_root(origin, &step.instruction, word) {
                     Some(root) => MountFrom::Root(root),
                     None => continue,
                 },
@@ -148,13 +148,14 @@ impl StageLowering<'_, '_> {
     }
 
     /// The root file system behind a name; a stage must stand above this one.
-    fn origin_root(&mut self, origin: &Origin, at: &Instruction, span: Span) -> Option<Root> {
+    fn origin_root(&mut self, origin: &Origin, at: &Instruction, named: &Word) -> Option<Root> {
         if let Origin::Stage(index) = origin
             && !self.finished.contains_key(index)
         {
             let this = self.name.as_deref().unwrap_or("stage-0");
-            let message = format!("cannot copy from stage {index}: it needs to be defined before stage `{this}`");
-            self.problems.push(Problem::error(span, message));
+            let named_as = &named.text;
+            let message = format!("cannot copy from stage `{named_as}`: it needs to be defined before stage `{this}`");
+            self.problems.push(Problem::error(named.span, message));
             return None;
         }
         self.builder.root(origin, self.finished, at, None)
@@ -212,8 +213,8 @@ impl StageLowering<'_, '_> {
         }
         let from = match step.origins.first() {
             Some(Some(origin)) => {
-                let span = transfer.from.as_ref().map_or(instruction.span, |word| word.span);
-                self.origin_root(origin, instruction, span).map(CopyFrom::Root)
+                let named = transfer.from.clone().unwrap_or_default();
+                self.origin_root(origin, instruction, &named).map(CopyFrom::Root)
             }
             Some(None) => None,
             None => Some(CopyFrom::Context),

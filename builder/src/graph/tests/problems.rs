@@ -19,7 +19,7 @@ fn circles_and_stages_that_come_later() {
     insta::assert_snapshot!(outline("FROM scratch AS a\nCOPY --from=a /x /\n"), @"error 2:1: circular dependency between stages: a -> a (a stage can copy only from stages above it)");
     insta::assert_snapshot!(outline("FROM scratch\nCOPY --from=0 /x /\n"), @"error 2:1: circular dependency between stages: stage-0 -> stage-0 (a stage can copy only from stages above it)");
     let text = "FROM scratch AS a\nCOPY --from=b /x /\nFROM scratch AS b\nFROM a\n";
-    insta::assert_snapshot!(outline(text), @"error 2:13: cannot copy from stage 1: it needs to be defined before stage `a`");
+    insta::assert_snapshot!(outline(text), @"error 2:13: cannot copy from stage `b`: it needs to be defined before stage `a`");
     insta::assert_snapshot!(outline("FROM scratch\nCOPY --from=7 /x /\n"), @"error 2:13: invalid stage index 7: the file has 1 stages");
 }
 
