@@ -115,7 +115,13 @@ impl<'p, 'i> StageLowering<'p, 'i> {
                             let span = plan.from.span;
                             problems.push(Problem::warning(span, "InvalidBaseImagePlatform", message));
                         }
-                        state.platform = found;
+                        // As the image says it: `arm64/v8` stays what it is.
+                        state.platform = Platform {
+                            os: config.os.clone(),
+                            architecture: config.architecture.clone(),
+                            variant: config.variant.clone(),
+                            os_version: None,
+                        };
                     }
                 }
             }

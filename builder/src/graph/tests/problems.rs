@@ -136,10 +136,11 @@ fn a_base_for_another_platform_is_a_warning() {
     let mut input = with_base(input(), "base", "{}");
     for image in input.bases.values_mut() {
         image.config.architecture = "arm64".to_owned();
+        image.config.variant = Some("v8".to_owned());
     }
     insta::assert_snapshot!(outline_with("FROM base\n", &input), @r#"
     #0 base base sha256:m | [1/1] FROM base :1
-    = #0 linux/arm64
+    = #0 linux/arm64/v8
     {"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]}
     (base) made the base
     warning 1:1: base image `base` is for `linux/arm64`, and `linux/amd64` was asked for
