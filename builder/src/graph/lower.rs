@@ -58,7 +58,7 @@ pub fn lower(file: &Dockerfile, input: &LowerInput) -> Result<Lowered, Vec<Probl
         let stage = stage.run(file.directives.escape);
         finished.insert(index, stage);
     }
-    warn_of_unused_arguments(file, input, &mut problems);
+    warn_of_unused_arguments(file, &plans, input, &mut problems);
     let Some(target) = finished.remove(&target).filter(|_| !problems.iter().any(Problem::is_error)) else {
         return Err(problems);
     };
@@ -134,8 +134,10 @@ impl<'i> GraphBuilder<'i> {
     }
 }
 
-fn warn_of_unused_arguments(file: &Dockerfile, input: &LowerInput, problems: &mut Vec<Problem>) {
-    let instructions = file.global_args.iter().chain(file.stages.iter().flat_map(|stage| &stage.instructions));
+/// An `ARG` anywhere in the file or in a base image's triggers counts, whether the target needs it or not.
+fn warn_of_unused_arguments(file: &Dockerfile, plans: &Plans, input: &LowerInput, problems: &mut Vec<Problem>) {
+    let steps = plans.stages.iter().flat_map(|plan| &plan.steps).map(|step| &step.instruction);
+    let instructions = file.global_args.iter().chain(steps);
     let declared: Vec<&str> = instructions
         .filter_map(|instruction| match &instruction.command {
             Command::Arg(declarations) => Some(declarations),

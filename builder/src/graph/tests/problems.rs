@@ -132,6 +132,12 @@ fn warnings_do_not_stop_the_build() {
 }
 
 #[test]
+fn an_argument_that_only_a_trigger_declares_is_used() {
+    let input = with_base(args(input(), &[("A", "1")]), "base", r#"{"OnBuild":["ARG A"]}"#);
+    assert!(!outline_with("FROM base\n", &input).contains("not used"));
+}
+
+#[test]
 fn a_base_for_another_platform_is_a_warning() {
     let mut input = with_base(input(), "base", "{}");
     for image in input.bases.values_mut() {
