@@ -156,8 +156,9 @@ fn attributes_that_direct_overlayfs_are_left_out() {
     };
     insta::assert_snapshot!(bench.both(tar), @"/d dir 755 0 @1000");
     let applied = bench.apply("top", tar(), Form::Flat).unwrap();
-    let left_out: Vec<_> =
-        applied.left_out.iter().map(|left_out| format!("{}: {}", left_out.path, left_out.what)).collect();
+    // Who is not root cannot give files to root either.
+    let left_out = applied.left_out.iter().filter(|left_out| !left_out.what.contains("its owner"));
+    let left_out: Vec<_> = left_out.map(|left_out| format!("{}: {}", left_out.path, left_out.what)).collect();
     insta::assert_snapshot!(left_out.join("\n"), @"
     /w: a character device 0:0, which overlayfs takes for a removed file
     /d: its attribute trusted.overlay.opaque, which would direct overlayfs
