@@ -316,7 +316,7 @@ impl Applier {
             return Err(bad("is the root"));
         };
         let missing = "is not there: a link's first name comes before it in the same layer";
-        let Some(target_folder) = self.existing_folder(&parent, &entry.path)? else { return Err(bad(missing)) };
+        let Some(target_folder) = self.copy_up(&parent, target_name, &entry.path)? else { return Err(bad(missing)) };
         let stat = match rustix::fs::statat(&target_folder.fd, target_name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Err(bad(missing)),

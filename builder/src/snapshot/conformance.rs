@@ -305,6 +305,30 @@ fn a_step_that_changes_nothing_has_no_changes<S: Snapshotter>(bench: &Bench<S>) 
     assert_eq!(lines, [""; 0]);
 }
 
+fn the_root_is_as_the_topmost_layer_with_an_entry_for_it_says<S: Snapshotter>(bench: &Bench<S>) {
+    let base = bench.add(&[folder("", 0o711, 5), file("a", "a")], &[]);
+    let top = bench.add(&[file("b", "b")], std::slice::from_ref(&base));
+    let chain = [base.clone(), top];
+    assert_eq!(bench.tree(&chain)["/"], "dir 711 5:5");
+    let (step, lines) = bench.step(&chain, |root| fs::write(root.join("c"), "c").unwrap());
+    assert_eq!(lines, ["/c File { size_bytes: 1 } 644 0:0"]);
+    let [base, top] = chain;
+    assert_eq!(bench.tree(&[base, top, step])["/"], "dir 711 5:5");
+}
+
+fn a_workspace_of_another_is_refused<S: Snapshotter>(bench: &Bench<S>) {
+    let others: [Box<dyn Snapshotter>; 2] = [
+        Box::new(crate::snapshot::Overlay::open(bench.store.clone()).unwrap()),
+        Box::new(crate::snapshot::MutableRoot::open(bench.store.clone()).unwrap()),
+    ];
+    let diff_id = crate::blob::sha256(b"any");
+    let refused = others.iter().filter(|other| {
+        let workspace = other.prepare(&[]).unwrap();
+        matches!(bench.snapshotter.commit(workspace, &diff_id), Err(SnapshotError::AnothersWorkspace { .. }))
+    });
+    assert_eq!(refused.count(), 1);
+}
+
 macro_rules! conformance {
     ($name:ident, $open:expr, [$($test:ident),* $(,)?]) => {
         mod $name {
@@ -328,6 +352,8 @@ macro_rules! conformance {
                 a_wrong_or_damaged_blob_leaves_nothing,
                 a_layer_above_a_missing_one_is_refused,
                 a_step_that_changes_nothing_has_no_changes,
+                the_root_is_as_the_topmost_layer_with_an_entry_for_it_says,
+                a_workspace_of_another_is_refused,
             ]);
         )*
     };

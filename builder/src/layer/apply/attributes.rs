@@ -10,10 +10,14 @@ use rustix::io::Errno;
 
 use super::place::Folder;
 use super::{Applier, ApplyError};
+use crate::layer::lowers::Found;
 use crate::layer::{Entry, FileTime, LayerPath};
 
 /// The kernel's id for owners that it cannot tell (`/proc/sys/kernel/overflowuid`).
 const OVERFLOW_ID: u32 = 65534;
+
+/// The kernel's limits for a list of names and for one value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
+const XATTR_MAX_BYTES: usize = 65536;
 
 /// What a folder gets once all is in it.
 #[derive(Clone, Debug)]
@@ -67,6 +71,26 @@ impl Applier {
         let metadata = fs::symlink_metadata(self.path(at)).map_err(|error| ApplyError::at("looking at", at, error))?;
         self.folders.insert(at.clone(), Attributes::of_metadata(&metadata));
         Ok(())
+    }
+
+    /// Gives a file that was copied from the layers below what it has there.
+    pub(super) fn copy_attributes(&mut self, at: &LayerPath, found: &Found) -> Result<(), ApplyError> {
+        let failed = |error: Errno| ApplyError::at("reading the attributes of", at, error);
+        let mut attributes = Attributes::of_metadata(&found.metadata);
+        let mut list = vec![0; XATTR_MAX_BYTES];
+        let length = match rustix::fs::llistxattr(&found.path, &mut list[..]) {
+            Err(Errno::OPNOTSUPP) => 0,
+            outcome => outcome.map_err(failed)?,
+        };
+        for name in list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+            let mut value = vec![0; XATTR_MAX_BYTES];
+            let length = rustix::fs::lgetxattr(&found.path, name, &mut value[..]).map_err(failed)?;
+            value.truncate(length);
+            attributes.xattrs.insert(name.to_vec(), value);
+        }
+        let file = fs::File::options().write(true).open(self.path(at));
+        let file = file.map_err(|error| ApplyError::at("opening", at, error))?;
+        self.set_attributes(at, file.as_fd(), &attributes)
     }
 
     pub(super) fn set_attributes_of_file(&mut self, entry: &Entry, fd: BorrowedFd<'_>) -> Result<(), ApplyError> {

@@ -76,6 +76,38 @@ impl Applier {
         }
     }
 
+    /// The folder of a hard link's target. When only the layers below have the target, it is copied into this layer, as
+    /// the kernel does when a name is linked on a mount: some builders write such links without their first name.
+    pub(super) fn copy_up(
+        &mut self,
+        parent: &LayerPath,
+        name: &[u8],
+        entry: &LayerPath,
+    ) -> Result<Option<Rc<Folder>>, ApplyError> {
+        let real = match self.existing_folder(parent, entry)? {
+            Some(folder) => {
+                if fs::symlink_metadata(self.path(&folder.path.join(name))).is_ok() {
+                    return Ok(Some(Rc::new(folder)));
+                }
+                folder.path
+            }
+            None => self.resolve(parent, entry)?,
+        };
+        let at = real.join(name);
+        let Some(found) = self.below(&at)?.filter(|found| found.metadata.is_file()) else { return Ok(None) };
+        self.depends_on_lowers = true;
+        let folder = self.folder(&real, entry)?;
+        let copy = || -> io::Result<()> {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = rustix::fs::openat(&folder.fd, name, flags, Mode::RUSR | Mode::WUSR)?;
+            io::copy(&mut fs::File::open(&found.path)?, &mut fs::File::from(fd))?;
+            Ok(())
+        };
+        copy().map_err(|error| ApplyError::at("copying from below", &at, error))?;
+        self.copy_attributes(&at, &found)?;
+        Ok(Some(folder))
+    }
+
     /// Opens a real folder: no component may be a link.
     pub(super) fn open(&self, path: &LayerPath) -> Result<OwnedFd, Errno> {
         self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)

@@ -286,6 +286,37 @@ fn all_that_is_below_the_root_can_be_removed() {
 }
 
 #[test]
+fn a_link_to_a_file_below_brings_it() {
+    if !as_root() {
+        return;
+    }
+    let base = || some().pax(&[("SCHILY.xattr.trusted.mine", b"x")]).owner(9).mode(0o4711).file("d/e/2", "2");
+    let top = || Tar::default().hardlink("n", "l/2").hardlink("m", "l/2").hardlink("f2", "f");
+    let bench = Bench::new();
+    insta::assert_snapshot!(removals(&bench, base, top), @r#"
+    /d dir 750 3 @5
+    /d/e dir 755 0 @1000
+    /d/e/2 "2" x3 4711 9 @1000
+    /f "f" x2 644 0 @1000
+    /f2 "f" x2 644 0 @1000
+    /m "2" x3 4711 9 @1000
+    /n "2" x3 4711 9 @1000
+    flat:
+    /d dir 750 3 @5
+    /d/1 "1" 644 0 @1000
+    /d/e dir 755 0 @1000
+    /d/e/2 "2" x3 4711 9 @1000
+    /f "f" x2 644 0 @1000
+    /f2 "f" x2 644 0 @1000
+    /l -> d/e 777 0 @1000
+    /m "2" x3 4711 9 @1000
+    /n "2" x3 4711 9 @1000
+    "#);
+    let mut value = [0; 8];
+    assert_eq!(rustix::fs::lgetxattr(bench.tree("top").join("n"), "trusted.mine", &mut value[..]), Ok(1));
+}
+
+#[test]
 fn the_lowest_layer_has_no_removals() {
     let bench = Bench::new();
     let lines = bench.both(|| Tar::default().file(".wh.a", "").file("d/.wh.b", "").file("e/.wh..wh..opq", ""));
