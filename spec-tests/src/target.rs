@@ -35,6 +35,8 @@ impl Target {
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         let client = Client::builder()
             .timeout(PATIENCE)
+            // A new connection for each request: what one request does to its connection is never another's failure.
+            .pool_max_idle_per_host(0)
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("an HTTP client");
@@ -150,7 +152,7 @@ impl Request<'_> {
                 let body = response.bytes().await?.to_vec();
                 Ok::<_, reqwest::Error>(Answer { request: typed.clone(), status, headers, body })
             })
-            .unwrap_or_else(|error| panic!("`{typed}` got no answer: {error}"))
+            .unwrap_or_else(|error| panic!("`{typed}` got no answer: {error:?}"))
     }
 }
 
