@@ -416,4 +416,36 @@ mod tests {
         assert!(!may("a\n!b/*/x", "a"));
         assert!(!may("a/b\n!a", "a/b"));
     }
+
+    proptest::proptest! {
+        // Compiling expressions takes long without optimisation; the fuzzer does the rest.
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_lies_in_a_hidden_folder_is_hidden_unless_taken_back(
+            rules in "[ab*?/.\\[\\]\\\\^ \n#-]{0,30}",
+            path in "[ab.]{1,3}(/[ab.]{1,3}){0,3}",
+        ) {
+            // The rules hold no `!`.
+            if let Ok(ignore) = Ignore::parse(&rules, ".dockerignore") {
+                let verdict = ignore.matches(path.as_bytes());
+                proptest::prop_assert_eq!(verdict.hidden, verdict.rule.is_some());
+                if verdict.hidden {
+                    let inside = format!("{path}/a");
+                    proptest::prop_assert!(ignore.matches(inside.as_bytes()).hidden);
+                }
+            }
+        }
+
+        #[test]
+        fn any_text_is_rules_or_an_error(text in "[ab*?/.\\[\\]\\\\^! \n#é-]{0,40}", path in "\\PC{0,12}") {
+            if let Ok(ignore) = Ignore::parse(&text, ".dockerignore") {
+                let _ = ignore.matches(path.as_bytes());
+                let _ = ignore.may_take_back_inside(path.as_bytes());
+            }
+            if let Ok(pattern) = Pattern::parse(&text) {
+                let _ = pattern.matches(path.as_bytes());
+            }
+        }
+    }
 }
