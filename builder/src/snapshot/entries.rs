@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use oci_spec::image::Digest;
 use rustix::fs::FlockOperation;
@@ -18,6 +19,10 @@ const META: &str = "meta.json";
 
 /// Hex digits of a chain's hash in a name: 64 bits, among the few chains that one layer is used in.
 const CHAIN_HEX: usize = 16;
+
+/// How often, and after which pause, a damaged entry that someone else has is tried again.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// What stands beside an unpacked layer.
 #[derive(Debug, Serialize, Deserialize)]
@@ -131,11 +136,30 @@ impl Entries {
 
     /// Takes away an entry that is not what was written. Another process may do the same at the same time.
     fn throw_away(&self, entry: &Path) -> Result<(), SnapshotError> {
+        let failed = |error| SnapshotError::at("replacing the damaged", entry)(error);
+        let lock = match File::open(entry) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened.map_err(failed)?,
+        };
+        // Whoever has it found it in order, or is removing it.
+        let mut tries = LOCK_TRIES;
+        loop {
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) if tries > 0 => {
+                    tries -= 1;
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                Err(error) => return Err(failed(error.into())),
+            }
+        }
+        if !is_at(&lock, entry) || read_meta(entry).is_some() {
+            return Ok(());
+        }
         let trash = self.store.temporary()?;
         match fs::rename(entry, trash.join("entry")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(SnapshotError::at("removing the damaged", entry)(error));
-            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
         remove_tree(&trash);
@@ -154,18 +178,24 @@ fn open_entry(place: &Path) -> Option<Entry> {
             Err(_) => return None,
         }
         // It may have been replaced between the two.
-        let (held, there) = (lock.metadata().ok()?, fs::symlink_metadata(place).ok()?);
-        if (held.dev(), held.ino()) != (there.dev(), there.ino()) {
-            continue;
+        if is_at(&lock, place) {
+            let meta = read_meta(place)?;
+            return Some(Entry { fs: place.join("fs"), meta, lock });
         }
-        let meta: Meta = serde_json::from_slice(&fs::read(place.join(META)).ok()?).ok()?;
-        let fs = place.join("fs");
-        let found = fs::symlink_metadata(&fs).ok()?;
-        if !found.is_dir() || (meta.inode, meta.device) != (found.ino(), found.dev()) {
-            return None;
-        }
-        return Some(Entry { fs, meta, lock });
     }
+}
+
+/// Whether the open folder is the one at that place.
+fn is_at(folder: &File, place: &Path) -> bool {
+    let id = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
+    matches!((folder.metadata(), fs::symlink_metadata(place)), (Ok(held), Ok(there)) if id(&held) == id(&there))
+}
+
+/// What stands in an entry's file, when the entry is what was written.
+fn read_meta(place: &Path) -> Option<Meta> {
+    let meta: Meta = serde_json::from_slice(&fs::read(place.join(META)).ok()?).ok()?;
+    let found = fs::symlink_metadata(place.join("fs")).ok()?;
+    (found.is_dir() && (meta.inode, meta.device) == (found.ino(), found.dev())).then_some(meta)
 }
 
 /// Folders in folders that are removed without taking them apart: the removal holds each of them open.

@@ -116,7 +116,24 @@ impl Applier {
     fn open_at(&self, path: &LayerPath, flags: OFlags) -> Result<OwnedFd, Errno> {
         let bytes = if path.is_root() { b"." } else { path.as_bytes() };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
-        rustix::fs::openat2(&self.root_fd, bytes, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+        match rustix::fs::openat2(&self.root_fd, bytes, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            // Kernels before 5.6, and older seccomp filters of containers.
+            Err(Errno::NOSYS | Errno::PERM) => self.open_by_steps(path, flags),
+            outcome => outcome,
+        }
+    }
+
+    /// Does the same name by name.
+    pub(super) fn open_by_steps(&self, path: &LayerPath, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let always = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = OFlags::PATH | OFlags::DIRECTORY;
+        let open = |at: &OwnedFd, name: &[u8], flags| rustix::fs::openat(at, name, flags | always, Mode::empty());
+        let Some((parent, name)) = path.parent().zip(path.name()) else { return open(&self.root_fd, b".", flags) };
+        let mut at = open(&self.root_fd, b".", folder)?;
+        for component in parent.components() {
+            at = open(&at, component, folder)?;
+        }
+        open(&at, name, flags)
     }
 
     /// Where a path leads in the image so far: this layer over those below. What is missing is taken for a folder.

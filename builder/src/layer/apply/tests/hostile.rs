@@ -194,3 +194,29 @@ fn a_cut_layer_is_told_as_that() {
     let error = apply_layer(&bytes[..1024], "", &Limits::DEFAULT, &bench.tree("root"), Form::Flat).unwrap_err();
     assert_eq!(error.to_string(), "the layer's tar ends inside the content of an entry");
 }
+
+#[test]
+fn opening_by_steps_follows_no_links_either() {
+    let bench = Bench::new();
+    let outside = bench.folder.path().to_str().unwrap().to_owned();
+    bench.apply("root", Tar::default().file("d/e/f", "").symlink("up", &outside), Form::Flat).unwrap();
+    std::os::unix::fs::symlink("..", bench.tree("root").join("d/up")).unwrap();
+    let applier = Applier::new(&bench.tree("root"), Form::Flat).unwrap();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    for (path, found) in [
+        ("", true),
+        ("d", true),
+        ("d/e", true),
+        ("d/e/f", false),
+        ("d/e/f/g", false),
+        ("none/x", false),
+        ("up", false),
+        ("up/outside", false),
+        ("d/up", false),
+        ("d/up/d", false),
+    ] {
+        let path = LayerPath::clean(path.as_bytes()).unwrap();
+        assert_eq!(applier.open(&path).is_ok(), found, "{path}");
+        assert_eq!(applier.open_by_steps(&path, flags).is_ok(), found, "{path}");
+    }
+}
