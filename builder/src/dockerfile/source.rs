@@ -52,7 +52,10 @@ impl<'a> Source<'a> {
         let offset = offset.min(self.text.len());
         let line = self.line_starts.partition_point(|start| *start <= offset).max(1) - 1;
         // The standard library counts characters many at a time; a line may hold thousands of words to place.
-        let column = self.text[self.line_start(line)..self.text.floor_char_boundary(offset)].chars().count() + 1;
+        let before = &self.text[self.line_start(line)..self.text.floor_char_boundary(offset)];
+        // A byte-order mark is no character of the first line: editors do not show it.
+        let before = before.strip_prefix('\u{feff}').filter(|_| line == 0).unwrap_or(before);
+        let column = before.chars().count() + 1;
         Position { line: line + 1, column }
     }
 

@@ -254,6 +254,14 @@ fn a_problem_shows_its_line() {
       | ^^^^^^
     hint: a line that continues the one before it needs a `\` at the end of that one
     "#);
+    insta::assert_snapshot!(render("\u{feff}FRM a\r\n"), @"
+    error: unknown instruction `FRM`
+     --> Dockerfile:1:1
+      |
+    1 | FRM a
+      | ^^^
+    hint: did you mean `FROM`?
+    ");
     insta::assert_snapshot!(render(""), @"
     error: file with no instructions
      --> Dockerfile:1:1
