@@ -269,3 +269,20 @@ fn a_stopped_registry_serves_the_same_again() {
     let registry = Registry::start_on(&store.join("store"));
     assert_eq!(registry.image("round/trip", "one").digest, image.digest);
 }
+
+#[test]
+fn a_build_goes_on_when_the_registry_is_gone() {
+    let (registry, fluyt, context) = (Registry::start(), Fluyt::new(), TestDir::new());
+    let base = format!("{}/team/base:one", registry.host());
+    context.write("file", "content\n");
+    context.write("Dockerfile", "FROM scratch\nCOPY file /\n");
+    let _ = Fluyt::new().build(context.path(), &["--push", "-t", &base]).expect_success();
+    context.write("Dockerfile", format!("FROM {base}\nCOPY file /again\n"));
+    let first = fluyt.build(context.path(), &[]).expect_success();
+    drop(registry);
+    let second = fluyt.build(context.path(), &[]).expect_success().expect_message(&["warning", &base]);
+    assert_eq!(first.text(), second.text());
+    let refused = fluyt.build(context.path(), &["--pull"]);
+    assert!(matches!(refused.code, Some(1 | 3)), "{}", refused.describe());
+    let _ = refused.expect_message(&["error:", &base]);
+}
