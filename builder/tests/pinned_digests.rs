@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use fluyt::blob::Store;
+use fluyt::image::{Format, ImageConfig, manifest};
 use fluyt::layer::{
     Change, Compression, Entry, FileTime, Kind, Layer, LayerOptions, LayerPath, Source, Times, write_layer,
 };
+use oci_spec::image::Descriptor;
 
 fn path(at: &str) -> LayerPath {
     LayerPath::clean(at.as_bytes()).expect("a clean path")
@@ -86,6 +88,30 @@ fn the_diff_id_is_that_of_gos_archive_tar() {
     // Made with Go's `archive/tar` (Format PAX, as containerd's differ sets it) from the same entries.
     let layer = written(&all_kinds(), Compression::Uncompressed, 1);
     assert_eq!(layer.diff_id.as_ref(), "sha256:e9ecb1c8c0e61bd47072358de3da4680670a4cb4e32a07433194769ec5f41555");
+}
+
+#[test]
+fn a_whole_image_keeps_its_digest() {
+    let layer = written(&all_kinds(), Compression::default(), 2);
+    let mut config = ImageConfig {
+        created: Some("1980-01-01T00:00:00Z".to_owned()),
+        architecture: "amd64".to_owned(),
+        os: "linux".to_owned(),
+        ..ImageConfig::default()
+    };
+    config.config.env = Some(vec!["PATH=/bin".to_owned()]);
+    config.config.cmd = Some(vec!["/bin/app".to_owned()]);
+    config.config.labels = Some(BTreeMap::from([("b".to_owned(), "1".to_owned()), ("a".to_owned(), "2".to_owned())]));
+    config.rootfs.diff_ids.push(layer.diff_id.to_string());
+    let row = Descriptor::new(layer.media_type.as_str().into(), layer.size_bytes, layer.digest);
+    let annotations = BTreeMap::from([("y".to_owned(), "1".to_owned()), ("x".to_owned(), "2".to_owned())]);
+    for (format, annotations, pinned) in
+        [(Format::Oci, annotations, "sha256:f8d7ae82f8c9c91da92990cf73e311b3c7fefdda09e45815e8f368f8db395b90"), (Format::Docker, BTreeMap::new(), "sha256:c9415a1f9a61d0761a1f31bbcf648ea1de86105b66d961d1bc5efbfef22f382d")]
+    {
+        let config = manifest::config(&config, format);
+        let document = manifest::manifest(&config, std::slice::from_ref(&row), &annotations, format);
+        assert_eq!(document.expect("a manifest").digest.as_ref(), pinned, "{format:?}");
+    }
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub struct Node {
     /// Which layer's tar has the content, and at which path there; of regular files only.
     pub origin: Option<Origin>,
     text: Option<String>,
+    /// A folder that no layer names, made for what is in it.
+    made: bool,
 }
 
 /// A place in a layer's tar.
@@ -73,25 +75,23 @@ impl Tree {
         Self::default()
     }
 
-    /// Puts a layer over all that were pushed before.
+    /// Puts a layer over all that were pushed before, whose numbers must be lower.
     pub fn push(&mut self, index: &LayerIndex, layer: usize) {
-        // What a layer removes is what lower ones have, wherever in the tar it says so.
-        for row in &index.entries {
+        for (number, row) in index.entries.iter().enumerate() {
             match row.entry.kind {
+                // Unpacking makes the folder that a removal stands in, and so does an overlay mount.
                 Kind::Whiteout => {
                     let place = self.place(&row.entry.path);
-                    self.remove(&place);
+                    self.make_folders(&place, layer);
+                    self.remove_lower(&place, true, layer);
                 }
                 Kind::Opaque => {
                     let place = self.resolve(&row.entry.path, true).unwrap_or_else(|_| row.entry.path.clone());
-                    self.remove_below(&place);
+                    self.make_folders(&place.join(b"anything"), layer);
+                    self.remove_lower(&place, false, layer);
                 }
-                _ => {}
-            }
-        }
-        for (number, row) in index.entries.iter().enumerate() {
-            if !matches!(row.entry.kind, Kind::Whiteout | Kind::Opaque) && !row.entry.path.is_root() {
-                self.insert(number, row, index.accounts.get(&row.entry.path), layer);
+                _ if row.entry.path.is_root() => {}
+                _ => self.insert(number, row, index.accounts.get(&row.entry.path), layer),
             }
         }
     }
@@ -103,14 +103,14 @@ impl Tree {
         let origin = file.then(|| Origin { layer, number, path: row.entry.path.clone() });
         let mut entry = row.entry.clone();
         entry.path = place.clone();
-        let mut node = Node { entry, layer, content: row.content.clone(), origin, text: text.cloned() };
+        let mut node = Node { entry, layer, content: row.content.clone(), origin, text: text.cloned(), made: false };
         if let Kind::Hardlink(target) = &row.entry.kind
             && let Some(first) = self.nodes.get(&self.place(target))
+            && first.entry.kind != Kind::Directory
         {
-            node.entry.kind = first.entry.kind.clone();
-            node.content.clone_from(&first.content);
-            node.origin.clone_from(&first.origin);
-            node.text.clone_from(&first.text);
+            // It is the same file: owner, mode and time are those of its first name.
+            node = Node { layer, ..first.clone() };
+            node.entry.path.clone_from(&place);
         }
         let over_folder = self.nodes.get(&place).is_some_and(|there| there.entry.kind == Kind::Directory);
         if over_folder && node.entry.kind != Kind::Directory {
@@ -149,23 +149,39 @@ impl Tree {
             modified: FileTime::default(),
             xattrs: BTreeMap::new(),
         };
-        self.nodes.insert(parent, Node { entry, layer, content: None, origin: None, text: None });
+        self.nodes.insert(parent, Node { entry, layer, content: None, origin: None, text: None, made: true });
     }
 
-    fn remove(&mut self, path: &LayerPath) {
-        if let Some(gone) = self.nodes.remove(path)
-            && gone.entry.kind == Kind::Directory
-        {
-            self.remove_below(path);
+    /// Takes away what lower layers have below `path`, and at it if `with_itself`. A removal is about those alone, so that
+    /// what its own layer has brought stays, with the folders above it.
+    fn remove_lower(&mut self, path: &LayerPath, with_itself: bool, layer: usize) {
+        let mut gone = Vec::new();
+        let mut kept: Option<&LayerPath> = None;
+        // From the end, what is in a folder comes before the folder.
+        let below: Vec<_> = self.below(path, with_itself).collect();
+        for (other, node) in below.into_iter().rev() {
+            if (node.layer >= layer && !node.made) || kept.is_some_and(|kept| kept.starts_with(other)) {
+                kept = Some(other);
+            } else {
+                gone.push(other.clone());
+            }
+        }
+        for path in gone {
+            self.nodes.remove(&path);
         }
     }
 
     fn remove_below(&mut self, path: &LayerPath) {
-        let below = self.nodes.range((Bound::Excluded(path.clone()), Bound::Unbounded));
-        let gone: Vec<_> = below.map(|(other, _)| other).take_while(|other| other.starts_with(path)).cloned().collect();
+        let gone: Vec<_> = self.below(path, false).map(|(other, _)| other.clone()).collect();
         for path in gone {
             self.nodes.remove(&path);
         }
+    }
+
+    fn below(&self, path: &LayerPath, with_itself: bool) -> impl Iterator<Item = (&LayerPath, &Node)> {
+        let from = if with_itself { Bound::Included(path.clone()) } else { Bound::Excluded(path.clone()) };
+        let path = path.clone();
+        self.nodes.range((from, Bound::Unbounded)).take_while(move |(other, _)| other.starts_with(&path))
     }
 
     /// The entry at exactly this path; no link is followed, and the root has none.

@@ -5,6 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::layer::apply::{Form, apply_layer};
 use crate::layer::sample::{changes, file, path, plain};
 use crate::layer::{Change, Source};
 
@@ -230,10 +231,10 @@ fn unpack(root: &Names, changes: &[Change]) {
         }
     }
     for Change { entry, source } in changes {
+        let folder = make(root, &entry.path.parent().unwrap());
         if entry.kind == Kind::Whiteout {
             continue;
         }
-        let folder = make(root, &entry.path.parent().unwrap());
         let name = entry.path.name().unwrap().to_vec();
         let there = folder.borrow().get(&name).cloned();
         let new = match (&entry.kind, there) {
@@ -274,6 +275,95 @@ fn without_links(changes: Vec<Change>) -> Vec<Change> {
         change
     };
     changes.into_iter().map(turn).collect()
+}
+
+/// Links that lead somewhere, as the names of samples are few; and owners that every system has.
+fn with_near_links(changes: Vec<Change>) -> Vec<Change> {
+    let turn = |mut change: Change| {
+        if let Kind::Symlink(target) = &change.entry.kind {
+            let near: [&[u8]; 8] = [b"a", b"b/c", b"/c", b"../a", b".", b"/", b"../../b/./a", b"c/"];
+            change.entry.kind = Kind::Symlink(near[usize::from(target[0]) % near.len()].to_vec());
+        }
+        (change.entry.uid, change.entry.gid) = (0, 0);
+        change.entry.xattrs.clear();
+        change
+    };
+    changes.into_iter().map(turn).collect()
+}
+
+/// Kind, mode and content of everything below a real folder, with the words of [`shown`].
+fn on_disk(root: &std::path::Path, at: &LayerPath, lines: &mut Vec<String>) {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let folder = root.join(std::ffi::OsStr::from_bytes(at.as_bytes()));
+    let mut names: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()).collect();
+    names.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in names {
+        let path = at.join(entry.file_name().as_bytes());
+        let metadata = entry.metadata().unwrap();
+        let kind = entry.file_type().unwrap();
+        let what = if kind.is_dir() {
+            "folder".to_owned()
+        } else if kind.is_symlink() {
+            format!("link {:?}", std::fs::read_link(entry.path()).unwrap().as_os_str().as_bytes())
+        } else if kind.is_file() {
+            format!("file {}", crate::blob::sha256(&std::fs::read(entry.path()).unwrap()))
+        } else if kind.is_fifo() {
+            "pipe".to_owned()
+        } else {
+            "device".to_owned()
+        };
+        let mode = if kind.is_symlink() { 0o777 } else { metadata.mode() & 0o777 };
+        lines.push(format!("{path:?} {mode:o} {what}"));
+        if kind.is_dir() {
+            on_disk(root, &path, lines);
+        }
+    }
+}
+
+fn shown(tree: &Tree) -> Vec<String> {
+    let line = |(path, node): (&LayerPath, &Node)| {
+        let (what, mode) = match &node.entry.kind {
+            Kind::Directory => ("folder".to_owned(), node.entry.mode),
+            Kind::Symlink(target) => (format!("link {target:?}"), 0o777),
+            Kind::File { .. } => (format!("file {}", node.content.as_ref().unwrap()), node.entry.mode),
+            Kind::Fifo => ("pipe".to_owned(), node.entry.mode),
+            _ => ("device".to_owned(), node.entry.mode),
+        };
+        format!("{path:?} {:o} {what}", mode & 0o777)
+    };
+    tree.iter().map(line).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Needs root for devices and for folders without permissions; elsewhere it says so.
+    #[test]
+    fn the_view_is_what_our_own_unpacking_leaves(layers in vec(changes(true).prop_map(with_near_links), 1..4)) {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: devices cannot be made here");
+            return Ok(());
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let mut tree = Tree::new();
+        for (number, changes) in layers.iter().enumerate() {
+            let mut tar = crate::layer::TarWriter::new(Vec::new());
+            for Change { entry, source } in changes {
+                let content = if let Source::Bytes(bytes) = source { &bytes[..] } else { &[] };
+                tar.append(entry, &mut &*content).unwrap();
+            }
+            let tar = tar.finish().unwrap();
+            let applied = apply_layer(&tar[..], "", &crate::layer::Limits::DEFAULT, root, Form::Flat);
+            // What cannot be unpacked is refused there; the view shows something all the same.
+            prop_assume!(applied.is_ok_and(|applied| applied.left_out.is_empty()));
+            tree.push(&index(changes), number);
+        }
+        let mut disk = Vec::new();
+        on_disk(root, &LayerPath::root(), &mut disk);
+        prop_assert_eq!(shown(&tree), disk);
+    }
 }
 
 proptest! {
