@@ -197,13 +197,13 @@ fn invalid_names() {
     let (fluyt, context) = (Fluyt::new(), TestDir::new());
     context.write("file", "content\n");
     context.write("Dockerfile", "FROM scratch\nCOPY file /\n");
-    for name in ["UPPER/case", "a//b", "a:b:c", "-dash", "name:.tag", "name@sha256:short", ""] {
+    for name in ["team/UPPER", "a//b", "a:b:c", "-dash", "name:.tag", "name@sha256:short", ""] {
         let outcome = fluyt.build(context.path(), &["-t", name]);
         assert!(matches!(outcome.code, Some(1 | 2)), "{name:?}: {}", outcome.describe());
         assert!(outcome.stderr.contains(name), "{name:?} is not named: {}", outcome.describe());
         assert_eq!(outcome.stdout, "", "{name:?} was built");
     }
-    let _ = build_error("FROM UPPER/case\n", &[], 1, &["UPPER/case", "Dockerfile:1"]);
+    let _ = build_error("FROM team/UPPER\n", &[], 1, &["team/UPPER", "Dockerfile:1"]);
 }
 
 #[test]

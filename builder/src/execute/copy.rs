@@ -80,7 +80,8 @@ impl Executor {
         for archive in &archives {
             unpack::unpack(archive.name.as_str(), &archive.path, &destination, op, owner, &mut placing, &mut spool)?;
         }
-        let items = placing.items;
+        let mut items = placing.items;
+        items.order_links();
         let items = self.extract(step, items, &source_state(op, states), &mut spool)?;
         let layer = self.write_items(&items, &mut spool)?;
         Ok(stacked(&below, self.keep(key, &layer)?))
