@@ -13,6 +13,7 @@
 mod ahead;
 mod attributes;
 mod place;
+mod removals;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
@@ -21,13 +22,13 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use self::ahead::read_ahead;
 use self::attributes::Attributes;
 use self::place::Folder;
-use super::lowers::{MergedFolder, OPAQUE};
+use super::lowers::MergedFolder;
 use super::read::check_media_type;
 use super::{Entry, Kind, LayerError, LayerPath, Limits, Scan};
 
@@ -169,7 +170,7 @@ struct Applier {
     folders: BTreeMap<LayerPath, Attributes>,
     /// Folders of this layer that hide what is below. Paths are real ones, without links.
     opaque: HashSet<LayerPath>,
-    /// All that this layer brought so far, in the flat form: a whiteout does not remove what is of its own layer.
+    /// All that this layer brought so far, in the flat form.
     brought: BTreeSet<LayerPath>,
     left_out: Vec<LeftOut>,
     depends_on_lowers: bool,
@@ -209,10 +210,14 @@ impl Applier {
 
     fn entry(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), ApplyError> {
         match (&entry.kind, entry.path.parent(), entry.path.name()) {
-            (Kind::Opaque, ..) => {
-                let folder = self.folder(&entry.path, &entry.path)?;
-                self.hide_below(&folder.path)
-            }
+            (Kind::Opaque, ..) => match self.folder_of_removal(&entry.path, &entry.path)? {
+                Some(folder) => self.hide_below(&folder.path),
+                None => Ok(()),
+            },
+            (Kind::Whiteout, Some(parent), Some(name)) => match self.folder_of_removal(&parent, &entry.path)? {
+                Some(folder) => self.whiteout(&folder, name),
+                None => Ok(()),
+            },
             (Kind::Directory, None, _) => {
                 self.has_root = true;
                 self.folders.insert(LayerPath::root(), Attributes::of(entry));
@@ -230,13 +235,8 @@ impl Applier {
     fn child(&mut self, entry: &Entry, folder: &Folder, name: &[u8], content: &mut dyn Read) -> Result<(), ApplyError> {
         let at = folder.path.join(name);
         match &entry.kind {
-            Kind::Whiteout => return self.whiteout(entry, folder, name),
             Kind::Directory => self.make_folder(folder, name, Attributes::of(entry))?,
-            Kind::Hardlink(target) => {
-                if !self.hardlink(entry, folder, name, target)? {
-                    return Ok(());
-                }
-            }
+            Kind::Hardlink(target) => self.hardlink(entry, folder, name, target)?,
             Kind::File { .. } => self.file(entry, folder, name, content)?,
             Kind::Symlink(target) => {
                 self.last = None;
@@ -254,7 +254,8 @@ impl Applier {
             Kind::BlockDevice { major, minor } => {
                 self.node(entry, folder, name, FileType::BlockDevice, rustix::fs::makedev(*major, *minor))?;
             }
-            Kind::Opaque => {}
+            // Not here: they bring nothing.
+            Kind::Whiteout | Kind::Opaque => return Ok(()),
         }
         if self.lowers.is_none() {
             self.brought.insert(at);
@@ -303,14 +304,7 @@ impl Applier {
         }
     }
 
-    /// `false` when there is nothing to do.
-    fn hardlink(
-        &mut self,
-        entry: &Entry,
-        folder: &Folder,
-        name: &[u8],
-        target: &LayerPath,
-    ) -> Result<bool, ApplyError> {
+    fn hardlink(&mut self, entry: &Entry, folder: &Folder, name: &[u8], target: &LayerPath) -> Result<(), ApplyError> {
         let bad = |reason| ApplyError::HardlinkTarget { path: entry.path.clone(), target: target.clone(), reason };
         let (Some(parent), Some(target_name)) = (target.parent(), target.name()) else {
             return Err(bad("is the root"));
@@ -328,11 +322,10 @@ impl Applier {
             _ => {}
         }
         if target_folder.path == folder.path && target_name == name {
-            return Ok(false);
+            return Ok(());
         }
         let link = &mut || rustix::fs::linkat(&target_folder.fd, target_name, &folder.fd, name, AtFlags::empty());
-        self.replacing(folder, name, link)?;
-        Ok(true)
+        self.replacing(folder, name, link)
     }
 
     /// Makes a folder, or takes the one that is there.
@@ -357,76 +350,6 @@ impl Applier {
             Err(error) => return Err(ApplyError::at("making", &at, error)),
         }
         self.folders.insert(at, attributes);
-        Ok(())
-    }
-
-    fn whiteout(&mut self, entry: &Entry, folder: &Folder, name: &[u8]) -> Result<(), ApplyError> {
-        let at = folder.path.join(name);
-        self.last = None;
-        let stat = match rustix::fs::statat(&folder.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Some(stat),
-            Err(Errno::NOENT) => None,
-            Err(error) => return Err(ApplyError::at("looking at", &at, error)),
-        };
-        let is_folder = stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
-        if self.lowers.is_none() {
-            // What this layer itself put there stays: a whiteout is about the layers below (layer.md, "Whiteouts").
-            return match stat {
-                Some(_) if !self.brought_below(&at) => self.remove(&at),
-                Some(_) if is_folder => self.remove_below(&at),
-                _ => Ok(()),
-            };
-        }
-        match stat {
-            Some(_) if is_folder => self.mark_opaque(&at),
-            Some(_) => Ok(()),
-            None if self.below(&at)?.is_none() => {
-                // A mount lists a mark in a folder that is merged with no other, though nothing can be done with it.
-                self.depends_on_lowers = true;
-                Ok(())
-            }
-            None => rustix::fs::mknodat(&folder.fd, name, FileType::CharacterDevice, Mode::empty(), 0)
-                .map_err(|error| ApplyError::at("marking as removed", &entry.path, error)),
-        }
-    }
-
-    /// Hides, or removes, what the layers below have in the folder.
-    fn hide_below(&mut self, at: &LayerPath) -> Result<(), ApplyError> {
-        self.last = None;
-        if self.lowers.is_none() {
-            return self.remove_below(at);
-        }
-        self.mark_opaque(at)
-    }
-
-    fn mark_opaque(&mut self, at: &LayerPath) -> Result<(), ApplyError> {
-        self.opaque.insert(at.clone());
-        if self.lowers.as_ref().is_some_and(MergedFolder::is_empty) {
-            self.depends_on_lowers = true;
-            return Ok(());
-        }
-        rustix::fs::lsetxattr(self.path(at), OPAQUE, b"y", XattrFlags::empty())
-            .map_err(|error| ApplyError::at("marking as opaque", at, error))
-    }
-
-    /// overlayfs looks at no mark on a layer's root, so that what the layers below have there is removed name by name.
-    fn hide_below_root(&mut self) -> Result<(), ApplyError> {
-        let root = LayerPath::root();
-        let Some(lowers) = self.lowers.clone().filter(|_| self.opaque.contains(&root)) else { return Ok(()) };
-        self.depends_on_lowers = true;
-        for name in lowers.names().map_err(|error| ApplyError::at("listing", &root, error))? {
-            let at = root.join(&name);
-            match fs::symlink_metadata(self.path(&at)) {
-                Ok(metadata) if metadata.is_dir() => self.mark_opaque(&at)?,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let kind = FileType::CharacterDevice;
-                    rustix::fs::mknodat(&self.root_fd, &name[..], kind, Mode::empty(), 0)
-                        .map_err(|error| ApplyError::at("marking as removed", &at, error))?;
-                }
-                Err(error) => return Err(ApplyError::at("looking at", &at, error)),
-            }
-        }
         Ok(())
     }
 

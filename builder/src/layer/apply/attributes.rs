@@ -73,6 +73,11 @@ impl Applier {
         Ok(())
     }
 
+    /// Whether the layer has no entry for a folder that it made.
+    pub(super) fn is_implied(&self, at: &LayerPath) -> bool {
+        self.folders.get(at).is_some_and(|attributes| attributes.implied)
+    }
+
     /// Gives a file that was copied from the layers below what it has there.
     pub(super) fn copy_attributes(&mut self, at: &LayerPath, found: &Found) -> Result<(), ApplyError> {
         let failed = |error: Errno| ApplyError::at("reading the attributes of", at, error);

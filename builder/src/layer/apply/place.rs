@@ -137,7 +137,7 @@ impl Applier {
     }
 
     /// Where a path leads in the image so far: this layer over those below. What is missing is taken for a folder.
-    fn resolve(&mut self, path: &LayerPath, entry: &LayerPath) -> Result<LayerPath, ApplyError> {
+    pub(super) fn resolve(&mut self, path: &LayerPath, entry: &LayerPath) -> Result<LayerPath, ApplyError> {
         let mut at = LayerPath::root();
         let mut ahead: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
         let mut links = 0;
@@ -276,48 +276,30 @@ impl Applier {
             Err(error) => Err(error),
         };
         removed.map_err(|error| ApplyError::at("removing", at, error))?;
-        let gone: Vec<_> = self
-            .folders
-            .range(at.clone()..)
-            .map(|(path, _)| path)
-            .take_while(|path| path.starts_with(at))
-            .cloned()
-            .collect();
-        for path in gone {
+        self.forget(at);
+        Ok(())
+    }
+
+    /// Forgets what was known about a real path and all below it, as it is gone.
+    pub(super) fn forget(&mut self, at: &LayerPath) {
+        while let Some(path) = self.folders.range(at.clone()..).next().map(|(path, _)| path.clone()) {
+            if !path.starts_with(at) {
+                break;
+            }
             self.folders.remove(&path);
             self.opaque.remove(&path);
         }
-        let gone: Vec<_> = self.brought.range(at.clone()..).take_while(|path| path.starts_with(at)).cloned().collect();
-        for path in gone {
+        while let Some(path) = self.brought.range(at.clone()..).next().cloned() {
+            if !path.starts_with(at) {
+                break;
+            }
             self.brought.remove(&path);
         }
-        Ok(())
     }
 
     /// Whether this layer brought what is at a real path, or something below it (flat form).
     pub(super) fn brought_below(&self, at: &LayerPath) -> bool {
         self.brought.range(at.clone()..).next().is_some_and(|path| path.starts_with(at))
-    }
-
-    /// Removes what is in a real folder and not of this layer (flat form).
-    pub(super) fn remove_below(&mut self, at: &LayerPath) -> Result<(), ApplyError> {
-        self.keep_attributes(at)?;
-        let failed = |error| ApplyError::at("listing", at, error);
-        let mut names = Vec::new();
-        for entry in fs::read_dir(self.path(at)).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let is_folder = entry.file_type().map_err(failed)?.is_dir();
-            names.push((entry.file_name().as_bytes().to_vec(), is_folder));
-        }
-        for (name, is_folder) in names {
-            let child = at.join(&name);
-            if !self.brought_below(&child) {
-                self.remove(&child)?;
-            } else if is_folder {
-                self.remove_below(&child)?;
-            }
-        }
-        Ok(())
     }
 
     /// A real path of the tree, on this machine.

@@ -18,20 +18,24 @@ fn blob(store: &Store, changes: &[Change]) -> fs::File {
 
 struct Trees {
     folder: tempfile::TempDir,
-    store: Store,
+    store: Option<Store>,
 }
 
 impl Trees {
     fn new() -> Self {
         let folder = Bench::new().folder;
         let store = Store::open(&folder.path().join("store")).unwrap();
-        Self { folder, store }
+        Self { folder, store: Some(store) }
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().unwrap()
     }
 
     fn apply(&self, name: &str, changes: &[Change], form: Form<'_>) -> PathBuf {
         let tree = self.folder.path().join(name);
         fs::create_dir_all(&tree).unwrap();
-        apply_layer(blob(&self.store, changes), "", &Limits::DEFAULT, &tree, form).unwrap();
+        apply_layer(blob(self.store(), changes), "", &Limits::DEFAULT, &tree, form).unwrap();
         tree
     }
 
@@ -109,6 +113,88 @@ fn expected(changes: &[Change]) -> String {
     lines.values().map(|line| format!("{line}\n")).collect()
 }
 
+/// An entry of a layer that nobody sane would write.
+#[derive(Clone, Debug)]
+enum Odd {
+    File(String),
+    Folder(String, u32),
+    Symlink(String, String),
+    Hardlink(String, String),
+    Fifo(String),
+    Whiteout(String),
+    Opaque(String),
+}
+
+fn odd_path() -> impl Strategy<Value = String> {
+    proptest::collection::vec("[abc]", 1..4).prop_map(|names| names.join("/"))
+}
+
+fn odd() -> impl Strategy<Value = Odd> {
+    let target = prop_oneof![
+        odd_path(),
+        odd_path().prop_map(|path| format!("/{path}")),
+        odd_path().prop_map(|path| format!("../{path}")),
+        Just("..".to_owned()),
+        Just("/".to_owned()),
+    ];
+    prop_oneof![
+        4 => odd_path().prop_map(Odd::File),
+        4 => (odd_path(), 0..0o10000_u32).prop_map(|(path, mode)| Odd::Folder(path, mode)),
+        3 => (odd_path(), target).prop_map(|(path, target)| Odd::Symlink(path, target)),
+        2 => (odd_path(), odd_path()).prop_map(|(path, target)| Odd::Hardlink(path, target)),
+        1 => odd_path().prop_map(Odd::Fifo),
+        2 => odd_path().prop_map(Odd::Whiteout),
+        1 => odd_path().prop_map(Odd::Opaque),
+    ]
+}
+
+/// In any order, the same path many times.
+fn odd_tar(entries: &[Odd]) -> Tar {
+    entries.iter().enumerate().fold(Tar::default(), |tar, (number, entry)| match entry {
+        Odd::File(path) => tar.mtime(number as u64).file(path, &number.to_string()),
+        Odd::Folder(path, mode) => tar.mode(*mode).mtime(number as u64).folder(path),
+        Odd::Symlink(path, target) => tar.symlink(path, target),
+        Odd::Hardlink(path, target) => tar.hardlink(path, target),
+        Odd::Fifo(path) => tar.raw(path, b'6', "", b""),
+        Odd::Whiteout(path) => {
+            let (folder, name) = path.rsplit_once('/').map_or(("", &path[..]), |(folder, name)| (folder, name));
+            tar.file(&format!("{folder}/.wh.{name}"), "")
+        }
+        Odd::Opaque(path) => tar.file(&format!("{path}/.wh..wh..opq"), ""),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn odd_layers_stay_inside_and_mean_the_same_in_both_forms(
+        base in proptest::collection::vec(odd(), 0..8), top in proptest::collection::vec(odd(), 0..8),
+    ) {
+        if !as_root() {
+            return Ok(());
+        }
+        let bench = Bench::new();
+        let lowers = [bench.tree("base")];
+        if bench.apply("base", odd_tar(&base), Form::Overlay { lowers: &[] }).is_err() {
+            return Ok(());
+        }
+        bench.apply("flat", odd_tar(&base), Form::Flat).unwrap();
+        prop_assert_eq!(difference(&outline(&bench.tree("base")), &outline(&bench.tree("flat"))), None);
+        let overlay = bench.apply("top", odd_tar(&top), Form::Overlay { lowers: &lowers });
+        let flat = bench.apply("flat", odd_tar(&top), Form::Flat);
+        match (overlay, flat) {
+            (Ok(_), Ok(_)) => {}
+            // Of what is below, only files can get another name in the form for overlayfs.
+            (Err(_), Err(_)) | (Err(ApplyError::HardlinkTarget { .. }), Ok(_)) => return Ok(()),
+            (overlay, flat) => panic!("{overlay:?} but {flat:?}"),
+        }
+        let trees = Trees { folder: tempfile::tempdir().unwrap(), store: None };
+        let mounted = trees.mounted(&bench.tree("top"), &lowers[0]);
+        prop_assert_eq!(difference(&without_links(&mounted), &without_links(&outline(&bench.tree("flat")))), None);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -137,9 +223,9 @@ proptest! {
         fs::create_dir(&upper).unwrap();
         let lowers = [lower.clone()];
         let applied =
-            apply_layer(blob(&trees.store, &top), "", &Limits::DEFAULT, &upper, Form::Overlay { lowers: &lowers });
+            apply_layer(blob(trees.store(), &top), "", &Limits::DEFAULT, &upper, Form::Overlay { lowers: &lowers });
         let flat = trees.apply("flat", &base, Form::Flat);
-        let flat_applied = apply_layer(blob(&trees.store, &top), "", &Limits::DEFAULT, &flat, Form::Flat);
+        let flat_applied = apply_layer(blob(trees.store(), &top), "", &Limits::DEFAULT, &flat, Form::Flat);
         match (applied, flat_applied) {
             (Ok(_), Ok(_)) => {}
             // A file below is in the place of a folder, or the like: both refuse it.
@@ -155,7 +241,7 @@ proptest! {
         // And what the upper tree has changed is a layer that gives the same again.
         let again = trees.apply("again", &base, Form::Flat);
         let changes = overlay_changes(&upper, &lowers).unwrap();
-        apply_layer(blob(&trees.store, &changes), "", &Limits::DEFAULT, &again, Form::Flat).unwrap();
+        apply_layer(blob(trees.store(), &changes), "", &Limits::DEFAULT, &again, Form::Flat).unwrap();
         prop_assert_eq!(difference(&without_links(&outline(&again)), &shown), None);
     }
 }

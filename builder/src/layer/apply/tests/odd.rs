@@ -320,10 +320,7 @@ fn a_link_to_a_file_below_brings_it() {
 fn the_lowest_layer_has_no_removals() {
     let bench = Bench::new();
     let lines = bench.both(|| Tar::default().file(".wh.a", "").file("d/.wh.b", "").file("e/.wh..wh..opq", ""));
-    insta::assert_snapshot!(lines, @"
-    /d dir 755 0 @0
-    /e dir 755 0 @0
-    ");
+    assert_eq!(lines, "");
 }
 
 #[test]
