@@ -105,9 +105,10 @@ fn a_whole_image_keeps_its_digest() {
     config.rootfs.diff_ids.push(layer.diff_id.to_string());
     let row = Descriptor::new(layer.media_type.as_str().into(), layer.size_bytes, layer.digest);
     let annotations = BTreeMap::from([("y".to_owned(), "1".to_owned()), ("x".to_owned(), "2".to_owned())]);
-    for (format, annotations, pinned) in
-        [(Format::Oci, annotations, "sha256:f8d7ae82f8c9c91da92990cf73e311b3c7fefdda09e45815e8f368f8db395b90"), (Format::Docker, BTreeMap::new(), "sha256:c9415a1f9a61d0761a1f31bbcf648ea1de86105b66d961d1bc5efbfef22f382d")]
-    {
+    for (format, annotations, pinned) in [
+        (Format::Oci, annotations, "sha256:f8d7ae82f8c9c91da92990cf73e311b3c7fefdda09e45815e8f368f8db395b90"),
+        (Format::Docker, BTreeMap::new(), "sha256:c9415a1f9a61d0761a1f31bbcf648ea1de86105b66d961d1bc5efbfef22f382d"),
+    ] {
         let config = manifest::config(&config, format);
         let document = manifest::manifest(&config, std::slice::from_ref(&row), &annotations, format);
         assert_eq!(document.expect("a manifest").digest.as_ref(), pinned, "{format:?}");

@@ -77,7 +77,7 @@ pub struct BuildArguments {
     #[arg(value_name = "CONTEXT")]
     pub context: PathBuf,
     /// Name of the image (`name[:tag]`); may be given several times
-    #[arg(short = 't', long = "tag", value_name = "REF")]
+    #[arg(short = 't', long = "tag", value_name = "REF", allow_hyphen_values = true)]
     pub tags: Vec<String>,
     /// The Dockerfile [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
