@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -31,7 +31,9 @@ struct Format {
 
 /// Makes `root` a store if it is empty or absent, and refuses it when it cannot be one.
 pub(super) fn prepare(root: &Path) -> Result<(), StoreError> {
-    fs::create_dir_all(root).map_err(StoreError::at("creating the store", root))?;
+    // Ours alone: images hold private files, and unpacked ones hold setuid programs that nobody has checked.
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(root);
+    made.map_err(StoreError::at("creating the store", root))?;
     refuse_another_users(root, rustix::process::geteuid().as_raw())?;
     let file_system = rustix::fs::statfs(root).map_err(StoreError::errno("looking at the store", root))?;
     refuse_remote(root, file_system.f_type as u64)?;
@@ -109,6 +111,7 @@ mod tests {
         prepare(&root).unwrap();
         prepare(&root).unwrap();
         assert_eq!(fs::read_to_string(root.join("format")).unwrap(), "{\"layout\":1}\n");
+        assert_eq!(fs::metadata(&root).unwrap().mode() & 0o777, 0o700);
     }
 
     #[test]

@@ -433,7 +433,52 @@ fn the_visitors_error_ends_the_reading() {
     assert_eq!(seen, 1);
 }
 
+/// Headers of every kind, each changed anywhere and its checksum set right again, so that what is behind it is reached.
+fn changed(changes: &[(usize, u8)]) -> Vec<u8> {
+    let mut tar = Tar::default()
+        .pax(&[("path", b"long/name"), ("mtime", b"1.5"), ("size", b"3"), ("SCHILY.xattr.user.a", b"b")])
+        .file("a", b"123")
+        .entry(b"././@LongLink", b'L', b"other/name\0")
+        .link("l", b'2', "a")
+        .link("h", b'1', "other/name")
+        .entry(b"dir/", b'5', b"")
+        .file("dir/.wh.x", b"")
+        .file("dir/.wh..wh..opq", b"")
+        .entry(b"null", b'3', b"")
+        .entry(b"g", b'g', b"9 a=b\n")
+        .end();
+    let length = tar.len();
+    for (at, byte) in changes {
+        tar[at % length] = *byte;
+    }
+    for block in tar.chunks_exact_mut(512) {
+        if block.iter().any(|byte| *byte != 0) && block[257..262] == *b"ustar" {
+            let mut header = Header::from_byte_slice(block).clone();
+            header.set_cksum();
+            block.copy_from_slice(header.as_bytes());
+        }
+    }
+    tar
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn changed_headers_are_read_safely_or_refused(
+        changes in proptest::collection::vec((any::<usize>(), prop_oneof![any::<u8>(), Just(0), Just(b'/'), Just(b'.'), Just(b'7'), Just(0xFF)]), 0..12)
+    ) {
+        let tar = changed(&changes);
+        let Ok((scan, entries)) = read(&tar) else { return Ok(()) };
+        prop_assert_eq!(scan.diff_id, crate::blob::sha256(&tar));
+        for (entry, content) in entries {
+            prop_assert!(entry.path.components().all(|component| component != b".." && !component.contains(&0)));
+            prop_assert!(entry.mode <= 0o7777 && entry.modified.nanoseconds < 1_000_000_000);
+            let size_bytes = if let Kind::File { size_bytes } = entry.kind { size_bytes } else { 0 };
+            prop_assert_eq!(size_bytes, content.len() as u64);
+        }
+    }
+
     #[test]
     fn any_bytes_are_a_layer_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
         let _ = read(&bytes);
