@@ -130,6 +130,49 @@ fn refused(arguments: &[&str]) -> (Option<i32>, String) {
     (status.code(), String::from_utf8(stderr).unwrap())
 }
 
+/// The value of a header of an answer.
+fn header<'a>(answer: &'a str, name: &str) -> &'a str {
+    let line = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    line.unwrap_or_else(|| panic!("no {name} in {answer}"))
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_kill_and_what_was_begun_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &[]);
+    let send = |server: &Server, line: &str, body: &str| {
+        let length = body.len();
+        server.request(&format!(
+            "{line} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        ))
+    };
+    let digest = |text: &str| {
+        use fluyt_registry::spec::{Algorithm, Digest};
+        Digest::of(Algorithm::Sha256, text.as_bytes())
+    };
+    let kept = digest("kept");
+    let answer = send(&server, &format!("POST /v2/a/blobs/uploads/?digest={kept}"), "kept");
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    let long = "x".repeat(5 * 1024 * 1024);
+    let mut begun = Vec::new();
+    for body in ["short", &long] {
+        let answer = send(&server, "POST /v2/a/blobs/uploads/", "");
+        let patched = send(&server, &format!("PATCH {}", header(&answer, "location")), body);
+        begun.push((body, header(&patched, "location").to_owned()));
+    }
+    server.signal("KILL");
+    assert_eq!(take(server).ended().0, None);
+
+    let server = Server::start(folder.path(), &[]);
+    let answer = send(&server, &format!("GET /v2/a/blobs/{kept}"), "");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\nkept"), "{answer}");
+    for (body, location) in begun {
+        let whole = format!("{body} and more");
+        let answer = send(&server, &format!("PUT {location}&digest={}", digest(&whole)), " and more");
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    }
+}
+
 #[test]
 fn a_folder_in_use_is_refused() {
     let folder = tempfile::tempdir().unwrap();

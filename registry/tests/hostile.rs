@@ -143,6 +143,23 @@ async fn no_content_has_no_length() {
     assert!(answer.starts_with("HTTP/1.1 204") && !answer.contains("content-length"), "{answer}");
 }
 
+#[tokio::test]
+async fn data_that_was_cut_short_breaks_off_instead_of_ending() {
+    let folder = tempfile::tempdir().unwrap();
+    let router = router_on(Folder::open(folder.path(), false).unwrap()).await;
+    let content = vec![b'x'; 200_000];
+    let line = format!("POST /v2/a/blobs/uploads/?digest={}", digest(&content));
+    assert_eq!(send(&router, &line, &[], content.clone()).await.status, 201);
+    let data = files(folder.path()).into_iter().find(|file| file.contains("/data/")).unwrap();
+    let file = std::fs::File::options().write(true).open(data).unwrap();
+    let request = http::Request::get(format!("/v2/a/blobs/{}", digest(&content))).body(axum::body::Body::empty());
+    let response = tower::ServiceExt::oneshot(router.clone(), request.unwrap()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    file.set_len(100_000).unwrap();
+    let error = http_body_util::BodyExt::collect(response.into_body()).await.unwrap_err();
+    assert!(error.to_string().contains("before its end"), "{error}");
+}
+
 /// A file system of one MiB, taken away again at the end.
 struct SmallDisk(tempfile::TempDir);
 

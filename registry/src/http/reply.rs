@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::response::Response;
+use futures_util::TryStreamExt;
 use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, LINK, LOCATION, RANGE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
@@ -93,7 +94,11 @@ pub(super) fn blob(digest: &Digest, read: BlobRead) -> Response {
         // The part is never empty.
         reply = reply.header(CONTENT_RANGE, format!("bytes {}-{}/{size_bytes}", part.start, part.end - 1));
     }
-    reply.body(Body::from_stream(pieces))
+    // The head is gone by then: all that can be done is to break off, and to say why in the log.
+    let digest = digest.clone();
+    reply.body(Body::from_stream(pieces.inspect_err(move |error| {
+        tracing::error!(blob.digest = %digest, error = %error, "a blob broke off while it was sent");
+    })))
 }
 
 pub(super) fn blob_created(repo: &RepoName, digest: &Digest) -> Response {

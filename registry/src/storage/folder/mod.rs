@@ -19,6 +19,7 @@ mod write;
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -81,7 +82,8 @@ impl Folder {
     /// Opens a folder, and makes it when it is not there. `sync`: whether writes wait for the disk.
     pub fn open(root: &FilePath, sync: bool) -> Result<Self, FolderError> {
         let failed = |source| FolderError::Io { path: root.to_owned(), source };
-        std::fs::create_dir_all(root).map_err(failed)?;
+        // For nobody else: it holds the key that uploads are sealed with, and what was pushed.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(failed)?;
         let root = root.canonicalize().map_err(failed)?;
         let lock_path = root.join(names::LOCK);
         let lock =
