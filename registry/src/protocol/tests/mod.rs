@@ -8,6 +8,9 @@
 mod scenarios;
 mod world;
 
+use std::collections::{HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use scenarios::{SCENARIOS, Scenario};
 use world::{Fault, Run, World};
 
@@ -26,6 +29,78 @@ fn explore(scenario: &Scenario, seeds: u64, fault: Fault) -> Option<String> {
         }
         None
     })
+}
+
+/// Every state that a scenario can come to, nearest first, until there are `limit` of them.
+fn exhaust(scenario: &Scenario, limit: usize) -> (usize, Option<String>) {
+    let mut world = World::new(Fault::None);
+    let mut actors = (scenario.build)(&mut world);
+    actors.iter_mut().for_each(|actor| _ = actor.choices(&mut world));
+    let mut seen = HashSet::from([fingerprint(&actors, &world)]);
+    let mut open = VecDeque::from([(actors, world, Vec::new())]);
+    while let Some((mut actors, mut world, path)) = open.pop_front() {
+        for index in 0..actors.len() {
+            for choice in 0..actors[index].choices(&mut world) {
+                let (mut actors, mut world, mut path) = (actors.clone(), world.clone(), path.clone());
+                let done = actors[index].act(choice, &mut world);
+                actors.iter_mut().for_each(|actor| _ = actor.choices(&mut world));
+                path.push((index, choice));
+                if let Err(broken) = (scenario.check)(&world) {
+                    let history = replay(scenario, &path);
+                    return (seen.len(), Some(format!("{}: {broken}, after {done}\n{history}", scenario.name)));
+                }
+                if seen.insert(fingerprint(&actors, &world)) {
+                    open.push_back((actors, world, path));
+                }
+            }
+        }
+        if seen.len() >= limit {
+            break;
+        }
+    }
+    (seen.len(), None)
+}
+
+/// Two hashes of 64 bits: states are told apart by them alone.
+fn fingerprint(actors: &[world::Actor], world: &World) -> (u64, u64) {
+    let hash = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        (salt, actors, world).hash(&mut hasher);
+        hasher.finish()
+    };
+    (hash(0), hash(1))
+}
+
+fn replay(scenario: &Scenario, path: &[(usize, usize)]) -> String {
+    let mut world = World::new(Fault::None);
+    let mut actors = (scenario.build)(&mut world);
+    let mut lines = Vec::new();
+    for (index, choice) in path {
+        actors.iter_mut().for_each(|actor| _ = actor.choices(&mut world));
+        lines.push(actors[*index].act(*choice, &mut world));
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn every_promise_holds_in_the_nearest_states() {
+    for scenario in SCENARIOS {
+        if let (_, Some(broken)) = exhaust(scenario, 2_000) {
+            panic!("{broken}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "takes minutes: for whoever changes a machine; best with --release"]
+fn every_promise_holds_in_every_state() {
+    for scenario in SCENARIOS {
+        let (states, broken) = exhaust(scenario, 3_000_000);
+        if let Some(broken) = broken {
+            panic!("{broken}");
+        }
+        eprintln!("{states:8} states: {}", scenario.name);
+    }
 }
 
 #[test]

@@ -1,36 +1,12 @@
 //! Who meets whom, and what must hold. Each is one of the scenarios that the design's model explores exhaustively.
 
-use super::world::{Actor, Fact, Op, World, client, collector, digest, nonce, repo, tag};
+use super::world::{Actor, Fact, Kinds, Op, When, World, client, collector, digest, nonce, repo, tag};
 use crate::protocol::{Copy, DataId, Link, Object, RepoHash, TagEntry};
 
 pub(super) struct Scenario {
     pub(super) name: &'static str,
     pub(super) build: fn(&mut World) -> Vec<Actor>,
     pub(super) check: fn(&World) -> Result<(), String>,
-}
-
-fn data(object: &Object) -> bool {
-    matches!(object, Object::Data(_))
-}
-
-fn links(object: &Object) -> bool {
-    matches!(object, Object::Link(..))
-}
-
-fn links_of_a(object: &Object) -> bool {
-    matches!(object, Object::Link(_, of) if *of == repo("a"))
-}
-
-fn links_of_b(object: &Object) -> bool {
-    matches!(object, Object::Link(_, of) if *of == repo("b"))
-}
-
-fn links_and_data(object: &Object) -> bool {
-    links(object) || data(object)
-}
-
-fn copies(object: &Object) -> bool {
-    matches!(object, Object::Copy(_))
 }
 
 /// The blob's data, from long ago.
@@ -147,8 +123,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             old_link(world, "a");
             vec![
                 client("p", 3, vec![upload(), put("m")]),
-                collector("r1", links_of_a, false),
-                collector("r2", data, false),
+                collector("r1", Kinds::LinksOf("a"), false),
+                collector("r2", Kinds::Data, false),
             ]
         },
         check: manifests_whole,
@@ -161,8 +137,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             vec![
                 client("p", 1, vec![put("m")]),
                 client("x", 1, vec![Op::Mount { from: repo("a"), to: repo("b") }]),
-                collector("r1", links, false),
-                collector("r2", data, false),
+                collector("r1", Kinds::Links, false),
+                collector("r2", Kinds::Data, false),
             ]
         },
         check: manifests_whole,
@@ -174,9 +150,9 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             let push = Op::Put { to: repo("b"), manifest: "m", tag: false };
             vec![
                 client("x", 1, vec![Op::Mount { from: repo("a"), to: repo("b") }, push]),
-                collector("r1", links_of_a, false),
-                collector("r2", data, true),
-                collector("r3", data, false),
+                collector("r1", Kinds::LinksOf("a"), false),
+                collector("r2", Kinds::Data, true),
+                collector("r3", Kinds::Data, false),
             ]
         },
         check: manifests_whole,
@@ -187,8 +163,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             old_link(world, "b");
             vec![
                 client("p", 3, vec![upload(), put("m")]),
-                collector("r1", links_of_b, false),
-                collector("r2", data, true),
+                collector("r1", Kinds::LinksOf("b"), false),
+                collector("r2", Kinds::Data, true),
             ]
         },
         check: manifests_whole,
@@ -199,8 +175,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             old_copy(world, "m", "c0");
             vec![
                 client("p", 3, vec![upload(), put("m")]),
-                collector("r1", copies, false),
-                collector("r2", links, false),
+                collector("r1", Kinds::Copies, false),
+                collector("r2", Kinds::Links, false),
             ]
         },
         check: manifests_whole,
@@ -210,7 +186,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         build: |world| {
             old_link(world, "a");
             expired_copy(world, "m", "c0");
-            vec![client("p", 1, vec![put("m")]), collector("r1", copies, false)]
+            vec![client("p", 1, vec![put("m")]), collector("r1", Kinds::Copies, false)]
         },
         check: manifests_whole,
     },
@@ -220,7 +196,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             old_link(world, "a");
             old_tag(world, 1, "m2", "c1");
             expired_copy(world, "m", "c0");
-            vec![client("p", 1, vec![put_tag("m")]), collector("r1", copies, false), collector("r2", links, false)]
+            vec![
+                client("p", 1, vec![put_tag("m")]),
+                collector("r1", Kinds::Copies, false),
+                collector("r2", Kinds::Links, false),
+            ]
         },
         check: whole_and_tagged,
     },
@@ -229,11 +209,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         build: |world| {
             old_link(world, "a");
             old_copy(world, "m", "c0");
-            let deleted: fn(&World) -> bool = |world| world.facts.contains(&Fact::Deleted(digest("m")));
             vec![
                 client("p", 1, vec![put_tag("m")]),
                 client("d", 1, vec![Op::DeleteManifest("m")]),
-                client("q", 1, vec![Op::After(deleted), put_tag("m")]),
+                client("q", 1, vec![Op::After(When::Deleted("m")), put_tag("m")]),
             ]
         },
         check: |world| {
@@ -313,11 +292,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         build: |world| {
             old_link(world, "a");
             old_tag(world, 1, "m", "c1");
-            let both: fn(&World) -> bool = |world| tagged_by(world, "p") && tagged_by(world, "q");
             vec![
                 client("p", 1, vec![put_tag("m2")]),
                 client("q", 1, vec![put_tag("m")]),
-                client("z", 1, vec![Op::After(both), put_tag("m3")]),
+                client("z", 1, vec![Op::After(When::Tagged("p", "q")), put_tag("m3")]),
                 Actor::Zombie(None, false),
             ]
         },
@@ -332,7 +310,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         build: |world| {
             old_link(world, "a");
             expired_copy(world, "kid", "c0");
-            vec![client("p", 1, vec![put("index")]), collector("r1", copies, true), collector("r2", copies, false)]
+            vec![
+                client("p", 1, vec![put("index")]),
+                collector("r1", Kinds::Copies, true),
+                collector("r2", Kinds::Copies, false),
+            ]
         },
         check: child_there,
     },
@@ -340,7 +322,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "an index, and collection of its broken child",
         build: |world| {
             old_copy(world, "kid", "c0");
-            vec![client("p", 1, vec![put("index")]), collector("r1", copies, false)]
+            vec![client("p", 1, vec![put("index")]), collector("r1", Kinds::Copies, false)]
         },
         check: child_there,
     },
@@ -353,7 +335,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             vec![
                 client("d", 1, vec![Op::DeleteBlob]),
                 client("p", 1, vec![put_tag("m")]),
-                collector("r1", copies, false),
+                collector("r1", Kinds::Copies, false),
             ]
         },
         check: |world| expect(world.value().is_some(), "T: the tag names nothing, though nobody deleted it"),
@@ -365,8 +347,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             old_link(world, "b");
             vec![
                 client("p", 3, vec![upload(), put("m")]),
-                collector("r1", links_and_data, true),
-                collector("r2", links_and_data, false),
+                collector("r1", Kinds::LinksAndData, true),
+                collector("r2", Kinds::LinksAndData, false),
             ]
         },
         check: manifests_whole,
@@ -377,19 +359,64 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             old_link(world, "a");
             old_tag(world, 1, "m2", "c0");
             old_tag(world, 2, "m", "c1");
-            world.facts.push(Fact::Manifest { repo: repo("a"), digest: digest("m2") });
+            world.facts.insert(Fact::Manifest { repo: repo("a"), digest: digest("m2") });
             vec![
                 client("d", 1, vec![Op::DeleteManifest("m")]),
-                collector("r1", links, false),
-                collector("r2", copies, false),
-                collector("r3", data, false),
+                collector("r1", Kinds::Links, false),
+                collector("r2", Kinds::Copies, false),
+                collector("r3", Kinds::Data, false),
                 Actor::Zombie(None, false),
             ]
         },
         check: |world| {
             manifests_whole(world)?;
             let deleted = world.facts.contains(&Fact::Deleted(digest("m")));
-            expect(!deleted || world.value().is_none(), "T: an old value is back")
+            expect(!deleted || world.value().is_none(), "T: an old value is back")?;
+            expect(value_is(world, "m") || world.value().is_none(), "T: an old value shows in between")
+        },
+    },
+    Scenario {
+        name: "a push by digest and an upload, collectors of copies and of the old link",
+        build: |world| {
+            old_link(world, "a");
+            vec![
+                client("p", 1, vec![put("m")]),
+                client("u", 1, vec![Op::UploadAnyway(repo("a"))]),
+                collector("r1", Kinds::Link("la"), false),
+                collector("r2", Kinds::Copies, false),
+            ]
+        },
+        check: manifests_whole,
+    },
+    Scenario {
+        name: "a mount, and a push by somebody else, collectors of the source",
+        build: |world| {
+            old_link(world, "a");
+            vec![
+                client("x", 1, vec![Op::Mount { from: repo("a"), to: repo("b") }]),
+                client("p", 1, vec![Op::Put { to: repo("b"), manifest: "m", tag: false }]),
+                collector("r1", Kinds::LinksOf("a"), false),
+                collector("r2", Kinds::Data, false),
+            ]
+        },
+        check: manifests_whole,
+    },
+    Scenario {
+        name: "two pushes of a tag and a delete of one value",
+        build: |world| {
+            old_link(world, "a");
+            old_copy(world, "m", "c1");
+            old_copy(world, "m2", "c2");
+            vec![
+                client("p", 1, vec![put_tag("m")]),
+                client("q", 1, vec![put_tag("m2")]),
+                client("r", 1, vec![Op::After(When::Sees("p", "q", "m2")), Op::Note]),
+                client("d", 1, vec![Op::After(When::Tagged("p", "p")), Op::DeleteManifest("m")]),
+            ]
+        },
+        check: |world| {
+            let seen = world.facts.contains(&Fact::Saw);
+            expect(!seen || value_is(world, "m2"), "T: a value that was read went by a DELETE of another manifest")
         },
     },
 ];

@@ -1,12 +1,13 @@
 //! A store as a set of objects, actors that drive machines over it one request at a time, and collectors.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::LazyLock;
 
 use crate::protocol::*;
 use crate::spec::{Algorithm, Digest, RepoName, Tag};
 
 /// What is left out or lied about, to see that it is noticed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Fault {
     None,
     NoMarks,
@@ -16,7 +17,7 @@ pub(super) enum Fault {
 }
 
 /// What clients were told, or did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Fact {
     /// A push by digest was acknowledged.
     Manifest {
@@ -37,15 +38,15 @@ pub(super) enum Fact {
     Mounted,
     /// A push saw the child of its index.
     ChildSeen,
+    /// A reader saw the value that it waited for.
+    Saw,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct World {
     pub(super) objects: BTreeSet<Object>,
     pub(super) marks: BTreeMap<&'static str, Vec<Object>>,
-    pub(super) facts: Vec<Fact>,
-    /// What each manifest names: blobs, and children.
-    pub(super) manifests: HashMap<Digest, (Vec<Digest>, Vec<Digest>)>,
+    pub(super) facts: BTreeSet<Fact>,
     /// Copies that retention allows to go.
     pub(super) expired: BTreeSet<Nonce>,
     pub(super) fault: Fault,
@@ -67,23 +68,20 @@ pub(super) fn nonce(name: &str) -> Nonce {
     name.parse().unwrap()
 }
 
+/// What a manifest names: blobs, and children.
+fn named_by(manifest: &Digest) -> &'static (Vec<Digest>, Vec<Digest>) {
+    static NAMED: LazyLock<HashMap<Digest, (Vec<Digest>, Vec<Digest>)>> = LazyLock::new(|| {
+        let image = || (vec![digest("blob")], vec![]);
+        let images = ["m", "m2", "m3", "kid"].map(|name| (digest(name), image()));
+        images.into_iter().chain([(digest("index"), (vec![], vec![digest("kid")]))]).collect()
+    });
+    &NAMED[manifest]
+}
+
 impl World {
     pub(super) fn new(fault: Fault) -> Self {
-        let manifests = HashMap::from([
-            (digest("m"), (vec![digest("blob")], vec![])),
-            (digest("m2"), (vec![digest("blob")], vec![])),
-            (digest("m3"), (vec![digest("blob")], vec![])),
-            (digest("kid"), (vec![digest("blob")], vec![])),
-            (digest("index"), (vec![], vec![digest("kid")])),
-        ]);
-        Self {
-            objects: BTreeSet::new(),
-            marks: BTreeMap::new(),
-            facts: Vec::new(),
-            manifests,
-            expired: BTreeSet::new(),
-            fault,
-        }
+        let (objects, marks) = (BTreeSet::new(), BTreeMap::new());
+        Self { objects, marks, facts: BTreeSet::new(), expired: BTreeSet::new(), fault }
     }
 
     fn links(&self, blob: &Digest, of: Option<&RepoName>) -> Vec<Link> {
@@ -127,7 +125,7 @@ impl World {
 
     /// Whether each blob of the manifest has a link in the repository whose data is there.
     pub(super) fn whole(&self, of: &RepoName, manifest: &Digest) -> bool {
-        self.manifests[manifest].0.iter().all(|blob| {
+        named_by(manifest).0.iter().all(|blob| {
             self.links(blob, Some(of)).iter().any(|link| self.objects.contains(&Object::Data(link.data.clone())))
         })
     }
@@ -184,14 +182,14 @@ impl World {
                 self.objects.iter().any(|object| matches!(object, Object::Link(link, _) if link.data == *id))
             }
             Object::Link(link, of) => self.objects.iter().any(|object| match object {
-                Object::Copy(copy) => copy.repo == *of && self.manifests[&copy.digest].0.contains(&link.digest),
+                Object::Copy(copy) => copy.repo == *of && named_by(&copy.digest).0.contains(&link.digest),
                 _ => false,
             }),
             Object::Copy(copy) => {
                 let named = self.objects.iter().any(|object| match object {
                     Object::Tag(entry) | Object::History(entry) => entry.named() == *copy,
                     Object::Copy(parent) => {
-                        parent.repo == copy.repo && self.manifests[&parent.digest].1.contains(&copy.digest)
+                        parent.repo == copy.repo && named_by(&parent.digest).1.contains(&copy.digest)
                     }
                     _ => false,
                 });
@@ -202,11 +200,59 @@ impl World {
     }
 }
 
+/// What a client waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum When {
+    Deleted(&'static str),
+    /// These two were acknowledged.
+    Tagged(&'static str, &'static str),
+    /// They were, and the tag has this value.
+    Sees(&'static str, &'static str, &'static str),
+}
+
+impl When {
+    fn holds(self, world: &World) -> bool {
+        let tagged = |who: &str| world.facts.iter().any(|f| matches!(f, Fact::Tagged { by, .. } if *by == who));
+        match self {
+            Self::Deleted(manifest) => world.facts.contains(&Fact::Deleted(digest(manifest))),
+            Self::Tagged(one, two) => tagged(one) && tagged(two),
+            Self::Sees(one, two, value) => tagged(one) && tagged(two) && world.value() == Some(digest(value)),
+        }
+    }
+}
+
+/// What a collector looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kinds {
+    Data,
+    Links,
+    LinksOf(&'static str),
+    LinksAndData,
+    Copies,
+    /// The link with this nonce.
+    Link(&'static str),
+}
+
+impl Kinds {
+    fn include(self, object: &Object) -> bool {
+        match (self, object) {
+            (Self::Data | Self::LinksAndData, Object::Data(_))
+            | (Self::Links | Self::LinksAndData, Object::Link(..))
+            | (Self::Copies, Object::Copy(_)) => true,
+            (Self::LinksOf(name), Object::Link(_, of)) => of.as_str() == name,
+            (Self::Link(name), Object::Link(link, _)) => link.nonce.as_str() == name,
+            _ => false,
+        }
+    }
+}
+
 /// One operation of a client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Op {
     /// Upload the blob, unless the repository has it.
     Upload(RepoName),
+    /// Upload the blob without asking.
+    UploadAnyway(RepoName),
     Mount {
         from: RepoName,
         to: RepoName,
@@ -220,9 +266,12 @@ pub(super) enum Op {
     DeleteManifest(&'static str),
     DeleteBlob,
     /// Not before this is so.
-    After(fn(&World) -> bool),
+    After(When),
+    /// Remember that it came to this.
+    Note,
 }
 
+#[derive(Clone, PartialEq, Eq, Hash)]
 enum Running {
     Find(FindBlob),
     Finish(FinishUpload),
@@ -235,7 +284,7 @@ enum Running {
     Just(Option<Request>, Then),
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Then {
     Finish,
     NextOp,
@@ -274,6 +323,7 @@ impl Running {
 }
 
 /// A client that does one thing after the other, or a collector's run, or a request of the past.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) enum Actor {
     Client(Box<Client>),
     Collector(Collector),
@@ -281,6 +331,7 @@ pub(super) enum Actor {
     Zombie(Option<TagEntry>, bool),
 }
 
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Client {
     name: &'static str,
     ops: Vec<Op>,
@@ -340,9 +391,14 @@ impl Client {
                 self.upload = Some((to.clone(), DataId::Unknown(nonces.take())));
                 Running::Find(FindBlob::new(to, digest("blob")))
             }
+            Op::UploadAnyway(to) => {
+                let data = DataId::Unknown(nonces.take());
+                self.upload = Some((to, data.clone()));
+                Running::Just(Some(Request::Write(Object::Data(data))), Then::Finish)
+            }
             Op::Mount { from, to } => Running::Mount(Mount::new(from, to, digest("blob"), nonces)),
             Op::Put { to, manifest, tag: tagged } => {
-                let (blobs, children) = world.manifests[&digest(manifest)].clone();
+                let (blobs, children) = named_by(&digest(manifest)).clone();
                 let tags = if tagged { vec![tag()] } else { vec![] };
                 let digest = digest(manifest);
                 let plan = PutPlan { repo: to, digest, blobs, children, subject: None, tags, in_catalog: false };
@@ -350,17 +406,22 @@ impl Client {
             }
             Op::DeleteTag => Running::DeleteTag(DeleteTag::new(a, tag())),
             Op::DeleteManifest(manifest) => {
-                world.facts.push(Fact::Deleting(digest(manifest)));
+                world.facts.insert(Fact::Deleting(digest(manifest)));
                 Running::DeleteManifest(DeleteManifest::new(a, digest(manifest), None, nonces))
             }
             Op::DeleteBlob => {
-                world.facts.push(Fact::DeletingBlob);
+                world.facts.insert(Fact::DeletingBlob);
                 Running::DeleteBlob(DeleteBlob::new(a, digest("blob")))
             }
             Op::After(condition) => {
-                if !condition(world) {
+                if !condition.holds(world) {
                     return false;
                 }
+                self.at += 1;
+                return self.begin(world);
+            }
+            Op::Note => {
+                world.facts.insert(Fact::Saw);
                 self.at += 1;
                 return self.begin(world);
             }
@@ -381,13 +442,13 @@ impl Client {
             }
             (Came::Linked(false) | Came::Deleted(false), _) => self.refused(),
             (Came::Linked(true), Op::Mount { .. }) => {
-                world.facts.push(Fact::Mounted);
+                world.facts.insert(Fact::Mounted);
                 self.at += 1;
             }
             (Came::Found(true) | Came::Linked(true) | Came::Just(Then::NextOp), _) => self.at += 1,
             (Came::Put(PutOutcome::Stored { superseded }), Op::Put { to, manifest, tag }) => {
                 let digest = digest(manifest);
-                world.facts.push(match tag {
+                world.facts.insert(match tag {
                     true => Fact::Tagged { by: self.name, digest },
                     false => Fact::Manifest { repo: to, digest },
                 });
@@ -399,7 +460,7 @@ impl Client {
             }
             (Came::Put(_), _) => self.refused(),
             (Came::Deleted(true), op) => {
-                world.facts.push(match op {
+                world.facts.insert(match op {
                     Op::DeleteTag => Fact::Untagged,
                     Op::DeleteManifest(manifest) => Fact::Deleted(digest(manifest)),
                     _ => Fact::DeletedBlob,
@@ -416,9 +477,10 @@ impl Client {
 }
 
 /// One run over the objects of some kinds: mark, look, delete, remove the mark. Each is one request.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Collector {
     name: &'static str,
-    kinds: fn(&Object) -> bool,
+    kinds: Kinds,
     targets: Vec<Object>,
     looked: usize,
     unused: Vec<Object>,
@@ -427,7 +489,7 @@ pub(super) struct Collector {
     zombie: bool,
 }
 
-pub(super) fn collector(name: &'static str, kinds: fn(&Object) -> bool, zombie: bool) -> Actor {
+pub(super) fn collector(name: &'static str, kinds: Kinds, zombie: bool) -> Actor {
     Actor::Collector(Collector { name, kinds, targets: vec![], looked: 0, unused: vec![], stage: 0, zombie })
 }
 
@@ -440,7 +502,7 @@ impl Collector {
         let early = world.fault == Fault::LooksBeforeMarking;
         match self.stage {
             0 => {
-                self.targets = world.objects.iter().filter(|object| (self.kinds)(object)).cloned().collect();
+                self.targets = world.objects.iter().filter(|object| self.kinds.include(object)).cloned().collect();
                 self.stage = if self.targets.is_empty() {
                     9
                 } else if early {
@@ -483,7 +545,7 @@ impl Collector {
 }
 
 impl Actor {
-    fn choices(&mut self, world: &mut World) -> usize {
+    pub(super) fn choices(&mut self, world: &mut World) -> usize {
         match self {
             Self::Client(client) => {
                 client.prepare(world);
@@ -503,15 +565,15 @@ impl Actor {
         }
     }
 
-    fn act(&mut self, choice: usize, world: &mut World) -> String {
+    pub(super) fn act(&mut self, choice: usize, world: &mut World) -> String {
         match self {
             Self::Client(client) => {
-                let (index, request) = client.pending.swap_remove(choice);
+                let (index, request) = client.pending.remove(choice);
                 let reply = world.perform(&request);
                 let text = format!("{}: {request:?} -> {reply:?}", client.name);
                 if matches!((&request, &reply), (Request::Copies(_, of), Reply::Copies(seen)) if *of == digest("kid") && !seen.is_empty())
                 {
-                    world.facts.push(Fact::ChildSeen);
+                    world.facts.insert(Fact::ChildSeen);
                 }
                 client.replies[index] = Some(reply);
                 // What the reply leads to is told to the client before anything else happens.
