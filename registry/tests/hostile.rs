@@ -102,14 +102,31 @@ async fn a_long_chunk_cut_off_can_be_gone_on_with() {
     let header = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
     let come: usize = header("range: 0-").parse::<usize>().unwrap() + 1;
     assert!(come > 4 * 1024 * 1024 && come <= 6 * 1024 * 1024, "{come}");
-    let rest = &content[come..];
-    let finish = format!(
-        "PUT {}&digest={} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        header("location: "),
-        digest(&content),
-        rest.len()
-    );
-    let answer = talk(address, &[finish.as_bytes(), rest].concat(), false).await;
+    // The last chunk is cut off too, and sent again.
+    let finish = |location: &str, rest: &[u8]| {
+        let head = format!(
+            "PUT {location}&digest={} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            digest(&content),
+            rest.len()
+        );
+        [head.as_bytes(), rest].concat()
+    };
+    let request = finish(&header("location: "), &content[come..]);
+    talk(address, &request[..request.len() - 1_000_000], true).await;
+    let location = header("location: ");
+    let question = format!("GET {location} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let mut later = String::new();
+    for _ in 0..100 {
+        later = talk(address, question.as_bytes(), false).await;
+        if !later.contains(&format!("range: 0-{}\r", come - 1)) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let header = |name: &str| later.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+    let more: usize = header("range: 0-").parse::<usize>().unwrap() + 1;
+    assert!(more > come && more < content.len(), "{more}");
+    let answer = talk(address, &finish(&header("location: "), &content[more..]), false).await;
     assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
 }
 

@@ -24,6 +24,8 @@ pub struct Ticket {
     /// How many bytes have come.
     pub(super) offset_bytes: u64,
     pub(super) held: Held,
+    /// Whether it came in a Location: only then can somebody go on with the upload.
+    pub(super) known_to_client: bool,
 }
 
 /// Where the bytes are.
@@ -99,7 +101,8 @@ impl Ticket {
             (Some(_), Some(_)) => return None,
         };
         let algorithm = Algorithm::from_str(&written.algorithm).ok()?;
-        Some(Self { id: id.clone(), algorithm, offset_bytes: written.offset_bytes, held })
+        let offset_bytes = written.offset_bytes;
+        Some(Self { id: id.clone(), algorithm, offset_bytes, held, known_to_client: true })
     }
 }
 
@@ -133,7 +136,7 @@ mod tests {
         #[test]
         fn only_what_was_sealed_opens(held in held(), offset_bytes: u64, id: u128, at: prop::sample::Index, bit in 0u8..7) {
             let repo: RepoName = "a/b".parse().unwrap();
-            let ticket = Ticket { id: UploadId::from_bits(id), algorithm: Algorithm::Sha256, offset_bytes, held };
+            let ticket = Ticket { id: UploadId::from_bits(id), algorithm: Algorithm::Sha256, offset_bytes, held, known_to_client: true };
             let keys = [vec![1; 32], vec![2; 32]];
             let sealed = ticket.seal(&repo, &keys[1]);
             prop_assert_eq!(Ticket::open(&sealed, &repo, &ticket.id, &keys), Some(ticket.clone()));

@@ -35,7 +35,7 @@ impl Registry {
     /// Begins an upload; `algorithm` is the hash that the client announced (`?digest-algorithm=`). Writes nothing.
     pub fn begin_upload(&self, _push: &MayPush, algorithm: Option<Algorithm>) -> Ticket {
         let algorithm = algorithm.unwrap_or(Algorithm::Sha256);
-        Ticket { id: self.upload_id(), algorithm, offset_bytes: 0, held: Held::Nothing }
+        Ticket { id: self.upload_id(), algorithm, offset_bytes: 0, held: Held::Nothing, known_to_client: false }
     }
 
     /// What a Location says after its `?state=`.
@@ -89,16 +89,7 @@ impl Registry {
         let taken = receiver.take_in(body).await;
         let came = receiver.offset_bytes() - ticket.offset_bytes;
         if let Err(error) = taken {
-            let cut = matches!(error, RegistryError::BodyCut { .. });
-            if cut && receiver.is_long() {
-                if let Err(error) = self.park(&ticket, name, receiver).await {
-                    tracing::warn!(error = %error, "the beginning of a broken upload could not be kept");
-                }
-            } else if !matches!(ticket.held, Held::Session(_)) {
-                // On a full disk what cannot be used must not take up space; nothing names it yet.
-                receiver.give_up().await;
-            }
-            return Err(error);
+            return Err(self.broken(&ticket, name, receiver, error).await);
         }
         if let Some(range) = place.range
             && range.size_bytes != came
@@ -132,7 +123,7 @@ impl Registry {
         body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<Finished, RegistryError> {
         let ticket = self.begin_upload(push, Some(declared.algorithm()));
-        // Nobody else knows its id: there is nothing to list.
+        // Nobody else knows its id: there is nothing to list, and nobody to go on with it.
         let listing = UploadListing::default();
         self.finish(push, ticket, &listing, declared, ChunkPlace::default(), body).await
     }
@@ -152,11 +143,10 @@ impl Registry {
             Held::Nothing => Ticket { algorithm: declared.algorithm(), ..ticket },
             _ => ticket,
         };
-        self.claim(&ticket, listing).await?;
+        let name = self.claim(&ticket, listing).await?;
         let mut receiver = self.receiver(&ticket).await?;
         if let Err(error) = receiver.take_in(body).await {
-            receiver.give_up().await;
-            return Err(error);
+            return Err(self.broken(&ticket, name, receiver, error).await);
         }
         let came = receiver.offset_bytes() - ticket.offset_bytes;
         if let Some(range) = place.range
@@ -177,6 +167,27 @@ impl Registry {
             }
             Received::Long(session) => self.finish_long(push, *session, declared).await,
         }
+    }
+
+    /// What becomes of an upload whose body broke off, or could not be stored.
+    async fn broken(
+        &self,
+        ticket: &Ticket,
+        name: SessionName,
+        receiver: Receiver<'_>,
+        error: RegistryError,
+    ) -> RegistryError {
+        let cut = matches!(error, RegistryError::BodyCut { .. });
+        let resumable = ticket.known_to_client;
+        if cut && resumable && receiver.is_long() {
+            if let Err(error) = self.park(ticket, name, receiver).await {
+                tracing::warn!(error = %error, "the beginning of a broken upload could not be kept");
+            }
+        } else if !matches!(ticket.held, Held::Session(_)) {
+            // On a full disk what cannot be used must not take up space; nothing names it yet.
+            receiver.give_up().await;
+        }
+        error
     }
 
     /// Makes a blob of what has come already.

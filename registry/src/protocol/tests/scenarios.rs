@@ -136,7 +136,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             old_link(world, "b");
             vec![
                 client("p", 1, vec![put("m")]),
-                client("x", 1, vec![Op::Mount { from: repo("a"), to: repo("b") }]),
+                client("x", 1, vec![Op::Mount { from: repo("b"), to: repo("a") }]),
                 collector("r1", Kinds::Links, false),
                 collector("r2", Kinds::Data, false),
             ]
@@ -227,7 +227,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             vec![
                 client("p", 1, vec![put_tag("m2")]),
                 client("d", 1, vec![Op::DeleteManifest("m")]),
-                Actor::Zombie(None, false),
+                Actor::Zombie(1, None, false),
             ]
         },
         check: |world| {
@@ -245,7 +245,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             vec![
                 client("p", 1, vec![put_tag("m")]),
                 client("d", 1, vec![Op::DeleteManifest("m")]),
-                Actor::Zombie(None, false),
+                Actor::Zombie(1, None, false),
             ]
         },
         check: |world| {
@@ -260,8 +260,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             old_tag(world, 1, "m", "c1");
             vec![
                 client("p", 1, vec![put_tag("m2"), Op::DeleteTag]),
-                Actor::Zombie(None, false),
-                Actor::Zombie(None, false),
+                Actor::Zombie(1, None, false),
+                Actor::Zombie(2, None, false),
             ]
         },
         check: |world| {
@@ -277,7 +277,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             vec![
                 client("p", 1, vec![put_tag("m2")]),
                 client("q", 1, vec![Op::DeleteTag, put_tag("m3")]),
-                Actor::Zombie(None, false),
+                Actor::Zombie(1, None, false),
             ]
         },
         check: |world| {
@@ -296,7 +296,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
                 client("p", 1, vec![put_tag("m2")]),
                 client("q", 1, vec![put_tag("m")]),
                 client("z", 1, vec![Op::After(When::Tagged("p", "q")), put_tag("m3")]),
-                Actor::Zombie(None, false),
+                Actor::Zombie(1, None, false),
             ]
         },
         check: |world| {
@@ -365,7 +365,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
                 collector("r1", Kinds::Links, false),
                 collector("r2", Kinds::Copies, false),
                 collector("r3", Kinds::Data, false),
-                Actor::Zombie(None, false),
+                Actor::Zombie(2, None, false),
             ]
         },
         check: |world| {
@@ -389,13 +389,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         check: manifests_whole,
     },
     Scenario {
-        name: "a mount, and a push by somebody else, collectors of the source",
+        name: "a mount from a to b, and a push to b by somebody else, collectors of links and data",
         build: |world| {
             old_link(world, "a");
+            old_link(world, "b");
             vec![
                 client("x", 1, vec![Op::Mount { from: repo("a"), to: repo("b") }]),
                 client("p", 1, vec![Op::Put { to: repo("b"), manifest: "m", tag: false }]),
-                collector("r1", Kinds::LinksOf("a"), false),
+                collector("r1", Kinds::Links, false),
                 collector("r2", Kinds::Data, false),
             ]
         },

@@ -327,8 +327,8 @@ impl Running {
 pub(super) enum Actor {
     Client(Box<Client>),
     Collector(Collector),
-    /// Writes an entry of the tag again, once, at any time after it was removed.
-    Zombie(Option<TagEntry>, bool),
+    /// Writes an entry of the tag again, once, at any time after it was removed: the first that there is of this order.
+    Zombie(u64, Option<TagEntry>, bool),
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -552,10 +552,10 @@ impl Actor {
                 client.pending.len()
             }
             Self::Collector(collector) => usize::from(collector.ready()),
-            Self::Zombie(entry, done) => {
+            Self::Zombie(order, entry, done) => {
                 if entry.is_none() && !*done {
                     *entry = world.objects.iter().find_map(|object| match object {
-                        Object::Tag(entry) => Some(entry.clone()),
+                        Object::Tag(entry) if entry.order == *order => Some(entry.clone()),
                         _ => None,
                     });
                 }
@@ -584,7 +584,7 @@ impl Actor {
                 let done = collector.act(world);
                 format!("{}: {done}", collector.name)
             }
-            Self::Zombie(entry, done) => {
+            Self::Zombie(_, entry, done) => {
                 *done = true;
                 let entry = entry.take().unwrap();
                 let text = format!("zombie: {entry:?}");
