@@ -69,8 +69,10 @@ pub(super) fn nonce(name: &str) -> Nonce {
 }
 
 /// What a manifest names: blobs, and children.
-fn named_by(manifest: &Digest) -> &'static (Vec<Digest>, Vec<Digest>) {
-    static NAMED: LazyLock<HashMap<Digest, (Vec<Digest>, Vec<Digest>)>> = LazyLock::new(|| {
+type Named = (Vec<Digest>, Vec<Digest>);
+
+fn named_by(manifest: &Digest) -> &'static Named {
+    static NAMED: LazyLock<HashMap<Digest, Named>> = LazyLock::new(|| {
         let image = || (vec![digest("blob")], vec![]);
         let images = ["m", "m2", "m3", "kid"].map(|name| (digest(name), image()));
         images.into_iter().chain([(digest("index"), (vec![], vec![digest("kid")]))]).collect()
