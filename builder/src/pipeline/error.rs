@@ -36,10 +36,8 @@ pub enum BuildError {
     #[error(transparent)]
     Input(#[from] InputError),
     /// The Dockerfile cannot be built.
-    #[error("{}", dockerfile_text(.name, .rendered))]
+    #[error("{}", dockerfile_text(.rendered))]
     Dockerfile {
-        /// Its name.
-        name: String,
         /// Each problem with its place in the source.
         rendered: Vec<String>,
     },
@@ -112,12 +110,10 @@ pub enum BuildError {
     Snapshot(#[from] SnapshotError),
 }
 
-fn dockerfile_text(name: &str, rendered: &[String]) -> String {
-    let problems = match rendered.len() {
-        1 => "a problem".to_owned(),
-        count => format!("{count} problems"),
-    };
-    format!("{name} has {problems}\n\n{}", rendered.join("\n").trim_end())
+/// Each problem as it is rendered; the first without its `error: `, which the message gets anyway.
+fn dockerfile_text(rendered: &[String]) -> String {
+    let text = rendered.join("\n");
+    text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_owned()
 }
 
 fn in_stage(about: &About) -> String {

@@ -19,12 +19,10 @@ pub(super) struct Read {
 }
 
 pub(super) fn read(request: &Request, events: &Events, steps: &StepCounter) -> Result<Read, BuildError> {
-    let folder = &request.context;
     let step = steps.next();
     events.hear(Event::Started { step, name: "[internal] load the Dockerfile and the ignore rules".to_owned() });
     let read = load(request).inspect_err(|error| events.hear(Event::Failed { step, error: first_line(error) }))?;
     let (read, problems) = read;
-    debug_assert_eq!(read.context.root(), folder);
     let (errors, warnings): (Vec<Problem>, Vec<Problem>) = problems.into_iter().partition(Problem::is_error);
     if !errors.is_empty() {
         let error = read.refused(&errors);
@@ -56,7 +54,7 @@ impl Read {
     /// The error of a Dockerfile that cannot be built.
     pub(super) fn refused(&self, problems: &[Problem]) -> BuildError {
         let rendered = problems.iter().map(|problem| problem.render(&self.name, &self.text)).collect();
-        BuildError::Dockerfile { name: self.name.clone(), rendered }
+        BuildError::Dockerfile { rendered }
     }
 
     pub(super) fn warn(&self, problems: &[Problem], events: &Events) {
