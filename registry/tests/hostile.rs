@@ -235,3 +235,32 @@ async fn a_full_disk_says_so_and_keeps_what_it_has() {
     let answer = send(&router, "PUT /v2/a/manifests/t", &[("content-type", MANIFEST)], manifest).await;
     assert_eq!(answer.status, 201, "{}", answer.shown());
 }
+
+#[tokio::test]
+async fn a_disk_that_may_not_be_written_says_so_and_still_serves() {
+    let Some(disk) = SmallDisk::mount() else {
+        eprintln!("skipped: this process may not mount a small file system");
+        return;
+    };
+    let router = router_on(Folder::open(disk.0.path(), true).unwrap()).await;
+    let kept = digest("kept");
+    assert_eq!(send(&router, &format!("POST /v2/a/blobs/uploads/?digest={kept}"), &[], "kept").await.status, 201);
+    // The lock is held open for writing, so the whole file system cannot be made read-only; a view of a folder can.
+    let data = disk.0.path().join("data");
+    let read_only = [["--bind"].as_slice(), &["-o", "remount,bind,ro"]].into_iter().all(|options| {
+        let mut mount = std::process::Command::new("mount");
+        mount.args(options).args([&data, &data]).status().is_ok_and(|status| status.success())
+    });
+    assert!(read_only);
+    let other = digest("other");
+    let answer = send(&router, &format!("POST /v2/a/blobs/uploads/?digest={other}"), &[], "other").await;
+    std::process::Command::new("umount").arg("-l").arg(&data).status().unwrap();
+    insta::assert_snapshot!(answer.shown(), @r#"
+    500 Internal Server Error
+    content-length: 129
+    content-type: application/json
+
+    {"errors":[{"code":"UNKNOWN","message":"the registry is not allowed to use its store: its operator finds the cause in the log"}]}
+    "#);
+    assert_eq!(send(&router, &format!("GET /v2/a/blobs/{kept}"), &[], "").await.body, b"kept");
+}

@@ -5,14 +5,16 @@
 //! A crash is an operation that is never scheduled again, so a check that holds after every request covers crashes.
 //! That the checks can fail is itself a test: leave out reading the marks, or the look afterwards, and they do.
 
+mod actors;
 mod scenarios;
 mod world;
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use actors::{Actor, Run};
 use scenarios::{SCENARIOS, Scenario};
-use world::{Fault, Run, World};
+use world::{Fault, World};
 
 const SEEDS: u64 = 1000;
 
@@ -62,7 +64,7 @@ fn exhaust(scenario: &Scenario, limit: usize) -> (usize, Option<String>) {
 }
 
 /// Two hashes of 64 bits: states are told apart by them alone.
-fn fingerprint(actors: &[world::Actor], world: &World) -> (u64, u64) {
+fn fingerprint(actors: &[Actor], world: &World) -> (u64, u64) {
     let hash = |salt: u8| {
         let mut hasher = DefaultHasher::new();
         (salt, actors, world).hash(&mut hasher);

@@ -1,6 +1,7 @@
 //! Who meets whom, and what must hold. Each is one of the scenarios that the design's model explores exhaustively.
 
-use super::world::{Actor, Fact, Kinds, Op, When, World, client, collector, digest, nonce, repo, tag};
+use super::actors::{Actor, Kinds, Op, When, client, collector};
+use super::world::{Fact, World, digest, nonce, repo, tag};
 use crate::protocol::{Copy, DataId, Link, Object, RepoHash, TagEntry};
 
 pub(super) struct Scenario {
