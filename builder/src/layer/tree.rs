@@ -79,15 +79,10 @@ impl Tree {
     pub fn push(&mut self, index: &LayerIndex, layer: usize) {
         for (number, row) in index.entries.iter().enumerate() {
             match row.entry.kind {
-                // Unpacking makes the folder that a removal stands in, and so does an overlay mount.
-                Kind::Whiteout => {
-                    let place = self.place(&row.entry.path);
-                    self.make_folders(&place, layer);
-                    self.remove_lower(&place, true, layer);
-                }
+                // In a folder that nobody has, there is nothing to remove, and the folder is not made for it.
+                Kind::Whiteout => self.remove_lower(&self.place(&row.entry.path), true, layer),
                 Kind::Opaque => {
                     let place = self.resolve(&row.entry.path, true).unwrap_or_else(|_| row.entry.path.clone());
-                    self.make_folders(&place.join(b"anything"), layer);
                     self.remove_lower(&place, false, layer);
                 }
                 _ if row.entry.path.is_root() => {}

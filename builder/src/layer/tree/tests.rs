@@ -231,10 +231,10 @@ fn unpack(root: &Names, changes: &[Change]) {
         }
     }
     for Change { entry, source } in changes {
-        let folder = make(root, &entry.path.parent().unwrap());
         if entry.kind == Kind::Whiteout {
             continue;
         }
+        let folder = make(root, &entry.path.parent().unwrap());
         let name = entry.path.name().unwrap().to_vec();
         let there = folder.borrow().get(&name).cloned();
         let new = match (&entry.kind, there) {
