@@ -109,7 +109,7 @@ fn exit_codes_say_whose_turn_it_is() {
         (&["build", "context"][..], 1, "absent"),
         (&["build", "--wat", "context"], 2, "--wat"),
         (&["build", "-o", "type=zip,dest=x", "context"], 2, "zip"),
-        (&["build", "--platform", "linux", "context"], 2, "linux"),
+        (&["build", "--platform", "linux/a/b/c", "context"], 2, "linux/a/b/c"),
         (&["build", "--build-arg", "SOURCE_DATE_EPOCH=soon", "context"], 2, "soon"),
         (&["build", "-t", "a b", "context"], 2, "a b"),
         (&["build", "https://example.com/x.git"], 2, "not there yet"),
