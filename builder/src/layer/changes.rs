@@ -88,13 +88,21 @@ pub fn overlay_changes(upper: &Path, lowers: &[PathBuf]) -> Result<Vec<Change>, 
 }
 
 /// Takes out of an upper folder what its changes leave out: unchanged copies, sockets, marks of removal that remove
-/// nothing. Then it is what unpacking the layer gives (to the nanoseconds of times), whatever is below.
+/// nothing, and overlayfs's notes to itself. Then it is what unpacking the layer gives (to the nanoseconds of times), whatever is below.
 ///
 /// Returns whether it is so only over these `lowers`, as something in it hides more than the layer says.
 pub fn tidy_upper(upper: &Path, lowers: &[PathBuf]) -> Result<bool, ChangesError> {
     let mut walk = Walk { upper, changes: Changes::default(), found: UpperState::default() };
     walk.run(lowers)?;
+    // The layer has the folders' times as they were.
+    let mut times = BTreeMap::new();
     for path in &walk.found.left_out {
+        if let Some(folder) = path.parent()
+            && !times.contains_key(folder)
+        {
+            let modified = fs::symlink_metadata(folder).and_then(|metadata| metadata.modified());
+            times.insert(folder.to_owned(), modified.map_err(ChangesError::at("looking at", folder))?);
+        }
         let metadata = fs::symlink_metadata(path).map_err(ChangesError::at("looking at", path))?;
         // An unchanged folder is last, after what was in it, and stays when something remains there.
         let removed = if metadata.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
@@ -105,9 +113,18 @@ pub fn tidy_upper(upper: &Path, lowers: &[PathBuf]) -> Result<bool, ChangesError
             _ => {}
         }
     }
-    for path in &walk.found.opaque_over_nothing {
-        match rustix::fs::lremovexattr(path, OPAQUE) {
-            Ok(()) | Err(Errno::NODATA) => {}
+    for (folder, modified) in times {
+        let restored = fs::File::open(&folder).and_then(|folder| folder.set_modified(modified));
+        match restored {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(ChangesError::at("setting the time of", &folder)(error));
+            }
+            _ => {}
+        }
+    }
+    for (path, name) in &walk.found.of_the_mount {
+        match rustix::fs::lremovexattr(path, &name[..]) {
+            Ok(()) | Err(Errno::NODATA | Errno::NOENT) => {}
             Err(error) => return Err(ChangesError::at("changing the attributes of", path)(error.into())),
         }
     }
@@ -209,8 +226,9 @@ impl Changes {
 struct UpperState {
     /// What has no entry; a folder comes after what is in it.
     left_out: Vec<PathBuf>,
-    /// New folders, which overlayfs marks as opaque though nothing is below them.
-    opaque_over_nothing: Vec<PathBuf>,
+    /// Attributes that mean something to the one mount only: which file below something was copied from, and that a new
+    /// folder is opaque, as overlayfs marks it though nothing is below.
+    of_the_mount: Vec<(PathBuf, Vec<u8>)>,
     hides_all_below: bool,
 }
 
@@ -309,7 +327,10 @@ impl Walk<'_> {
             return Ok(None);
         }
         check_name(&path)?;
-        refuse_redirects(&path, &at)?;
+        let names = attribute_names(&at)?;
+        refuse_redirects(&path, &names)?;
+        let own = |name: &Vec<u8>| name.starts_with(b"trusted.overlay.") && name != OPAQUE.as_bytes();
+        self.found.of_the_mount.extend(names.into_iter().filter(own).map(|name| (at.clone(), name)));
         let unchanged = match &below {
             Some(below) => is_unchanged(&at, &metadata, &below.path, &below.metadata)?,
             None => false,
@@ -338,7 +359,7 @@ impl Walk<'_> {
         let marked = is_opaque_at(&at)?;
         let below = below.and_then(|found| found.folder);
         if marked && below.is_none() {
-            self.found.opaque_over_nothing.push(at);
+            self.found.of_the_mount.push((at, OPAQUE.as_bytes().to_vec()));
         }
         let waiting = self.changes.enter(change, !unchanged);
         let opaque = in_opaque || marked;
@@ -367,27 +388,32 @@ fn is_opaque_at(path: &Path) -> Result<bool, ChangesError> {
     is_opaque(path).map_err(ChangesError::at("reading the attributes of", path))
 }
 
-fn refuse_redirects(path: &LayerPath, at: &Path) -> Result<(), ChangesError> {
-    // The kernel holds at most 64 KiB of names (`XATTR_LIST_MAX`).
-    let mut list = [0; 1024];
-    let mut long;
-    let names = match rustix::fs::llistxattr(at, &mut list[..]) {
-        Ok(length) => &list[..length],
-        Err(Errno::RANGE) => {
-            long = vec![0; 65536];
-            let length = rustix::fs::llistxattr(at, &mut long[..])
-                .map_err(|error| ChangesError::at("listing the attributes of", at)(error.into()))?;
-            &long[..length]
-        }
-        Err(Errno::OPNOTSUPP) => return Ok(()),
-        Err(error) => return Err(ChangesError::at("listing the attributes of", at)(error.into())),
-    };
-    match names.split(|byte| *byte == 0).find(|name| REDIRECTS.contains(name)) {
+fn refuse_redirects(path: &LayerPath, names: &[Vec<u8>]) -> Result<(), ChangesError> {
+    match names.iter().find(|name| REDIRECTS.contains(&&name[..])) {
         Some(name) => {
             Err(ChangesError::Redirected { path: path.clone(), attribute: String::from_utf8_lossy(name).into_owned() })
         }
         None => Ok(()),
     }
+}
+
+/// The names of the extended attributes of what is at `at`.
+fn attribute_names(at: &Path) -> Result<Vec<Vec<u8>>, ChangesError> {
+    let failed = |error: Errno| ChangesError::at("listing the attributes of", at)(error.into());
+    let mut short = [0; 1024];
+    let mut long;
+    let list = match rustix::fs::llistxattr(at, &mut short[..]) {
+        Ok(length) => &short[..length],
+        Err(Errno::RANGE) => {
+            // The kernel holds at most 64 KiB of names (`XATTR_LIST_MAX`).
+            long = vec![0; 65536];
+            let length = rustix::fs::llistxattr(at, &mut long[..]).map_err(failed)?;
+            &long[..length]
+        }
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    Ok(list.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
 }
 
 /// The value of `security.capability`: 20 or 24 bytes (capabilities(7)). One that the kernel cannot read gives nothing.

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::{Changes, ChangesError, check_name, refuse_redirects};
+use super::{Changes, ChangesError, attribute_names, check_name, refuse_redirects};
 use crate::layer::{Change, LayerPath};
 
 /// Each file and folder of a tree by what `lstat` says about it.
@@ -110,7 +110,7 @@ impl Manifest {
             }
             if changed {
                 check_name(path)?;
-                refuse_redirects(path, at)?;
+                refuse_redirects(path, &attribute_names(at)?)?;
             }
             let Some(change) = changes.describe(path.clone(), at, metadata)? else { continue };
             if metadata.is_dir() {

@@ -1,5 +1,7 @@
 //! What steps do to a root, on real overlay mounts; and the same by comparing a tree with what it was.
 
+mod laws;
+
 use std::ffi::CString;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
@@ -24,7 +26,7 @@ impl Drop for Mounted {
 
 impl Bench {
     /// `None` where overlayfs cannot be mounted.
-    fn new() -> Option<Self> {
+    fn empty() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             println!("skipped: needs root, to mount overlayfs");
             return None;
@@ -34,7 +36,12 @@ impl Bench {
         for name in ["lower", "upper", "work", "root"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
-        let bench = Self { folder };
+        Some(Self { folder })
+    }
+
+    /// With something in the lower folder.
+    fn new() -> Option<Self> {
+        let bench = Self::empty()?;
         let lower = bench.path("lower");
         for name in ["d", "d/sub", "e"] {
             fs::create_dir(lower.join(name)).unwrap();
