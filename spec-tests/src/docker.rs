@@ -64,6 +64,12 @@ impl Dockerd {
         daemon
     }
 
+    /// What `DOCKER_HOST` has to be for a client of this daemon.
+    #[must_use]
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
     /// Runs `docker` against it.
     pub fn docker<I, S>(&self, arguments: I) -> Outcome
     where
@@ -71,10 +77,7 @@ impl Dockerd {
         S: AsRef<OsStr>,
     {
         let mut command = Command::new("docker");
-        command
-            .env("DOCKER_HOST", format!("unix://{}", self.socket.display()))
-            .env_remove("DOCKER_CONTEXT")
-            .args(arguments);
+        command.env("DOCKER_HOST", self.host()).env_remove("DOCKER_CONTEXT").args(arguments);
         program::finish(command)
     }
 }

@@ -256,6 +256,21 @@ fn docker_loads_an_archive() {
     assert_eq!(inspected["Id"].as_str(), Some(read(&config).trim()));
 }
 
+#[test]
+fn docker_takes_what_is_loaded() {
+    let Some(dockerd) = Dockerd::shared("docker_takes_what_is_loaded") else { return };
+    let (fluyt, context, folder) = (Fluyt::new(), odd_context(), TestDir::new());
+    let config = folder.join("config");
+    let mut command = fluyt.command();
+    command
+        .env("DOCKER_HOST", dockerd.host())
+        .args(["build", "--load", "-t", "loaded:one", "--iidfile"])
+        .args([&config, &context.path().to_owned()]);
+    let _ = program::finish(command).expect_success();
+    let inspected = inspect(&dockerd.docker(["image", "inspect", "loaded:one"]).expect_success());
+    assert_eq!(inspected["Id"].as_str(), Some(read(&config).trim()));
+}
+
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap()
 }
