@@ -1,7 +1,6 @@
 //! What an operation leaves: a chain of layers, and the merged view of their indexes.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fluyt_client::Reference;
@@ -74,7 +73,7 @@ impl Executor {
             return Ok(index);
         }
         self.ensure_blob(step, layer)?;
-        let blob: File = self.store.open_blob(&layer.digest)?;
+        let blob = self.store.open_verified(&layer.digest)?;
         let (scan, index) = index_layer(blob, &layer.media_type, &Limits::DEFAULT)?;
         if scan.diff_id != layer.diff_id {
             return Err(StepError::DiffId {

@@ -131,9 +131,8 @@ impl BuildError {
             }
             Self::Base { source, .. } | Self::Push { source, .. } | Self::Layers { source } => remote_fault(source),
             Self::Step { source, .. } => step_fault(source),
-            Self::Export { .. } | Self::Image(_) | Self::Store(_) | Self::Layer(_) | Self::Snapshot(_) => {
-                Fault::Environment
-            }
+            Self::Export { source, .. } => export_fault(source),
+            Self::Image(_) | Self::Store(_) | Self::Layer(_) | Self::Snapshot(_) => Fault::Environment,
         }
     }
 
@@ -150,22 +149,13 @@ impl BuildError {
             Self::NoName => vec!["name the image with `-t REGISTRY/NAME:TAG`".to_owned()],
             Self::Step { source, .. } => match &**source {
                 StepError::NoSandbox { fix, .. } => vec![fix.clone()],
-                StepError::Store(error) => store_hints(error),
                 _ => Vec::new(),
             },
             Self::Base { source, .. } if is_not_found(source) => {
                 vec!["check the name and the tag; a private image needs `fluyt login`".to_owned()]
             }
-            Self::Store(error) => store_hints(error),
             _ => Vec::new(),
         }
-    }
-}
-
-fn store_hints(error: &StoreError) -> Vec<String> {
-    match error {
-        StoreError::DiskFull { .. } => vec!["free some space, or name another folder with `--store DIR`".to_owned()],
-        _ => Vec::new(),
     }
 }
 
@@ -181,6 +171,18 @@ pub fn remote_fault(error: &RemoteError) -> Fault {
         | ClientError::Denied { .. }
         | ClientError::Setting { .. } => Fault::User,
         ClientError::Protocol { status, .. } if (400..500).contains(status) => Fault::User,
+        _ => Fault::Environment,
+    }
+}
+
+/// A destination that cannot be what it is asked to be is the user's choice.
+fn export_fault(error: &ExportError) -> Fault {
+    match error {
+        ExportError::NotALayout { .. }
+        | ExportError::WrongKind { .. }
+        | ExportError::SeveralImages { .. }
+        | ExportError::NoProgram { .. }
+        | ExportError::Program { .. } => Fault::User,
         _ => Fault::Environment,
     }
 }
