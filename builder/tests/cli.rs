@@ -186,3 +186,20 @@ fn an_interrupt_ends_a_run_and_leaves_nothing() {
     wait(false);
     assert!(!text(&place.run(&["images"]).stdout).contains("app"));
 }
+
+#[test]
+fn a_dockerfile_that_nobody_writes_can_be_given_up() {
+    let place = Place::new("FROM scratch\n");
+    let pipe = place.folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut child = place.fluyt(&["build", "-f", "pipe", "context"]).stderr(Stdio::piped()).spawn().unwrap();
+    // The line before the read says that signals are listened to by now.
+    let mut line = [0; 4];
+    std::io::Read::read_exact(child.stderr.as_mut().unwrap(), &mut line).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    // One that somebody writes is a Dockerfile like any other.
+    let writer = std::thread::spawn(move || std::fs::write(pipe, "FROM scratch\nCOPY Dockerfile /\n").unwrap());
+    digest(&place.run(&["build", "-f", "pipe", "context"]));
+    writer.join().unwrap();
+}

@@ -63,7 +63,14 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     let remote = Remote::new(client, store.clone(), events.clone());
     let records = Records::new(store.clone());
 
-    let read = source::read(&request, &events, &steps)?;
+    let read = {
+        // In a thread of its own: a Dockerfile may be a pipe that nobody writes to, and then a signal must still be heard.
+        let (request, events, steps) = (request.clone(), events.clone(), steps.clone());
+        match tokio::task::spawn_blocking(move || source::read(&request, &events, &steps)).await {
+            Ok(read) => read?,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    };
     let mut input = LowerInput {
         build_args: request.build_args.clone(),
         target: request.target.clone(),
