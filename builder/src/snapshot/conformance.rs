@@ -192,6 +192,17 @@ fn a_chain_shows_its_layers_merged<S: Snapshotter>(bench: &Bench<S>) {
     assert_eq!(bench.tree(&[]).keys().collect::<Vec<_>>(), ["/"]);
 }
 
+fn a_layer_may_stand_in_a_chain_twice<S: Snapshotter>(bench: &Bench<S>) {
+    let base = bench.add(&base(), &[]);
+    let twice = bench.add(&[file("same", "same\n")], std::slice::from_ref(&base));
+    let between = bench.add(&[file("between", "x\n")], &[base.clone(), twice.clone()]);
+    let once = bench.tree(&[base.clone(), between.clone(), twice.clone()]);
+    let chain = [base, twice.clone(), between, twice];
+    assert_eq!(bench.tree(&chain), once);
+    let (_, changes) = bench.step(&chain, |mounted| fs::remove_file(mounted.join("same")).unwrap());
+    assert_eq!(changes.len(), 1, "{changes:?}");
+}
+
 fn folders_without_an_entry_keep_what_they_have_below<S: Snapshotter>(bench: &Bench<S>) {
     let other = bench.add(&[folder("private", 0o711, 44)], &[]);
     let mut layers = base();
@@ -346,6 +357,7 @@ macro_rules! conformance {
         $(
             conformance!($name, $open, [
                 a_chain_shows_its_layers_merged,
+                a_layer_may_stand_in_a_chain_twice,
                 folders_without_an_entry_keep_what_they_have_below,
                 a_step_becomes_a_layer_and_the_layer_the_same_tree,
                 a_dropped_workspace_leaves_nothing,

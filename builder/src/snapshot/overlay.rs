@@ -116,8 +116,16 @@ fn create(folder: &Path) -> Result<(), SnapshotError> {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).map_err(SnapshotError::at("opening up", folder))
 }
 
+/// The folders of a chain. A layer may stand in it twice (two steps that left the same), and overlayfs refuses a folder
+/// that does; whatever its lower place shows or hides, its upper one shows or hides again, so the upper one is enough.
 fn topmost_first(chain: &[Entry]) -> Vec<PathBuf> {
-    chain.iter().rev().map(|entry| entry.fs.clone()).collect()
+    let mut folders: Vec<PathBuf> = Vec::new();
+    for entry in chain.iter().rev() {
+        if !folders.contains(&entry.fs) {
+            folders.push(entry.fs.clone());
+        }
+    }
+    folders
 }
 
 /// The attributes of a mount's root are those of the upper folder.
