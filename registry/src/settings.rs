@@ -28,7 +28,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     /// Address and port to listen on; port 0 takes a free one, which is printed.
-    #[arg(long, env = "FLUYT_REGISTRY_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000")]
+    #[arg(long, env = "FLUYT_REGISTRY_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000", value_parser = listen_address)]
     pub(crate) listen: SocketAddr,
 
     /// Where to store: a folder, as file:///PATH or PATH, or memory: (lost at exit).
@@ -38,6 +38,15 @@ pub(crate) struct Serve {
     /// Do not wait until the disk has what is acknowledged. A crash of the machine may then lose it.
     #[arg(long)]
     pub(crate) no_sync: bool,
+}
+
+/// `ADDRESS:PORT`; a port alone (`:5000`) listens on every address, as other registries take it.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let whole = match text.strip_prefix(':') {
+        Some(port) => format!("0.0.0.0:{port}"),
+        None => text.replacen("localhost:", "127.0.0.1:", 1),
+    };
+    whole.parse().map_err(|_| "expected an address and a port, such as 127.0.0.1:5000, [::1]:5000 or :5000".to_owned())
 }
 
 /// Where to store.
@@ -57,6 +66,11 @@ impl Store {
         if let Some(path) = text.strip_prefix("file:") {
             let path = path.strip_prefix("//localhost/").map_or(path, |_| &path["//localhost".len()..]);
             let path = path.strip_prefix("//").unwrap_or(path);
+            if !path.is_empty() && !path.starts_with('/') {
+                return Err(format!(
+                    "`{text}` names the host of a file: expected file:///PATH, with three slashes, or a path"
+                ));
+            }
             let path = percent_decode_str(path).decode_utf8().map_err(|_| "the path is not UTF-8".to_owned())?;
             return folder(&path);
         }
@@ -66,6 +80,9 @@ impl Store {
             }
             Some((scheme, _)) => {
                 Err(format!("`{scheme}` is not a kind of store: expected file:///PATH, a path, or memory:"))
+            }
+            None if text == "memory" => {
+                Err("`memory` is a folder of that name or the store in memory: write memory: or ./memory".into())
             }
             None => folder(text),
         }
@@ -93,9 +110,20 @@ mod tests {
         assert_eq!(Store::parse("file:///a%20b"), folder("/a b"));
         assert_eq!(Store::parse("file://localhost/a"), folder("/a"));
         assert_eq!(Store::parse("file:///"), folder("/"));
+        assert!(Store::parse("file://x/y").unwrap_err().contains("three slashes"));
+        assert!(Store::parse("memory").unwrap_err().contains("memory:"));
         assert!(Store::parse("s3://bucket").unwrap_err().contains("not there yet"));
         assert!(Store::parse("ftp://x").is_err());
         assert!(Store::parse("").is_err());
+    }
+
+    #[test]
+    fn addresses() {
+        let port = |text: &str| listen_address(text).map(|address| address.to_string());
+        assert_eq!(port("localhost:1").as_deref(), Ok("127.0.0.1:1"));
+        assert_eq!(port(":5000").as_deref(), Ok("0.0.0.0:5000"));
+        assert_eq!(port("[::1]:0").as_deref(), Ok("[::1]:0"));
+        assert!(port("127.0.0.1").unwrap_err().contains("such as 127.0.0.1:5000"));
     }
 
     #[test]
