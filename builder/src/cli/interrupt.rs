@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::failure::Blame;
@@ -26,9 +27,9 @@ impl Interrupt {
     pub(super) fn listen() -> Self {
         let interrupt = Self { cancel: Cancel::new(), heard: Arc::new(Notify::new()) };
         let (cancel, heard) = (interrupt.cancel.clone(), interrupt.heard.clone());
+        // Before the task runs, so that no signal of the first moments is missed.
+        let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
         tokio::spawn(async move {
-            use tokio::signal::unix::{SignalKind, signal};
-            let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
             let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return };
             for again in [false, true] {
                 tokio::select! {
