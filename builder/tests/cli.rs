@@ -96,8 +96,10 @@ fn images_are_named_and_unnamed() {
     let row: serde_json::Value =
         serde_json::from_str(text(&place.run(&["images", "--json"]).stdout).lines().next().unwrap()).unwrap();
     assert_eq!(row["name"], "docker.io/library/one:latest");
-    assert_eq!(place.run(&["rmi", "one", "absent"]).status.code(), Some(1));
-    assert_eq!(place.run(&["rmi", "one"]).status.code(), Some(0));
+    let removed = place.run(&["rmi", "absent", "one", "gone"]);
+    assert_eq!(removed.status.code(), Some(1));
+    let told = text(&removed.stderr);
+    assert!(told.contains("library/absent:latest, ") && told.contains("library/gone:latest"), "{told}");
     assert!(!text(&place.run(&["images"]).stdout).contains("one:latest"));
     assert_eq!(place.run(&["inspect", "registry.example/two:x"]).status.code(), Some(0));
 }
@@ -113,6 +115,8 @@ fn exit_codes_say_whose_turn_it_is() {
         (&["build", "--build-arg", "SOURCE_DATE_EPOCH=soon", "context"], 2, "soon"),
         (&["build", "-t", "a b", "context"], 2, "a b"),
         (&["build", "https://example.com/x.git"], 2, "not there yet"),
+        (&["build", "--iidfile", "no/such/file", "context"], 1, "no/such"),
+        (&["build", "-o", "type=oci,dest=no/such.tar", "context"], 1, "there is no folder no"),
         (&["push", "nothing"], 1, "nothing"),
         (&["--store", "/proc/self/nope", "images"], 3, "/proc/self/nope"),
     ] {
@@ -202,4 +206,20 @@ fn a_dockerfile_that_nobody_writes_can_be_given_up() {
     let writer = std::thread::spawn(move || std::fs::write(pipe, "FROM scratch\nCOPY Dockerfile /\n").unwrap());
     digest(&place.run(&["build", "-f", "pipe", "context"]));
     writer.join().unwrap();
+}
+
+#[test]
+fn a_quiet_build_shows_what_a_failed_command_printed() {
+    let busybox = Path::new("/bin/busybox");
+    if !rustix::process::geteuid().is_root() || !busybox.is_file() {
+        eprintln!("skipped: needs root and busybox-static");
+        return;
+    }
+    let dockerfile = "FROM scratch\nCOPY busybox /bin/sh\nRUN true\nRUN echo fine\nRUN echo why >&2; exit 7\n";
+    let place = Place::new(dockerfile);
+    std::fs::copy(busybox, place.context().join("busybox")).unwrap();
+    let failed = place.run(&["build", "-q", "context"]);
+    assert_eq!(failed.status.code(), Some(1));
+    let told = text(&failed.stderr);
+    assert!(told.starts_with("why\nerror: step `RUN echo why") && told.contains("status 7"), "{told}");
 }

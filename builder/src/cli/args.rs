@@ -141,7 +141,7 @@ pub enum Progress {
     Plain,
     /// A view that is redrawn.
     Tty,
-    /// Nothing but errors.
+    /// Nothing but errors, and what a failed command had printed.
     Quiet,
     /// One JSON object a line, as `BuildKit` prints.
     Rawjson,
@@ -234,7 +234,7 @@ pub struct RmiArguments {
 /// `fluyt login`.
 #[derive(Debug, Args)]
 pub struct LoginArguments {
-    /// The registry [default: docker.io]
+    /// The registry
     #[arg(value_name = "REGISTRY", default_value = "docker.io")]
     pub registry: String,
     /// Name of the user
@@ -254,7 +254,7 @@ pub struct LoginArguments {
 /// `fluyt logout`.
 #[derive(Debug, Args)]
 pub struct LogoutArguments {
-    /// The registry [default: docker.io]
+    /// The registry
     #[arg(value_name = "REGISTRY", default_value = "docker.io")]
     pub registry: String,
     /// File with registry credentials [default: what Docker uses]

@@ -1,7 +1,7 @@
 //! `fluyt build`.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fluyt_client::{Client, Reference};
 use jiff::Timestamp;
@@ -75,6 +75,10 @@ fn request(typed: &BuildArguments) -> Result<Request, Failure> {
             Failure::usage("there is no name to push the image under").hint("name it with `-t REGISTRY/NAME:TAG`")
         );
     }
+    let files = [&typed.iidfile, &typed.digest_file, &typed.metadata_file].into_iter().flatten();
+    for file in files.map(PathBuf::as_path).chain(destinations.iter().filter_map(Destination::path)) {
+        check_folder(file)?;
+    }
     let build_args = settings::build_args(&typed.build_args)?;
     let host = pipeline::host_platform();
     let platform = match typed.platform.as_deref() {
@@ -101,6 +105,19 @@ fn request(typed: &BuildArguments) -> Result<Request, Failure> {
         reproducible: typed.reproducible,
         now: Timestamp::now(),
     })
+}
+
+/// Says before the build, rather than after it, that a file has no folder to be in.
+fn check_folder(file: &Path) -> Result<(), Failure> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match folder.is_dir() {
+        true => Ok(()),
+        false => Err(Failure::new(
+            Blame::User,
+            format!("cannot write {}: there is no folder {}", file.display(), folder.display()),
+        )
+        .hint("make the folder first")),
+    }
 }
 
 /// A name for an image: a reference with a tag.

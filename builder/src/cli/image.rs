@@ -105,17 +105,17 @@ pub(super) fn tag(store: Option<&Path>, typed: &TagArguments) -> Result<(), Fail
 pub(super) fn untag(store: Option<&Path>, typed: &RmiArguments) -> Result<(), Failure> {
     let references = typed.references.iter().map(|text| settings::reference(text)).collect::<Result<Vec<_>, _>>()?;
     let store = open_store(store)?;
-    // All or none: a name that is not there is most often a slip.
+    let mut absent = Vec::new();
     for reference in &references {
-        if store.resolve(&reference.to_string()).map_err(|error| store_failed(&error))?.is_none() {
-            return Err(Failure::new(Blame::User, format!("the store has no image {reference}"))
-                .hint("`fluyt images` lists what it has"));
+        if !store.untag(&reference.to_string()).map_err(|error| store_failed(&error))? {
+            absent.push(reference.to_string());
         }
     }
-    for reference in &references {
-        store.untag(&reference.to_string()).map_err(|error| store_failed(&error))?;
+    match absent.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::new(Blame::User, format!("the store has no image {}", absent.join(", ")))
+            .hint("`fluyt images` lists what it has; the other names are gone")),
     }
-    Ok(())
 }
 
 pub(super) async fn inspect(store: Option<&Path>, typed: InspectArguments) -> Result<(), Failure> {

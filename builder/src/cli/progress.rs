@@ -1,6 +1,6 @@
 //! Events to a view: plain lines, a terminal that is redrawn, or `BuildKit`'s JSON lines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ use crate::event::{Event, Events, Sink, StepId, Stream};
 #[must_use]
 pub fn sink(kind: Progress) -> Events {
     match kind {
-        Progress::Quiet => Arc::new(Quiet),
+        Progress::Quiet => Arc::new(Quiet::default()),
         Progress::Plain => Arc::new(Plain::default()),
         Progress::Rawjson => Arc::new(RawJson::default()),
         Progress::Tty => Arc::new(Terminal::default()),
@@ -27,14 +27,33 @@ pub fn sink(kind: Progress) -> Events {
     }
 }
 
-/// Shows warnings alone.
-#[derive(Debug)]
-struct Quiet;
+/// Shows what a failed command had printed, and nothing else: the error itself comes at the end.
+#[derive(Debug, Default)]
+struct Quiet {
+    printed: Mutex<BTreeMap<StepId, VecDeque<u8>>>,
+}
+
+/// Most of a command's output that is kept for the case that it fails, in bytes.
+const KEPT_MAX_BYTES: usize = 64 * 1024;
 
 impl Sink for Quiet {
     fn hear(&self, event: Event) {
-        if let Event::Warning { text } = event {
-            output::message(&format!("warning: {text}\n"));
+        let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Output { step, bytes, .. } => {
+                let kept = printed.entry(step).or_default();
+                kept.extend(bytes);
+                let surplus = kept.len().saturating_sub(KEPT_MAX_BYTES);
+                kept.drain(..surplus);
+            }
+            Event::Failed { step, .. } => {
+                let kept = printed.remove(&step).unwrap_or_default();
+                output::message(&String::from_utf8_lossy(&Vec::from(kept)));
+            }
+            Event::Finished { step } => {
+                printed.remove(&step);
+            }
+            _ => {}
         }
     }
 }

@@ -1,8 +1,10 @@
 //! `fluyt push` and `fluyt pull`.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use fluyt_client::Client;
+use oci_spec::image::Descriptor;
 
 use super::args::{Progress, PullArguments, PushArguments, RegistryArguments};
 use super::build::{open_store, write_file};
@@ -10,7 +12,7 @@ use super::failure::{Blame, Failure};
 use super::{image, progress, settings};
 use crate::event::{Event, Events, StepId};
 use crate::export;
-use crate::pipeline::{host_platform, remote_fault};
+use crate::pipeline::{PULLED_FROM, host_platform, remote_fault};
 use crate::remote::{Origins, Platform, Remote, RemoteError};
 
 /// The step of a command that is one step.
@@ -87,7 +89,7 @@ pub(super) async fn pull(store: Option<&Path>, typed: PullArguments) -> Result<(
     let descriptor = image::descriptor(&pulled.media_type, pulled.size_bytes, pulled.digest.clone());
     match &typed.output {
         None => store
-            .tag(&reference.to_string(), descriptor)
+            .tag(&reference.to_string(), pulled_from(descriptor, reference.host()))
             .map_err(|error| Failure::from_error(Blame::Environment, &error))?,
         Some(path) => {
             let names = [reference.to_string()];
@@ -102,4 +104,10 @@ pub(super) async fn pull(store: Option<&Path>, typed: PullArguments) -> Result<(
     }
     events.hear(Event::Finished { step: ONLY });
     super::print(format!("{}\n", pulled.digest).as_bytes())
+}
+
+/// Marks a name as pulled, so that a later build asks its registry again.
+fn pulled_from(mut descriptor: Descriptor, host: &str) -> Descriptor {
+    descriptor.set_annotations(Some(HashMap::from([(PULLED_FROM.to_owned(), host.to_owned())])));
+    descriptor
 }

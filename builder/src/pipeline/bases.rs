@@ -17,13 +17,16 @@ use crate::remote::{Platform, Remote, RemoteImage};
 /// Largest manifest or configuration that is read from the store, in bytes.
 const DOCUMENT_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
 
+/// Annotation of a name in the store that `fluyt pull` gave: the registry's name.
+pub const PULLED_FROM: &str = "dev.fluyt.pulled-from";
+
 /// What lowering wants to know of a base.
 pub(super) fn as_resolved(base: &BaseImage) -> ResolvedBase {
     ResolvedBase { config: base.config.clone(), digest: base.manifest_digest.to_string() }
 }
 
-/// Finds a base image: under its name in the store (unless `--pull`), in its registry, or, where that cannot be reached,
-/// as it was when the registry last answered.
+/// Finds a base image: as it was built here under that name (unless `--pull`), in its registry, or, where that cannot be
+/// reached, as it was when the registry last answered.
 #[expect(
     clippy::too_many_arguments,
     reason = "each is another part of the build; a struct would be taken apart at once"
@@ -52,9 +55,12 @@ pub(super) async fn resolve(
     events.hear(Event::Started { step, name: format!("[internal] load metadata for {reference}") });
     let failed = |error: &BuildError| events.hear(Event::Failed { step, error: error.to_string() });
 
+    let local = in_store(&reference, &platform, store)?;
+    // What was built here under that name is what its builder means by it; what was only pulled may have moved on.
     if !request.pull
-        && let Some(base) = in_store(&reference, &platform, store)?
+        && let Some((base, Origin::Built)) = &local
     {
+        let base = base.clone();
         events.hear(Event::Note {
             text: format!("{} is taken from the store; --pull asks its registry", reference.familiar()),
         });
@@ -76,8 +82,8 @@ pub(super) async fn resolve(
             Ok(base)
         }
         Err(error) if error.is_unreachable() && !request.pull => {
-            let last = last_answer(&reference, &platform, records, store);
-            if let Some(base) = last {
+            let pulled = local.map(|(base, _)| base);
+            if let Some(base) = last_answer(&reference, &platform, records, store).or(pulled) {
                 let text =
                     format!("{error}; {reference} is taken as its registry last had it, {}", base.manifest_digest);
                 events.hear(Event::Warning { text });
@@ -123,16 +129,27 @@ fn layers(manifest: &ImageManifest, config: &ImageConfig, origin: Option<&Refere
         .collect()
 }
 
+/// How a name came into the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Built,
+    Pulled,
+}
+
 /// The image of this name and platform that the store has whole.
-fn in_store(reference: &Reference, platform: &Platform, store: &Store) -> Result<Option<BaseImage>, BuildError> {
-    // A digest means one thing everywhere; the registry's answer adds nothing to it.
+fn in_store(
+    reference: &Reference,
+    platform: &Platform,
+    store: &Store,
+) -> Result<Option<(BaseImage, Origin)>, BuildError> {
     let Some(descriptor) = store.resolve(&reference.to_string())? else { return Ok(None) };
     let base = image_at(descriptor.digest(), None, store).filter(|base| {
         base.config.os == platform.os
             && base.config.architecture == platform.architecture
             && base.layers.iter().all(|layer| store.contains(&layer.digest))
     });
-    Ok(base)
+    let pulled = descriptor.annotations().as_ref().is_some_and(|annotations| annotations.contains_key(PULLED_FROM));
+    Ok(base.map(|base| (base, if pulled { Origin::Pulled } else { Origin::Built })))
 }
 
 /// The image that a registry had under the name when it last answered.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
+pub use bases::PULLED_FROM;
 pub use error::{BuildError, Fault, remote_fault};
 pub use outputs::Destination;
 pub use request::{Built, Request};

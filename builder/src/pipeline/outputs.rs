@@ -1,7 +1,7 @@
 //! Where a finished image goes.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fluyt_client::Reference;
 use oci_spec::image::Descriptor;
@@ -40,6 +40,16 @@ impl Destination {
     #[must_use]
     pub fn is_image(&self) -> bool {
         !matches!(self, Self::Tar(_) | Self::Local(_))
+    }
+
+    /// The file or folder that is written.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::OciFolder(path) | Self::Local(path) => Some(path),
+            Self::OciTar(path) | Self::DockerTar(path) | Self::Tar(path) => path.as_deref(),
+            Self::Store | Self::Registry | Self::Load => None,
+        }
     }
 
     /// Whether the result's bytes go to standard output.

@@ -53,7 +53,11 @@ fn first_line(error: &BuildError) -> String {
 impl Read {
     /// The error of a Dockerfile that cannot be built.
     pub(super) fn refused(&self, problems: &[Problem]) -> BuildError {
-        let rendered = problems.iter().map(|problem| problem.render(&self.name, &self.text)).collect();
+        let rendered = problems
+            .iter()
+            .filter(|problem| problem.is_error())
+            .map(|problem| problem.render(&self.name, &self.text))
+            .collect();
         BuildError::Dockerfile { rendered }
     }
 
@@ -61,7 +65,9 @@ impl Read {
         for problem in problems {
             let line = problem.span.start.line;
             let check = problem.check.map(|check| format!("{check}: ")).unwrap_or_default();
-            events.hear(Event::Warning { text: format!("{check}{problem} ({}:{line})", self.name) });
+            // A problem of the command line has no line.
+            let place = if line == 0 { String::new() } else { format!(" ({}:{line})", self.name) };
+            events.hear(Event::Warning { text: format!("{check}{problem}{place}") });
         }
     }
 
