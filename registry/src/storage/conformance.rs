@@ -196,6 +196,19 @@ mod folder {
     }
 
     #[test]
+    fn a_folder_of_something_else_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("lost+found")).unwrap();
+        std::fs::write(folder.path().join(".gitkeep"), "").unwrap();
+        std::fs::write(folder.path().join("photos.tar"), "").unwrap();
+        let error = Folder::open(folder.path(), true).unwrap_err();
+        assert!(matches!(&error, FolderError::Foreign { found, .. } if found == "photos.tar"), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+        std::fs::remove_file(folder.path().join("photos.tar")).unwrap();
+        Folder::open(folder.path(), true).unwrap();
+    }
+
+    #[test]
     fn a_folder_that_cannot_be_made_says_which() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = Folder::open(&file.path().join("below"), true).unwrap_err().to_string();

@@ -60,6 +60,34 @@ pub enum FolderError {
         /// Whose, if it could be told.
         pid: Option<String>,
     },
+    /// It holds something, and no store.
+    #[error(
+        "the folder `{}` holds other files (`{}`) and no store: choose an empty or new folder with --store",
+        path.display(), found
+    )]
+    Foreign {
+        /// Which.
+        path: PathBuf,
+        /// One of the files.
+        found: String,
+    },
+}
+
+/// A file that is neither ours nor the file system's own, in a folder that is no store yet. What is hidden may stay: tools
+/// leave such files in folders that people take for empty.
+fn foreign(root: &FilePath) -> io::Result<Option<String>> {
+    let mut found = None;
+    for entry in std::fs::read_dir(root)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        // A copy that was restored need not have the lock.
+        if name == names::LOCK || name.starts_with("store.json.") {
+            return Ok(None);
+        }
+        if !name.starts_with('.') && name != "lost+found" {
+            found = Some(name);
+        }
+    }
+    Ok(found)
 }
 
 /// A store in a folder.
@@ -85,6 +113,9 @@ impl Folder {
         // For nobody else: it holds the key that uploads are sealed with, and what was pushed.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(failed)?;
         let root = root.canonicalize().map_err(failed)?;
+        if let Some(found) = foreign(&root).map_err(failed)? {
+            return Err(FolderError::Foreign { path: root, found });
+        }
         let lock_path = root.join(names::LOCK);
         let lock =
             File::options().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(failed)?;
