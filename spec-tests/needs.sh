@@ -8,7 +8,6 @@ tools=$target/tools
 
 # Versions of what is built or fetched for the tests only. Nothing of it comes into a product.
 conformance_version=v0.0.0-20260831232431-97274622c111
-crane_version=v0.20.6
 distribution_version=v3.1.1
 cargo_deny_version=0.20.2
 
