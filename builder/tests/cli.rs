@@ -118,6 +118,7 @@ fn exit_codes_say_whose_turn_it_is() {
         (&["build", "--iidfile", "no/such/file", "context"], 1, "no/such"),
         (&["build", "-o", "type=oci,dest=no/such.tar", "context"], 1, "there is no folder no"),
         (&["push", "nothing"], 1, "nothing"),
+        (&["--store", "context", "images"], 1, "no store"),
         (&["--store", "/proc/self/nope", "images"], 3, "/proc/self/nope"),
     ] {
         let output = place.run(arguments);

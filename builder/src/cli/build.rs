@@ -11,7 +11,7 @@ use super::args::{BuildArguments, Progress};
 use super::failure::{Blame, Failure};
 use super::interrupt::Interrupt;
 use super::{destination, output, progress, settings};
-use crate::blob::Store;
+use crate::blob::{Store, StoreError};
 use crate::pipeline::{self, BuildError, Built, Destination, Request, Workshop};
 
 pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(), Failure> {
@@ -133,7 +133,16 @@ fn image_name(text: &str) -> Result<Reference, Failure> {
 /// Opens the store, or says why it cannot be.
 pub(super) fn open_store(typed: Option<&Path>) -> Result<Store, Failure> {
     let folder = settings::store_folder(typed)?;
-    Store::open(&folder).map_err(|error| Failure::from_error(Blame::Environment, &error))
+    Store::open(&folder).map_err(|error| {
+        let blame = match error {
+            StoreError::NewerLayout { .. }
+            | StoreError::NotAStore { .. }
+            | StoreError::AnotherUsers { .. }
+            | StoreError::RemoteFileSystem { .. } => Blame::User,
+            _ => Blame::Environment,
+        };
+        Failure::from_error(blame, &error)
+    })
 }
 
 /// A failed build as the user reads it.
