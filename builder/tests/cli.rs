@@ -119,6 +119,8 @@ fn exit_codes_say_whose_turn_it_is() {
         (&["build", "-o", "type=oci,dest=no/such.tar", "context"], 1, "there is no folder no"),
         (&["push", "nothing"], 1, "nothing"),
         (&["--store", "context", "images"], 1, "no store"),
+        (&["pull", "--authfile", "no.json", "127.0.0.1:9/x"], 1, "no.json"),
+        (&["images", "--json", "-q"], 2, "--quiet"),
         (&["--store", "/proc/self/nope", "images"], 3, "/proc/self/nope"),
     ] {
         let output = place.run(arguments);

@@ -205,7 +205,7 @@ pub struct InspectArguments {
 #[derive(Debug, Args)]
 pub struct ImagesArguments {
     /// Print JSON, one object a line
-    #[arg(long)]
+    #[arg(long, conflicts_with = "quiet")]
     pub json: bool,
     /// Print nothing but digests
     #[arg(short, long)]

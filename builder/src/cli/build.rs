@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use fluyt_client::{Client, Reference};
+use fluyt_client::Reference;
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -18,8 +18,7 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
     let request = request(&typed)?;
     let kind = if typed.quiet { Progress::Quiet } else { typed.progress };
     let events = progress::sink(kind);
-    let client = Client::new(settings::registries(&typed.registries))
-        .map_err(|error| Failure::from_error(Blame::Usage, &error))?;
+    let client = super::transfer::client(&typed.registries)?;
     let store = open_store(store)?;
     let (stdout_is_taken, prints_digest) = (
         request.destinations.iter().any(Destination::is_stdout),

@@ -23,6 +23,11 @@ fn sink(quiet: bool) -> Events {
 }
 
 pub(super) fn client(typed: &RegistryArguments) -> Result<Client, Failure> {
+    // One that was named and is not there is a slip; the usual places need not exist.
+    if let Some(file) = typed.authfile.as_ref().filter(|file| !file.is_file()) {
+        return Err(Failure::new(Blame::User, format!("there is no file {} to read credentials from", file.display()))
+            .hint("`fluyt login --authfile FILE` makes one"));
+    }
     Client::new(settings::registries(typed)).map_err(|error| Failure::from_error(Blame::Usage, &error))
 }
 
