@@ -393,3 +393,28 @@ fn a_store_that_another_registry_has() {
     let _ = outcome.expect_message(&["error:", &folder.join("store").to_string_lossy()]);
     let _ = registry.target().get("/v2/").expect_status(200);
 }
+
+#[test]
+fn a_damaged_blob_is_not_pushed() {
+    let registry = Registry::start();
+    let (fluyt, context) = (Fluyt::new(), TestDir::new());
+    context.write("file", samples::bytes(76, 3 << 20));
+    context.write("Dockerfile", "FROM scratch\nCOPY file /\n");
+    let reference = format!("{}/damaged/one:1", registry.host());
+    let _ = fluyt.build(context.path(), &["-t", &reference]).expect_success();
+    let blobs = fluyt.store().join("blobs/sha256");
+    let largest = fs::read_dir(&blobs)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .max_by_key(|path| path.metadata().unwrap().len());
+    let largest = largest.unwrap();
+    let mut bytes = fs::read(&largest).unwrap();
+    bytes[1 << 20] ^= 1;
+    fs::remove_file(&largest).unwrap();
+    fs::write(&largest, bytes).unwrap();
+    let name = largest.file_name().unwrap().to_string_lossy().into_owned();
+    let _ = fluyt.run(["push", &reference]).expect_code(3).expect_message(&["error:", &name, "removed"]);
+    assert!(!largest.exists(), "the damaged blob is still there");
+    // The same build makes it again, and then it can be pushed.
+    let _ = fluyt.build(context.path(), &["--push", "-t", &reference]).expect_success();
+}

@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Seek as _, SeekFrom};
 
-use fluyt_client::{Blob, Pushed, Reference};
+use fluyt_client::{Blob, ClientError, Pushed, Reference};
 use oci_spec::image::{Descriptor, Digest, MediaType};
 
 use super::{Remote, RemoteError};
+use crate::blob::StoreError;
 use crate::event::{Event, StepId};
 use crate::image::{Manifest, manifest};
 
@@ -120,11 +121,25 @@ impl Remote {
         let progress = move |done_bytes: u64| {
             events.hear(Event::Moved { step, what: what.clone(), done_bytes, total_bytes: Some(total_bytes) });
         };
-        let pushed = self.client.push_blob(target, &blob, &mount_from, source, &progress).await?;
+        let pushed = match self.client.push_blob(target, &blob, &mount_from, source, &progress).await {
+            // Read once more by the store itself, which removes what is damaged and says what to do.
+            Err(ClientError::Damaged { .. }) => return Err(self.damaged(&blob.digest)?),
+            pushed => pushed?,
+        };
         if pushed != Pushed::Uploaded {
             tracing::debug!(blob.digest = %blob.digest, ?pushed, "not sent");
         }
         Ok(())
+    }
+
+    /// What is wrong with a blob whose bytes are not its digest's.
+    fn damaged(&self, digest: &Digest) -> Result<RemoteError, RemoteError> {
+        let read = io::copy(&mut self.store.open_verified(digest)?, &mut io::sink());
+        let told = read.err().and_then(|error| error.into_inner()?.downcast::<StoreError>().ok());
+        Ok(told.map_or_else(
+            || RemoteError::Incomplete { reference: digest.to_string(), what: "an undamaged copy".to_owned() },
+            |error| RemoteError::Store(*error),
+        ))
     }
 
     fn manifest_bytes(&self, image: &Descriptor, target: &Reference) -> Result<Vec<u8>, RemoteError> {
