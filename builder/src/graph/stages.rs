@@ -317,11 +317,11 @@ fn expand_global(word: &Word, escape: char, globals: &Environment, problems: &mu
     match Expander::new(escape).expand(&word.text, &lookup) {
         Ok(expansion) => {
             for name in &expansion.unset {
-                let message = format!("`FROM` argument `{name}` is not declared");
+                let message = format!("`FROM` argument `{name}` has no value");
                 let problem = Problem::warning(word.span, "UndefinedArgInFrom", message);
                 problems.push(match nearest_name(name, globals.names()) {
                     Some(near) => problem.hint(format!("did you mean `{near}`?")),
-                    None => problem.hint(format!("put `ARG {name}` before the first `FROM`")),
+                    None => problem.hint(format!("put `ARG {name}=VALUE` before the first `FROM`, or declare it there and give `--build-arg {name}=VALUE`")),
                 });
             }
             Some(expansion.text)

@@ -31,11 +31,11 @@ fn a_variable_in_from_of_a_copy() {
 #[test]
 fn names_that_expand_to_nothing() {
     insta::assert_snapshot!(outline("FROM $IMAGE\n"), @"
-    warning 1:6: `FROM` argument `IMAGE` is not declared (put `ARG IMAGE` before the first `FROM`)
+    warning 1:6: `FROM` argument `IMAGE` has no value (put `ARG IMAGE=VALUE` before the first `FROM`, or declare it there and give `--build-arg IMAGE=VALUE`)
     error 1:6: base name (`$IMAGE`) should not be blank (an `ARG` for a `FROM` stands before the first `FROM`, with a default)
     ");
     insta::assert_snapshot!(outline("ARG P\nFROM --platform=$P x\n"), @"
-    warning 2:17: `FROM` argument `P` is not declared (put `ARG P` before the first `FROM`)
+    warning 2:17: `FROM` argument `P` has no value (put `ARG P=VALUE` before the first `FROM`, or declare it there and give `--build-arg P=VALUE`)
     error 2:17: empty platform value from expression `$P`
     ");
     insta::assert_snapshot!(outline("FROM --platform=linus x\n"), @"error 1:17: `linus` is no platform: expected `os/architecture[/variant]`, such as `linux/arm64`");
