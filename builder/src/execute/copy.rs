@@ -5,15 +5,15 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
 
 use oci_spec::image::Digest;
 
 use super::extract::Spool;
 use super::item::{Content, Item, Items};
 use super::owner::Accounts;
-use super::placing::{Placing, changed_mode};
+use super::placing::{Placing, changed_mode, kept_attributes};
 use super::select::{self, Files, Selected, SelectedEntry};
+use super::unpack::Archive;
 use super::{BuiltLayer, Executor, RootState, States, StepError, unpack};
 use crate::blob::HashingReader;
 use crate::cache::{Fidelity, Key, LayerContent, LayerContentHasher, LayerRecord, key};
@@ -21,13 +21,6 @@ use crate::context::{DestinationState, Ignore, Placement, SourceShape, plan_copy
 use crate::event::{Event, StepId};
 use crate::graph::{CopyFrom, CopyOp, InlineFile};
 use crate::layer::{Change, Kind, Layer, LayerBuilder, LayerPath, Source, Tree};
-
-/// An archive that is unpacked into the destination.
-struct Archive {
-    name: String,
-    path: PathBuf,
-    digest: Digest,
-}
 
 impl Executor {
     pub(super) fn copy(&self, step: StepId, op: &CopyOp, states: &States) -> Result<RootState, StepError> {
@@ -78,7 +71,7 @@ impl Executor {
         }
         let mut spool = Spool::create(&self.store)?;
         for archive in &archives {
-            unpack::unpack(archive.name.as_str(), &archive.path, &destination, op, owner, &mut placing, &mut spool)?;
+            unpack::unpack(archive, &destination, op, owner, &mut placing, &mut spool)?;
         }
         let mut items = placing.items;
         items.order_links();
@@ -332,7 +325,7 @@ fn item_at(path: LayerPath, entry: &SelectedEntry, op: &CopyOp, owner: Option<(u
             uid,
             gid,
             modified: entry.modified,
-            xattrs: select::attributes(entry),
+            xattrs: kept_attributes(entry.capability.as_ref()),
         },
         content: entry.content.clone(),
         digest: entry.digest.clone(),

@@ -75,7 +75,7 @@ impl Executor {
                 continue;
             }
             self.ensure_blob(step, layer)?;
-            let blob = self.store.open_blob(&layer.digest)?;
+            let blob = self.store.open_verified(&layer.digest)?;
             read_layer(blob, &layer.media_type, &Limits::DEFAULT, &mut |entry, content| -> Result<(), StepError> {
                 // The last entry of a path counts, as it does when a layer is unpacked.
                 if let Some(place) = wanted.get_mut(&entry.path)

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use oci_spec::image::Digest;
 
 use super::item::Content;
-use super::placing::kept_attributes;
 use crate::context::{self, BadPattern, FileKind, Pattern, SourceEntry};
 use crate::layer::{FileTime, Kind, LayerPath, Source, Tree, TreeError};
 
@@ -201,11 +200,6 @@ fn collect(
             collect(tree, diff_ids, base, &path.join(name), files, entries);
         }
     }
-}
-
-/// What a copied entry becomes in the layer, before owner and mode options.
-pub(super) fn attributes(entry: &SelectedEntry) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    kept_attributes(entry.capability.as_ref())
 }
 
 #[cfg(test)]

@@ -1,13 +1,18 @@
 //! `ADD` of an archive: told by its content, unpacked into the destination.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use oci_spec::image::Digest;
 
 use super::StepError;
 use super::extract::Spool;
 use super::item::{Content, Item};
 use super::placing::{Placing, changed_mode};
+use crate::blob::HashingReader;
 use crate::graph::CopyOp;
 use crate::layer::{Kind, LayerError, LayerPath, Limits, read_layer};
 
@@ -15,16 +20,42 @@ use crate::layer::{Kind, LayerError, LayerPath, Limits, read_layer};
 const BLOCK_BYTES: usize = 512;
 
 /// A file as the tar that it holds: gzip and zstd are left to the layer reader, bzip2 and xz are taken off here.
-fn opened(path: &Path) -> io::Result<Box<dyn Read + Send>> {
-    let mut file = File::open(path)?;
-    let mut magic = [0; 6];
-    let found = read_up_to(&mut file, &mut magic)?;
-    let reader = BufReader::with_capacity(256 * 1024, File::open(path)?);
-    Ok(match &magic[..found] {
+fn decoded<R: Read + 'static>(file: R, magic: &[u8]) -> Box<dyn Read> {
+    let reader = BufReader::with_capacity(256 * 1024, file);
+    match magic {
         [b'B', b'Z', b'h', ..] => Box::new(bzip2::read::MultiBzDecoder::new(reader)),
         [0xFD, b'7', b'z', b'X', b'Z', 0] => Box::new(xz2::read::XzDecoder::new_multi_decoder(reader)),
         _ => Box::new(reader),
-    })
+    }
+}
+
+/// The first bytes of a file, which tell its compression.
+fn magic(path: &Path) -> io::Result<Vec<u8>> {
+    let mut magic = [0; 6];
+    let found = read_up_to(&mut File::open(path)?, &mut magic)?;
+    Ok(magic[..found].to_vec())
+}
+
+/// A file that is hashed while others read it.
+#[derive(Clone)]
+struct Watched(Rc<RefCell<HashingReader<File>>>);
+
+impl Watched {
+    fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self(Rc::new(RefCell::new(HashingReader::new(File::open(path)?)))))
+    }
+
+    /// The digest of the whole file: what the archive's readers left of it is read now.
+    fn finish(mut self) -> io::Result<Option<Digest>> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok(Rc::into_inner(self.0).map(|reader| reader.into_inner().finish().0))
+    }
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.borrow_mut().read(buffer)
+    }
 }
 
 fn read_up_to(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
@@ -43,18 +74,15 @@ fn read_up_to(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
 /// Whether a file is a tar, plain or compressed with gzip, bzip2, xz or zstd. Its name does not matter.
 pub(super) fn is_archive(path: &Path) -> Result<bool, StepError> {
     let read = |source| StepError::Read { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(read)?;
-    let mut magic = [0; 6];
-    let found = read_up_to(&mut file, &mut magic).map_err(read)?;
-    let mut start: Box<dyn Read> = match &magic[..found] {
-        [0x1F, 0x8B, ..] => {
-            Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(File::open(path).map_err(read)?)))
-        }
-        [0x28, 0xB5, 0x2F, 0xFD, ..] => match zstd::Decoder::new(File::open(path).map_err(read)?) {
+    let magic = magic(path).map_err(read)?;
+    let file = File::open(path).map_err(read)?;
+    let mut start: Box<dyn Read> = match &magic[..] {
+        [0x1F, 0x8B, ..] => Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))),
+        [0x28, 0xB5, 0x2F, 0xFD, ..] => match zstd::Decoder::new(file) {
             Ok(decoder) => Box::new(decoder),
             Err(_) => return Ok(false),
         },
-        _ => opened(path).map_err(read)?,
+        magic => decoded(file, magic),
     };
     let mut block = [0; BLOCK_BYTES];
     // A stream that cannot be decoded is a file like any other.
@@ -70,19 +98,32 @@ fn is_tar_header(block: &[u8; BLOCK_BYTES]) -> bool {
     sum == written
 }
 
+/// An archive that is unpacked into the destination.
+pub(super) struct Archive {
+    /// The source's name, for messages.
+    pub(super) name: String,
+    /// Where it is.
+    pub(super) path: PathBuf,
+    /// Its digest as the step's key saw it.
+    pub(super) digest: Digest,
+}
+
 /// Puts what an archive holds below `destination`, which is a folder by now.
 ///
-/// Links in the destination, and those that the archive itself made before, are followed inside the root.
+/// Links in the destination, and those that the archive itself made before, are followed inside the root. An archive
+/// that is no more what the key saw is an error: its content must not be kept under that key.
 pub(super) fn unpack(
-    name: &str,
-    path: &Path,
+    archive: &Archive,
     destination: &LayerPath,
     op: &CopyOp,
     owner: Option<(u32, u32)>,
     placing: &mut Placing<'_>,
     spool: &mut Spool,
 ) -> Result<(), StepError> {
-    let reader = opened(path).map_err(|source| StepError::Read { path: path.to_owned(), source })?;
+    let path = &archive.path;
+    let read = |source| StepError::Read { path: path.clone(), source };
+    let watched = Watched::open(path).map_err(read)?;
+    let reader = decoded(watched.clone(), &magic(path).map_err(read)?);
     let media_type = "application/vnd.oci.image.layer.v1.tar";
     let result = read_layer(reader, media_type, &Limits::DEFAULT, &mut |entry, content| -> Result<(), StepError> {
         let inside = |path: &LayerPath, follow_last: bool| {
@@ -111,9 +152,17 @@ pub(super) fn unpack(
         };
         Ok(placing.put_over(Item { entry, content, digest: None, same_file: None })?)
     });
+    // Before a damaged archive is complained of: one that is being rewritten looks damaged too.
+    let found = watched.finish().map_err(read)?;
+    if found.as_ref() != Some(&archive.digest) {
+        let found = found.map_or_else(|| "unread".to_owned(), |digest| digest.to_string());
+        return Err(LayerError::Changed { path: path.clone(), expected: Some(archive.digest.clone()), found }.into());
+    }
     match result {
         Ok(_) => Ok(()),
-        Err(StepError::Layer(source)) => Err(StepError::Archive { name: name.to_owned(), source: Box::new(source) }),
+        Err(StepError::Layer(source)) => {
+            Err(StepError::Archive { name: archive.name.clone(), source: Box::new(source) })
+        }
         Err(error) => Err(error),
     }
 }
@@ -170,5 +219,42 @@ mod tests {
             std::fs::write(&path, &bytes).unwrap();
             assert_eq!(is_archive(&path).unwrap(), expected, "{:?}", &bytes[..bytes.len().min(6)]);
         }
+    }
+
+    #[test]
+    fn an_archive_that_is_no_more_what_the_key_saw_is_refused() {
+        use crate::graph::{CopyFrom, Root};
+        use crate::layer::{FileTime, Tree};
+        let folder = tempfile::tempdir().unwrap();
+        let store = crate::blob::Store::open(&folder.path().join("store")).unwrap();
+        let op = CopyOp {
+            input: Root::Scratch,
+            from: CopyFrom::Context,
+            sources: vec!["a.tar".to_owned()],
+            destination: "/".to_owned(),
+            destination_is_directory: true,
+            chown: None,
+            chmod: None,
+            link: false,
+            parents: false,
+            exclude: Vec::new(),
+            unpack: true,
+        };
+        // Behind the end of the archive stands more than its readers look at; that counts too.
+        let mut bytes = tar_of("a");
+        bytes.extend(vec![7; 1 << 20]);
+        let path = folder.path().join("a.tar");
+        std::fs::write(&path, &bytes).unwrap();
+        let unpacked = |digest: Digest| {
+            let tree = Tree::new();
+            let mut placing = Placing::new(&tree, (0, 0), FileTime::default());
+            let mut spool = Spool::create(&store).unwrap();
+            let archive = Archive { name: "a.tar".to_owned(), path: path.clone(), digest };
+            unpack(&archive, &LayerPath::root(), &op, None, &mut placing, &mut spool)
+        };
+        unpacked(crate::blob::sha256(&bytes)).unwrap();
+        bytes[(1 << 20) - 1] = 8;
+        let error = unpacked(crate::blob::sha256(&bytes)).unwrap_err();
+        assert!(error.to_string().contains("changed while the image was built"), "{error}");
     }
 }
