@@ -122,8 +122,7 @@ impl Remote {
             events.hear(Event::Moved { step, what: what.clone(), done_bytes, total_bytes: Some(total_bytes) });
         };
         let pushed = match self.client.push_blob(target, &blob, &mount_from, source, &progress).await {
-            // Read once more by the store itself, which removes what is damaged and says what to do.
-            Err(ClientError::Damaged { .. }) => return Err(self.damaged(&blob.digest)?),
+            Err(error @ ClientError::Damaged { .. }) => return Err(self.damaged(&blob.digest, error)?),
             pushed => pushed?,
         };
         if pushed != Pushed::Uploaded {
@@ -132,14 +131,12 @@ impl Remote {
         Ok(())
     }
 
-    /// What is wrong with a blob whose bytes are not its digest's.
-    fn damaged(&self, digest: &Digest) -> Result<RemoteError, RemoteError> {
+    /// Reads a blob that is said to be damaged once more by the store itself, which removes it if that is so and says
+    /// what to do; else `error` stands.
+    fn damaged(&self, digest: &Digest, error: ClientError) -> Result<RemoteError, RemoteError> {
         let read = io::copy(&mut self.store.open_verified(digest)?, &mut io::sink());
         let told = read.err().and_then(|error| error.into_inner()?.downcast::<StoreError>().ok());
-        Ok(told.map_or_else(
-            || RemoteError::Incomplete { reference: digest.to_string(), what: "an undamaged copy".to_owned() },
-            |error| RemoteError::Store(*error),
-        ))
+        Ok(told.map_or_else(|| error.into(), |told| RemoteError::Store(*told)))
     }
 
     fn manifest_bytes(&self, image: &Descriptor, target: &Reference) -> Result<Vec<u8>, RemoteError> {
