@@ -98,7 +98,9 @@ pub(super) fn tag(store: Option<&Path>, typed: &TagArguments) -> Result<(), Fail
         return Err(Failure::usage(format!("`{}` has a digest, and cannot be given as a name", typed.target)));
     }
     let store = open_store(store)?;
-    let descriptor = in_store(&store, &source)?;
+    let mut descriptor = in_store(&store, &source)?;
+    // Marks belong to the name that has them: that the source was pulled says nothing of this name.
+    descriptor.set_annotations(None);
     store.tag(&target.to_string(), descriptor).map_err(|error| store_failed(&error))
 }
 
