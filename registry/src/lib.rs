@@ -10,6 +10,7 @@
 
 pub mod auth;
 pub mod http;
+pub mod metrics;
 pub mod protocol;
 pub mod service;
 pub mod spec;

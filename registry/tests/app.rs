@@ -47,7 +47,7 @@ pub(crate) fn surroundings() -> Surroundings {
 pub(crate) async fn router_on(store: impl Port) -> Router {
     let storage = Storage::open(store, [7; 32]).await.unwrap();
     let registry = Registry::new(storage, surroundings());
-    router(App { registry: Arc::new(registry), authorizer: Authorizer::Everyone })
+    router(App::new(Arc::new(registry), Authorizer::Everyone))
 }
 
 pub(crate) fn digest(bytes: impl AsRef<[u8]>) -> Digest {

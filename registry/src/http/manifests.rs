@@ -24,7 +24,7 @@ pub(super) async fn get(
     reference: Reference,
     head_only: bool,
 ) -> Result<Response, RegistryError> {
-    let pull = asked.app.authorizer.pull(&repo)?;
+    let pull = asked.may_pull(&repo)?;
     let (digest, stored) = asked.app.registry.manifest(&pull, &reference).await?;
     Ok(reply::manifest(&digest, stored, head_only))
 }
@@ -36,7 +36,7 @@ pub(super) async fn put(
     reference: Reference,
     body: Body,
 ) -> Result<Response, RegistryError> {
-    let push = asked.app.authorizer.push(&repo)?;
+    let push = asked.may_push(&repo)?;
     let by_digest = matches!(reference, Reference::Digest(_));
     let tags: Vec<Tag> = asked.query.all("tag").map(str::parse).collect::<Result<_, _>>()?;
     if tags.len() > TAGS_MAX {
@@ -55,7 +55,7 @@ pub(super) async fn put(
 
 /// `end-9`
 pub(super) async fn delete(asked: &Asked, repo: RepoName, reference: Reference) -> Result<Response, RegistryError> {
-    let delete = asked.app.authorizer.delete(&repo)?;
+    let delete = asked.may_delete(&repo)?;
     asked.app.registry.delete_manifest(&delete, &reference).await?;
     Ok(reply::deleted())
 }

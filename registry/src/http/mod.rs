@@ -24,9 +24,10 @@ use http::{HeaderMap, Method, header};
 pub use access_log::Peer;
 pub use serve::{Ended, serve};
 
-use crate::auth::Authorizer;
+use crate::auth::{Authorizer, Caller, Denied, MayDelete, MayList, MayPull, MayPush};
+use crate::metrics::Metrics;
 use crate::service::{Registry, RegistryError};
-use crate::spec::{Endpoint, EndpointError, NameError};
+use crate::spec::{Endpoint, EndpointError, NameError, RepoName};
 use query::Query;
 use rejection::Rejection;
 
@@ -37,6 +38,15 @@ pub struct App {
     pub registry: Arc<Registry>,
     /// Who may do them.
     pub authorizer: Authorizer,
+    /// What is counted meanwhile.
+    pub metrics: Arc<Metrics>,
+}
+
+impl App {
+    /// An app that counts for itself alone.
+    pub fn new(registry: Arc<Registry>, authorizer: Authorizer) -> Self {
+        Self { registry, authorizer, metrics: Arc::default() }
+    }
 }
 
 /// The whole service, without a socket.
@@ -47,6 +57,7 @@ pub fn router(app: App) -> Router {
 /// What of a request a handler may look at; the body comes beside it.
 struct Asked {
     app: App,
+    caller: Caller,
     query: Query,
     headers: HeaderMap,
 }
@@ -55,11 +66,28 @@ impl Asked {
     fn header(&self, name: impl header::AsHeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
+
+    fn may_pull(&self, repo: &RepoName) -> Result<MayPull, Denied> {
+        self.app.authorizer.pull(&self.caller, repo)
+    }
+
+    fn may_push(&self, repo: &RepoName) -> Result<MayPush, Denied> {
+        self.app.authorizer.push(&self.caller, repo)
+    }
+
+    fn may_delete(&self, repo: &RepoName) -> Result<MayDelete, Denied> {
+        self.app.authorizer.delete(&self.caller, repo)
+    }
+
+    fn may_list(&self) -> Result<MayList, Denied> {
+        self.app.authorizer.list(&self.caller)
+    }
 }
 
 async fn answer(State(app): State<App>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let asked = Asked { app, query: Query::parse(head.uri.query().unwrap_or_default()), headers: head.headers };
+    let query = Query::parse(head.uri.query().unwrap_or_default());
+    let asked = Asked { app, caller: Caller::anonymous(), query, headers: head.headers };
     let path = head.uri.path();
     let result = match path {
         "/healthz" => Ok(reply::text("alive\n")),

@@ -16,7 +16,7 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_'
 
 /// `end-8`
 pub(super) async fn tags(asked: &Asked, repo: RepoName) -> Result<Response, RegistryError> {
-    let pull = asked.app.authorizer.pull(&repo)?;
+    let pull = asked.may_pull(&repo)?;
     let count = asked.query.count(PAGE_NAMES)?;
     let page = asked.app.registry.tags(&pull, asked.query.get("last"), count).await?;
     let tags: Vec<&str> = page.items.iter().map(|tag| tag.as_str()).collect();
@@ -26,7 +26,7 @@ pub(super) async fn tags(asked: &Asked, repo: RepoName) -> Result<Response, Regi
 
 /// Repositories in order; `n` and `last` as for tags.
 pub(super) async fn catalog(asked: &Asked) -> Result<Response, RegistryError> {
-    let list = asked.app.authorizer.list()?;
+    let list = asked.may_list()?;
     let count = asked.query.count(PAGE_NAMES)?;
     let page = asked.app.registry.repositories(&list, asked.query.get("last"), count).await?;
     let repos: Vec<&str> = page.items.iter().map(|repo| repo.as_str()).collect();
@@ -36,7 +36,7 @@ pub(super) async fn catalog(asked: &Asked) -> Result<Response, RegistryError> {
 
 /// `end-12a`, `end-12b`
 pub(super) async fn referrers(asked: &Asked, repo: RepoName, subject: Digest) -> Result<Response, RegistryError> {
-    let pull = asked.app.authorizer.pull(&repo)?;
+    let pull = asked.may_pull(&repo)?;
     let artifact_type = asked.query.get("artifactType").filter(|wanted| !wanted.is_empty());
     let last: Option<Digest> = asked.query.get("last").map(str::parse).transpose()?;
     let found = asked.app.registry.referrers(&pull, &subject, artifact_type, last.as_ref()).await?;

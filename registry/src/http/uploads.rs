@@ -12,7 +12,7 @@ use crate::spec::{ChunkRange, RepoName, UploadId};
 
 /// `end-4a`; with `digest` and a body the whole upload (`end-4b`); with `mount` a blob of another repository (`end-11`).
 pub(super) async fn begin(asked: &Asked, repo: RepoName, body: Body) -> Result<Response, RegistryError> {
-    let push = asked.app.authorizer.push(&repo)?;
+    let push = asked.may_push(&repo)?;
     let registry = &asked.app.registry;
     if let Some(digest) = asked.query.get("mount") {
         let digest = digest.parse()?;
@@ -22,7 +22,7 @@ pub(super) async fn begin(asked: &Asked, repo: RepoName, body: Body) -> Result<R
             None => registry.holders(&push, &digest).await?,
         };
         for from in sources {
-            let pull = match (asked.app.authorizer.pull(&from), asked.query.get("from")) {
+            let pull = match (asked.may_pull(&from), asked.query.get("from")) {
                 (Err(_), None) => continue,
                 (pull, _) => pull?,
             };
@@ -72,7 +72,7 @@ pub(super) async fn cancel(asked: &Asked, repo: RepoName, id: UploadId) -> Resul
 }
 
 fn resumed(asked: &Asked, repo: &RepoName, id: &UploadId) -> Result<(MayPush, Ticket), RegistryError> {
-    let push = asked.app.authorizer.push(repo)?;
+    let push = asked.may_push(repo)?;
     let ticket = asked.app.registry.open_ticket(&push, id, asked.query.get("state"))?;
     Ok((push, ticket))
 }

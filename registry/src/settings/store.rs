@@ -1,36 +1,13 @@
-//! The command line and the environment -> what to do. Nothing else reads either.
+//! Which store, and how to use it: flags that every command that opens one has.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::Args;
 use percent_encoding::percent_decode_str;
 
-/// An OCI registry that keeps everything in one folder: no database, no configuration.
-#[derive(Debug, Parser)]
-#[command(name = "fluyt-registry", version, arg_required_else_help = true)]
-pub(crate) struct CommandLine {
-    /// What to do.
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
-
-/// What to do.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Serve images over the OCI distribution API until SIGTERM or SIGINT.
-    ///
-    /// The first line on stdout says the address; logs go to stderr (RUST_LOG sets their level).
-    Serve(Serve),
-}
-
-/// How to serve.
+/// Which store, and how to use it.
 #[derive(Debug, Args)]
-pub(crate) struct Serve {
-    /// Address and port to listen on; port 0 takes a free one, which is printed.
-    #[arg(long, env = "FLUYT_REGISTRY_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000", value_parser = listen_address)]
-    pub(crate) listen: SocketAddr,
-
+pub(crate) struct StoreSettings {
     /// Where to store: a folder, as file:///PATH or PATH, or memory: (lost at exit).
     #[arg(long, env = "FLUYT_REGISTRY_STORE", value_name = "URL", default_value = "./fluyt-data", value_parser = Store::parse)]
     pub(crate) store: Store,
@@ -38,15 +15,6 @@ pub(crate) struct Serve {
     /// Do not wait until the disk has what is acknowledged. A crash of the machine may then lose it.
     #[arg(long)]
     pub(crate) no_sync: bool,
-}
-
-/// `ADDRESS:PORT`; a port alone (`:5000`) listens on every address, as other registries take it.
-fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    let whole = match text.strip_prefix(':') {
-        Some(port) => format!("0.0.0.0:{port}"),
-        None => text.replacen("localhost:", "127.0.0.1:", 1),
-    };
-    whole.parse().map_err(|_| "expected an address and a port, such as 127.0.0.1:5000, [::1]:5000 or :5000".to_owned())
 }
 
 /// Where to store.
@@ -115,20 +83,5 @@ mod tests {
         assert!(Store::parse("s3://bucket").unwrap_err().contains("not there yet"));
         assert!(Store::parse("ftp://x").is_err());
         assert!(Store::parse("").is_err());
-    }
-
-    #[test]
-    fn addresses() {
-        let port = |text: &str| listen_address(text).map(|address| address.to_string());
-        assert_eq!(port("localhost:1").as_deref(), Ok("127.0.0.1:1"));
-        assert_eq!(port(":5000").as_deref(), Ok("0.0.0.0:5000"));
-        assert_eq!(port("[::1]:0").as_deref(), Ok("[::1]:0"));
-        assert!(port("127.0.0.1").unwrap_err().contains("such as 127.0.0.1:5000"));
-    }
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
-        CommandLine::command().debug_assert();
     }
 }

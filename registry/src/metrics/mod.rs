@@ -1,0 +1,162 @@
+//! What the registry counts about itself, and its OpenMetrics text. The lowest room: every other may count here.
+//!
+//! There is no global: whoever counts holds the same [`Metrics`]. Labels have few values each; names of repositories,
+//! digests and clients are for the access log.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Of the collector.
+    pub collector: CollectorMetrics,
+    /// Requests to the store, by kind and result.
+    pub store_requests: Family<StoreRequest, Counter>,
+}
+
+/// What kind of request to the store, and whether it was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StoreRequest {
+    /// What was asked.
+    pub kind: StoreRequestKind,
+    /// Whether the store answered with an error. That nothing is there is no error.
+    pub failed: Failed,
+}
+
+/// Whether something failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[expect(non_camel_case_types, reason = "the names are the values of the label")]
+pub enum Failed {
+    /// It did.
+    yes,
+    /// It did not.
+    no,
+}
+
+/// What is asked of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[expect(non_camel_case_types, reason = "the names are the values of the label")]
+pub enum StoreRequestKind {
+    /// A whole object is written.
+    put,
+    /// An object, or a part of it, is read.
+    get,
+    /// Is an object there?
+    head,
+    /// Objects are removed: one for each call, however many objects.
+    delete,
+    /// A page of a list.
+    list,
+    /// An object is copied.
+    copy,
+    /// A multipart upload begins.
+    create_multipart,
+    /// A part is written.
+    put_part,
+    /// A multipart upload ends.
+    complete_multipart,
+    /// A multipart upload is given up.
+    abort_multipart,
+}
+
+/// What a collector tells. Times are seconds.
+#[derive(Clone, Debug, Default)]
+pub struct CollectorMetrics {
+    /// Age of the oldest thing that may be removed and is still there.
+    pub oldest_candidate_seconds: Gauge<f64, AtomicU64>,
+    /// Things marked for removal now.
+    pub marks: Gauge,
+    /// When the last look at the whole store ended, as seconds since 1970.
+    pub last_audit_timestamp_seconds: Gauge<f64, AtomicU64>,
+    /// 1 while the brake holds removals back until an operator confirms.
+    pub brake: Gauge,
+    /// Removed objects, by kind: the first part of their key.
+    pub removed: Family<RemovedKind, Counter>,
+    /// Bytes of data removed.
+    pub removed_bytes: Counter,
+    /// Runs that ended.
+    pub runs: Counter,
+    /// Runs that failed.
+    pub failed_runs: Counter,
+}
+
+/// What kind of object was removed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RemovedKind {
+    /// data, link, copy, upload, ...
+    pub kind: &'static str,
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("fluyt_registry");
+        let store_requests = Family::default();
+        registry.register("store_requests", "Requests to the store", store_requests.clone());
+        let collector = CollectorMetrics::default();
+        collector.register(registry.sub_registry_with_prefix("collector"));
+        Self { registry, collector, store_requests }
+    }
+
+    /// The OpenMetrics text.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl CollectorMetrics {
+    fn register(&self, registry: &mut Registry) {
+        let help = "Age of the oldest object that may be removed and is still there";
+        registry.register("oldest_candidate_seconds", help, self.oldest_candidate_seconds.clone());
+        registry.register("marks", "Objects marked for removal now", self.marks.clone());
+        let help = "When the last look at the whole store ended, as seconds since 1970";
+        registry.register("last_audit_timestamp_seconds", help, self.last_audit_timestamp_seconds.clone());
+        let help = "1 while the brake holds removals back until an operator confirms";
+        registry.register("brake", help, self.brake.clone());
+        registry.register("removed_objects", "Objects removed", self.removed.clone());
+        registry.register("removed_bytes", "Bytes of data removed", self.removed_bytes.clone());
+        registry.register("runs", "Runs that ended", self.runs.clone());
+        registry.register("failed_runs", "Runs that failed", self.failed_runs.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_told() {
+        let metrics = Metrics::new();
+        let request = StoreRequest { kind: StoreRequestKind::put_part, failed: Failed::no };
+        metrics.store_requests.get_or_create(&request).inc();
+        metrics.collector.oldest_candidate_seconds.set(1.5);
+        metrics.collector.removed.get_or_create(&RemovedKind { kind: "data" }).inc_by(3);
+        let text = metrics.encode().expect("a text");
+        for line in [
+            r#"fluyt_registry_store_requests_total{kind="put_part",failed="no"} 1"#,
+            "fluyt_registry_collector_oldest_candidate_seconds 1.5",
+            r#"fluyt_registry_collector_removed_objects_total{kind="data"} 3"#,
+            "fluyt_registry_collector_brake 0",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The command line and the environment -> what to do. Nothing else reads either.
+
+mod serve;
+mod store;
+
+use clap::{Parser, Subcommand};
+
+pub(crate) use serve::Serve;
+pub(crate) use store::{Store, StoreSettings};
+
+/// An OCI registry that keeps everything in one folder: no database, no configuration.
+#[derive(Debug, Parser)]
+#[command(name = "fluyt-registry", version, arg_required_else_help = true)]
+pub(crate) struct CommandLine {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve images over the OCI distribution API until SIGTERM or SIGINT.
+    ///
+    /// The first line on stdout says the address; logs go to stderr (RUST_LOG sets their level).
+    Serve(Serve),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        CommandLine::command().debug_assert();
+    }
+}
