@@ -7,6 +7,7 @@ mod digest;
 mod endpoint;
 mod manifest;
 mod name;
+mod past;
 mod range;
 
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
@@ -15,4 +16,5 @@ pub use manifest::{
     Descriptor, EMPTY_INDEX_MEDIA_TYPE, MANIFEST_REFERENCES_MAX, MANIFEST_SIZE_MAX_BYTES, Manifest, ManifestError,
 };
 pub use name::{NAME_COMPONENT_MAX_CHARACTERS, NAME_MAX_CHARACTERS, NameError, Reference, RepoName, Tag};
+pub use past::PastTag;
 pub use range::{ChunkRange, ReadRange};

@@ -208,6 +208,30 @@ mod folder {
         Folder::open(folder.path(), true).unwrap();
     }
 
+    #[tokio::test]
+    async fn whoever_only_reads_needs_no_lock_and_cannot_write() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(Folder::open_read_only(folder.path()), Err(FolderError::NoStore { .. })));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let held = Folder::open(folder.path(), true).unwrap();
+        put(&held, "store.json.1.a", "{}").await;
+        let reader = Folder::open_read_only(folder.path()).unwrap();
+        put(&held, "a/b", "later").await;
+        assert_eq!(read(&reader, "a/b", None).await.unwrap(), "later");
+        assert_eq!(page(&reader, "a/", None, 10).await.0, ["a/b"]);
+        let refused = |result: object_store::Result<()>| {
+            assert!(matches!(result, Err(object_store::Error::PermissionDenied { .. })), "{result:?}");
+        };
+        refused(reader.put(&path("x"), "x".into()).await.map(drop));
+        refused(reader.delete(&path("a/b")).await);
+        refused(reader.create_multipart(&path("x")).await.map(drop));
+        let id = held.create_multipart(&path("x")).await.unwrap();
+        refused(reader.put_part(&path("x"), &id, 0, "x".into()).await.map(drop));
+        refused(reader.complete_multipart(&path("x"), &id, vec![]).await.map(drop));
+        refused(reader.abort_multipart(&path("x"), &id).await);
+        assert_eq!(page(&held, "", None, 10).await.0, ["a/b", "store.json.1.a"]);
+    }
+
     #[test]
     fn a_folder_that_cannot_be_made_says_which() {
         let file = tempfile::NamedTempFile::new().unwrap();

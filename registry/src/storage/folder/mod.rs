@@ -60,6 +60,12 @@ pub enum FolderError {
         /// Whose, if it could be told.
         pid: Option<String>,
     },
+    /// There is no store, and whoever only reads does not make one.
+    #[error("the folder `{}` holds no store: expected one that `fluyt-registry serve --store` made", path.display())]
+    NoStore {
+        /// Which.
+        path: PathBuf,
+    },
     /// It holds something, and no store.
     #[error(
         "the folder `{}` holds other files (`{}`) and no store: choose an empty or new folder with --store",
@@ -103,7 +109,9 @@ struct Inner {
     temporary: AtomicU64,
     /// Serialises parts of the same upload; picked by the upload's id.
     appending: Vec<Mutex<()>>,
-    _lock: File,
+    /// `None`: opened to read only, beside whoever has the lock. Then nothing is written, and nothing may be answered
+    /// from memory.
+    lock: Option<File>,
 }
 
 impl Folder {
@@ -131,11 +139,29 @@ impl Folder {
         let _ = lock.set_len(0);
         let _ = std::os::unix::fs::FileExt::write_all_at(&lock, std::process::id().to_string().as_bytes(), 0);
         std::fs::create_dir_all(root.join(names::PARTS)).map_err(failed)?;
+        Ok(Self::new(root, sync, Some(lock)))
+    }
+
+    /// Opens the store in a folder to look at it, also while another process has it; every write is refused.
+    ///
+    /// What is seen is what is acknowledged, and perhaps some of what is being written: an object is there whole or not
+    /// at all, for whoever reads beside the writer too.
+    pub fn open_read_only(root: &FilePath) -> Result<Self, FolderError> {
+        let failed = |source| FolderError::Io { path: root.to_owned(), source };
+        let root = root.canonicalize().map_err(failed)?;
+        let mut names = std::fs::read_dir(&root).map_err(failed)?.filter_map(std::result::Result::ok);
+        if !names.any(|entry| entry.file_name().to_string_lossy().starts_with("store.json.")) {
+            return Err(FolderError::NoStore { path: root });
+        }
+        Ok(Self::new(root, false, None))
+    }
+
+    fn new(root: PathBuf, sync: bool, lock: Option<File>) -> Self {
         // Where it cannot be told, parts written by another process are not gone on with.
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
         let boot = boot.map_or_else(|_| std::process::id().to_string(), |id| id.trim().to_owned());
         let appending = (0..64).map(|_| Mutex::new(())).collect();
-        Ok(Self(Arc::new(Inner { root, sync, boot, temporary: AtomicU64::new(0), appending, _lock: lock })))
+        Self(Arc::new(Inner { root, sync, boot, temporary: AtomicU64::new(0), appending, lock }))
     }
 
     /// Where it is.
@@ -156,6 +182,15 @@ const STORE: &str = "folder";
 impl Inner {
     fn file(&self, key: &Path) -> Result<PathBuf> {
         names::file(&self.root, key.as_ref()).map_err(|error| io_error(key.as_ref(), error))
+    }
+
+    /// Sees that this process may write.
+    fn writable(&self, key: &str) -> Result<()> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        let why = io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "the folder was opened to read only");
+        Err(object_store::Error::PermissionDenied { path: key.to_owned(), source: why.into() })
     }
 
     /// A name beside `target` that no key can have and no other write uses.
@@ -207,6 +242,7 @@ impl ObjectStore for Folder {
             PutMode::Create => false,
             PutMode::Update(_) => return Err(not_offered("conditional updates")),
         };
+        self.0.writable(location.as_ref())?;
         let target = self.0.file(location)?;
         let key = location.clone();
         self.blocking(move |inner| {
@@ -233,6 +269,9 @@ impl ObjectStore for Folder {
             .then(move |batch| {
                 let folder = folder.clone();
                 async move {
+                    if let Err(error) = folder.0.writable("") {
+                        return stream::iter(vec![Err(error)]);
+                    }
                     let removed = folder.blocking(move |inner| inner.remove(batch)).await;
                     let results = removed.unwrap_or_else(|error| vec![Err(error)]);
                     stream::iter(results)
@@ -286,16 +325,19 @@ impl ObjectStore for Folder {
 #[async_trait]
 impl MultipartStore for Folder {
     async fn create_multipart(&self, path: &Path) -> Result<MultipartId> {
+        self.0.writable(path.as_ref())?;
         self.0.file(path)?;
         self.0.begin_parts().map_err(|error| io_error(path.as_ref(), error))
     }
 
     async fn put_part(&self, path: &Path, id: &MultipartId, _: usize, data: PutPayload) -> Result<PartId> {
+        self.0.writable(path.as_ref())?;
         let content_id = self.0.append_part(id, &data).map_err(|error| io_error(path.as_ref(), error))?;
         Ok(PartId { content_id })
     }
 
     async fn complete_multipart(&self, path: &Path, id: &MultipartId, parts: Vec<PartId>) -> Result<PutResult> {
+        self.0.writable(path.as_ref())?;
         let (target, key, id) = (self.0.file(path)?, path.clone(), id.clone());
         self.blocking(move |inner| {
             inner.complete_parts(&target, &id, &parts).map_err(|error| io_error(key.as_ref(), error))
@@ -305,6 +347,7 @@ impl MultipartStore for Folder {
     }
 
     async fn abort_multipart(&self, path: &Path, id: &MultipartId) -> Result<()> {
+        self.0.writable(path.as_ref())?;
         self.0.abort_parts(id).map_err(|error| io_error(path.as_ref(), error))
     }
 }
