@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use fluyt_registry::storage::Memory;
+use fluyt_registry::storage::{Memory, Port};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
@@ -143,3 +143,5 @@ impl PaginatedListStore for Watched {
         Self::after(lost, self.store.list_paginated(prefix, opts).await)
     }
 }
+
+impl Port for Watched {}

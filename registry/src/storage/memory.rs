@@ -99,3 +99,5 @@ impl PaginatedListStore for Memory {
         Ok(PaginatedListResult { result, page_token })
     }
 }
+
+impl super::Port for Memory {}

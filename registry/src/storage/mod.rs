@@ -14,15 +14,14 @@ mod layout;
 mod listing;
 mod memory;
 mod perform;
+mod port;
 mod sessions;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use object_store::list::PaginatedListStore;
-use object_store::multipart::MultipartStore;
-use object_store::{ObjectStore, PutPayload};
+use object_store::PutPayload;
 
 pub use content::{ByteStream, DataWriter, StoredManifest};
 pub use error::{StorageError, StorageErrorKind};
@@ -31,14 +30,11 @@ pub use layout::LayoutError;
 pub use listing::{Page, ReferrerName};
 pub use memory::Memory;
 pub use perform::Attachments;
+pub use port::{Port, Unfinished};
 pub use sessions::{Session, SessionName, UploadListing};
 
 use crate::protocol::Marks;
 use crate::spec::RepoName;
-
-/// What a store has to offer.
-pub trait Port: ObjectStore + MultipartStore + PaginatedListStore {}
-impl<T: ObjectStore + MultipartStore + PaginatedListStore> Port for T {}
 
 /// How long an answer about marks counts as recent.
 const RECENT: Duration = Duration::from_secs(10);

@@ -38,6 +38,8 @@ use rustix::fs::FlockOperation;
 
 use list::Want;
 
+use super::{Port, Unfinished};
+
 /// Why a folder cannot be used as a store.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
@@ -364,5 +366,17 @@ impl PaginatedListStore for Folder {
             max: opts.max_keys.unwrap_or(1000),
         };
         self.blocking(move |inner| inner.list(&want).map_err(|error| io_error(&want.prefix, error))).await?
+    }
+}
+
+#[async_trait]
+impl Port for Folder {
+    async fn unfinished_multiparts(&self, _: &str, after: Option<&Unfinished>) -> Result<Option<Vec<Unfinished>>> {
+        if after.is_some() {
+            // The first page holds them all.
+            return Ok(Some(Vec::new()));
+        }
+        let found = self.blocking(|inner| inner.unfinished_parts()).await?;
+        found.map(Some).map_err(|error| io_error(names::PARTS, error))
     }
 }

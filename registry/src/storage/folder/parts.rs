@@ -14,8 +14,9 @@ use std::sync::Mutex;
 
 use object_store::PutPayload;
 use object_store::multipart::PartId;
+use object_store::path::Path;
 
-use super::{Inner, names};
+use super::{Inner, Unfinished, names};
 
 impl Inner {
     fn parts_file(&self, id: &str) -> io::Result<PathBuf> {
@@ -103,6 +104,25 @@ impl Inner {
             return Err(lost("was begun before the machine last started"));
         }
         Ok((start, size))
+    }
+
+    /// Every upload whose file is there. Which object it would become is not in it.
+    pub(super) fn unfinished_parts(&self) -> io::Result<Vec<Unfinished>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(self.root.join(names::PARTS))? {
+            let entry = entry?;
+            let Ok(id) = entry.file_name().into_string() else { continue };
+            match entry.metadata().and_then(|metadata| metadata.modified()) {
+                // Not the temporary file of a reordering, which has another name.
+                Ok(since) if self.parts_file(&id).is_ok() => {
+                    found.push(Unfinished { path: Path::from("data/unknown"), id, since });
+                }
+                // Completed meanwhile.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(found)
     }
 
     pub(super) fn abort_parts(&self, id: &str) -> io::Result<()> {

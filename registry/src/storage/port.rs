@@ -1,0 +1,55 @@
+//! What a store has to offer: object_store's traits, and the few questions that these leave open.
+
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use object_store::list::PaginatedListStore;
+use object_store::multipart::MultipartStore;
+use object_store::path::Path;
+use object_store::signer::Url;
+use object_store::{MultipartId, ObjectStore, Result};
+
+/// A store. `storage::conformance` says in tests what the registry relies on.
+///
+/// A driver that wraps another one passes all of these on; the defaults are those of a store that has none of it.
+#[async_trait]
+pub trait Port: ObjectStore + MultipartStore + PaginatedListStore {
+    /// How many bytes each part of a multipart upload has at least, the last one excepted.
+    fn least_part_bytes(&self) -> u64 {
+        0
+    }
+
+    /// An address from which anyone can GET the object until `expires` is over; `None` where the store cannot sign.
+    /// Whether the object is there is not looked at.
+    async fn presign(&self, _path: &Path, _expires: Duration) -> Result<Option<Url>> {
+        Ok(None)
+    }
+
+    /// Whether [`Port::presign`] names the provider's own address, which every client can be expected to reach.
+    fn endpoint_is_public(&self) -> bool {
+        false
+    }
+
+    /// Multipart uploads below a raw prefix that were begun and neither completed nor given up, in the store's own order:
+    /// a page of those after `after`, none when there are no more. `None` where the store does not tell.
+    ///
+    /// [`MultipartStore::abort_multipart`] ends one.
+    async fn unfinished_multiparts(
+        &self,
+        _prefix: &str,
+        _after: Option<&Unfinished>,
+    ) -> Result<Option<Vec<Unfinished>>> {
+        Ok(None)
+    }
+}
+
+/// A multipart upload that was begun and neither completed nor given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The object that it would become. A folder does not know it, and names one below `data/` that is none.
+    pub path: Path,
+    /// Its id.
+    pub id: MultipartId,
+    /// When it was begun (on a folder: last written to), by the store's own clock.
+    pub since: SystemTime,
+}
