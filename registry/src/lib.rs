@@ -1,6 +1,8 @@
 //! `fluyt-registry`: stores and serves images over the OCI distribution API.
 //!
 //! ```text
+//!                           admin (what operators do besides)
+//!                             v
 //! http -> auth (a proof) -> service -> protocol (state machines) -> storage -> a folder, or memory
 //!                                      spec (names, digests, manifests), below all
 //! ```
@@ -8,6 +10,7 @@
 //! `object_store`, only `http` knows HTTP, and no handler reaches the store without a proof that `auth` gave it. The test
 //! `layering` keeps it so.
 
+pub mod admin;
 pub mod auth;
 pub mod http;
 pub mod metrics;

@@ -13,6 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("storage", &["metrics", "spec", "protocol"]),
     ("auth", &["metrics", "spec"]),
     ("service", &["metrics", "spec", "protocol", "storage", "auth"]),
+    ("admin", &["metrics", "spec", "protocol", "storage", "auth", "service"]),
     ("http", &["metrics", "spec", "storage", "auth", "service"]),
 ];
 
@@ -25,12 +26,12 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("prometheus_client", &["metrics"]),
     ("rustix", &["storage"]),
     ("getrandom", &["storage"]),
-    ("tokio", &["storage", "service", "http"]),
+    ("tokio", &["storage", "service", "admin", "http"]),
     ("std::fs", &["storage"]),
-    ("std::time", &["storage", "service", "http"]),
+    ("std::time", &["storage", "service", "admin", "http"]),
     ("std::net", &["http"]),
     ("std::env", &[]),
-    ("tracing", &["service", "http"]),
+    ("tracing", &["service", "admin", "http"]),
 ];
 
 #[derive(Default)]

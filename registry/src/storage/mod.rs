@@ -25,7 +25,7 @@ use object_store::PutPayload;
 
 pub use content::{ByteStream, DataWriter, StoredManifest};
 pub use error::{StorageError, StorageErrorKind};
-pub use folder::{Folder, FolderError};
+pub use folder::{ControlSocket, Folder, FolderError, connect_control};
 pub use layout::LayoutError;
 pub use listing::{Page, ReferrerName};
 pub use memory::Memory;

@@ -10,6 +10,7 @@
 //! Writes of parts go straight from the worker thread to the page cache, which is faster than handing them to another
 //! thread; whatever waits for the disk (a sync) or may be long (a list) goes to a blocking thread.
 
+mod control;
 mod list;
 mod names;
 mod parts;
@@ -36,6 +37,7 @@ use object_store::{
 };
 use rustix::fs::FlockOperation;
 
+pub use control::{ControlSocket, connect_control};
 use list::Want;
 
 use super::{Port, Unfinished};

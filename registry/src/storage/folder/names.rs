@@ -20,6 +20,8 @@ pub(super) const TEMPORARY: &str = "@new-";
 pub(super) const LOCK: &str = "@lock";
 /// The folder of unfinished uploads.
 pub(super) const PARTS: &str = "@parts";
+/// The socket of the server that holds the lock.
+pub(super) const CONTROL: &str = "@control";
 /// What file systems allow for one component.
 const COMPONENT_MAX_BYTES: usize = 255;
 
