@@ -124,7 +124,7 @@ pub(super) fn upload_cancelled() -> Response {
 }
 
 pub(super) fn manifest(digest: &Digest, stored: StoredManifest, head_only: bool) -> Response {
-    let StoredManifest { media_type, bytes } = stored;
+    let StoredManifest { media_type, bytes, .. } = stored;
     Reply::new(StatusCode::OK)
         .header(CONTENT_TYPE, media_type)
         .header(CONTENT_LENGTH, bytes.len())

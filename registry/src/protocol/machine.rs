@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::sync::Arc;
 
-use super::object::{Copy, DataId, Link, Object, TagItems};
+use super::object::{Copy, DataId, HistoryItem, Link, Named, Object, TagItems};
 use crate::spec::{Digest, RepoName, Tag};
 
 /// One question or order to the store. Each is one request to it, or a few that nothing can come between.
@@ -21,14 +22,26 @@ pub enum Request {
     HasData(DataId),
     /// Whether a copy is there.
     HasCopy(Copy),
+    /// Whether a link is there.
+    HasLink(Link),
     /// The copies of a manifest.
     Copies(RepoName, Digest),
     /// The entries and ends of one tag.
     Tag(RepoName, Tag),
     /// The entries and ends of all tags.
     Tags(RepoName),
+    /// The history of one tag, or of all.
+    History(RepoName, Option<Tag>),
+    /// Every copy of a manifest that a repository has, and what it names.
+    Contents(RepoName),
+    /// The digests that links may know data by.
+    DigestsOf(DataId),
+    /// Whether a repository's own index has, or had of late, this blob.
+    HasTrace(RepoName, Digest),
     /// Write an object under its own key.
     Write(Object),
+    /// Write a copy of an image that goes without these blobs, and say so in it.
+    WriteSparse(Copy, Vec<Digest>),
     /// Write `to` with the bytes of `from`; the reply says whether `from` was there.
     Duplicate {
         /// Where the bytes are.
@@ -43,9 +56,9 @@ pub enum Request {
 /// The store's answer to one [`Request`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {
-    /// To `Write` and `Remove`.
+    /// To `Write`, `WriteSparse` and `Remove`.
     Done,
-    /// To `HasData`, `HasCopy` and `Duplicate`.
+    /// To `HasData`, `HasCopy`, `HasLink`, `HasTrace` and `Duplicate`.
     There(bool),
     /// To `Marks`.
     Marks(Marks),
@@ -55,6 +68,12 @@ pub enum Reply {
     Copies(Vec<Copy>),
     /// To `Tag` (one) and `Tags` (one for each tag).
     Tags(Vec<TagItems>),
+    /// To `History`.
+    History(Vec<HistoryItem>),
+    /// To `Contents`.
+    Contents(Vec<(Copy, Arc<Named>)>),
+    /// To `DigestsOf`.
+    Digests(Vec<Digest>),
 }
 
 /// What collectors may be about to delete.
@@ -142,6 +161,53 @@ impl Replies {
         match self.next() {
             Some(Reply::Tags(tags)) => tags,
             _ => Vec::new(),
+        }
+    }
+}
+
+impl Replies {
+    // `None` has to be taken as "everything is named".
+
+    pub(super) fn listed_links(&mut self) -> Option<Vec<Link>> {
+        match self.next() {
+            Some(Reply::Links(links)) => Some(links),
+            _ => None,
+        }
+    }
+
+    pub(super) fn listed_tags(&mut self) -> Option<Vec<TagItems>> {
+        match self.next() {
+            Some(Reply::Tags(tags)) => Some(tags),
+            _ => None,
+        }
+    }
+
+    pub(super) fn history(&mut self) -> Option<Vec<HistoryItem>> {
+        match self.next() {
+            Some(Reply::History(items)) => Some(items),
+            _ => None,
+        }
+    }
+
+    pub(super) fn contents(&mut self) -> Option<Vec<(Copy, Arc<Named>)>> {
+        match self.next() {
+            Some(Reply::Contents(contents)) => Some(contents),
+            _ => None,
+        }
+    }
+
+    pub(super) fn digests(&mut self) -> Option<Vec<Digest>> {
+        match self.next() {
+            Some(Reply::Digests(digests)) => Some(digests),
+            _ => None,
+        }
+    }
+
+    /// `None` has to be taken as "it is there".
+    pub(super) fn presence(&mut self) -> Option<bool> {
+        match self.next() {
+            Some(Reply::There(there)) => Some(there),
+            _ => None,
         }
     }
 }

@@ -12,6 +12,7 @@
 //! 3. Only collectors delete what may have content; a failing operation leaves garbage and a hint.
 //! 4. A mark belongs to the run of a collector that wrote it.
 
+mod collect;
 mod confirm;
 mod delete;
 mod find;
@@ -23,9 +24,10 @@ mod tag;
 #[cfg(test)]
 mod tests;
 
+pub use collect::{Collect, CollectPlan, Collected, Keeper, RemoveMark};
 pub use delete::{DeleteBlob, DeleteManifest, DeleteTag};
 pub use find::{FindBlob, FindCopies, FindTag};
 pub use link::{FinishUpload, Mount};
 pub use machine::{Machine, Marks, Next, Replies, Reply, Request};
 pub use manifest::{PutManifest, PutOutcome, PutPlan};
-pub use object::{Copy, DataId, Link, Nonce, Nonces, Object, RepoHash, TagEnd, TagEntry, TagItems};
+pub use object::{Copy, DataId, HistoryItem, Link, Named, Nonce, Nonces, Object, RepoHash, TagEnd, TagEntry, TagItems};

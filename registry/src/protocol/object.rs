@@ -1,5 +1,6 @@
 //! The objects that the protocol speaks of. How their keys are spelled is `storage`'s business.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -104,6 +105,9 @@ pub enum DataId {
     Known(Digest, Nonce),
     /// It was not; an object beside the data says it.
     Unknown(Nonce),
+    /// Data of another registry's store that was adopted, under the key that it has there. Never shared by dedupe, and
+    /// no collector's business.
+    Adopted(Digest),
 }
 
 /// A repository's right to a blob, and where its data is. The truth about existence.
@@ -220,6 +224,8 @@ pub enum Object {
     History(TagEntry),
     /// The end of values of a tag.
     End(TagEnd),
+    /// A value that an immutable tag was not to get after all; its history entry counts no more.
+    Void(TagEntry),
     /// `copy` refers to `subject`.
     Referrer {
         /// What is referred to.
@@ -231,4 +237,31 @@ pub enum Object {
     Catalog(RepoName),
     /// Objects that a collector should look at, or remove again.
     Hint(Nonce, Vec<Object>),
+    /// Everything that one run of a collector may be about to delete.
+    Mark(Nonce, Vec<Object>),
+}
+
+/// An entry of a tag's history.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HistoryItem {
+    /// The value.
+    pub entry: TagEntry,
+    /// Whether it was refused after all.
+    pub void: bool,
+    /// Whether it counts as a reference still: it was not replaced or deleted before the history window began.
+    pub in_window: bool,
+}
+
+/// What a copy of a manifest names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Named {
+    /// Config and layers, also those that are not here.
+    pub blobs: BTreeSet<Digest>,
+    /// Of these, the ones that need not be here: layers with a place of their own, and what was absent when a sparse
+    /// image was put.
+    pub absent: BTreeSet<Digest>,
+    /// The manifests of an index.
+    pub children: BTreeSet<Digest>,
+    /// The manifest that it refers to.
+    pub subject: Option<Digest>,
 }

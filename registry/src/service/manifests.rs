@@ -64,7 +64,7 @@ impl Registry {
         let manifest = Manifest::parse(&bytes, content_type.as_deref())?;
         let repo = push.repo().clone();
         let time = (self.surroundings.now)();
-        let stored = StoredManifest { media_type: manifest.media_type.clone(), bytes };
+        let stored = StoredManifest { media_type: manifest.media_type.clone(), bytes, absent: Vec::new() };
         let attachments = Attachments {
             copy: stored.encode(&time, None),
             referrer: self.referrer_entry(&manifest, &digest, stored.bytes.len()),

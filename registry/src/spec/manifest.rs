@@ -97,6 +97,8 @@ pub struct Manifest {
     /// Blobs that have to be in the repository: config and layers, without repetition. Layers that name a `urls` of
     /// their own are fetched from there, and need not be here.
     pub blobs: Vec<Digest>,
+    /// The layers that name a `urls` of their own, as far as their digests are ones that can be here.
+    pub elsewhere: Vec<Digest>,
     /// Manifests that an index lists. They may be absent (sparse indexes).
     pub children: Vec<Digest>,
     /// The manifest that this one refers to. It may be absent.
@@ -181,8 +183,10 @@ impl Manifest {
             return Err(ManifestError::References { found: count });
         }
         let config_type = body.config.as_ref().map(|c| c.media_type.clone()).filter(|t| !t.is_empty());
-        let local_layers = body.layers.into_iter().flatten().filter(|layer| layer.urls.is_empty());
+        let (local_layers, elsewhere): (Vec<_>, Vec<_>) =
+            body.layers.into_iter().flatten().partition(|layer| layer.urls.is_empty());
         Ok(Self {
+            elsewhere: elsewhere.iter().filter_map(|layer| layer.digest.parse().ok()).collect(),
             blobs: digests(body.config.into_iter().chain(local_layers))?,
             children: digests(body.manifests.into_iter().flatten())?,
             subject: digests(body.subject)?.pop(),

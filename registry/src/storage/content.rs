@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Storage, StorageError, keys};
 use crate::protocol::{Copy, DataId};
+use crate::spec::Digest;
 
 /// Pieces of a blob, as the store hands them out.
 pub type ByteStream = BoxStream<'static, Result<Bytes, StorageError>>;
@@ -20,6 +21,8 @@ pub struct StoredManifest {
     pub media_type: String,
     /// As received.
     pub bytes: Bytes,
+    /// Blobs that it names and that were absent when it was put.
+    pub absent: Vec<Digest>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -28,24 +31,47 @@ struct Header {
     time: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pusher: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    absent: Vec<String>,
+}
+
+impl Header {
+    fn split(content: &Bytes) -> Option<(Self, Bytes)> {
+        let end = content.iter().position(|byte| *byte == b'\n')?;
+        Some((serde_json::from_slice(content.get(..end)?).ok()?, content.slice(end + 1..)))
+    }
+
+    fn before(&self, bytes: &[u8]) -> Bytes {
+        // Strings always become JSON.
+        let mut content = serde_json::to_vec(self).unwrap_or_default();
+        content.push(b'\n');
+        content.extend_from_slice(bytes);
+        content.into()
+    }
 }
 
 impl StoredManifest {
-    /// What a copy holds: one line of JSON (media type, time, pusher), then the exact bytes.
+    /// What a copy holds: one line of JSON (media type, time, pusher, what is absent), then the exact bytes.
     pub fn encode(&self, time: &str, pusher: Option<&str>) -> Bytes {
-        let header =
-            Header { media_type: self.media_type.clone(), time: time.to_owned(), pusher: pusher.map(str::to_owned) };
-        // Three strings always become JSON.
-        let mut content = serde_json::to_vec(&header).unwrap_or_default();
-        content.push(b'\n');
-        content.extend_from_slice(&self.bytes);
-        content.into()
+        let header = Header {
+            media_type: self.media_type.clone(),
+            time: time.to_owned(),
+            pusher: pusher.map(str::to_owned),
+            absent: self.absent.iter().map(Digest::to_string).collect(),
+        };
+        header.before(&self.bytes)
     }
 
-    fn decode(content: &Bytes) -> Option<Self> {
-        let end = content.iter().position(|byte| *byte == b'\n')?;
-        let header: Header = serde_json::from_slice(content.get(..end)?).ok()?;
-        Some(Self { media_type: header.media_type, bytes: content.slice(end + 1..) })
+    /// What a copy holds that goes without some blobs.
+    pub(super) fn without(content: &Bytes, absent: &[Digest]) -> Option<Bytes> {
+        let (header, bytes) = Header::split(content)?;
+        Some(Header { absent: absent.iter().map(Digest::to_string).collect(), ..header }.before(&bytes))
+    }
+
+    pub(super) fn decode(content: &Bytes) -> Option<Self> {
+        let (header, bytes) = Header::split(content)?;
+        let absent = header.absent.iter().map(|digest| digest.parse().ok()).collect::<Option<_>>()?;
+        Some(Self { media_type: header.media_type, bytes, absent })
     }
 }
 

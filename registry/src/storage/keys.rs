@@ -9,6 +9,7 @@
 //! repos/<repo>/_tags/<tag>!/<order>.<nonce>.<alg>.<hex>.<copy nonce>
 //! repos/<repo>/_tags/<tag>!/<order>.<nonce>.gone
 //! repos/<repo>/_history/<tag>/<order>.<nonce>.<alg>.<hex>.<copy nonce>
+//! repos/<repo>/_history/<tag>/<order>.<nonce>.<alg>.<hex>.<copy nonce>.void
 //! repos/<repo>/_referrers/<alg>/<hex>/<alg>.<hex>.<copy nonce>
 //! catalog/<repo>!
 //! uploads/<id>/<seq>.<nonce>                           state of an upload after its PATCH number <seq>
@@ -16,8 +17,10 @@
 //! uploads/<id>/cancelled.<nonce>
 //! gc/marks/<run>, gc/hints/<id>
 //! store.json.<version>.<nonce>, upload-key.<version>.<nonce>
+//! docker/registry/v2/blobs/<alg>/<ab>/<hex>/data       data of an adopted store, written by the registry it was
 //! ```
-//! `<id>` of data is `<alg>-<hex>-<nonce>`, or `<nonce>` when the digest was not known before the first byte was stored.
+//! `<id>` of data is `<alg>-<hex>-<nonce>`, or `<nonce>` when the digest was not known before the first byte was stored;
+//! a link to adopted data says `adopted-<alg>-<hex>`.
 //! `<order>` is 16 hex digits, so that keys sort as orders do. `!` sorts before every character of a name or tag, so
 //! that lists come in the order of names. No component exceeds 250 bytes.
 
@@ -30,6 +33,9 @@ pub(super) const MARKS: &str = "gc/marks/";
 pub(super) const CATALOG: &str = "catalog/";
 pub(super) const STORE: &str = "store.json.";
 pub(super) const UPLOAD_KEY: &str = "upload-key.";
+const ADOPTED_BLOBS: &str = "docker/registry/v2/blobs/";
+/// No algorithm of digests has this name.
+const ADOPTED: &str = "adopted-";
 
 /// A key as the port wants it. Ours are always valid; the check is the port's.
 pub(super) fn path(key: &str) -> object_store::Result<Path> {
@@ -40,19 +46,13 @@ pub(super) fn path(key: &str) -> object_store::Result<Path> {
 pub(super) fn object(object: &Object) -> String {
     match object {
         Object::Data(id) => data(id),
-        Object::DataOf(id, digest) => format!("{}.of/{}", data(id), digest_parts(digest)),
-        Object::Link(link, _) => format!(
-            "{}{}.{}.{}.{}",
-            links(&link.digest),
-            link.repo.as_str(),
-            data_id(&link.data),
-            link.size_bytes,
-            link.nonce
-        ),
-        Object::BlobIndex(repo, digest, nonce) => format!("repos/{repo}/_blobs/{}/{nonce}", digest_parts(digest)),
+        Object::DataOf(id, digest) => format!("{}{}", data_of(id), digest_parts(digest)),
+        Object::Link(link, _) => self::link(link),
+        Object::BlobIndex(repo, digest, nonce) => format!("{}{nonce}", blob_index(repo, digest)),
         Object::Copy(copy) => self::copy(copy),
         Object::Tag(entry) => format!("{}{}", tag(&entry.repo, &entry.tag), entry_name(entry)),
-        Object::History(entry) => format!("repos/{}/_history/{}/{}", entry.repo, entry.tag, entry_name(entry)),
+        Object::History(entry) => format!("{}{}", history(&entry.repo, Some(&entry.tag)), entry_name(entry)),
+        Object::Void(entry) => format!("{}{}.void", history(&entry.repo, Some(&entry.tag)), entry_name(entry)),
         Object::End(end) => format!("{}{:016x}.{}.gone", tag(&end.repo, &end.tag), end.order, end.nonce),
         Object::Referrer { subject, copy } => format!(
             "{}{}.{}.{}",
@@ -63,6 +63,7 @@ pub(super) fn object(object: &Object) -> String {
         ),
         Object::Catalog(repo) => format!("{CATALOG}{repo}!"),
         Object::Hint(nonce, _) => format!("gc/hints/{nonce}"),
+        Object::Mark(run, _) => format!("{MARKS}{run}"),
     }
 }
 
@@ -70,6 +71,7 @@ pub(super) fn data(id: &DataId) -> String {
     let slice = match id {
         DataId::Known(digest, _) => digest.hex().get(..2),
         DataId::Unknown(nonce) => nonce.as_str().get(..2),
+        DataId::Adopted(digest) => return adopted(digest),
     };
     format!("data/{}/{}", slice.unwrap_or("00"), data_id(id))
 }
@@ -78,11 +80,28 @@ fn data_id(id: &DataId) -> String {
     match id {
         DataId::Known(digest, nonce) => format!("{}-{}-{nonce}", digest.algorithm(), digest.hex()),
         DataId::Unknown(nonce) => nonce.to_string(),
+        DataId::Adopted(digest) => format!("{ADOPTED}{}-{}", digest.algorithm(), digest.hex()),
     }
+}
+
+/// Data in the layout of the CNCF distribution registry.
+fn adopted(digest: &Digest) -> String {
+    let hex = digest.hex();
+    format!("{ADOPTED_BLOBS}{}/{}/{hex}/data", digest.algorithm(), hex.get(..2).unwrap_or("00"))
+}
+
+/// What the keys begin with that say which digests data has.
+pub(super) fn data_of(id: &DataId) -> String {
+    format!("{}.of/", data(id))
 }
 
 fn digest_parts(digest: &Digest) -> String {
     format!("{}/{}", digest.algorithm(), digest.hex())
+}
+
+pub(super) fn link(link: &Link) -> String {
+    let (repo, data) = (link.repo.as_str(), data_id(&link.data));
+    format!("{}{repo}.{data}.{}.{}", links(&link.digest), link.size_bytes, link.nonce)
 }
 
 /// What the keys of all links of a blob begin with.
@@ -93,6 +112,24 @@ pub(super) fn links(digest: &Digest) -> String {
 /// What the keys of one repository's links of a blob begin with.
 pub(super) fn links_of(digest: &Digest, repo: &RepoName) -> String {
     format!("{}{}.", links(digest), RepoHash::of(repo).as_str())
+}
+
+/// What the keys of a blob's entries in a repository's own index begin with.
+pub(super) fn blob_index(repo: &RepoName, digest: &Digest) -> String {
+    format!("{}{}/", blob_indexes(repo), digest_parts(digest))
+}
+
+/// What the keys of a repository's own index of blobs begin with.
+pub(super) fn blob_indexes(repo: &RepoName) -> String {
+    format!("repos/{repo}/_blobs/")
+}
+
+/// What the keys of the history of one tag, or of all, begin with.
+pub(super) fn history(repo: &RepoName, tag: Option<&Tag>) -> String {
+    match tag {
+        Some(tag) => format!("repos/{repo}/_history/{tag}/"),
+        None => format!("repos/{repo}/_history/"),
+    }
 }
 
 pub(super) fn copies(repo: &RepoName, digest: &Digest) -> String {
@@ -167,6 +204,12 @@ pub(super) fn parse_version(prefix: &str, key: &str) -> Option<u32> {
 }
 
 pub(super) fn parse_data(key: &str) -> Option<DataId> {
+    if let Some(rest) = key.strip_prefix(ADOPTED_BLOBS) {
+        let mut parts = rest.split('/');
+        let (algorithm, _, hex) = (parts.next()?, parts.next()?, parts.next()?);
+        let ends = parts.next() == Some("data") && parts.next().is_none();
+        return if ends { Some(DataId::Adopted(parse_digest(algorithm, hex)?)) } else { None };
+    }
     let (_, id) = key.strip_prefix("data/")?.split_once('/')?;
     parse_data_id(id)
 }
@@ -175,6 +218,10 @@ fn parse_data_id(id: &str) -> Option<DataId> {
     if !id.contains('-') {
         return Some(DataId::Unknown(id.parse().ok()?));
     }
+    if let Some(digest) = id.strip_prefix(ADOPTED) {
+        let (algorithm, hex) = digest.split_once('-')?;
+        return Some(DataId::Adopted(parse_digest(algorithm, hex)?));
+    }
     let mut parts = id.splitn(3, '-');
     let digest = parse_digest(parts.next()?, parts.next()?)?;
     Some(DataId::Known(digest, parts.next()?.parse().ok()?))
@@ -182,6 +229,35 @@ fn parse_data_id(id: &str) -> Option<DataId> {
 
 fn parse_digest(algorithm: &str, hex: &str) -> Option<Digest> {
     format!("{algorithm}:{hex}").parse().ok()
+}
+
+/// Reads a key below [`data_of`]: whose digest, and which.
+pub(super) fn parse_data_of(key: &str) -> Option<(DataId, Digest)> {
+    let (data, digest) = key.split_once(".of/")?;
+    let (algorithm, hex) = digest.split_once('/')?;
+    Some((parse_data(data)?, parse_digest(algorithm, hex)?))
+}
+
+/// Reads the key of an entry of a repository's own index.
+pub(super) fn parse_blob_index(key: &str) -> Option<(RepoName, Digest, Nonce)> {
+    let (repo, rest) = key.strip_prefix("repos/")?.split_once("/_blobs/")?;
+    let mut parts = rest.split('/');
+    let digest = parse_digest(parts.next()?, parts.next()?)?;
+    Some((repo.parse().ok()?, digest, parts.next()?.parse().ok()?))
+}
+
+/// One key below `_history/`: an entry, and whether the key is the one that voids it.
+pub(super) fn parse_history(key: &str) -> Option<(TagEntry, bool)> {
+    let (repo, rest) = key.strip_prefix("repos/")?.split_once("/_history/")?;
+    let (tag, name) = rest.split_once('/')?;
+    let (name, void) = name.strip_suffix(".void").map_or((name, false), |name| (name, true));
+    let entry = parse_entry(repo.parse().ok()?, tag.parse().ok()?, name)?;
+    Some((entry, void))
+}
+
+/// The run whose mark this is.
+pub(super) fn parse_mark(key: &str) -> Option<Nonce> {
+    key.strip_prefix(MARKS)?.parse().ok()
 }
 
 pub(super) fn parse_link(key: &str) -> Option<Link> {
@@ -224,17 +300,19 @@ pub(super) fn parse_tag_item(key: &str) -> Option<TagItem> {
     let (repo, rest) = key.strip_prefix("repos/")?.split_once("/_tags/")?;
     let (tag, name) = rest.split_once("!/")?;
     let (repo, tag): (RepoName, Tag) = (repo.parse().ok()?, tag.parse().ok()?);
+    let Some(name) = name.strip_suffix(".gone") else { return parse_entry(repo, tag, name).map(TagItem::Entry) };
+    let (order, nonce) = name.split_once('.')?;
+    let order = u64::from_str_radix(order, 16).ok()?;
+    Some(TagItem::End(TagEnd { order, nonce: nonce.parse().ok()?, repo, tag }))
+}
+
+fn parse_entry(repo: RepoName, tag: Tag, name: &str) -> Option<TagEntry> {
     let mut fields = name.split('.');
     let order = u64::from_str_radix(fields.next()?, 16).ok()?;
     let nonce = fields.next()?.parse().ok()?;
-    match fields.next()? {
-        "gone" => Some(TagItem::End(TagEnd { order, nonce, repo, tag })),
-        algorithm => {
-            let digest = parse_digest(algorithm, fields.next()?)?;
-            let copy = fields.next()?.parse().ok()?;
-            Some(TagItem::Entry(TagEntry { order, nonce, repo, tag, digest, copy }))
-        }
-    }
+    let digest = parse_digest(fields.next()?, fields.next()?)?;
+    let copy = fields.next()?.parse().ok()?;
+    Some(TagEntry { order, nonce, repo, tag, digest, copy })
 }
 
 pub(super) fn parse_referrer(key: &str) -> Option<(Digest, Nonce)> {
@@ -293,7 +371,11 @@ mod tests {
 
     fn data_id() -> impl Strategy<Value = DataId> {
         let nonce = || "[0-9a-f]{24}".prop_map(|text| text.parse::<Nonce>().unwrap());
-        prop_oneof![(digest(), nonce()).prop_map(|(d, n)| DataId::Known(d, n)), nonce().prop_map(DataId::Unknown)]
+        prop_oneof![
+            (digest(), nonce()).prop_map(|(d, n)| DataId::Known(d, n)),
+            nonce().prop_map(DataId::Unknown),
+            digest().prop_map(DataId::Adopted),
+        ]
     }
 
     fn entry() -> impl Strategy<Value = TagEntry> {
@@ -313,10 +395,12 @@ mod tests {
             copy().prop_map(Object::Copy),
             entry().prop_map(Object::Tag),
             entry().prop_map(Object::History),
+            entry().prop_map(Object::Void),
             entry().prop_map(|entry| Object::End(entry.end())),
             (digest(), copy()).prop_map(|(subject, copy)| Object::Referrer { subject, copy }),
             repo().prop_map(Object::Catalog),
             nonce().prop_map(|nonce| Object::Hint(nonce, vec![])),
+            nonce().prop_map(|nonce| Object::Mark(nonce, vec![])),
         ]
     }
 
@@ -335,6 +419,16 @@ mod tests {
                 Object::Copy(copy) => prop_assert_eq!(parse_copy(&key), Some(copy.clone())),
                 Object::Tag(entry) => prop_assert_eq!(parse_tag_item(&key), Some(TagItem::Entry(entry.clone()))),
                 Object::End(end) => prop_assert_eq!(parse_tag_item(&key), Some(TagItem::End(end.clone()))),
+                Object::History(entry) => prop_assert_eq!(parse_history(&key), Some((entry.clone(), false))),
+                Object::Void(entry) => prop_assert_eq!(parse_history(&key), Some((entry.clone(), true))),
+                Object::Mark(run, _) => prop_assert_eq!(parse_mark(&key), Some(run.clone())),
+                Object::DataOf(id, digest) => {
+                    prop_assert_eq!(parse_data_of(&key), Some((id.clone(), digest.clone())));
+                    prop_assert_eq!(parse_data(&key), None);
+                }
+                Object::BlobIndex(repo, digest, nonce) => {
+                    prop_assert_eq!(parse_blob_index(&key), Some((repo.clone(), digest.clone(), nonce.clone())));
+                }
                 Object::Catalog(repo) => prop_assert_eq!(parse_catalog(&key), Some(repo.clone())),
                 Object::Referrer { copy, .. } => {
                     prop_assert_eq!(parse_referrer(&key), Some((copy.digest.clone(), copy.nonce.clone())));
@@ -368,9 +462,10 @@ mod tests {
         }
 
         #[test]
-        fn reading_never_panics(key: String, below in "(data|links|repos|uploads)/[a-z0-9./!_-]{0,60}") {
+        fn reading_never_panics(key: String, below in "(data|links|repos|uploads|docker/registry/v2/blobs)/[a-z0-9./!_-]{0,60}") {
             for key in [key, below] {
                 let _ = (parse_data(&key), parse_link(&key), parse_copy(&key), parse_tag_item(&key));
+                let _ = (parse_history(&key), parse_data_of(&key), parse_blob_index(&key), parse_mark(&key));
                 let _ = (parse_referrer(&key), parse_catalog(&key), parse_upload_item(&key), parse_version(STORE, &key));
             }
         }

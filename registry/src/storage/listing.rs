@@ -1,6 +1,7 @@
 //! Lists: whole ones for operations, pages of names for clients.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::list::PaginatedListOptions;
@@ -41,6 +42,20 @@ impl Storage {
 
     pub(super) async fn list_all(&self, prefix: &str) -> Result<Vec<String>, StorageError> {
         list_all(&self.port, prefix).await
+    }
+
+    /// Every key below a raw prefix, in order, and when the store says it was written.
+    pub(super) async fn list_dated(&self, prefix: &str) -> Result<Vec<(String, SystemTime)>, StorageError> {
+        let mut all = Vec::new();
+        let mut after = None;
+        loop {
+            let (page, next) = dated_page(&self.port, prefix, after, PAGE_KEYS).await?;
+            all.extend(page);
+            if next.is_none() {
+                return Ok(all);
+            }
+            after = next;
+        }
     }
 
     /// Tags of a repository that have a value, in order, after `last`.
@@ -178,13 +193,24 @@ pub(super) async fn list_page(
     after: Option<String>,
     max: usize,
 ) -> Result<(Vec<String>, Option<String>), StorageError> {
+    let (page, next) = dated_page(port, prefix, after, max).await?;
+    Ok((page.into_iter().map(|(key, _)| key).collect(), next))
+}
+
+async fn dated_page(
+    port: &super::Handle,
+    prefix: &str,
+    after: Option<String>,
+    max: usize,
+) -> Result<(Vec<(String, SystemTime)>, Option<String>), StorageError> {
     let options = PaginatedListOptions { offset: after, max_keys: Some(max), ..Default::default() };
     let page = port.0.list_paginated(Some(prefix), options).await;
     let page = page.map_err(|source| StorageError::new("listing objects", source))?;
-    let mut keys: Vec<String> = page.result.objects.into_iter().map(|object| object.location.into()).collect();
+    let objects = page.result.objects.into_iter();
+    let mut keys: Vec<_> = objects.map(|object| (object.location.into(), object.last_modified.into())).collect();
     // The port's contract leaves the order within a page open.
     keys.sort();
-    let next = page.page_token.is_some().then(|| keys.last().cloned()).flatten();
+    let next = page.page_token.is_some().then(|| keys.last().map(|(key, _): &(String, _)| key.clone())).flatten();
     Ok((keys, next))
 }
 

@@ -13,13 +13,14 @@ mod keys;
 mod layout;
 mod listing;
 mod memory;
+mod naming;
 mod perform;
 mod port;
 mod sessions;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use object_store::PutPayload;
 
@@ -48,6 +49,7 @@ pub struct Storage {
     /// Repositories known to be in the catalog. They never leave it, so this never lies; it is bounded because the
     /// worst that forgetting costs is one more write.
     catalogued: Mutex<HashSet<RepoName>>,
+    history_since: Mutex<Option<SystemTime>>,
 }
 
 #[derive(Clone)]
@@ -66,7 +68,8 @@ impl Storage {
     pub async fn open(port: impl Port, random: [u8; 32]) -> Result<Self, LayoutError> {
         let port = Handle(Arc::new(port));
         let upload_keys = layout::open(&port, random).await?;
-        Ok(Self { port, upload_keys, recent_marks: Mutex::default(), catalogued: Mutex::default() })
+        let (recent_marks, catalogued, history_since) = Default::default();
+        Ok(Self { port, upload_keys, recent_marks, catalogued, history_since })
     }
 
     /// The keys that seal an upload's Location: the first seals, any opens.

@@ -7,12 +7,12 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutPayload};
 
 use super::keys::{self, TagItem};
-use super::{RECENT, Storage, StorageError};
-use crate::protocol::{Copy, Link, Machine, Marks, Next, Object, Replies, Reply, Request, TagItems};
+use super::{RECENT, Storage, StorageError, StoredManifest};
+use crate::protocol::{Copy, Link, Machine, Marks, Next, Nonce, Object, Replies, Reply, Request, TagItems};
 use crate::spec::{Digest, RepoName};
 
 /// How many requests of one step are under way at once.
-const SIDE_BY_SIDE: usize = 16;
+pub(super) const SIDE_BY_SIDE: usize = 16;
 /// Keys asked for in one page of a list.
 pub(super) const PAGE_KEYS: usize = 1000;
 
@@ -51,9 +51,18 @@ impl Storage {
             Request::Links(digest, repo) => Reply::Links(self.links(&digest, repo.as_ref()).await?),
             Request::HasData(id) => Reply::There(self.is_there(&keys::data(&id)).await?),
             Request::HasCopy(copy) => Reply::There(self.is_there(&keys::copy(&copy)).await?),
+            Request::HasLink(link) => Reply::There(self.is_there(&keys::link(&link)).await?),
             Request::Copies(repo, digest) => Reply::Copies(self.copies(&repo, &digest).await?),
             Request::Tag(repo, tag) => Reply::Tags(self.tag_items(&keys::tag(&repo, &tag)).await?),
             Request::Tags(repo) => Reply::Tags(self.tag_items(&keys::tags(&repo)).await?),
+            Request::History(repo, tag) => Reply::History(self.history(&repo, tag.as_ref()).await?),
+            Request::Contents(repo) => Reply::Contents(self.contents(&repo).await?),
+            Request::DigestsOf(id) => Reply::Digests(self.digests_of(&id).await?),
+            Request::HasTrace(repo, digest) => Reply::There(self.has_trace(&repo, &digest).await?),
+            Request::WriteSparse(copy, absent) => {
+                self.write_sparse(&copy, &absent, attachments).await?;
+                Reply::Done
+            }
             Request::Write(object) => {
                 self.write(&object, attachments).await?;
                 Reply::Done
@@ -78,24 +87,37 @@ impl Storage {
         let mut marks = Marks::default();
         for key in self.list_all(keys::MARKS).await? {
             // A run that ends between the list and the read has deleted what it marked, which is seen afterwards.
-            let Some(content) = self.read_small(&key, "reading a mark").await? else { continue };
-            for target in String::from_utf8_lossy(&content).lines() {
-                if let Some(id) = keys::parse_data(target) {
-                    marks.data.insert(id);
-                } else if let Some(link) = keys::parse_link(target) {
-                    marks.links.insert(link);
-                } else if let Some(copy) = keys::parse_copy(target) {
-                    marks.copies.insert(copy);
-                } else {
-                    let what = format!("`{key}` names `{target}`, which is no key of this layout");
-                    return Err(StorageError::damaged("reading a mark", what));
-                }
-            }
+            self.read_mark(&key, &mut marks).await?;
         }
         if let Ok(mut cached) = self.recent_marks.lock() {
             *cached = Some((asked, marks.clone()));
         }
         Ok(marks)
+    }
+
+    /// What one run has marked; nothing when its mark is gone.
+    pub async fn marked_by(&self, run: &Nonce) -> Result<Marks, StorageError> {
+        let mut marks = Marks::default();
+        self.read_mark(&keys::object(&Object::Mark(run.clone(), Vec::new())), &mut marks).await?;
+        Ok(marks)
+    }
+
+    async fn read_mark(&self, key: &str, marks: &mut Marks) -> Result<(), StorageError> {
+        let during = "reading a mark";
+        let Some(content) = self.read_small(key, during).await? else { return Ok(()) };
+        for target in String::from_utf8_lossy(&content).lines() {
+            if let Some(id) = keys::parse_data(target) {
+                marks.data.insert(id);
+            } else if let Some(link) = keys::parse_link(target) {
+                marks.links.insert(link);
+            } else if let Some(copy) = keys::parse_copy(target) {
+                marks.copies.insert(copy);
+            } else {
+                let what = format!("`{key}` names `{target}`, which is no key of this layout");
+                return Err(StorageError::damaged(during, what));
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn links(&self, digest: &Digest, repo: Option<&RepoName>) -> Result<Vec<Link>, StorageError> {
@@ -150,18 +172,30 @@ impl Storage {
             Object::Tag(_) => ("publishing a tag", attachments.stamp.clone().into()),
             Object::History(_) => ("writing a tag's history", attachments.stamp.clone().into()),
             Object::End(_) => ("ending a tag", attachments.stamp.clone().into()),
+            Object::Void(_) => ("voiding a value of a tag", attachments.stamp.clone().into()),
             Object::Referrer { .. } => ("writing a referrer", attachments.referrer.clone().into()),
             Object::Catalog(repo) => ("writing the catalog", repo.to_string().into()),
-            Object::Hint(_, objects) => {
-                let lines: Vec<String> = objects.iter().map(keys::object).collect();
-                ("leaving a hint", lines.join("\n").into())
-            }
+            Object::Hint(_, objects) => ("leaving a hint", lines(objects)),
+            Object::Mark(_, targets) => ("marking", lines(targets)),
         };
         self.put(&keys::object(object), content, during).await?;
         if let Object::Catalog(repo) = object {
             self.remember_catalogued(repo);
         }
         Ok(())
+    }
+
+    /// Writes a copy whose header says which blobs it goes without.
+    pub(super) async fn write_sparse(
+        &self,
+        copy: &Copy,
+        absent: &[Digest],
+        attachments: &Attachments,
+    ) -> Result<(), StorageError> {
+        let during = "storing a manifest";
+        let content = StoredManifest::without(&attachments.copy, absent)
+            .ok_or_else(|| StorageError::damaged(during, "the manifest at hand has no header"))?;
+        self.put(&keys::copy(copy), content, during).await
     }
 
     async fn duplicate(&self, from: &Copy, to: &Copy) -> Result<bool, StorageError> {
@@ -196,6 +230,11 @@ impl Storage {
     }
 }
 
+/// Keys, one a line.
+fn lines(objects: &[Object]) -> PutPayload {
+    objects.iter().map(keys::object).collect::<Vec<_>>().join("\n").into()
+}
+
 impl Storage {
     /// A repository's links of a blob.
     pub async fn links_in(&self, repo: &RepoName, digest: &Digest) -> Result<Vec<Link>, StorageError> {
@@ -219,7 +258,7 @@ impl Storage {
         Ok(holders)
     }
 
-    /// Writes an object that needs no attachment: a hint.
+    /// Writes an object that needs no attachment.
     pub async fn leave(&self, hint: &Object) -> Result<(), StorageError> {
         self.write(hint, &Attachments::default()).await
     }

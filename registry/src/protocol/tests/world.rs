@@ -1,9 +1,9 @@
 //! A store as a set of objects, and what clients were told.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
-use crate::protocol::*;
+use crate::protocol::{Copy, HistoryItem, Link, Marks, Nonce, Object, Reply, RepoHash, Request, TagItems};
 use crate::spec::{Algorithm, Digest, RepoName, Tag};
 
 /// What is left out or lied about, to see that it is noticed.
@@ -80,6 +80,15 @@ pub(super) fn named_by(manifest: &Digest) -> &'static Named {
     &NAMED[manifest]
 }
 
+fn named(manifest: &Digest) -> Arc<crate::protocol::Named> {
+    let (blobs, children) = named_by(manifest).clone();
+    Arc::new(crate::protocol::Named {
+        blobs: blobs.into_iter().collect(),
+        children: children.into_iter().collect(),
+        ..Default::default()
+    })
+}
+
 impl World {
     pub(super) fn new(fault: Fault) -> Self {
         let (objects, marks) = (BTreeSet::new(), BTreeMap::new());
@@ -152,8 +161,42 @@ impl World {
             Request::Links(blob, of) => Reply::Links(self.links(blob, of.as_ref())),
             Request::HasData(id) => Reply::There(self.is_there(&Object::Data(id.clone()))),
             Request::HasCopy(copy) => Reply::There(self.is_there(&Object::Copy(copy.clone()))),
+            Request::HasLink(link) => Reply::There(self.links(&link.digest, None).contains(link)),
+            Request::HasTrace(of, blob) => {
+                let noted = |object: &Object| matches!(object, Object::BlobIndex(repo, digest, _) if repo == of && digest == blob);
+                Reply::There(self.objects.iter().any(noted))
+            }
+            Request::DigestsOf(id) => {
+                let digests = self.objects.iter().filter_map(|object| match object {
+                    Object::DataOf(of, digest) if of == id => Some(digest.clone()),
+                    _ => None,
+                });
+                Reply::Digests(digests.collect())
+            }
+            Request::Contents(of) => {
+                let copies = self.objects.iter().filter_map(|object| match object {
+                    Object::Copy(copy) if copy.repo == *of => Some((copy.clone(), named(&copy.digest))),
+                    _ => None,
+                });
+                Reply::Contents(copies.collect())
+            }
+            Request::History(of, _) => {
+                let items = self.objects.iter().filter_map(|object| match object {
+                    Object::History(entry) if entry.repo == *of => Some(HistoryItem {
+                        void: self.objects.contains(&Object::Void(entry.clone())),
+                        in_window: !self.expired.contains(&entry.nonce),
+                        entry: entry.clone(),
+                    }),
+                    _ => None,
+                });
+                Reply::History(items.collect())
+            }
             Request::Copies(of, manifest) => Reply::Copies(self.copies(of, manifest)),
             Request::Tag(of, _) | Request::Tags(of) => Reply::Tags(self.tags(of)),
+            Request::WriteSparse(copy, _) => {
+                self.objects.insert(Object::Copy(copy.clone()));
+                Reply::Done
+            }
             Request::Write(Object::End(_)) if self.fault == Fault::EndsAreLost => Reply::Done,
             Request::Write(object) => {
                 self.objects.insert(object.clone());
