@@ -7,6 +7,7 @@ mod binary;
 mod blobs;
 mod budget;
 mod crash;
+mod history;
 mod hostile;
 mod layering;
 mod manifests;

@@ -11,4 +11,3 @@ mod image_spec;
 mod requirements;
 mod round_trip;
 mod sample;
-mod stores;

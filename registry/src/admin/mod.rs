@@ -1,6 +1,35 @@
 //! What operators do besides serving: look at a tag's history and go back in it, find out what keeps something, check a
-//! store, and reach the server that holds a folder.
+//! store, empty a repository, and reach the server that holds a folder.
+//!
+//! Each returns what it found as a value that is JSON as well; the commands of the binary put it into words.
 
 mod control;
+mod error;
+mod history;
+mod near;
+
+use std::sync::Arc;
 
 pub use control::{Command, Commands, Mend, Order, Progress, Refusal, call};
+pub use error::AdminError;
+pub use history::{Ended, History, State, Value};
+
+use crate::service::Registry;
+use crate::storage::Storage;
+
+/// Operators' orders, on an opened store.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    registry: Arc<Registry>,
+}
+
+impl Admin {
+    /// On the store of this registry.
+    pub fn new(registry: Arc<Registry>) -> Self {
+        Self { registry }
+    }
+
+    fn storage(&self) -> &Storage {
+        self.registry.storage()
+    }
+}

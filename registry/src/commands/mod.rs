@@ -1,11 +1,15 @@
 //! One file for each subcommand. A command takes its settings, prints what it found, and says its exit code.
 
+mod history;
 mod open;
+mod print;
 mod serve;
 
 use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
+
+use fluyt_registry::admin::{AdminError, Mend, Refusal};
 
 use crate::settings::Command;
 
@@ -28,6 +32,21 @@ impl Failure {
     }
 }
 
+impl From<AdminError> for Failure {
+    fn from(error: AdminError) -> Self {
+        Refusal::from(error).into()
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match refusal.mend {
+            Mend::User => Self::User(refusal.into()),
+            Mend::Environment => Self::Environment(refusal.into()),
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -45,6 +64,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
     let result = runtime.block_on(async {
         match command {
             Command::Serve(settings) => serve::run(settings).await,
+            Command::History(settings) => history::run(settings).await,
         }
     });
     // What is left of a request must not hold up the end.

@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use fluyt_registry::service::Surroundings;
+use fluyt_registry::admin::Admin;
+use fluyt_registry::service::{Registry, Surroundings};
 use fluyt_registry::storage::{Folder, Memory, Storage};
 
 use super::Failure;
@@ -27,6 +28,24 @@ pub(crate) async fn open_storage(settings: &StoreSettings) -> Result<(Storage, S
         }
     }
 }
+
+/// The store, for a command that only looks: a folder needs no lock for that, and a running server is no obstacle.
+pub(crate) async fn open_to_read(settings: &StoreSettings) -> Result<Admin, Failure> {
+    let user = |error: Box<dyn Error>| Failure::User(error);
+    let storage = match &settings.store {
+        Store::Memory => return Err(user(NO_MEMORY.into())),
+        Store::Folder(path) => {
+            let folder = Folder::open_read_only(path).map_err(|error| user(error.into()))?;
+            Storage::open(folder, [0; 32]).await.map_err(|error| user(error.into()))?
+        }
+        #[expect(unreachable_patterns, reason = "there are stores that need no lock")]
+        _ => open_storage(settings).await?.0,
+    };
+    Ok(Admin::new(Arc::new(Registry::new(storage, surroundings()))))
+}
+
+const NO_MEMORY: &str =
+    "a store in memory is its server's alone: name a folder, or a store that is elsewhere, with --store";
 
 /// The real clock and the system's randomness.
 pub(crate) fn surroundings() -> Surroundings {

@@ -29,7 +29,7 @@ fn status_and_code(error: &RegistryError) -> (StatusCode, &'static str) {
         E::ManifestInvalid(_) => (S::BAD_REQUEST, "MANIFEST_INVALID"),
         E::ManifestTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID"),
         E::ManifestUnknown { .. } | E::TagImpossible => (S::NOT_FOUND, "MANIFEST_UNKNOWN"),
-        E::NameInvalid(_) => (S::BAD_REQUEST, "NAME_INVALID"),
+        E::NameInvalid(_) | E::TagOfThePast { .. } => (S::BAD_REQUEST, "NAME_INVALID"),
         E::NameUnknown { .. } => (S::NOT_FOUND, "NAME_UNKNOWN"),
         E::RangeOutside { .. } => (S::RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
         E::Denied(_) => (S::FORBIDDEN, "DENIED"),

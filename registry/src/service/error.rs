@@ -2,7 +2,7 @@
 
 use crate::auth::Denied;
 use crate::spec::{
-    Digest, DigestError, EndpointError, MANIFEST_SIZE_MAX_BYTES, ManifestError, NameError, Reference, RepoName,
+    Digest, DigestError, EndpointError, MANIFEST_SIZE_MAX_BYTES, ManifestError, NameError, Reference, RepoName, Tag,
 };
 use crate::storage::StorageError;
 
@@ -120,6 +120,14 @@ pub enum RegistryError {
         found: usize,
         /// How many may be.
         max: usize,
+    },
+    /// A name of an old value.
+    #[error(
+        "names that end in `.at.` and a time are those of old values: they are pulled, never pushed: push {tag}, or choose another tag"
+    )]
+    TagOfThePast {
+        /// Whose old value it would be.
+        tag: Tag,
     },
     /// No such path.
     #[error("there is no such path here: a registry's are /v2/ and what the distribution specification puts below it")]

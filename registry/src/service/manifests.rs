@@ -5,9 +5,9 @@ use bytes::Bytes;
 use super::Registry;
 use super::error::RegistryError;
 use crate::auth::{MayDelete, MayPull, MayPush};
-use crate::protocol::{DeleteManifest, DeleteTag, FindCopies, FindTag, PutManifest, PutOutcome, PutPlan};
-use crate::spec::{Algorithm, Digest, MANIFEST_SIZE_MAX_BYTES, Manifest, Reference, Tag};
-use crate::storage::{Attachments, StoredManifest};
+use crate::protocol::{DeleteManifest, DeleteTag, FindCopies, FindTag, Object, PutManifest, PutOutcome, PutPlan};
+use crate::spec::{Algorithm, Digest, MANIFEST_SIZE_MAX_BYTES, Manifest, PastTag, Reference, RepoName, Tag};
+use crate::storage::{Attachments, Stamp, StoredManifest};
 
 /// A manifest to be put.
 #[derive(Clone, Debug)]
@@ -61,6 +61,9 @@ impl Registry {
         };
         let mut seen = std::collections::HashSet::new();
         tags.retain(|tag| seen.insert(tag.clone()));
+        if let Some(past) = tags.iter().find_map(PastTag::of) {
+            return Err(RegistryError::TagOfThePast { tag: past.tag });
+        }
         let manifest = Manifest::parse(&bytes, content_type.as_deref())?;
         let repo = push.repo().clone();
         let time = (self.surroundings.now)();
@@ -68,7 +71,7 @@ impl Registry {
         let attachments = Attachments {
             copy: stored.encode(&time, None),
             referrer: self.referrer_entry(&manifest, &digest, stored.bytes.len()),
-            stamp: serde_json::json!({ "time": time }).to_string().into(),
+            stamp: Stamp { time, by: None }.encode(),
         };
         let plan = PutPlan {
             digest: digest.clone(),
@@ -81,18 +84,23 @@ impl Registry {
         };
         match self.storage.run(PutManifest::new(plan, self.nonces()), &attachments).await? {
             PutOutcome::Stored { superseded } => {
-                // They count no more; what fails to go is a collector's. The manifest is acknowledged either way.
-                if !superseded.is_empty()
-                    && let Err(error) = self.storage.remove(&superseded).await
-                {
-                    tracing::warn!(repo.name = %repo, error = %error, "older entries of a tag could not be removed");
-                }
+                self.forget(&repo, &superseded).await;
                 Ok(StoredReference { digest, subject: manifest.subject, tags })
             }
             PutOutcome::BlobsUnknown(digests) | PutOutcome::ManifestsUnknown(digests) => {
                 Err(RegistryError::ManifestBlobUnknown { repo, digests })
             }
             PutOutcome::Contended => Err(RegistryError::Contended),
+        }
+    }
+
+    /// Removes older entries of a tag. They count no more; what fails to go is a collector's. What replaced them is
+    /// acknowledged either way.
+    pub(crate) async fn forget(&self, repo: &RepoName, superseded: &[Object]) {
+        if !superseded.is_empty()
+            && let Err(error) = self.storage.remove(superseded).await
+        {
+            tracing::warn!(repo.name = %repo, error = %error, "older entries of a tag could not be removed");
         }
     }
 
@@ -126,13 +134,21 @@ impl Registry {
                 return Ok((copy.digest, manifest));
             }
         }
+        // A tag of that very name wins.
+        if let Reference::Tag(tag) = reference
+            && let Some(past) = PastTag::of(tag)
+            && let Some(entry) = self.value_at(repo, &past).await?
+            && let Some(manifest) = self.storage.read_copy(&entry.named()).await?
+        {
+            return Ok((entry.digest, manifest));
+        }
         Err(RegistryError::ManifestUnknown { repo: repo.clone(), reference: reference.clone() })
     }
 
     /// Ends a tag, or removes a manifest with every tag that names it.
     pub async fn delete_manifest(&self, delete: &MayDelete, reference: &Reference) -> Result<(), RegistryError> {
         let repo = delete.repo().clone();
-        let stamp = serde_json::json!({ "time": (self.surroundings.now)() }).to_string().into();
+        let stamp = Stamp { time: self.now(), by: None }.encode();
         let attachments = Attachments { stamp, ..Default::default() };
         let was_there = match reference {
             Reference::Tag(tag) => self.storage.run(DeleteTag::new(repo.clone(), tag.clone()), &attachments).await?,

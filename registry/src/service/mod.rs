@@ -6,6 +6,7 @@ mod blobs;
 mod error;
 mod manifests;
 mod names;
+mod past;
 mod receive;
 mod ticket;
 mod uploads;
@@ -59,6 +60,16 @@ impl Registry {
     /// Whether the store answers.
     pub async fn ready(&self) -> Result<(), RegistryError> {
         Ok(self.storage.ready().await?)
+    }
+
+    /// The store, for operators' orders and collection.
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// The time, for stamps.
+    pub(crate) fn now(&self) -> String {
+        (self.surroundings.now)()
     }
 
     fn nonce(&self) -> Nonce {

@@ -1,10 +1,12 @@
 //! The command line and the environment -> what to do. Nothing else reads either.
 
+mod operate;
 mod serve;
 mod store;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use operate::History;
 pub(crate) use serve::Serve;
 pub(crate) use store::{Store, StoreSettings};
 
@@ -24,6 +26,12 @@ pub(crate) enum Command {
     ///
     /// The first line on stdout says the address; logs go to stderr (RUST_LOG sets their level).
     Serve(Serve),
+    /// List the values that a tag had: when, by whom, what became of each.
+    ///
+    /// An old value is pulled as REPO:TAG.at.<time>, such as team/app:v1.at.20261101T100000Z: the value that the tag
+    /// had at that time. Ids are for `undo --to`. Times are the earlier of the writer's clock and the store's.
+    /// Works beside a running server. Costs two lists, and two reads for each value.
+    History(History),
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod endpoint;
 mod manifest;
 mod name;
 mod past;
+mod pattern;
 mod range;
 
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
@@ -17,4 +18,5 @@ pub use manifest::{
 };
 pub use name::{NAME_COMPONENT_MAX_CHARACTERS, NAME_MAX_CHARACTERS, NameError, Reference, RepoName, Tag};
 pub use past::PastTag;
+pub use pattern::{PatternError, TagPattern};
 pub use range::{ChunkRange, ReadRange};

@@ -1,0 +1,60 @@
+//! Operators' orders: which tag, manifest or repository they are about.
+
+use clap::Args;
+use fluyt_registry::spec::{RepoName, Tag};
+
+use super::StoreSettings;
+
+/// A tag of a repository, as `REPO:TAG`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TagOf {
+    /// The repository.
+    pub(crate) repo: RepoName,
+    /// The tag.
+    pub(crate) tag: Tag,
+}
+
+impl TagOf {
+    fn parse(text: &str) -> Result<Self, String> {
+        let Some((repo, tag)) = text.rsplit_once(':') else {
+            return Err("expected REPO:TAG, such as team/app:v1".into());
+        };
+        Ok(Self { repo: repo_name(repo)?, tag: tag.parse().map_err(|error| format!("{error}"))? })
+    }
+}
+
+fn repo_name(text: &str) -> Result<RepoName, String> {
+    text.parse().map_err(|error| match text.contains(':') {
+        true => format!("{error}; leave the registry's address away: the store is named by --store"),
+        false => format!("{error}"),
+    })
+}
+
+/// What a command about a tag's history takes.
+#[derive(Debug, Args)]
+pub(crate) struct History {
+    /// The tag whose values are listed, as REPO:TAG.
+    #[arg(value_name = "REPO:TAG", value_parser = TagOf::parse)]
+    pub(crate) of: TagOf,
+
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) store: StoreSettings,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_of_repositories() {
+        let of = TagOf::parse("team/app:v1").unwrap();
+        assert_eq!((of.repo.as_str(), of.tag.as_str()), ("team/app", "v1"));
+        assert!(TagOf::parse("team/app").unwrap_err().contains("expected REPO:TAG"));
+        assert!(TagOf::parse("localhost:5000/team/app:v1").unwrap_err().contains("leave the registry's address away"));
+        assert!(TagOf::parse("app:.x").unwrap_err().contains("is not a tag"));
+    }
+}
