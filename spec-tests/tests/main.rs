@@ -11,3 +11,4 @@ mod image_spec;
 mod requirements;
 mod round_trip;
 mod sample;
+mod stores;
