@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use fluyt_registry::auth::Authorizer;
 use fluyt_registry::http::{App, router};
-use fluyt_registry::service::{Registry, Surroundings};
+use fluyt_registry::service::{Registry, SparsePolicy, Surroundings};
 use fluyt_registry::spec::{Algorithm, Digest};
 use fluyt_registry::storage::{Memory, Port, Storage};
 use futures_util::TryStreamExt;
@@ -45,8 +45,12 @@ pub(crate) fn surroundings() -> Surroundings {
 
 /// A router on any store.
 pub(crate) async fn router_on(store: impl Port) -> Router {
+    sparse_router_on(store, SparsePolicy::default()).await
+}
+
+async fn sparse_router_on(store: impl Port, sparse: SparsePolicy) -> Router {
     let storage = Storage::open(store, [7; 32]).await.unwrap();
-    let registry = Registry::new(storage, surroundings());
+    let registry = Registry::new(storage, surroundings()).with_sparse(sparse);
     router(App::new(Arc::new(registry), Authorizer::Everyone))
 }
 
@@ -71,6 +75,12 @@ impl TestApp {
     pub(crate) async fn new() -> Self {
         let store = Memory::default();
         Self { router: router_on(store.clone()).await, store }
+    }
+
+    /// A registry with another word on what manifests may lack.
+    pub(crate) async fn with_sparse(sparse: SparsePolicy) -> Self {
+        let store = Memory::default();
+        Self { router: sparse_router_on(store.clone(), sparse).await, store }
     }
 
     /// A registry whose requests go through this port; `store` is what is behind it.

@@ -13,5 +13,7 @@ mod layering;
 mod manifests;
 mod marks;
 mod names;
+mod referrers;
+mod sparse;
 mod uploads;
 mod watched;

@@ -238,10 +238,10 @@ async fn names_that_are_none() {
     "#);
     assert_snapshot!(app.get("DELETE /v2/").await.shown(), @r#"
     405 Method Not Allowed
-    allow: GET
-    content-length: 89
+    allow: GET, HEAD
+    content-length: 95
     content-type: application/json
 
-    {"errors":[{"code":"UNSUPPORTED","message":"DELETE is not possible here: expected GET"}]}
+    {"errors":[{"code":"UNSUPPORTED","message":"DELETE is not possible here: expected GET, HEAD"}]}
     "#);
 }

@@ -1,8 +1,8 @@
-//! Lists: tags (`end-8`), referrers (`end-12`), the catalog, and the paths that are about the registry itself.
+//! Lists: tags (`end-8`), the catalog, and the paths that are about the registry itself.
 
 use insta::assert_snapshot;
 
-use crate::app::{INDEX, MANIFEST, TestApp, digest, image};
+use crate::app::TestApp;
 
 #[tokio::test]
 async fn tags_in_pages() {
@@ -97,77 +97,6 @@ async fn the_catalog_in_pages() {
 }
 
 #[tokio::test]
-async fn referrers() {
-    let app = TestApp::new().await;
-    let (_, subject) = app.pushed_image("r", "t").await;
-    let refers = |kind: &str| {
-        let subject = format!(r#"{{"mediaType":"{MANIFEST}","digest":"{subject}","size":1}}"#);
-        let more = format!(r#","artifactType":"{kind}","subject":{subject},"annotations":{{"k":"{kind}"}}"#);
-        image(&[b"{}"], &more)
-    };
-    let first = refers("application/sig");
-    assert_snapshot!(app.put("r", &digest(&first).to_string(), MANIFEST, &first).await.shown(), @r#"
-    201 Created
-    content-length: 0
-    docker-content-digest: sha256:63e190b1581bb01dad031cfb06f0ee2b6a3a1e3ca0473dccc698a44962d34f7c
-    location: /v2/r/manifests/sha256:63e190b1581bb01dad031cfb06f0ee2b6a3a1e3ca0473dccc698a44962d34f7c
-    oci-subject: sha256:bfc62cb8d7ab22f975e3aec3f1d15ef6336f06b789f58b748d3cdfecdbca5f54
-    "#);
-    // Twice the same is listed once.
-    app.put("r", &digest(&first).to_string(), MANIFEST, &first).await;
-    app.put("r", "sbom", MANIFEST, &refers("application/sbom+json")).await;
-    assert_snapshot!(app.get(&format!("GET /v2/r/referrers/{subject}")).await.shown(), @r#"
-    200 OK
-    content-length: 547
-    content-type: application/vnd.oci.image.index.v1+json
-
-    {"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:17259f872b478f3d515b649df3874e7468424f417c6cabea7220dfd9e83bfa64","size":463,"artifactType":"application/sbom+json","annotations":{"k":"application/sbom+json"}},{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:63e190b1581bb01dad031cfb06f0ee2b6a3a1e3ca0473dccc698a44962d34f7c","size":451,"artifactType":"application/sig","annotations":{"k":"application/sig"}}]}
-    "#);
-    let line = format!("GET /v2/r/referrers/{subject}?artifactType=application/sbom%2Bjson");
-    assert_snapshot!(app.get(&line).await.shown(), @r#"
-    200 OK
-    content-length: 323
-    content-type: application/vnd.oci.image.index.v1+json
-    oci-filters-applied: artifactType
-
-    {"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:17259f872b478f3d515b649df3874e7468424f417c6cabea7220dfd9e83bfa64","size":463,"artifactType":"application/sbom+json","annotations":{"k":"application/sbom+json"}}]}
-    "#);
-    assert_eq!(app.get(&format!("DELETE /v2/r/manifests/{}", digest(&first))).await.status, 202);
-    let left = app.get(&format!("GET /v2/r/referrers/{subject}")).await;
-    assert!(!String::from_utf8(left.body).unwrap().contains("application/sig"));
-}
-
-#[tokio::test]
-async fn an_index_refers_by_its_own_artifact_type_only() {
-    let app = TestApp::new().await;
-    let subject = digest("absent");
-    let index = format!(
-        r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[],"subject":{{"mediaType":"{MANIFEST}","digest":"{subject}","size":1}}}}"#
-    );
-    assert_eq!(app.put("r", "t", INDEX, &index).await.header("oci-subject"), subject.to_string());
-    assert_snapshot!(app.get(&format!("GET /v2/r/referrers/{subject}")).await.shown(), @r#"
-    200 OK
-    content-length: 237
-    content-type: application/vnd.oci.image.index.v1+json
-
-    {"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"sha256:76307ebb89623430cab5cb5640f7aaed0b08ea5d24d696cbc26d9682e5eb78f9","size":249}]}
-    "#);
-}
-
-#[tokio::test]
-async fn nothing_refers() {
-    let app = TestApp::new().await;
-    assert_snapshot!(app.get(&format!("GET /v2/none/referrers/{}", digest("x"))).await.shown(), @r#"
-    200 OK
-    content-length: 88
-    content-type: application/vnd.oci.image.index.v1+json
-
-    {"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}
-    "#);
-    assert_eq!(app.get("GET /v2/none/referrers/latest").await.status, 400);
-}
-
-#[tokio::test]
 async fn about_the_registry_itself() {
     let app = TestApp::new().await;
     let base = app.get("GET /v2/").await;
@@ -207,4 +136,31 @@ async fn about_the_registry_itself() {
 
     {"errors":[{"code":"UNSUPPORTED","message":"there is no such path here: a registry's are /v2/ and what the distribution specification puts below it"}]}
     "#);
+}
+
+#[tokio::test]
+async fn the_head_of_a_list_and_what_may_be_asked() {
+    let app = TestApp::new().await;
+    app.pushed_image("r", "t").await;
+    let listed = app.get("GET /v2/r/tags/list").await;
+    let head = app.get("HEAD /v2/r/tags/list").await;
+    assert_eq!((head.status, head.header("content-length")), (listed.status, listed.header("content-length")));
+    assert!(head.body.is_empty());
+    assert_eq!(app.get("HEAD /v2/_catalog").await.status, 200);
+    assert_snapshot!(app.get("OPTIONS /v2/r/manifests/t").await.shown(), @r#"
+    204 No Content
+    allow: GET, HEAD, PUT, DELETE
+    content-length: 0
+    "#);
+}
+
+/// A client that goes through a proxy names the registry that it means.
+#[tokio::test]
+async fn the_parameter_of_proxies_changes_nothing() {
+    let app = TestApp::new().await;
+    let (manifest, _) = app.pushed_image("r", "t").await;
+    assert_eq!(app.get("GET /v2/r/manifests/t?ns=docker.io").await.body, manifest.as_bytes());
+    let layer = crate::app::digest("layer");
+    assert_eq!(app.get(&format!("GET /v2/r/blobs/{layer}?ns=docker.io")).await.body, b"layer");
+    assert_eq!(app.get("GET /v2/r/tags/list?ns=docker.io").await.status, 200);
 }

@@ -16,7 +16,7 @@ use crate::settings::Serve;
 
 pub(crate) async fn run(settings: Serve) -> Result<ExitCode, Failure> {
     let (storage, place) = open_storage(&settings.store).await?;
-    let registry = Registry::new(storage, surroundings());
+    let registry = Registry::new(storage, surroundings()).with_sparse(settings.sparse.into());
     let app = App::new(Arc::new(registry), Authorizer::Everyone);
 
     let listener = TcpListener::bind(settings.listen).await.map_err(|error| {

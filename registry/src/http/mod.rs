@@ -120,24 +120,24 @@ async fn respond(asked: &Asked, method: &Method, path: &str, body: Body) -> Resu
     use Endpoint as E;
     match (endpoint, method.as_str()) {
         (E::Base, "GET" | "HEAD") => Ok(reply::base()),
-        (E::Base, _) => not_allowed(method, "GET"),
-        (E::Catalog, "GET") => names::catalog(asked).await,
-        (E::Catalog, _) => not_allowed(method, "GET"),
-        (E::Tags(repo), "GET") => names::tags(asked, repo).await,
-        (E::Tags(_), _) => not_allowed(method, "GET"),
-        (E::Referrers(repo, subject), "GET") => names::referrers(asked, repo, subject).await,
-        (E::Referrers(..), _) => not_allowed(method, "GET"),
+        (E::Base, _) => not_allowed(method, "GET, HEAD"),
+        (E::Catalog, "GET" | "HEAD") => names::catalog(asked).await,
+        (E::Catalog, _) => not_allowed(method, "GET, HEAD"),
+        (E::Tags(repo), "GET" | "HEAD") => names::tags(asked, repo).await,
+        (E::Tags(_), _) => not_allowed(method, "GET, HEAD"),
+        (E::Referrers(repo, subject), "GET" | "HEAD") => names::referrers(asked, repo, subject).await,
+        (E::Referrers(..), _) => not_allowed(method, "GET, HEAD"),
         (E::Blob(repo, digest), "HEAD") => blobs::head(asked, repo, digest).await,
         (E::Blob(repo, digest), "GET") => blobs::get(asked, repo, digest).await,
         (E::Blob(repo, digest), "DELETE") => blobs::delete(asked, repo, digest).await,
         (E::Blob(..), _) => not_allowed(method, "GET, HEAD, DELETE"),
         (E::Uploads(repo), "POST") => uploads::begin(asked, repo, body).await,
         (E::Uploads(_), _) => not_allowed(method, "POST"),
-        (E::Upload(repo, id), "GET") => uploads::status(asked, repo, id).await,
+        (E::Upload(repo, id), "GET" | "HEAD") => uploads::status(asked, repo, id).await,
         (E::Upload(repo, id), "PATCH") => uploads::add(asked, repo, id, body).await,
         (E::Upload(repo, id), "PUT") => uploads::finish(asked, repo, id, body).await,
         (E::Upload(repo, id), "DELETE") => uploads::cancel(asked, repo, id).await,
-        (E::Upload(..), _) => not_allowed(method, "GET, PATCH, PUT, DELETE"),
+        (E::Upload(..), _) => not_allowed(method, "GET, HEAD, PATCH, PUT, DELETE"),
         (E::Manifest(repo, reference), "HEAD" | "GET") => {
             manifests::get(asked, repo, reference, *method == Method::HEAD).await
         }
@@ -147,6 +147,10 @@ async fn respond(asked: &Asked, method: &Method, path: &str, body: Body) -> Resu
     }
 }
 
+/// Whoever asks what may be done is told; whoever does something else is told too.
 fn not_allowed(method: &Method, allowed: &'static str) -> Result<Response, RegistryError> {
+    if method == Method::OPTIONS {
+        return Ok(reply::options(allowed));
+    }
     Err(RegistryError::Method { method: method.to_string(), allowed })
 }

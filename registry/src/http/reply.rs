@@ -3,7 +3,9 @@
 use axum::body::Body;
 use axum::response::Response;
 use futures_util::TryStreamExt;
-use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, LINK, LOCATION, RANGE};
+use http::header::{
+    ACCEPT_RANGES, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, LINK, LOCATION, RANGE, WARNING,
+};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
@@ -68,6 +70,11 @@ pub(super) fn text(text: &'static str) -> Response {
 /// `end-1`
 pub(super) fn base() -> Response {
     Reply::new(StatusCode::OK).header(CONTENT_TYPE, "application/json").json(&serde_json::json!({}))
+}
+
+/// What may be done with a path.
+pub(super) fn options(allowed: &'static str) -> Response {
+    Reply::new(StatusCode::NO_CONTENT).header(ALLOW, allowed).body(Body::empty())
 }
 
 pub(super) fn blob_head(blob: &BlobInfo) -> Response {
@@ -139,10 +146,24 @@ pub(super) fn manifest_created(repo: &RepoName, stored: &StoredReference, by_dig
     if let Some(subject) = &stored.subject {
         reply = reply.header(SUBJECT, subject);
     }
+    if !stored.absent.is_empty() {
+        reply = reply.header(WARNING, absent_warning(&stored.absent));
+    }
     if by_digest {
         reply = stored.tags.iter().fold(reply, |reply, tag| reply.header(TAG, tag));
     }
     reply.empty()
+}
+
+/// At most 4096 bytes, as the specification bounds warnings.
+fn absent_warning(absent: &[Digest]) -> String {
+    const SHOWN: usize = 10;
+    let shown: Vec<String> = absent.iter().take(SHOWN).map(Digest::to_string).collect();
+    let more = match absent.len() {
+        0..=SHOWN => String::new(),
+        all => format!(" and {} more", all - SHOWN),
+    };
+    format!("299 - \"sparse image: the repository does not have {}{more}\"", shown.join(", "))
 }
 
 /// A page of a list; `next` is the target of the next one.

@@ -25,6 +25,8 @@ pub struct PutPlan {
     pub tags: Vec<Tag>,
     /// Whether the repository is known to be in the catalog.
     pub in_catalog: bool,
+    /// Whether a copy is written even where one is there: a sparse image's says what was absent.
+    pub fresh: bool,
 }
 
 /// What came of it.
@@ -105,7 +107,12 @@ impl PutManifest {
         }
     }
 
-    /// Takes an existing copy, or writes one. A push by digest alone always writes: its age is its own.
+    /// A push by digest alone always writes a copy: its age is its own.
+    fn takes_existing(&self) -> bool {
+        !self.plan.tags.is_empty() && !self.plan.fresh
+    }
+
+    /// Takes an existing copy, or writes one.
     fn settle_copy(&mut self, existing: Option<Copy>) -> Next<PutOutcome> {
         self.attempt += 1;
         let mut requests = Vec::new();
@@ -216,7 +223,7 @@ impl Machine for PutManifest {
                 let repo = &self.plan.repo;
                 let links = self.plan.blobs.iter().map(|blob| Request::Links(blob.clone(), Some(repo.clone())));
                 let mut requests: Vec<_> = links.collect();
-                if !self.tags.is_empty() {
+                if self.takes_existing() {
                     requests.push(Request::Copies(repo.clone(), self.plan.digest.clone()));
                 }
                 self.stage = Stage::Listed;
@@ -230,7 +237,7 @@ impl Machine for PutManifest {
                 if !unknown.is_empty() {
                     return Next::Done(PutOutcome::BlobsUnknown(unknown));
                 }
-                let existing = if self.tags.is_empty() { None } else { replies.copies().into_iter().max() };
+                let existing = if self.takes_existing() { replies.copies().into_iter().max() } else { None };
                 self.settle_copy(existing)
             }
             Stage::Written => self.confirm(),

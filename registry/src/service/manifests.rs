@@ -33,6 +33,8 @@ pub struct StoredReference {
     pub subject: Option<Digest>,
     /// The tags that it got.
     pub tags: Vec<Tag>,
+    /// Blobs that it names and that are not in the repository: a sparse image.
+    pub absent: Vec<Digest>,
 }
 
 impl Registry {
@@ -66,32 +68,63 @@ impl Registry {
         }
         let manifest = Manifest::parse(&bytes, content_type.as_deref())?;
         let repo = push.repo().clone();
+        self.check_children(&repo, &manifest).await?;
+        let mut stored = StoredManifest { media_type: manifest.media_type.clone(), bytes, absent: Vec::new() };
+        loop {
+            match self.put_stored(&repo, &digest, &tags, &manifest, &stored).await? {
+                PutOutcome::Stored { superseded } => {
+                    self.forget(&repo, &superseded).await;
+                    let absent = stored.absent;
+                    if !absent.is_empty() {
+                        tracing::warn!(
+                            repo.name = %repo,
+                            manifest.digest = %digest,
+                            absent = absent.len(),
+                            "a sparse image was put: some of its blobs are not in the repository"
+                        );
+                    }
+                    return Ok(StoredReference { digest, subject: manifest.subject, tags, absent });
+                }
+                PutOutcome::BlobsUnknown(digests)
+                    if stored.absent.is_empty() && self.may_lack(&repo, &manifest, &digests).await? =>
+                {
+                    stored.absent = digests;
+                }
+                PutOutcome::BlobsUnknown(digests) | PutOutcome::ManifestsUnknown(digests) => {
+                    return Err(RegistryError::ManifestBlobUnknown { repo, digests });
+                }
+                PutOutcome::Contended => return Err(RegistryError::Contended),
+            }
+        }
+    }
+
+    /// Puts a manifest whose blobs have to be there, but for those that are known to be absent.
+    async fn put_stored(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        tags: &[Tag],
+        manifest: &Manifest,
+        stored: &StoredManifest,
+    ) -> Result<PutOutcome, RegistryError> {
         let time = (self.surroundings.now)();
-        let stored = StoredManifest { media_type: manifest.media_type.clone(), bytes, absent: Vec::new() };
         let attachments = Attachments {
             copy: stored.encode(&time, None),
-            referrer: self.referrer_entry(&manifest, &digest, stored.bytes.len()),
+            referrer: self.referrer_entry(manifest, digest, stored.bytes.len()),
             stamp: Stamp { time, by: None }.encode(),
         };
+        let present = manifest.blobs.iter().filter(|blob| !stored.absent.contains(blob));
         let plan = PutPlan {
-            digest: digest.clone(),
-            blobs: manifest.blobs,
-            children: manifest.children,
-            subject: manifest.subject.clone(),
-            tags: tags.clone(),
-            in_catalog: self.storage.is_catalogued(&repo),
             repo: repo.clone(),
+            digest: digest.clone(),
+            blobs: present.cloned().collect(),
+            children: manifest.children.clone(),
+            subject: manifest.subject.clone(),
+            tags: tags.to_vec(),
+            in_catalog: self.storage.is_catalogued(repo),
+            fresh: !stored.absent.is_empty(),
         };
-        match self.storage.run(PutManifest::new(plan, self.nonces()), &attachments).await? {
-            PutOutcome::Stored { superseded } => {
-                self.forget(&repo, &superseded).await;
-                Ok(StoredReference { digest, subject: manifest.subject, tags })
-            }
-            PutOutcome::BlobsUnknown(digests) | PutOutcome::ManifestsUnknown(digests) => {
-                Err(RegistryError::ManifestBlobUnknown { repo, digests })
-            }
-            PutOutcome::Contended => Err(RegistryError::Contended),
-        }
+        Ok(self.storage.run(PutManifest::new(plan, self.nonces()), &attachments).await?)
     }
 
     /// Removes older entries of a tag. They count no more; what fails to go is a collector's. What replaced them is

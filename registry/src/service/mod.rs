@@ -8,6 +8,8 @@ mod manifests;
 mod names;
 mod past;
 mod receive;
+mod referrers;
+mod sparse;
 mod ticket;
 mod uploads;
 
@@ -19,7 +21,8 @@ use tokio::sync::Semaphore;
 pub use blobs::{BlobInfo, BlobRead};
 pub use error::RegistryError;
 pub use manifests::{PutManifestRequest, StoredReference};
-pub use names::{REFERRERS_PAGE, Referrers};
+pub use referrers::{REFERRERS_PAGE, REFERRERS_PAGE_BYTES, Referrers};
+pub use sparse::SparsePolicy;
 pub use ticket::Ticket;
 pub use uploads::{ChunkPlace, Finished};
 
@@ -49,12 +52,19 @@ pub struct Registry {
     surroundings: Surroundings,
     /// Memory for bodies under way, in units of [`receive::PART_BYTES`].
     part_buffers: Arc<Semaphore>,
+    sparse: SparsePolicy,
 }
 
 impl Registry {
     /// A registry on an opened store.
     pub fn new(storage: Storage, surroundings: Surroundings) -> Self {
-        Self { storage, surroundings, part_buffers: Arc::new(Semaphore::new(receive::PART_BUFFERS)) }
+        let part_buffers = Arc::new(Semaphore::new(receive::PART_BUFFERS));
+        Self { storage, surroundings, part_buffers, sparse: SparsePolicy::default() }
+    }
+
+    /// The same registry with another word on manifests that name what is absent.
+    pub fn with_sparse(self, sparse: SparsePolicy) -> Self {
+        Self { sparse, ..self }
     }
 
     /// Whether the store answers.

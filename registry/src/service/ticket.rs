@@ -93,6 +93,11 @@ impl Ticket {
         if !keys.iter().any(fits) {
             return None;
         }
+        Self::parse(state, id)
+    }
+
+    /// Reads a state whose seal was looked at; `None` when it is none.
+    pub fn parse(state: &str, id: &UploadId) -> Option<Self> {
         let written: Written = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(state).ok()?).ok()?;
         let held = match (written.data, written.session) {
             (None, None) => Held::Nothing,

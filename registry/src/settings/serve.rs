@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use fluyt_registry::service::SparsePolicy;
 
 use super::StoreSettings;
 
@@ -15,6 +16,32 @@ pub(crate) struct Serve {
 
     #[command(flatten)]
     pub(crate) store: StoreSettings,
+
+    /// Which manifests may name what the repository does not have: images (without some layers, and indexes without some
+    /// manifests), indexes only, or none. What was deleted here is missed in any case.
+    #[arg(long, env = "FLUYT_REGISTRY_SPARSE", value_name = "KIND", default_value = "images")]
+    pub(crate) sparse: Sparse,
+}
+
+/// Which manifests may name what is absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sparse {
+    /// Images and indexes.
+    Images,
+    /// Indexes.
+    Indexes,
+    /// None.
+    Refuse,
+}
+
+impl From<Sparse> for SparsePolicy {
+    fn from(sparse: Sparse) -> Self {
+        match sparse {
+            Sparse::Images => Self::Images,
+            Sparse::Indexes => Self::Indexes,
+            Sparse::Refuse => Self::Refuse,
+        }
+    }
 }
 
 /// `ADDRESS:PORT`; a port alone (`:5000`) listens on every address, as other registries take it.

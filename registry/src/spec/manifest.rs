@@ -99,6 +99,10 @@ pub struct Manifest {
     pub blobs: Vec<Digest>,
     /// The layers that name a `urls` of their own, as far as their digests are ones that can be here.
     pub elsewhere: Vec<Digest>,
+    /// The config of an image, which is one of `blobs`.
+    pub config: Option<Digest>,
+    /// The layers of an image that have to be here, which are among `blobs`.
+    pub layers: Vec<Digest>,
     /// Manifests that an index lists. They may be absent (sparse indexes).
     pub children: Vec<Digest>,
     /// The manifest that this one refers to. It may be absent.
@@ -183,11 +187,16 @@ impl Manifest {
             return Err(ManifestError::References { found: count });
         }
         let config_type = body.config.as_ref().map(|c| c.media_type.clone()).filter(|t| !t.is_empty());
+        let config = digests(body.config)?.pop();
         let (local_layers, elsewhere): (Vec<_>, Vec<_>) =
             body.layers.into_iter().flatten().partition(|layer| layer.urls.is_empty());
+        let layers = digests(local_layers)?;
+        let beside_config = layers.iter().filter(|layer| Some(*layer) != config.as_ref());
         Ok(Self {
             elsewhere: elsewhere.iter().filter_map(|layer| layer.digest.parse().ok()).collect(),
-            blobs: digests(body.config.into_iter().chain(local_layers))?,
+            blobs: config.iter().chain(beside_config).cloned().collect(),
+            config,
+            layers,
             children: digests(body.manifests.into_iter().flatten())?,
             subject: digests(body.subject)?.pop(),
             artifact_type: body.artifact_type.filter(|t| !t.is_empty()).or(config_type),

@@ -97,6 +97,14 @@ fn is_component(text: &str) -> bool {
 pub struct Tag(Box<str>);
 
 impl Tag {
+    /// The tag under which a client without a referrers list keeps what refers to `subject` (distribution-spec,
+    /// "Referrers Tag Schema"). The digits of a sha512 are cut, so two subjects may share one.
+    pub fn of_referrers(subject: &Digest) -> Self {
+        const DIGITS: usize = 64;
+        let hex = subject.hex();
+        Self(format!("{}-{}", subject.algorithm(), hex.get(..DIGITS).unwrap_or(hex)).into())
+    }
+
     /// As text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -168,6 +176,16 @@ mod tests {
         let long = format!("{}/{}", "a".repeat(200), "a".repeat(60));
         for bad in ["", "/", "a/", "/a", "a//b", "A", "a..b", "a___b", "a._b", "-a", "a-", "_a/b", "a b", "ä", &long] {
             assert!(bad.parse::<RepoName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn tags_of_referrers_are_tags() {
+        for digits in [("sha256", 64), ("sha512", 128)] {
+            let subject: Digest = format!("{}:{}", digits.0, "ab".repeat(digits.1 / 2)).parse().unwrap();
+            let tag = Tag::of_referrers(&subject);
+            assert_eq!(tag.as_str(), format!("{}-{}", digits.0, "ab".repeat(32)));
+            assert_eq!(tag.as_str().parse::<Tag>(), Ok(tag.clone()));
         }
     }
 

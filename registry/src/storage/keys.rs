@@ -462,6 +462,30 @@ mod tests {
         }
 
         #[test]
+        fn one_repository_is_no_part_of_another(repo in repo(), below in repo(), digest in digest(), tag in tag(), copy in nonce()) {
+            // `a` beside `a/b`, where `b` may be spelled like a folder of ours.
+            let inner: RepoName = format!("{repo}/{below}").parse().unwrap();
+            let copy = Copy { repo: inner.clone(), digest: digest.clone(), nonce: copy };
+            let entry = TagEntry { order: 1, nonce: copy.nonce.clone(), repo: inner.clone(), tag, digest: digest.clone(), copy: copy.nonce.clone() };
+            for object in [Object::Copy(copy), Object::Tag(entry.clone()), Object::End(entry.end()), Object::BlobIndex(inner, digest.clone(), entry.nonce.clone())] {
+                let key = super::object(&object);
+                for prefix in [manifests(&repo), copies(&repo, &digest), tags(&repo), super::tag(&repo, &entry.tag), referrers(&repo, &digest), blob_index(&repo, &digest)] {
+                    prop_assert!(!key.starts_with(&prefix), "{} is below {}", key, prefix);
+                }
+            }
+        }
+
+        #[test]
+        fn tags_that_differ_by_case_are_two(repo in repo(), tag in "[a-z][a-z0-9._-]{0,8}", entry in entry()) {
+            let (lower, upper): (Tag, Tag) = (tag.parse().unwrap(), tag.to_uppercase().parse().unwrap());
+            let with = |tag: &Tag| object(&Object::Tag(TagEntry { repo: repo.clone(), tag: tag.clone(), ..entry.clone() }));
+            prop_assert!(with(&lower) != with(&upper));
+            prop_assert!(!with(&upper).starts_with(&super::tag(&repo, &lower)));
+            let read = |tag: &Tag| parse_tag_item(&with(tag)).map(|item| item.tag().clone());
+            prop_assert_eq!((read(&lower), read(&upper)), (Some(lower), Some(upper)));
+        }
+
+        #[test]
         fn reading_never_panics(key: String, below in "(data|links|repos|uploads|docker/registry/v2/blobs)/[a-z0-9./!_-]{0,60}") {
             for key in [key, below] {
                 let _ = (parse_data(&key), parse_link(&key), parse_copy(&key), parse_tag_item(&key));

@@ -139,7 +139,7 @@ impl Storage {
     }
 
     /// Whether the repository's own index has an entry for the blob.
-    pub(super) async fn has_trace(&self, repo: &RepoName, digest: &Digest) -> Result<bool, StorageError> {
+    pub async fn has_trace(&self, repo: &RepoName, digest: &Digest) -> Result<bool, StorageError> {
         Ok(!self.list_page(&keys::blob_index(repo, digest), None, 1).await?.0.is_empty())
     }
 }

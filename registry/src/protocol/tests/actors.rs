@@ -205,7 +205,8 @@ impl Client {
                 let (blobs, children) = named_by(&digest(manifest)).clone();
                 let tags = if tagged { vec![tag()] } else { vec![] };
                 let digest = digest(manifest);
-                let plan = PutPlan { repo: to, digest, blobs, children, subject: None, tags, in_catalog: false };
+                let plan =
+                    PutPlan { repo: to, digest, blobs, children, subject: None, tags, in_catalog: false, fresh: false };
                 Running::Put(PutManifest::new(plan, nonces))
             }
             Op::DeleteTag => Running::DeleteTag(DeleteTag::new(a, tag())),
