@@ -6,20 +6,20 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-fn command() -> Command {
+pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt-registry"));
     command.env_remove("FLUYT_REGISTRY_LISTEN").env_remove("FLUYT_REGISTRY_STORE").env_remove("RUST_LOG");
     command
 }
 
-struct Server {
+pub(crate) struct Server {
     child: Child,
     first_line: String,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Server {
-    fn start(store: &Path, more: &[&str]) -> Self {
+    pub(crate) fn start(store: &Path, more: &[&str]) -> Self {
         let mut command = command();
         command.args(["serve", "--listen", "127.0.0.1:0", "--store"]).arg(store).args(more);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -29,7 +29,7 @@ impl Server {
         Self { child, first_line, address }
     }
 
-    fn request(&self, text: &str) -> String {
+    pub(crate) fn request(&self, text: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.write_all(text.as_bytes()).unwrap();
         let mut answer = String::new();

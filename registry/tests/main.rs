@@ -13,6 +13,7 @@ mod layering;
 mod manifests;
 mod marks;
 mod names;
+mod operate;
 mod referrers;
 mod sparse;
 mod uploads;

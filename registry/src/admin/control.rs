@@ -23,7 +23,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
-use crate::storage::{ControlSocket, connect_control};
+use crate::storage::connect_control;
 
 /// Most bytes of an order.
 const ORDER_MAX_BYTES: u64 = 64 * 1024;
@@ -148,9 +148,14 @@ impl Commands {
         }
     }
 
-    /// Takes orders from the socket until `stop` comes.
-    pub async fn serve(self, mut socket: ControlSocket, stop: impl Future<Output = ()>) -> io::Result<()> {
-        let Some(listener) = socket.take() else { return Ok(()) };
+    /// Takes orders from a [`ControlSocket`]'s listener until `stop` comes.
+    ///
+    /// [`ControlSocket`]: crate::storage::ControlSocket
+    pub async fn serve(
+        self,
+        listener: std::os::unix::net::UnixListener,
+        stop: impl Future<Output = ()>,
+    ) -> io::Result<()> {
         let listener = UnixListener::from_std(listener)?;
         let mut stop = pin!(stop);
         loop {
@@ -242,6 +247,7 @@ pub async fn call(folder: &Path, order: &Order, progress: &Progress) -> Result<V
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::ControlSocket;
     use serde_json::json;
 
     struct Echo;
@@ -289,11 +295,11 @@ mod tests {
     #[tokio::test]
     async fn orders_are_answered() {
         let folder = tempfile::tempdir().unwrap();
-        let socket = ControlSocket::make(folder.path()).unwrap();
+        let mut socket = ControlSocket::make(folder.path()).unwrap();
         let (dropped, mut is_dropped) = mpsc::unbounded_channel();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let commands = Commands::default().with(Echo).with(Endless(dropped));
-        let serving = tokio::spawn(commands.serve(socket, async { drop(stopped.await) }));
+        let serving = tokio::spawn(commands.serve(socket.take().unwrap(), async { drop(stopped.await) }));
 
         let (heard, mut hearing) = mpsc::unbounded_channel();
         let progress = Progress::to(move |line| drop(heard.send(line)));

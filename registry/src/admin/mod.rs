@@ -4,15 +4,19 @@
 //! Each returns what it found as a value that is JSON as well; the commands of the binary put it into words.
 
 mod control;
+mod delete;
 mod error;
 mod history;
 mod near;
+mod orders;
 
 use std::sync::Arc;
 
 pub use control::{Command, Commands, Mend, Order, Progress, Refusal, call};
+pub use delete::Deleted;
 pub use error::AdminError;
 pub use history::{Ended, History, State, Value};
+pub use orders::{DeleteRepository, Orderable};
 
 use crate::service::Registry;
 use crate::storage::Storage;
@@ -27,6 +31,10 @@ impl Admin {
     /// On the store of this registry.
     pub fn new(registry: Arc<Registry>) -> Self {
         Self { registry }
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     fn storage(&self) -> &Storage {

@@ -1,7 +1,10 @@
 //! One file for each subcommand. A command takes its settings, prints what it found, and says its exit code.
 
+mod control;
+mod delete_repository;
 mod history;
 mod open;
+mod order;
 mod print;
 mod serve;
 
@@ -65,6 +68,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         match command {
             Command::Serve(settings) => serve::run(settings).await,
             Command::History(settings) => history::run(settings).await,
+            Command::DeleteRepository(settings) => delete_repository::run(settings).await,
         }
     });
     // What is left of a request must not hold up the end.

@@ -44,7 +44,7 @@ pub(crate) async fn open_to_read(settings: &StoreSettings) -> Result<Admin, Fail
     Ok(Admin::new(Arc::new(Registry::new(storage, surroundings()))))
 }
 
-const NO_MEMORY: &str =
+pub(super) const NO_MEMORY: &str =
     "a store in memory is its server's alone: name a folder, or a store that is elsewhere, with --store";
 
 /// The real clock and the system's randomness.

@@ -4,20 +4,23 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use fluyt_registry::admin::Admin;
 use fluyt_registry::auth::Authorizer;
 use fluyt_registry::http::{App, Ended, router, serve};
 use fluyt_registry::service::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Failure;
 use super::open::{open_storage, surroundings};
+use super::{Failure, control};
 use crate::settings::Serve;
 
 pub(crate) async fn run(settings: Serve) -> Result<ExitCode, Failure> {
     let (storage, place) = open_storage(&settings.store).await?;
     let registry = Registry::new(storage, surroundings()).with_sparse(settings.sparse.into());
-    let app = App::new(Arc::new(registry), Authorizer::Everyone);
+    let registry = Arc::new(registry);
+    let _control = control::listen(&settings.store, Admin::new(registry.clone()).commands())?;
+    let app = App::new(registry, Authorizer::Everyone);
 
     let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
         let hint = match error.kind() {

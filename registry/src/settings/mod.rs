@@ -6,7 +6,7 @@ mod store;
 
 use clap::{Parser, Subcommand};
 
-pub(crate) use operate::History;
+pub(crate) use operate::{DeleteRepository, History};
 pub(crate) use serve::Serve;
 pub(crate) use store::{Store, StoreSettings};
 
@@ -32,6 +32,11 @@ pub(crate) enum Command {
     /// had at that time. Ids are for `undo --to`. Times are the earlier of the writer's clock and the store's.
     /// Works beside a running server. Costs two lists, and two reads for each value.
     History(History),
+    /// Take everything out of a repository: end its tags, remove its manifests, unlink its blobs. Cannot be undone.
+    ///
+    /// The name stays free to be pushed to. What is pushed meanwhile is refused, or stays. A running server does it when
+    /// it holds the folder. Space comes back when the collector has found out what nobody else has.
+    DeleteRepository(DeleteRepository),
 }
 
 #[cfg(test)]

@@ -45,6 +45,25 @@ pub(crate) struct History {
     pub(crate) store: StoreSettings,
 }
 
+/// What is to be emptied.
+#[derive(Debug, Args)]
+pub(crate) struct DeleteRepository {
+    /// The repository.
+    #[arg(value_name = "REPO", value_parser = repo_name)]
+    pub(crate) repo: RepoName,
+
+    /// Do it without asking.
+    #[arg(long)]
+    pub(crate) yes: bool,
+
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) store: StoreSettings,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

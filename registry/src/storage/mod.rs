@@ -9,6 +9,7 @@ mod conformance;
 mod content;
 mod error;
 mod folder;
+mod inspect;
 mod keys;
 mod layout;
 mod listing;

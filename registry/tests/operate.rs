@@ -1,0 +1,107 @@
+//! Operators' commands as they are typed, beside a server that holds the folder and without one.
+
+use std::path::Path;
+use std::process::Output;
+
+use crate::app::{digest, image};
+use crate::binary::{Server, command};
+
+/// Runs a command on the folder; its exit code, stdout and stderr.
+fn run(store: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } =
+        command().args(arguments).arg("--store").arg(store).stdin(std::process::Stdio::null()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+fn send(server: &Server, line: &str, content_type: &str, body: &str) -> String {
+    let length = body.len();
+    server.request(&format!(
+        "{line} HTTP/1.1\r\nhost: x\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    ))
+}
+
+/// Pushes an image that differs by `mark`; its digest.
+fn push(server: &Server, repo: &str, tag: &str, mark: &str) -> String {
+    for blob in ["{}", "layer"] {
+        let answer = send(server, &format!("POST /v2/{repo}/blobs/uploads/?digest={}", digest(blob)), "x/y", blob);
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    }
+    let manifest = image(&[b"{}", b"layer"], &format!(r#","annotations":{{"mark":"{mark}"}}"#));
+    let line = format!("PUT /v2/{repo}/manifests/{tag}");
+    let answer = send(server, &line, "application/vnd.oci.image.manifest.v1+json", &manifest);
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    digest(manifest).to_string()
+}
+
+fn status(server: &Server, line: &str) -> String {
+    let answer = send(server, line, "x/y", "");
+    answer.split(' ').nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn a_history_is_read_beside_a_server_and_without_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &["--no-sync"]);
+    let first = push(&server, "team/app", "v1", "one");
+    let second = push(&server, "team/app", "v1", "two");
+    let beside = run(folder.path(), &["history", "team/app:v1"]);
+    let as_json = run(folder.path(), &["history", "team/app:v1", "--json"]);
+    drop(server);
+    assert_eq!(run(folder.path(), &["history", "team/app:v1"]), beside);
+    let (code, stdout, stderr) = beside;
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert!(lines[0].starts_with("id  written"), "{stdout}");
+    assert!(
+        lines[1].starts_with("2 ") && lines[1].contains(&second[..19]) && lines[1].ends_with("current"),
+        "{stdout}"
+    );
+    assert!(lines[2].starts_with("1 ") && lines[2].contains(&first[..19]) && lines[2].ends_with("then 2"), "{stdout}");
+    let json: serde_json::Value = serde_json::from_str(&as_json.1).unwrap();
+    assert_eq!(json["values"][1]["digest"], first);
+    assert_eq!(json["values"][1]["ended"]["by_value"], "2");
+
+    let (code, stdout, stderr) = run(folder.path(), &["history", "team/ap:v1"]);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""));
+    assert!(stderr.contains("did you mean team/app?"), "{stderr}");
+    assert_eq!(run(folder.path(), &["history", "team/app"]).0, Some(2));
+    let empty = tempfile::tempdir().unwrap();
+    let (code, _, stderr) = run(empty.path(), &["history", "a:b"]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("holds no store"), "{stderr}");
+    assert_eq!(std::fs::read_dir(empty.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_repository_is_emptied_by_whoever_holds_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &["--no-sync"]);
+    let first = push(&server, "a", "v1", "one");
+    push(&server, "a", "v2", "two");
+    push(&server, "b", "v1", "one");
+    let (code, stdout, stderr) = run(folder.path(), &["delete-repository", "a"]);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""));
+    assert!(stderr.contains("say that it is meant with --yes"), "{stderr}");
+    assert_eq!(status(&server, "GET /v2/a/manifests/v1"), "200");
+    let (code, stdout, stderr) = run(folder.path(), &["delete-repository", "a", "--yes"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(stdout, "a: ended 2 tags, removed 2 manifests, unlinked 2 blobs\n");
+    for gone in ["manifests/v1".to_owned(), format!("manifests/{first}"), format!("blobs/{}", digest("layer"))] {
+        assert_eq!(status(&server, &format!("GET /v2/a/{gone}")), "404", "{gone}");
+    }
+    assert_eq!(status(&server, "GET /v2/b/manifests/v1"), "200");
+    assert_eq!(status(&server, &format!("GET /v2/b/blobs/{}", digest("layer"))), "200");
+    // Once more, and it is pushed to again.
+    let again = run(folder.path(), &["delete-repository", "a", "--yes", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&again.1).unwrap();
+    assert_eq!((json["tags"].as_u64(), json["manifests"].as_u64()), (Some(0), Some(0)));
+    push(&server, "a", "v1", "one");
+    assert_eq!(status(&server, "GET /v2/a/manifests/v1"), "200");
+    drop(server);
+    let (code, stdout, _) = run(folder.path(), &["delete-repository", "b", "--yes"]);
+    assert_eq!((code, stdout.as_str()), (Some(0), "b: ended 1 tags, removed 1 manifests, unlinked 2 blobs\n"));
+    let server = Server::start(folder.path(), &["--no-sync"]);
+    assert_eq!(status(&server, "GET /v2/b/manifests/v1"), "404");
+    assert_eq!(status(&server, "GET /v2/a/manifests/v1"), "200");
+}
