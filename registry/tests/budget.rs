@@ -86,6 +86,6 @@ async fn deleting_a_manifest_with_31_tags() {
     }
     port.requests();
     assert_eq!(app.get(&format!("DELETE /v2/a/manifests/{digest}")).await.status, 202);
-    // Copies and one of them (for its subject) 2; copies 1; tags 1, 31 ends, copies 1, tags 1, hint 1.
+    // Copies and one of them (for its subject) 2; tags 1, 31 ends, copies 1, tags and history 2, hint 1.
     assert_eq!(port.requests().len(), 38);
 }

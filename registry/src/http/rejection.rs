@@ -37,6 +37,7 @@ fn status_and_code(error: &RegistryError) -> (StatusCode, &'static str) {
         E::TooManyTags { .. } => (S::URI_TOO_LONG, "UNSUPPORTED"),
         E::NoSuchPath => (S::NOT_FOUND, "UNSUPPORTED"),
         E::Method { .. } => (S::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
+        E::TagImmutable { .. } => (S::CONFLICT, "DENIED"),
         E::Contended => (S::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
         E::Storage(error) => match error.kind() {
             StorageErrorKind::Full => (S::INSUFFICIENT_STORAGE, "UNAVAILABLE"),

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::machine::{Machine, Marks, Next, Replies, Request};
+use super::mutation::{Mutation, mutated};
 use super::object::{Copy, DataId, HistoryItem, Link, Named, Nonce, Object, TagEntry, TagItems};
 use crate::spec::{Digest, RepoName};
 
@@ -78,6 +79,7 @@ enum Stage {
     NamesSeen(Vec<Request>),
     LinksSeen(Vec<Request>),
     DataSeen(Vec<DataId>),
+    Decided,
     Deleted,
     Unmarked,
 }
@@ -94,6 +96,19 @@ impl Collect {
     /// A run over these targets.
     pub fn new(plan: CollectPlan) -> Self {
         Self { plan, looks: Vec::new(), done: Collected::default(), stage: Stage::Start }
+    }
+
+    fn mark(&self) -> Request {
+        Request::Write(Object::Mark(self.plan.run.clone(), self.plan.targets.clone()))
+    }
+
+    fn delete(&self) -> Vec<Request> {
+        let removed = &self.done.removed;
+        if removed.is_empty() { Vec::new() } else { vec![Request::Remove(removed.clone())] }
+    }
+
+    fn unmark(&self) -> Vec<Request> {
+        vec![Request::Remove(vec![Object::Mark(self.plan.run.clone(), self.plan.targets.clone())])]
     }
 
     /// The requests that say what is named: by repositories, and which digests data has.
@@ -273,7 +288,8 @@ impl Repo {
         if let Some(item) = history.iter().find(|item| item.in_window && names(&item.entry)) {
             return Verdict::Kept(Keeper::History(item.entry.clone()));
         }
-        if let Some((parent, _)) = contents.iter().find(|(_, named)| named.children.contains(&copy.digest)) {
+        let parent = contents.iter().find(|(_, named)| named.children.contains(&copy.digest));
+        if let Some((parent, _)) = parent.filter(|_| !mutated(Mutation::ParentsIgnored)) {
             return Verdict::Kept(Keeper::Copy(parent.clone()));
         }
         let subject = named.subject.as_ref().and_then(|s| contents.iter().find(|(there, _)| there.digest == *s));
@@ -297,8 +313,9 @@ impl Machine for Collect {
                 Stage::Start if self.plan.targets.is_empty() => return Next::Done(Collected::default()),
                 Stage::Start => {
                     self.stage = Stage::Marked;
-                    let mark = Object::Mark(self.plan.run.clone(), self.plan.targets.clone());
-                    return Next::Ask(vec![Request::Write(mark)]);
+                    if !mutated(Mutation::NoMark) && !mutated(Mutation::LookBeforeMark) {
+                        return Next::Ask(vec![self.mark()]);
+                    }
                 }
                 Stage::Marked => {
                     let requests = self.names();
@@ -325,14 +342,23 @@ impl Machine for Collect {
                 }
                 Stage::DataSeen(asked) => {
                     self.weigh_data(asked, replies);
+                    self.stage = Stage::Decided;
+                    if mutated(Mutation::LookBeforeMark) {
+                        return Next::Ask(vec![self.mark()]);
+                    }
+                }
+                Stage::Decided => {
                     self.stage = Stage::Deleted;
-                    if !self.done.removed.is_empty() {
-                        return Next::Ask(vec![Request::Remove(self.done.removed.clone())]);
+                    let requests = if mutated(Mutation::UnmarkBeforeDelete) { self.unmark() } else { self.delete() };
+                    if !requests.is_empty() {
+                        return Next::Ask(requests);
                     }
                 }
                 Stage::Deleted => {
-                    let mark = Object::Mark(self.plan.run.clone(), Vec::new());
-                    return Next::Ask(vec![Request::Remove(vec![mark])]);
+                    let requests = if mutated(Mutation::UnmarkBeforeDelete) { self.delete() } else { self.unmark() };
+                    if !requests.is_empty() {
+                        return Next::Ask(requests);
+                    }
                 }
                 Stage::Unmarked => return Next::Done(std::mem::take(&mut self.done)),
             }
@@ -367,7 +393,6 @@ impl Machine for RemoveMark {
     type Output = bool;
 
     fn step(&mut self, mut replies: Replies) -> Next<bool> {
-        let remove = || Next::Ask(vec![Request::Remove(vec![Object::Mark(self.run.clone(), Vec::new())])]);
         match self.stage {
             RemoveStage::Start => {
                 let data = self.targets.data.iter().cloned().map(Request::HasData);
@@ -378,12 +403,12 @@ impl Machine for RemoveMark {
                 if requests.is_empty() { self.step(Replies::default()) } else { Next::Ask(requests) }
             }
             RemoveStage::Looked(asked) => {
-                if (0..asked).any(|_| replies.presence() != Some(false)) {
+                let alive = (0..asked).any(|_| replies.presence() != Some(false));
+                if alive && !mutated(Mutation::MarkGoesEarly) {
                     return Next::Done(false);
                 }
-                let next = remove();
                 self.stage = RemoveStage::Removed;
-                next
+                Next::Ask(vec![Request::Remove(vec![Object::Mark(self.run.clone(), Vec::new())])])
             }
             RemoveStage::Removed => Next::Done(true),
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::machine::{Machine, Marks, Next, Replies, Request};
+use super::mutation::{Mutation, mutated};
 use super::object::{Copy, DataId, Link, Nonces, Object, RepoHash};
 use crate::spec::{Digest, RepoName};
 
@@ -62,8 +63,10 @@ impl ConfirmBlobs {
         for blob in self.open() {
             let listed: BTreeSet<Link> = replies.links().into_iter().collect();
             blob.new = !listed.is_subset(&blob.known);
+            let use_new = mutated(Mutation::RelyOnNewLink);
             let usable: Vec<&Link> = listed
-                .intersection(&blob.known)
+                .iter()
+                .filter(|link| use_new || blob.known.contains(*link))
                 .filter(|link| marks.as_ref().is_some_and(|marks| !marks.data.contains(&link.data)))
                 .collect();
             let good = usable.iter().filter(|link| marks.as_ref().is_some_and(|m| !m.links.contains(**link)));
@@ -112,6 +115,7 @@ impl Machine for ConfirmBlobs {
     fn step(&mut self, mut replies: Replies) -> Next<Vec<Digest>> {
         loop {
             match self.stage {
+                BlobsStage::Start if mutated(Mutation::BlobsNotSeen) => return Next::Done(Vec::new()),
                 BlobsStage::Start => {
                     self.round += 1;
                     if self.round > ROUNDS || self.open().next().is_none() {
@@ -194,7 +198,7 @@ impl Machine for ConfirmCopies {
             }
             CopiesStage::Listed => {
                 self.digests.retain(|_| !replies.copies().is_empty());
-                if self.digests.is_empty() {
+                if self.digests.is_empty() || mutated(Mutation::ChildrenNotConfirmed) {
                     return Next::Done(Vec::new());
                 }
                 self.stage = CopiesStage::MarksRead;

@@ -1,10 +1,14 @@
 //! What users delete: a tag, a manifest, a blob. They remove exactly the keys that they listed.
 
 use super::machine::{Machine, Next, Replies, Request};
-use super::object::{Copy, Nonces, Object, TagItems};
+use super::mutation::{Mutation, mutated};
+use super::object::{Copy, Nonces, Object, TagEntry, TagItems};
 use crate::spec::{Digest, RepoName, Tag};
 
 /// Ends a tag. Output: whether it was there. A push that overlaps takes a greater place and survives.
+///
+/// A tag without a value may still be claimed, by a push that died: as long as the tag is immutable, that claim keeps
+/// everybody else out. It ends too, and counts as something that was there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DeleteTag {
     repo: RepoName,
@@ -16,6 +20,8 @@ pub struct DeleteTag {
 enum TagStage {
     Start,
     Listed,
+    /// Nothing stands: is there a claim that nobody came back to?
+    ClaimsListed(TagItems),
     Ended,
 }
 
@@ -30,19 +36,30 @@ impl Machine for DeleteTag {
     type Output = bool;
 
     fn step(&mut self, mut replies: Replies) -> Next<bool> {
-        match self.stage {
+        let top = match &self.stage {
             TagStage::Start => {
                 self.stage = TagStage::Listed;
-                Next::Ask(vec![Request::Tag(self.repo.clone(), self.tag.clone())])
+                return Next::Ask(vec![Request::Tag(self.repo.clone(), self.tag.clone())]);
             }
             TagStage::Listed => {
                 let items = replies.tags().pop().unwrap_or_default();
-                let Some(top) = items.standing().first().map(|entry| entry.end()) else { return Next::Done(false) };
-                self.stage = TagStage::Ended;
-                Next::Ask(vec![Request::Write(Object::End(top))])
+                let Some(top) = items.standing().first().map(|entry| entry.end()) else {
+                    self.stage = TagStage::ClaimsListed(items);
+                    return Next::Ask(vec![Request::History(self.repo.clone(), Some(self.tag.clone()))]);
+                };
+                top
             }
-            TagStage::Ended => Next::Done(true),
-        }
+            TagStage::ClaimsListed(items) => {
+                let history = replies.history().unwrap_or_default();
+                let claims = history.into_iter().filter(|item| !item.void).map(|item| item.entry).collect();
+                let items = TagItems { entries: claims, ends: items.ends.clone() };
+                let Some(top) = items.standing().first().map(|claim| claim.end()) else { return Next::Done(false) };
+                top
+            }
+            TagStage::Ended => return Next::Done(true),
+        };
+        self.stage = TagStage::Ended;
+        Next::Ask(vec![Request::Write(Object::End(top))])
     }
 }
 
@@ -53,17 +70,17 @@ impl Machine for DeleteTag {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DeleteManifest {
     repo: RepoName,
-    digest: Digest,
     subject: Option<Digest>,
     nonces: Nonces,
     copies: Vec<Copy>,
+    /// What the histories said of it when its copies had gone.
+    history: Vec<TagEntry>,
     stage: ManifestStage,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum ManifestStage {
     Start,
-    CopiesListed,
     TagsListed,
     TagsEnded,
     CopiesRemoved,
@@ -73,9 +90,9 @@ enum ManifestStage {
 }
 
 impl DeleteManifest {
-    /// Removes `digest` from `repo`; `subject` is what the manifest refers to.
-    pub fn new(repo: RepoName, digest: Digest, subject: Option<Digest>, nonces: Nonces) -> Self {
-        Self { repo, digest, subject, nonces, copies: Vec::new(), stage: ManifestStage::Start }
+    /// Removes these copies, which were listed just now and are all of a manifest in `repo`; `subject` is what it refers to.
+    pub fn new(repo: RepoName, copies: Vec<Copy>, subject: Option<Digest>, nonces: Nonces) -> Self {
+        Self { repo, subject, nonces, copies, history: Vec::new(), stage: ManifestStage::Start }
     }
 
     fn ends(&self, tags: &[TagItems]) -> Vec<Request> {
@@ -85,12 +102,14 @@ impl DeleteManifest {
             .collect()
     }
 
+    /// What a collector has to remove again should a request of the past bring it back; and the entries of histories that
+    /// are not to keep it then.
     fn removed(&self) -> Vec<Object> {
         let copies = self.copies.iter().cloned().map(Object::Copy);
         let referrers = self.subject.iter().flat_map(|subject| {
             self.copies.iter().map(|copy| Object::Referrer { subject: subject.clone(), copy: copy.clone() })
         });
-        copies.chain(referrers).collect()
+        copies.chain(referrers).chain(self.history.iter().cloned().map(Object::History)).collect()
     }
 }
 
@@ -100,15 +119,9 @@ impl Machine for DeleteManifest {
     fn step(&mut self, mut replies: Replies) -> Next<bool> {
         loop {
             match self.stage {
+                ManifestStage::Start if self.copies.is_empty() => return Next::Done(false),
+                ManifestStage::Start if mutated(Mutation::CopiesBeforeEnds) => self.stage = ManifestStage::TagsEnded,
                 ManifestStage::Start => {
-                    self.stage = ManifestStage::CopiesListed;
-                    return Next::Ask(vec![Request::Copies(self.repo.clone(), self.digest.clone())]);
-                }
-                ManifestStage::CopiesListed => {
-                    self.copies = replies.copies();
-                    if self.copies.is_empty() {
-                        return Next::Done(false);
-                    }
                     self.stage = ManifestStage::TagsListed;
                     return Next::Ask(vec![Request::Tags(self.repo.clone())]);
                 }
@@ -124,12 +137,16 @@ impl Machine for DeleteManifest {
                     let copies = self.copies.iter().cloned().map(Object::Copy).collect();
                     return Next::Ask(vec![Request::Remove(copies)]);
                 }
+                ManifestStage::CopiesRemoved if mutated(Mutation::TagsOnce) => return Next::Done(true),
                 ManifestStage::CopiesRemoved => {
                     self.stage = ManifestStage::TagsListedAgain;
-                    return Next::Ask(vec![Request::Tags(self.repo.clone())]);
+                    let repo = &self.repo;
+                    return Next::Ask(vec![Request::Tags(repo.clone()), Request::History(repo.clone(), None)]);
                 }
                 ManifestStage::TagsListedAgain => {
                     let ends = self.ends(&replies.tags());
+                    let named = replies.history().into_iter().flatten().map(|item| item.entry);
+                    self.history = named.filter(|entry| self.copies.contains(&entry.named())).collect();
                     self.stage = ManifestStage::TagsEndedAgain;
                     if !ends.is_empty() {
                         return Next::Ask(ends);
@@ -143,7 +160,6 @@ impl Machine for DeleteManifest {
                         let referrers = removed.iter().filter(|o| matches!(o, Object::Referrer { .. }));
                         requests.push(Request::Remove(referrers.cloned().collect()));
                     }
-                    // A request of the past may bring one of them back; a collector removes it then.
                     requests.push(Request::Write(Object::Hint(self.nonces.take(), removed)));
                     return Next::Ask(requests);
                 }
@@ -186,7 +202,7 @@ impl Machine for DeleteBlob {
                 let links = links.into_iter().map(|link| Object::Link(link, self.repo.clone())).collect();
                 Next::Ask(vec![Request::Remove(links)])
             }
-            TagStage::Ended => Next::Done(true),
+            TagStage::ClaimsListed(_) | TagStage::Ended => Next::Done(true),
         }
     }
 }

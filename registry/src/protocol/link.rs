@@ -2,9 +2,11 @@
 
 use super::machine::{Machine, Next, Replies, Request};
 use super::object::{DataId, Link, Nonces, Object, RepoHash};
+use super::see::See;
 use crate::spec::{Digest, RepoName};
 
-/// Writes a link (and its index entry), reads the marks, sees that the data is there. `None`: not confirmed.
+/// Writes a link, and before it the entry in the repository's own index, so that every link that can be seen has one;
+/// then sees its data. `None`: not confirmed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct LinkTo {
     repo: RepoName,
@@ -16,9 +18,9 @@ struct LinkTo {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum LinkStage {
     Start,
+    Noted,
     Written,
-    MarksRead,
-    Looked,
+    Seeing(See),
 }
 
 impl LinkTo {
@@ -31,27 +33,28 @@ impl LinkTo {
 impl Machine for LinkTo {
     type Output = Option<Link>;
 
-    fn step(&mut self, mut replies: Replies) -> Next<Option<Link>> {
-        match self.stage {
+    fn step(&mut self, replies: Replies) -> Next<Option<Link>> {
+        let next = match &mut self.stage {
             LinkStage::Start => {
+                self.stage = LinkStage::Noted;
+                let index = Object::BlobIndex(self.repo.clone(), self.link.digest.clone(), self.nonces.take());
+                return Next::Ask(vec![Request::Write(index)]);
+            }
+            LinkStage::Noted => {
                 self.stage = LinkStage::Written;
-                Next::Ask(vec![
-                    Request::Write(Object::Link(self.link.clone(), self.repo.clone())),
-                    Request::Write(Object::BlobIndex(self.repo.clone(), self.link.digest.clone(), self.nonces.take())),
-                ])
+                return Next::Ask(vec![Request::Write(Object::Link(self.link.clone(), self.repo.clone()))]);
             }
             LinkStage::Written => {
-                self.stage = LinkStage::MarksRead;
-                Next::Ask(vec![Request::Marks { recent: false }])
+                let mut see = See::data(self.link.data.clone());
+                let next = see.step(Replies::default());
+                self.stage = LinkStage::Seeing(see);
+                next
             }
-            LinkStage::MarksRead => match replies.marks() {
-                Some(marks) if !marks.data.contains(&self.link.data) => {
-                    self.stage = LinkStage::Looked;
-                    Next::Ask(vec![Request::HasData(self.link.data.clone())])
-                }
-                _ => Next::Done(None),
-            },
-            LinkStage::Looked => Next::Done(replies.there().then(|| self.link.clone())),
+            LinkStage::Seeing(see) => see.step(replies),
+        };
+        match next {
+            Next::Ask(requests) => Next::Ask(requests),
+            Next::Done(there) => Next::Done(there.then(|| self.link.clone())),
         }
     }
 }
@@ -108,13 +111,23 @@ impl Machine for FinishUpload {
         match &mut self.stage {
             FinishStage::Start => {
                 self.stage = FinishStage::Listed;
-                Next::Ask(vec![Request::Links(self.digest.clone(), None)])
+                Next::Ask(vec![Request::Links(self.digest.clone(), None), Request::Marks { recent: true }])
             }
             FinishStage::Listed => {
-                // The greatest, so that many uploads of one blob settle on one data object.
-                let listed = replies.links();
-                let shared = listed.iter().filter(|l| l.data != self.own && l.size_bytes == self.size_bytes).max();
-                let Some(shared) = shared else { return self.link_own() };
+                // The greatest, so that many uploads of one blob settle on one data object. Adopted data is the old
+                // registry's as well, which may delete it.
+                let (listed, marks) = (replies.links(), replies.marks());
+                let free = |link: &Link| {
+                    marks.as_ref().is_some_and(|m| !m.data.contains(&link.data) && !m.links.contains(link))
+                };
+                let fits = |link: &Link| {
+                    link.data != self.own
+                        && link.size_bytes == self.size_bytes
+                        && !matches!(link.data, DataId::Adopted(_))
+                };
+                let Some(shared) = listed.iter().filter(|link| fits(link) && free(link)).max() else {
+                    return self.link_own();
+                };
                 let mut link =
                     LinkTo::new(&self.repo, &self.digest, shared.data.clone(), self.size_bytes, &mut self.nonces);
                 let next = link.step(Replies::default());
@@ -157,7 +170,7 @@ pub struct Mount {
 enum MountStage {
     Start,
     Listed,
-    Linking(LinkTo),
+    Linking(Box<LinkTo>),
 }
 
 impl Mount {
@@ -174,13 +187,16 @@ impl Machine for Mount {
         match &mut self.stage {
             MountStage::Start => {
                 self.stage = MountStage::Listed;
-                Next::Ask(vec![Request::Links(self.digest.clone(), Some(self.from.clone()))])
+                let links = Request::Links(self.digest.clone(), Some(self.from.clone()));
+                Next::Ask(vec![links, Request::Marks { recent: true }])
             }
             MountStage::Listed => {
-                let Some(source) = replies.links().into_iter().max() else { return Next::Done(None) };
+                let (links, marks) = (replies.links().into_iter(), replies.marks());
+                let free = |link: &Link| marks.as_ref().is_some_and(|marks| !marks.data.contains(&link.data));
+                let Some(source) = links.filter(free).max() else { return Next::Done(None) };
                 let mut link = LinkTo::new(&self.repo, &self.digest, source.data, source.size_bytes, &mut self.nonces);
                 let next = link.step(Replies::default());
-                self.stage = MountStage::Linking(link);
+                self.stage = MountStage::Linking(Box::new(link));
                 next
             }
             MountStage::Linking(link) => link.step(replies),

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use super::object::{Copy, DataId, HistoryItem, Link, Named, Object, TagItems};
-use crate::spec::{Digest, RepoName, Tag};
+use super::object::{Copy, DataId, HistoryItem, Link, Named, Nonce, Object, TagItems};
+use crate::spec::{Digest, RepoName, Tag, UploadId};
 
 /// One question or order to the store. Each is one request to it, or a few that nothing can come between.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -36,12 +36,10 @@ pub enum Request {
     Contents(RepoName),
     /// The digests that links may know data by.
     DigestsOf(DataId),
-    /// Whether a repository's own index has, or had of late, this blob.
-    HasTrace(RepoName, Digest),
+    /// Who claimed, or wrote, which state of an upload.
+    UploadClaims(UploadId),
     /// Write an object under its own key.
     Write(Object),
-    /// Write a copy of an image that goes without these blobs, and say so in it.
-    WriteSparse(Copy, Vec<Digest>),
     /// Write `to` with the bytes of `from`; the reply says whether `from` was there.
     Duplicate {
         /// Where the bytes are.
@@ -56,9 +54,9 @@ pub enum Request {
 /// The store's answer to one [`Request`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {
-    /// To `Write`, `WriteSparse` and `Remove`.
+    /// To `Write` and `Remove`.
     Done,
-    /// To `HasData`, `HasCopy`, `HasLink`, `HasTrace` and `Duplicate`.
+    /// To `HasData`, `HasCopy`, `HasLink` and `Duplicate`.
     There(bool),
     /// To `Marks`.
     Marks(Marks),
@@ -74,6 +72,8 @@ pub enum Reply {
     Contents(Vec<(Copy, Arc<Named>)>),
     /// To `DigestsOf`.
     Digests(Vec<Digest>),
+    /// To `UploadClaims`: numbers of states, and the nonces.
+    UploadClaims(Vec<(u32, Nonce)>),
 }
 
 /// What collectors may be about to delete.
@@ -199,6 +199,13 @@ impl Replies {
     pub(super) fn digests(&mut self) -> Option<Vec<Digest>> {
         match self.next() {
             Some(Reply::Digests(digests)) => Some(digests),
+            _ => None,
+        }
+    }
+
+    pub(super) fn upload_claims(&mut self) -> Option<Vec<(u32, Nonce)>> {
+        match self.next() {
+            Some(Reply::UploadClaims(claims)) => Some(claims),
             _ => None,
         }
     }

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use super::confirm::{ConfirmBlobs, ConfirmCopies};
 use super::machine::{Machine, Next, Replies, Request, Together};
+use super::mutation::{Mutation, mutated};
 use super::object::{Copy, Link, Nonces, Object};
-use super::tag::SetTag;
+use super::see::See;
+use super::tag::{SetOutcome, SetTag};
 use crate::spec::{Digest, RepoName, Tag};
 
 /// What is put, and where.
@@ -27,6 +29,8 @@ pub struct PutPlan {
     pub in_catalog: bool,
     /// Whether a copy is written even where one is there: a sparse image's says what was absent.
     pub fresh: bool,
+    /// Whether its tags, once set, keep their value.
+    pub immutable: bool,
 }
 
 /// What came of it.
@@ -41,6 +45,11 @@ pub enum PutOutcome {
     BlobsUnknown(Vec<Digest>),
     /// These manifests were there and went while it was put.
     ManifestsUnknown(Vec<Digest>),
+    /// The tag is immutable and has another value, or somebody else is giving it one.
+    Immutable {
+        /// Which.
+        tag: Tag,
+    },
     /// Deletions kept getting in the way, twice.
     Contended,
 }
@@ -57,6 +66,8 @@ pub struct PutManifest {
     /// Tags still to be set.
     tags: Vec<Tag>,
     superseded: Vec<Object>,
+    /// An immutable tag that has another value.
+    taken: Option<Tag>,
     stage: Stage,
 }
 
@@ -67,15 +78,14 @@ enum Stage {
     Written,
     Confirming(Together<Confirm>),
     Refused(PutOutcome),
-    MarksRead,
-    LookedAt,
+    Seeing(See),
     Referred,
     Tagging(Vec<Tag>, Together<SetTag>),
 }
 
 /// Blobs and manifests side by side.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Confirm {
+pub(super) enum Confirm {
     Blobs(ConfirmBlobs),
     Copies(ConfirmCopies),
 }
@@ -103,13 +113,14 @@ impl PutManifest {
             wrote: false,
             attempt: 0,
             superseded: Vec::new(),
+            taken: None,
             stage: Stage::Start,
         }
     }
 
-    /// A push by digest alone always writes a copy: its age is its own.
-    fn takes_existing(&self) -> bool {
-        !self.plan.tags.is_empty() && !self.plan.fresh
+    /// Whether an existing copy will do. A push by digest alone always writes one: its age is its own.
+    fn takes_copy(&self) -> bool {
+        !self.tags.is_empty() && !self.plan.fresh || mutated(Mutation::DigestTakesCopy)
     }
 
     /// Takes an existing copy, or writes one.
@@ -155,12 +166,23 @@ impl PutManifest {
         if !manifests.is_empty() {
             return self.refuse(PutOutcome::ManifestsUnknown(manifests));
         }
-        if self.tags.is_empty() {
-            self.stage = Stage::MarksRead;
-            return Next::Ask(vec![Request::Marks { recent: false }]);
-        }
         // A tag's own look at the copy comes later, and after its own reference: it will do for both.
-        self.refer()
+        let Some(copy) = self.copy.clone().filter(|_| self.tags.is_empty() && !mutated(Mutation::CopyNotConfirmed))
+        else {
+            return self.refer();
+        };
+        let mut see = See::copy(copy);
+        let next = see.step(Replies::default());
+        self.stage = Stage::Seeing(see);
+        self.after_seeing(next)
+    }
+
+    fn after_seeing(&mut self, next: Next<bool>) -> Next<PutOutcome> {
+        match next {
+            Next::Ask(requests) => Next::Ask(requests),
+            Next::Done(true) => self.refer(),
+            Next::Done(false) => self.again(),
+        }
     }
 
     /// Answers no. The copy that was written stays as garbage that a collector hears of.
@@ -186,15 +208,17 @@ impl PutManifest {
     fn set_tags(&mut self) -> Next<PutOutcome> {
         let Some(copy) = self.copy.clone() else { return Next::Done(PutOutcome::Contended) };
         let tags = std::mem::take(&mut self.tags);
-        let machines: Vec<_> =
-            tags.iter().map(|tag| SetTag::new(tag.clone(), copy.clone(), self.nonces.take())).collect();
+        let machines: Vec<_> = tags
+            .iter()
+            .map(|tag| SetTag::new(tag.clone(), copy.clone(), self.plan.immutable, self.nonces.take()))
+            .collect();
         let mut setting = Together::new(machines);
         let next = setting.step(Replies::default());
         self.stage = Stage::Tagging(tags, setting);
         self.after_tagging(next)
     }
 
-    fn after_tagging(&mut self, next: Next<Vec<Option<Vec<Object>>>>) -> Next<PutOutcome> {
+    fn after_tagging(&mut self, next: Next<Vec<SetOutcome>>) -> Next<PutOutcome> {
         let results = match next {
             Next::Ask(requests) => return Next::Ask(requests),
             Next::Done(results) => results,
@@ -202,10 +226,14 @@ impl PutManifest {
         if let Stage::Tagging(tags, _) = &mut self.stage {
             for (tag, result) in std::mem::take(tags).into_iter().zip(results) {
                 match result {
-                    Some(superseded) => self.superseded.extend(superseded),
-                    None => self.tags.push(tag),
+                    SetOutcome::Set(superseded) => self.superseded.extend(superseded),
+                    SetOutcome::CopyGone => self.tags.push(tag),
+                    SetOutcome::Taken => self.taken = Some(tag),
                 }
             }
+        }
+        if let Some(tag) = self.taken.take() {
+            return self.refuse(PutOutcome::Immutable { tag });
         }
         if self.tags.is_empty() {
             return Next::Done(PutOutcome::Stored { superseded: std::mem::take(&mut self.superseded) });
@@ -223,7 +251,7 @@ impl Machine for PutManifest {
                 let repo = &self.plan.repo;
                 let links = self.plan.blobs.iter().map(|blob| Request::Links(blob.clone(), Some(repo.clone())));
                 let mut requests: Vec<_> = links.collect();
-                if self.takes_existing() {
+                if self.takes_copy() {
                     requests.push(Request::Copies(repo.clone(), self.plan.digest.clone()));
                 }
                 self.stage = Stage::Listed;
@@ -237,7 +265,7 @@ impl Machine for PutManifest {
                 if !unknown.is_empty() {
                     return Next::Done(PutOutcome::BlobsUnknown(unknown));
                 }
-                let existing = if self.takes_existing() { replies.copies().into_iter().max() } else { None };
+                let existing = if self.takes_copy() { replies.copies().into_iter().max() } else { None };
                 self.settle_copy(existing)
             }
             Stage::Written => self.confirm(),
@@ -246,19 +274,9 @@ impl Machine for PutManifest {
                 self.after_confirming(next)
             }
             Stage::Refused(outcome) => Next::Done(outcome.clone()),
-            Stage::MarksRead => match (replies.marks(), self.copy.clone()) {
-                (Some(marks), Some(copy)) if !marks.copies.contains(&copy) => {
-                    self.stage = Stage::LookedAt;
-                    Next::Ask(vec![Request::HasCopy(copy)])
-                }
-                _ => self.again(),
-            },
-            Stage::LookedAt => {
-                if replies.there() {
-                    self.refer()
-                } else {
-                    self.again()
-                }
+            Stage::Seeing(see) => {
+                let next = see.step(replies);
+                self.after_seeing(next)
             }
             Stage::Referred if self.plan.tags.is_empty() => Next::Done(PutOutcome::Stored { superseded: Vec::new() }),
             Stage::Referred => self.set_tags(),

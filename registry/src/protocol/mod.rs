@@ -12,6 +12,7 @@
 //! 3. Only collectors delete what may have content; a failing operation leaves garbage and a hint.
 //! 4. A mark belongs to the run of a collector that wrote it.
 
+mod claim;
 mod collect;
 mod confirm;
 mod delete;
@@ -19,11 +20,15 @@ mod find;
 mod link;
 mod machine;
 mod manifest;
+mod mutation;
 mod object;
+mod see;
 mod tag;
 #[cfg(test)]
 mod tests;
+mod undo;
 
+pub use claim::ClaimUpload;
 pub use collect::{Collect, CollectPlan, Collected, Keeper, RemoveMark};
 pub use delete::{DeleteBlob, DeleteManifest, DeleteTag};
 pub use find::{FindBlob, FindCopies, FindTag};
@@ -31,3 +36,4 @@ pub use link::{FinishUpload, Mount};
 pub use machine::{Machine, Marks, Next, Replies, Reply, Request};
 pub use manifest::{PutManifest, PutOutcome, PutPlan};
 pub use object::{Copy, DataId, HistoryItem, Link, Named, Nonce, Nonces, Object, RepoHash, TagEnd, TagEntry, TagItems};
+pub use undo::{Undo, UndoOutcome};

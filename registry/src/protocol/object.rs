@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::spec::{Algorithm, Digest, RepoName, Tag};
+use super::mutation::{Mutation, mutated};
+use crate::spec::{Algorithm, Digest, RepoName, Tag, UploadId};
 
 /// Makes a key unique: 24 hex digits, or that and one letter for a further object of the same operation.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -161,7 +162,15 @@ impl TagEntry {
 
     /// What ends this entry and everything below it, and nothing else of its order.
     pub fn end(&self) -> TagEnd {
-        TagEnd { order: self.order, nonce: self.nonce.clone(), repo: self.repo.clone(), tag: self.tag.clone() }
+        let mut end =
+            TagEnd { order: self.order, nonce: self.nonce.clone(), repo: self.repo.clone(), tag: self.tag.clone() };
+        if mutated(Mutation::EndAtNextOrder) {
+            end.order += 1;
+        }
+        if mutated(Mutation::EndAtNextOrder) || mutated(Mutation::EndWholeOrder) {
+            end.nonce = Nonce("zzzz".into());
+        }
+        end
     }
 }
 
@@ -195,6 +204,9 @@ impl TagItems {
         let mut standing: Vec<_> =
             self.entries.iter().filter(|e| end.is_none_or(|end| (e.order, &e.nonce) > end)).collect();
         standing.sort_by(|a, b| (b.order, &b.nonce).cmp(&(a.order, &a.nonce)));
+        if mutated(Mutation::DeadEntryHides) {
+            standing.truncate(1);
+        }
         standing
     }
 
@@ -235,6 +247,8 @@ pub enum Object {
     },
     /// The repository exists.
     Catalog(RepoName),
+    /// Who goes on with an upload is about to write its state of this number.
+    UploadClaim(UploadId, u32, Nonce),
     /// Objects that a collector should look at, or remove again.
     Hint(Nonce, Vec<Object>),
     /// Everything that one run of a collector may be about to delete.

@@ -140,6 +140,14 @@ pub enum RegistryError {
         /// What may be.
         allowed: &'static str,
     },
+    /// 409: the tag keeps its value.
+    #[error("tag {tag} of {repo} is immutable and has another value: push under another tag")]
+    TagImmutable {
+        /// Where.
+        repo: RepoName,
+        /// Which.
+        tag: Tag,
+    },
     /// 503: deletions of the same content kept getting in the way.
     #[error("the content was being deleted while it was pushed: push it again")]
     Contended,

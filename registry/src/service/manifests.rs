@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::Registry;
 use super::error::RegistryError;
 use crate::auth::{MayDelete, MayPull, MayPush};
-use crate::protocol::{DeleteManifest, DeleteTag, FindCopies, FindTag, Object, PutManifest, PutOutcome, PutPlan};
+use crate::protocol::{Copy, DeleteManifest, DeleteTag, FindCopies, FindTag, Object, PutManifest, PutOutcome, PutPlan};
 use crate::spec::{Algorithm, Digest, MANIFEST_SIZE_MAX_BYTES, Manifest, PastTag, Reference, RepoName, Tag};
 use crate::storage::{Attachments, Stamp, StoredManifest};
 
@@ -93,6 +93,7 @@ impl Registry {
                 PutOutcome::BlobsUnknown(digests) | PutOutcome::ManifestsUnknown(digests) => {
                     return Err(RegistryError::ManifestBlobUnknown { repo, digests });
                 }
+                PutOutcome::Immutable { tag } => return Err(RegistryError::TagImmutable { repo, tag }),
                 PutOutcome::Contended => return Err(RegistryError::Contended),
             }
         }
@@ -122,6 +123,7 @@ impl Registry {
             subject: manifest.subject.clone(),
             tags: tags.to_vec(),
             in_catalog: self.storage.is_catalogued(repo),
+            immutable: false,
             fresh: !stored.absent.is_empty(),
         };
         Ok(self.storage.run(PutManifest::new(plan, self.nonces()), &attachments).await?)
@@ -186,8 +188,10 @@ impl Registry {
         let was_there = match reference {
             Reference::Tag(tag) => self.storage.run(DeleteTag::new(repo.clone(), tag.clone()), &attachments).await?,
             Reference::Digest(digest) => {
-                let subject = self.subject_of(delete, digest).await?;
-                let operation = DeleteManifest::new(repo.clone(), digest.clone(), subject, self.nonces());
+                let operation = FindCopies::new(repo.clone(), digest.clone());
+                let copies = self.storage.run(operation, &Attachments::default()).await?;
+                let subject = self.subject_of(&copies).await?;
+                let operation = DeleteManifest::new(repo.clone(), copies, subject, self.nonces());
                 self.storage.run(operation, &attachments).await?
             }
         };
@@ -195,10 +199,9 @@ impl Registry {
     }
 
     /// What a manifest refers to, read from one of its copies.
-    async fn subject_of(&self, delete: &MayDelete, digest: &Digest) -> Result<Option<Digest>, RegistryError> {
-        let operation = FindCopies::new(delete.repo().clone(), digest.clone());
-        for copy in self.storage.run(operation, &Attachments::default()).await? {
-            if let Some(stored) = self.storage.read_copy(&copy).await? {
+    async fn subject_of(&self, copies: &[Copy]) -> Result<Option<Digest>, RegistryError> {
+        for copy in copies {
+            if let Some(stored) = self.storage.read_copy(copy).await? {
                 // It was checked when it was put.
                 let manifest = Manifest::parse(&stored.bytes, Some(&stored.media_type));
                 return Ok(manifest.ok().and_then(|manifest| manifest.subject));

@@ -62,12 +62,6 @@ impl StoredManifest {
         header.before(&self.bytes)
     }
 
-    /// What a copy holds that goes without some blobs.
-    pub(super) fn without(content: &Bytes, absent: &[Digest]) -> Option<Bytes> {
-        let (header, bytes) = Header::split(content)?;
-        Some(Header { absent: absent.iter().map(Digest::to_string).collect(), ..header }.before(&bytes))
-    }
-
     pub(super) fn decode(content: &Bytes) -> Option<Self> {
         let (header, bytes) = Header::split(content)?;
         let absent = header.absent.iter().map(|digest| digest.parse().ok()).collect::<Option<_>>()?;

@@ -62,6 +62,7 @@ pub(super) fn object(object: &Object) -> String {
             copy.nonce
         ),
         Object::Catalog(repo) => format!("{CATALOG}{repo}!"),
+        Object::UploadClaim(id, seq, nonce) => claim(id, *seq, nonce),
         Object::Hint(nonce, _) => format!("gc/hints/{nonce}"),
         Object::Mark(run, _) => format!("{MARKS}{run}"),
     }
@@ -401,6 +402,11 @@ mod tests {
             repo().prop_map(Object::Catalog),
             nonce().prop_map(|nonce| Object::Hint(nonce, vec![])),
             nonce().prop_map(|nonce| Object::Mark(nonce, vec![])),
+            (any::<u128>(), any::<u32>(), nonce()).prop_map(|(id, seq, nonce)| Object::UploadClaim(
+                UploadId::from_bits(id),
+                seq,
+                nonce
+            )),
         ]
     }
 
@@ -421,6 +427,10 @@ mod tests {
                 Object::End(end) => prop_assert_eq!(parse_tag_item(&key), Some(TagItem::End(end.clone()))),
                 Object::History(entry) => prop_assert_eq!(parse_history(&key), Some((entry.clone(), false))),
                 Object::Void(entry) => prop_assert_eq!(parse_history(&key), Some((entry.clone(), true))),
+                Object::UploadClaim(_, seq, nonce) => {
+                    let claim = UploadItem::Claim { seq: *seq, nonce: nonce.clone() };
+                    prop_assert_eq!(parse_upload_item(&key), Some(claim));
+                }
                 Object::Mark(run, _) => prop_assert_eq!(parse_mark(&key), Some(run.clone())),
                 Object::DataOf(id, digest) => {
                     prop_assert_eq!(parse_data_of(&key), Some((id.clone(), digest.clone())));

@@ -164,7 +164,7 @@ fn parse(content: &Bytes) -> Option<Named> {
 mod tests {
     use super::*;
     use crate::spec::Algorithm;
-    use crate::storage::{Attachments, Memory};
+    use crate::storage::Memory;
 
     fn digest(text: &str) -> Digest {
         Digest::of(Algorithm::Sha256, text.as_bytes())
@@ -226,10 +226,9 @@ mod tests {
             "subject": { "digest": subject.to_string() },
         });
         let media_type = "application/vnd.oci.image.manifest.v1+json".to_owned();
-        let stored = StoredManifest { media_type, bytes: body.to_string().into(), absent: Vec::new() };
-        let attachments = Attachments { copy: stored.encode("now", None), ..Default::default() };
+        let stored = StoredManifest { media_type, bytes: body.to_string().into(), absent: vec![layer.clone()] };
         let copy = Copy { repo: repo.clone(), digest: digest("m"), nonce: nonce("c") };
-        storage.write_sparse(&copy, std::slice::from_ref(&layer), &attachments).await.unwrap();
+        storage.put(&keys::copy(&copy), stored.encode("now", None), "storing").await.unwrap();
 
         let contents = storage.contents(&repo).await.unwrap();
         assert_eq!(contents.len(), 1);
@@ -250,8 +249,7 @@ mod tests {
     async fn a_damaged_copy_is_no_copy_that_names_nothing() {
         let storage = storage().await;
         let copy = Copy { repo: "a".parse().unwrap(), digest: digest("m"), nonce: nonce("c") };
-        let attachments = Attachments { copy: "no header".into(), ..Default::default() };
-        storage.put(&keys::copy(&copy), attachments.copy, "storing").await.unwrap();
+        storage.put(&keys::copy(&copy), Bytes::from("no header"), "storing").await.unwrap();
         let error = storage.contents(&copy.repo).await.unwrap_err();
         assert!(error.to_string().contains("damaged"), "{error}");
     }

@@ -7,7 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutPayload};
 
 use super::keys::{self, TagItem};
-use super::{RECENT, Storage, StorageError, StoredManifest};
+use super::{RECENT, Storage, StorageError};
 use crate::protocol::{Copy, Link, Machine, Marks, Next, Nonce, Object, Replies, Reply, Request, TagItems};
 use crate::spec::{Digest, RepoName};
 
@@ -58,10 +58,10 @@ impl Storage {
             Request::History(repo, tag) => Reply::History(self.history(&repo, tag.as_ref()).await?),
             Request::Contents(repo) => Reply::Contents(self.contents(&repo).await?),
             Request::DigestsOf(id) => Reply::Digests(self.digests_of(&id).await?),
-            Request::HasTrace(repo, digest) => Reply::There(self.has_trace(&repo, &digest).await?),
-            Request::WriteSparse(copy, absent) => {
-                self.write_sparse(&copy, &absent, attachments).await?;
-                Reply::Done
+            Request::UploadClaims(id) => {
+                let listing = self.upload_listing(&id).await?;
+                let names = listing.claims.into_iter().chain(listing.sessions);
+                Reply::UploadClaims(names.map(|name| (name.seq, name.nonce)).collect())
             }
             Request::Write(object) => {
                 self.write(&object, attachments).await?;
@@ -175,6 +175,7 @@ impl Storage {
             Object::Void(_) => ("voiding a value of a tag", attachments.stamp.clone().into()),
             Object::Referrer { .. } => ("writing a referrer", attachments.referrer.clone().into()),
             Object::Catalog(repo) => ("writing the catalog", repo.to_string().into()),
+            Object::UploadClaim(..) => ("claiming an upload", PutPayload::new()),
             Object::Hint(_, objects) => ("leaving a hint", lines(objects)),
             Object::Mark(_, targets) => ("marking", lines(targets)),
         };
@@ -183,19 +184,6 @@ impl Storage {
             self.remember_catalogued(repo);
         }
         Ok(())
-    }
-
-    /// Writes a copy whose header says which blobs it goes without.
-    pub(super) async fn write_sparse(
-        &self,
-        copy: &Copy,
-        absent: &[Digest],
-        attachments: &Attachments,
-    ) -> Result<(), StorageError> {
-        let during = "storing a manifest";
-        let content = StoredManifest::without(&attachments.copy, absent)
-            .ok_or_else(|| StorageError::damaged(during, "the manifest at hand has no header"))?;
-        self.put(&keys::copy(copy), content, during).await
     }
 
     async fn duplicate(&self, from: &Copy, to: &Copy) -> Result<bool, StorageError> {

@@ -82,6 +82,7 @@ enum Running {
     Mount(Mount),
     Put(PutManifest),
     DeleteTag(DeleteTag),
+    FindCopies(FindCopies),
     DeleteManifest(DeleteManifest),
     DeleteBlob(DeleteBlob),
     /// One request without a machine: what follows it.
@@ -98,6 +99,7 @@ enum Came {
     Found(bool),
     Linked(bool),
     Put(PutOutcome),
+    Copies(Vec<Copy>),
     Deleted(bool),
     Just(Then),
 }
@@ -116,6 +118,7 @@ impl Running {
             Self::Mount(machine) => map(machine.step(replies), |link| Came::Linked(link.is_some())),
             Self::Put(machine) => map(machine.step(replies), Came::Put),
             Self::DeleteTag(machine) => map(machine.step(replies), Came::Deleted),
+            Self::FindCopies(machine) => map(machine.step(replies), Came::Copies),
             Self::DeleteManifest(machine) => map(machine.step(replies), Came::Deleted),
             Self::DeleteBlob(machine) => map(machine.step(replies), Came::Deleted),
             Self::Just(request, then) => match request.take() {
@@ -205,14 +208,23 @@ impl Client {
                 let (blobs, children) = named_by(&digest(manifest)).clone();
                 let tags = if tagged { vec![tag()] } else { vec![] };
                 let digest = digest(manifest);
-                let plan =
-                    PutPlan { repo: to, digest, blobs, children, subject: None, tags, in_catalog: false, fresh: false };
+                let plan = PutPlan {
+                    repo: to,
+                    digest,
+                    blobs,
+                    children,
+                    subject: None,
+                    tags,
+                    in_catalog: false,
+                    immutable: false,
+                    fresh: false,
+                };
                 Running::Put(PutManifest::new(plan, nonces))
             }
             Op::DeleteTag => Running::DeleteTag(DeleteTag::new(a, tag())),
             Op::DeleteManifest(manifest) => {
                 world.facts.insert(Fact::Deleting(digest(manifest)));
-                Running::DeleteManifest(DeleteManifest::new(a, digest(manifest), None, nonces))
+                Running::FindCopies(FindCopies::new(a, digest(manifest)))
             }
             Op::DeleteBlob => {
                 world.facts.insert(Fact::DeletingBlob);
@@ -262,6 +274,10 @@ impl Client {
                 } else {
                     self.running = Some(Running::Just(Some(Request::Remove(superseded)), Then::NextOp));
                 }
+            }
+            (Came::Copies(copies), _) => {
+                let machine = DeleteManifest::new(repo("a"), copies, None, self.nonces.split());
+                self.running = Some(Running::DeleteManifest(machine));
             }
             (Came::Put(_), _) => self.refused(),
             (Came::Deleted(true), op) => {

@@ -12,6 +12,7 @@ mod world;
 use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use super::mutation::{Mutation, with};
 use actors::{Actor, Run};
 use scenarios::{SCENARIOS, Scenario};
 use world::{Fault, World};
@@ -132,6 +133,15 @@ fn a_collector_that_does_not_look_after_marking_is_caught() {
 #[test]
 fn a_delete_that_ends_no_tags_is_caught() {
     assert!(SCENARIOS.iter().any(|scenario| explore(scenario, SEEDS, Fault::EndsAreLost).is_some()));
+}
+
+#[test]
+fn a_step_left_out_is_caught() {
+    for mutation in [Mutation::NothingSeen, Mutation::CopiesBeforeEnds] {
+        let caught =
+            with(Some(mutation), || SCENARIOS.iter().any(|scenario| explore(scenario, SEEDS, Fault::None).is_some()));
+        assert!(caught, "{mutation:?} is not caught");
+    }
 }
 
 #[test]

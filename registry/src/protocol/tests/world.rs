@@ -162,10 +162,6 @@ impl World {
             Request::HasData(id) => Reply::There(self.is_there(&Object::Data(id.clone()))),
             Request::HasCopy(copy) => Reply::There(self.is_there(&Object::Copy(copy.clone()))),
             Request::HasLink(link) => Reply::There(self.links(&link.digest, None).contains(link)),
-            Request::HasTrace(of, blob) => {
-                let noted = |object: &Object| matches!(object, Object::BlobIndex(repo, digest, _) if repo == of && digest == blob);
-                Reply::There(self.objects.iter().any(noted))
-            }
             Request::DigestsOf(id) => {
                 let digests = self.objects.iter().filter_map(|object| match object {
                     Object::DataOf(of, digest) if of == id => Some(digest.clone()),
@@ -193,9 +189,12 @@ impl World {
             }
             Request::Copies(of, manifest) => Reply::Copies(self.copies(of, manifest)),
             Request::Tag(of, _) | Request::Tags(of) => Reply::Tags(self.tags(of)),
-            Request::WriteSparse(copy, _) => {
-                self.objects.insert(Object::Copy(copy.clone()));
-                Reply::Done
+            Request::UploadClaims(of) => {
+                let claims = self.objects.iter().filter_map(|object| match object {
+                    Object::UploadClaim(id, seq, nonce) if id == of => Some((*seq, nonce.clone())),
+                    _ => None,
+                });
+                Reply::UploadClaims(claims.collect())
             }
             Request::Write(Object::End(_)) if self.fault == Fault::EndsAreLost => Reply::Done,
             Request::Write(object) => {
