@@ -271,6 +271,81 @@ mod folder {
         assert!(!folder.path().join("deep").exists());
     }
 
+    /// What a process that has the lock says, and what one that reads the disk says.
+    async fn both_see(port: &Folder, prefix: &str) -> Vec<String> {
+        let told = page(port, prefix, None, 10_000).await.0;
+        let reader = Folder::open_read_only(port.root()).unwrap();
+        assert_eq!(told, page(&reader, prefix, None, 10_000).await.0, "below `{prefix}`");
+        for key in &told {
+            let (one, other) = (port.head(&path(key)).await.unwrap(), reader.head(&path(key)).await.unwrap());
+            assert_eq!(one, other);
+        }
+        told
+    }
+
+    #[tokio::test]
+    async fn a_list_is_answered_from_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        {
+            let port = Folder::open(folder.path(), true).unwrap();
+            for key in ["store.json.1.a", "a/b/1", "a/b/2", "a/c"] {
+                put(&port, key, "x").await;
+            }
+        }
+        let port = Folder::open(folder.path(), true).unwrap();
+        assert_eq!(page(&port, "a/b/", None, 10).await.0, ["a/b/1", "a/b/2"]);
+        assert_eq!(page(&port, "a/nothing/", None, 10).await.0, [""; 0]);
+        // What lies on the disk now is not looked at any more.
+        std::fs::write(folder.path().join("a/b/3@"), "").unwrap();
+        std::fs::remove_file(folder.path().join("a/b/1@")).unwrap();
+        assert_eq!(page(&port, "a/b/", None, 10).await.0, ["a/b/1", "a/b/2"]);
+        assert_eq!(port.head(&path("a/b/1")).await.unwrap().size, 1);
+        assert!(is_absent(port.head(&path("a/b/3")).await));
+        // What this process does is seen, also in folders that were not there.
+        put(&port, "a/nothing/at/all", "xy").await;
+        assert_eq!(page(&port, "a/nothing/", None, 10).await.0, ["a/nothing/at/all"]);
+        port.delete(&path("a/b/2")).await.unwrap();
+        assert_eq!(page(&port, "a/b/", None, 10).await.0, ["a/b/1"]);
+        // Another registry may still write to its own part of an adopted folder.
+        assert_eq!(page(&port, "docker/", None, 10).await.0, [""; 0]);
+        std::fs::create_dir_all(folder.path().join("docker/x")).unwrap();
+        std::fs::write(folder.path().join("docker/x/y@"), "").unwrap();
+        assert_eq!(page(&port, "docker/", None, 10).await.0, ["docker/x/y"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn what_is_in_memory_is_what_is_on_the_disk() {
+        for sync in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let port = Folder::open(folder.path(), sync).unwrap();
+            put(&port, "store.json.1.a", "{}").await;
+            let rounds = if sync { 60 } else { 400 };
+            let work = (0..8u32).map(|task| {
+                let port = port.clone();
+                tokio::spawn(async move {
+                    let mut state = task.wrapping_mul(0x9e37_79b9) | 1;
+                    for _ in 0..rounds {
+                        state ^= state << 13;
+                        state ^= state >> 17;
+                        state ^= state << 5;
+                        let key = format!("r/{}/{}", state % 3, (state >> 8) % 7);
+                        match (state >> 16) % 4 {
+                            0 => port.delete(&path(&key)).await.unwrap(),
+                            1 => drop(page(&port, &format!("r/{}/", state % 3), None, 100).await),
+                            2 => drop(page(&port, "r/", None, 100).await),
+                            _ => put(&port, &key, vec![0u8; (state % 90) as usize]).await,
+                        }
+                    }
+                })
+            });
+            for task in work.collect::<Vec<_>>() {
+                task.await.unwrap();
+            }
+            both_see(&port, "r/").await;
+            both_see(&port, "").await;
+        }
+    }
+
     #[tokio::test]
     async fn keys_that_are_none_are_refused() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,16 +1,21 @@
-//! Sorted lists of keys: a walk that enters only folders that can hold a wanted key, and stops when the page is full.
+//! Sorted lists of keys: a walk that enters only folders that can hold a wanted key, and stops when the page is full. What
+//! is known of a folder is taken from memory (`index`); other folders are read.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::path::{Path as FilePath, PathBuf};
+use std::path::Path as FilePath;
 
 use object_store::list::PaginatedListResult;
 use object_store::path::Path;
 use object_store::{ListResult, ObjectMeta};
 
 use super::Inner;
+use super::index::{Child, Stat};
 use super::names::{self, Entry};
 use super::read::meta;
+
+/// A folder whose directory is no larger may be read on the thread that asks: it is one block.
+const SMALL_DIRECTORY_BYTES: u64 = 4096;
 
 /// What is listed.
 #[derive(Debug)]
@@ -23,73 +28,143 @@ pub(super) struct Want {
 }
 
 impl Want {
-    /// Whether a folder, whose keys all begin with `start` (ending in `/`), can hold a wanted key.
-    fn may_be_below(&self, start: &str) -> bool {
-        let below_prefix = start.starts_with(&self.prefix) || self.prefix.starts_with(start);
-        below_prefix && self.after.as_deref().is_none_or(|after| start > after || after.starts_with(start))
-    }
-
-    fn is(&self, key: &str) -> bool {
-        key.starts_with(&self.prefix) && self.after.as_deref().is_none_or(|after| key > after)
+    /// Of the children of a folder, in order: those that are wanted, or may hold what is, after the child `from`, at most
+    /// `max`.
+    fn select(&self, start: &str, children: &[Child], from: Option<&str>, max: usize) -> Vec<Child> {
+        // The folder's keys all begin with `start`, and its children's names hold no `/` but at their end.
+        let prefix = self.prefix.strip_prefix(start).unwrap_or_default();
+        let after = match self.after.as_deref() {
+            None => "",
+            Some(after) => match after.strip_prefix(start) {
+                Some(rest) => rest,
+                None if after < start => "",
+                None => return Vec::new(),
+            },
+        };
+        let mut first = children.partition_point(|child| *child.name < *prefix || *child.name <= *after);
+        // A folder on the way to `after` sorts before it, and everything between the two is in that folder.
+        if let Some(before) = first.checked_sub(1).and_then(|before| children.get(before))
+            && before.name.ends_with('/')
+            && after.starts_with(&*before.name)
+            && before.name.starts_with(prefix)
+        {
+            first -= 1;
+        }
+        if let Some(from) = from {
+            first = first.max(children.partition_point(|child| *child.name <= *from));
+        }
+        let rest = children.get(first..).unwrap_or_default();
+        rest.iter().take_while(|child| child.name.starts_with(prefix)).take(max).cloned().collect()
     }
 }
 
 impl Inner {
-    pub(super) fn list(&self, want: &Want) -> io::Result<PaginatedListResult> {
+    /// A page. `None` when that takes long and `may_wait` is not set.
+    pub(super) fn list(&self, want: &Want, may_wait: bool) -> io::Result<Option<PaginatedListResult>> {
         let start = want.prefix.rfind('/').map_or("", |end| want.prefix.get(..=end).unwrap_or_default());
         let mut objects = Vec::new();
-        walk(&names::folder(&self.root, start)?, start, want, &mut objects)?;
+        if !self.walk(start, want, may_wait, &mut objects)? {
+            return Ok(None);
+        }
         let more = objects.len() > want.max;
         objects.truncate(want.max);
         let page_token = objects.last().filter(|_| more).map(|last: &ObjectMeta| last.location.to_string());
         let result = ListResult { common_prefixes: Vec::new(), objects, extensions: Default::default() };
-        Ok(PaginatedListResult { result, page_token })
+        Ok(Some(PaginatedListResult { result, page_token }))
+    }
+
+    /// Adds the wanted keys below a folder, in order, until there is one more than the page takes. False: it takes long.
+    fn walk(&self, start: &str, want: &Want, may_wait: bool, found: &mut Vec<ObjectMeta>) -> io::Result<bool> {
+        let mut from: Option<Box<str>> = None;
+        while found.len() <= want.max {
+            let most = want.max + 1 - found.len();
+            let selected = self.children(start, may_wait, |all| want.select(start, all, from.as_deref(), most))?;
+            let Some(selected) = selected else { return Ok(false) };
+            let whole = selected.len() < most;
+            for Child { name, stat } in selected {
+                let key = format!("{start}{name}");
+                if key.ends_with('/') {
+                    if !self.walk(&key, want, may_wait, found)? {
+                        return Ok(false);
+                    }
+                } else if let Ok(location) = Path::parse(&key) {
+                    found.push(meta(stat, location));
+                }
+                from = Some(name);
+                if found.len() > want.max {
+                    break;
+                }
+            }
+            if whole {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Shows the children of a folder. `None` when it has to be read, may be large, and `may_wait` is not set.
+    fn children<T>(&self, start: &str, may_wait: bool, show: impl Fn(&[Child]) -> T) -> io::Result<Option<T>> {
+        let path = || names::folder(&self.root, start);
+        let Some(index) = self.index_of(start) else {
+            let mut children = read(&path()?)?;
+            children.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+            return Ok(Some(show(&children)));
+        };
+        if let Some(shown) = index.with(start, &show) {
+            return Ok(Some(shown));
+        }
+        let path = path()?;
+        if !may_wait && fs::metadata(&path).is_ok_and(|metadata| metadata.len() > SMALL_DIRECTORY_BYTES) {
+            return Ok(None);
+        }
+        let held = index.hold(start);
+        // Somebody else may have read it meanwhile.
+        if let Some(shown) = index.with(start, &show) {
+            return Ok(Some(shown));
+        }
+        let mut children = read(&path)?;
+        children.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        let shown = show(&children);
+        held.learn(children);
+        Ok(Some(shown))
     }
 }
 
-/// Adds the wanted keys below a folder, in order, until there is one more than the page takes.
-fn walk(folder: &FilePath, start: &str, want: &Want, found: &mut Vec<ObjectMeta>) -> io::Result<()> {
+/// Reads a folder. One that is not there is empty.
+fn read(folder: &FilePath) -> io::Result<Vec<Child>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         // Never there, or gone since it was seen.
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
         Err(error) => return Err(error),
     };
-    // Keys sort by their bytes, so a folder sorts as its name and a `/`.
-    let mut children: Vec<(String, PathBuf)> = Vec::new();
+    let mut children = Vec::new();
     for entry in entries {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
         match names::decode(&name, entry.file_type()?.is_dir()) {
-            Some(Entry::Object(component)) => {
-                let key = format!("{start}{component}");
-                if want.is(&key) {
-                    children.push((key, entry.path()));
-                }
-            }
+            Some(Entry::Object(component)) => match entry.metadata() {
+                Ok(metadata) => children.push(Child { name: component.into(), stat: stat(&metadata)? }),
+                // Gone meanwhile: only without the lock on the folder, which a reading command does not take.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            },
             Some(Entry::Folder(component)) => {
-                let below = format!("{start}{component}/");
-                if want.may_be_below(&below) {
-                    children.push((below, entry.path()));
-                }
+                children.push(Child { name: format!("{component}/").into(), stat: Stat::FOLDER });
             }
             None => {}
         }
     }
-    children.sort();
-    for (key, path) in children {
-        if found.len() > want.max {
-            break;
-        }
-        if key.ends_with('/') {
-            walk(&path, &key, want, found)?;
-        } else if let Ok(location) = Path::parse(&key) {
-            match fs::metadata(&path) {
-                Ok(metadata) => found.push(meta(&metadata, location)?),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(())
+    Ok(children)
+}
+
+pub(super) fn stat(metadata: &fs::Metadata) -> io::Result<Stat> {
+    Ok(Stat { size: metadata.len(), modified: metadata.modified()? })
+}
+
+/// The stat of an open file.
+pub(super) fn stat_of(file: &File) -> io::Result<Stat> {
+    stat(&file.metadata()?)
 }

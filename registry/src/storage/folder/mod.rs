@@ -3,20 +3,25 @@
 //! - An object is one file, written under a temporary name beside its own and then renamed: it is there whole or not at
 //!   all. File and folder are synced before a write or a delete is acknowledged, unless syncing is switched off.
 //! - Lists are sorted by key, take a raw prefix, and stop where the page ends.
-//! - One process at a time: a lock on the folder.
+//! - One process at a time: a lock on the folder. Hence what a folder holds is known once it was read, and lists and heads
+//!   are answered from memory (`index`).
+//! - Requests that wait for the disk share a round of syncing (`sync`).
 //! - How a key becomes a file name is told in `names`; a long upload is one file that its parts are appended to
 //!   (`parts`), so that completing it copies nothing.
 //!
-//! Writes of parts go straight from the worker thread to the page cache, which is faster than handing them to another
-//! thread; whatever waits for the disk (a sync) or may be long (a list) goes to a blocking thread.
+//! Writes go straight from the worker thread to the page cache, which is faster than handing them to another thread;
+//! whatever waits for the disk (a sync) or may be long (reading a large folder) goes to a blocking thread.
 
 mod control;
+mod index;
 mod list;
 mod names;
 mod parts;
 mod read;
+mod sync;
 mod write;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -38,7 +43,11 @@ use object_store::{
 use rustix::fs::FlockOperation;
 
 pub use control::{ControlSocket, connect_control};
+use index::{Index, Seen};
 use list::Want;
+use read::Buffers;
+use sync::Rounds;
+use write::{Touched, split};
 
 use super::{Port, Unfinished};
 
@@ -113,6 +122,12 @@ struct Inner {
     temporary: AtomicU64,
     /// Serialises parts of the same upload; picked by the upload's id.
     appending: Vec<Mutex<()>>,
+    /// What the folders hold. Not there when the lock is not held: then somebody else may change them.
+    index: Option<Index>,
+    /// Folders, by what their keys begin with, in which a folder was made and that were not synced since.
+    unsynced: Mutex<HashSet<String>>,
+    rounds: Mutex<Rounds>,
+    buffers: Buffers,
     /// `None`: opened to read only, beside whoever has the lock. Then nothing is written, and nothing may be answered
     /// from memory.
     lock: Option<File>,
@@ -165,12 +180,37 @@ impl Folder {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
         let boot = boot.map_or_else(|_| std::process::id().to_string(), |id| id.trim().to_owned());
         let appending = (0..64).map(|_| Mutex::new(())).collect();
-        Self(Arc::new(Inner { root, sync, boot, temporary: AtomicU64::new(0), appending, lock }))
+        Self(Arc::new(Inner {
+            root,
+            sync,
+            boot,
+            temporary: AtomicU64::new(0),
+            appending,
+            index: lock.is_some().then(Index::default),
+            unsynced: Mutex::default(),
+            rounds: Mutex::default(),
+            buffers: Buffers::default(),
+            lock,
+        }))
     }
 
     /// Where it is.
     pub fn root(&self) -> &FilePath {
         &self.0.root
+    }
+
+    async fn remove(&self, keys: Vec<Result<Path>>) -> Result<Vec<Result<Path>>> {
+        if !self.0.sync {
+            // Giving back the space of large files takes its time.
+            return self.blocking(move |inner| inner.remove(keys, &mut Touched::new())).await;
+        }
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let change = move |inner: &Inner, touched: &mut Touched| {
+            let _ = tell.send(inner.remove(keys, touched));
+            Ok(())
+        };
+        self.0.commit(None, change).await.map_err(|error| io_error("", error))?;
+        told.await.map_err(|error| io_error("", io::Error::other(error)))
     }
 
     /// Runs what waits for the disk where it may wait.
@@ -186,6 +226,11 @@ const STORE: &str = "folder";
 impl Inner {
     fn file(&self, key: &Path) -> Result<PathBuf> {
         names::file(&self.root, key.as_ref()).map_err(|error| io_error(key.as_ref(), error))
+    }
+
+    /// The index, for a folder that nobody else writes to: in an adopted registry of another kind that one may.
+    fn index_of(&self, start: &str) -> Option<&Index> {
+        self.index.as_ref().filter(|_| !start.starts_with("docker/"))
     }
 
     /// Sees that this process may write.
@@ -247,13 +292,16 @@ impl ObjectStore for Folder {
             PutMode::Update(_) => return Err(not_offered("conditional updates")),
         };
         self.0.writable(location.as_ref())?;
-        let target = self.0.file(location)?;
+        let failed = |error| io_error(location.as_ref(), error);
+        let written = self.0.write(location.as_ref(), &payload).map_err(failed)?;
+        drop(payload);
+        let content =
+            if self.0.sync && written.has_content() { Some(written.file.try_clone().map_err(failed)?) } else { None };
         let key = location.clone();
-        self.blocking(move |inner| {
-            inner.put(&target, &payload, replace).map_err(|error| io_error(key.as_ref(), error))
-        })
-        .await??;
-        Ok(written())
+        let placed =
+            self.0.commit(content, move |inner, touched| inner.place(key.as_ref(), &written, replace, touched));
+        placed.await.map_err(failed)?;
+        Ok(self::written())
     }
 
     async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
@@ -261,7 +309,19 @@ impl ObjectStore for Folder {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        read::get(&self.0.file(location)?, location, &options)
+        if options.head && options.range.is_none() {
+            let (start, name) = split(location.as_ref());
+            match self.0.index_of(start).map(|index| index.look(start, name)) {
+                Some(Seen::There(stat)) => {
+                    let answer = read::known(stat, location);
+                    options.check_preconditions(&answer.meta)?;
+                    return Ok(answer);
+                }
+                Some(Seen::Absent) => return Err(io_error(location.as_ref(), io::ErrorKind::NotFound.into())),
+                Some(Seen::Unknown) | None => {}
+            }
+        }
+        read::get(&self.0.file(location)?, location, &options, &self.0.buffers)
     }
 
     /// What is not there counts as deleted.
@@ -276,8 +336,7 @@ impl ObjectStore for Folder {
                     if let Err(error) = folder.0.writable("") {
                         return stream::iter(vec![Err(error)]);
                     }
-                    let removed = folder.blocking(move |inner| inner.remove(batch)).await;
-                    let results = removed.unwrap_or_else(|error| vec![Err(error)]);
+                    let results = folder.remove(batch).await.unwrap_or_else(|error| vec![Err(error)]);
                     stream::iter(results)
                 }
             })
@@ -342,11 +401,12 @@ impl MultipartStore for Folder {
 
     async fn complete_multipart(&self, path: &Path, id: &MultipartId, parts: Vec<PartId>) -> Result<PutResult> {
         self.0.writable(path.as_ref())?;
-        let (target, key, id) = (self.0.file(path)?, path.clone(), id.clone());
-        self.blocking(move |inner| {
-            inner.complete_parts(&target, &id, &parts).map_err(|error| io_error(key.as_ref(), error))
-        })
-        .await??;
+        let failed = |error| io_error(path.as_ref(), error);
+        let (key, multipart) = (path.clone(), id.clone());
+        let end = self.blocking(move |inner| inner.prepare_parts(&multipart, &parts)).await?.map_err(failed)?;
+        let id = id.clone();
+        let finished = self.0.commit(None, move |inner, touched| inner.finish_parts(key.as_ref(), &id, end, touched));
+        finished.await.map_err(failed)?;
         Ok(written())
     }
 
@@ -367,7 +427,12 @@ impl PaginatedListStore for Folder {
             after: opts.page_token.or(opts.offset),
             max: opts.max_keys.unwrap_or(1000),
         };
-        self.blocking(move |inner| inner.list(&want).map_err(|error| io_error(&want.prefix, error))).await?
+        if let Some(page) = self.0.list(&want, false).map_err(|error| io_error(&want.prefix, error))? {
+            return Ok(page);
+        }
+        let page = self.blocking(move |inner| (inner.list(&want, true), want.prefix)).await?;
+        let page = page.0.map_err(|error| io_error(&page.1, error))?;
+        page.ok_or_else(|| io_error("", io::Error::other("a list did not wait")))
     }
 }
 

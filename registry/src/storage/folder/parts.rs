@@ -10,12 +10,13 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::Mutex;
+use std::sync::MutexGuard;
 
 use object_store::PutPayload;
 use object_store::multipart::PartId;
 use object_store::path::Path;
 
+use super::write::{Touched, Written};
 use super::{Inner, Unfinished, names};
 
 impl Inner {
@@ -37,8 +38,7 @@ impl Inner {
 
     pub(super) fn append_part(&self, id: &str, data: &PutPayload) -> io::Result<String> {
         let path = self.parts_file(id)?;
-        let slot = id.bytes().fold(0usize, |sum, b| sum.wrapping_mul(31).wrapping_add(usize::from(b)));
-        let lock = self.appending.get(slot % self.appending.len().max(1)).map(Mutex::lock);
+        let lock = self.appending(id);
         let mut file = File::options().append(true).open(path)?;
         let start = file.metadata()?.len();
         let written = data.iter().try_for_each(|piece| file.write_all(piece));
@@ -51,7 +51,8 @@ impl Inner {
         Ok(format!("{start}-{}-{}", data.content_length(), self.boot))
     }
 
-    pub(super) fn complete_parts(&self, target: &FilePath, id: &str, parts: &[PartId]) -> io::Result<()> {
+    /// Sees that the parts are there, brings them in their order and onto the disk; returns how many bytes they have.
+    pub(super) fn prepare_parts(&self, id: &str, parts: &[PartId]) -> io::Result<u64> {
         let path = self.parts_file(id)?;
         let file = File::options().read(true).write(true).open(&path)?;
         let places = parts.iter().map(|part| self.place_of(part)).collect::<io::Result<Vec<_>>>()?;
@@ -61,19 +62,38 @@ impl Inner {
             end += size;
             follows
         });
+        let end = places.iter().map(|(_, size)| size).sum();
         let length = file.metadata()?.len();
         if places.iter().any(|(start, size)| start.saturating_add(*size) > length) {
             return Err(lost("is shorter than its parts"));
         }
-        if in_order {
-            file.set_len(end)?;
-        } else {
+        if !in_order {
             self.reorder(&file, &path, &places)?;
         }
         if self.sync {
             File::open(&path)?.sync_all()?;
         }
-        self.place(&path, target, true)
+        Ok(end)
+    }
+
+    /// Makes an object of prepared parts.
+    pub(super) fn finish_parts(&self, key: &str, id: &str, end: u64, touched: &mut Touched) -> io::Result<()> {
+        let path = self.parts_file(id)?;
+        // Another request may be appending: nothing of that may come to lie in the object.
+        let _lock = self.appending(id);
+        let file = File::options().write(true).open(&path)?;
+        if file.metadata()?.len() != end {
+            file.set_len(end)?;
+            if self.sync {
+                file.sync_all()?;
+            }
+        }
+        self.place(key, &Written::finished(&path)?, true, touched)
+    }
+
+    fn appending(&self, id: &str) -> Option<MutexGuard<'_, ()>> {
+        let slot = id.bytes().fold(0usize, |sum, b| sum.wrapping_mul(31).wrapping_add(usize::from(b)));
+        self.appending.get(slot % self.appending.len().max(1))?.lock().ok()
     }
 
     /// Writes the parts in their order into a new file, which takes the old one's place.

@@ -1,135 +1,244 @@
 //! Writing and removing objects so that they are there whole or not at all, also after the power went.
+//!
+//! Every change of a folder (a name that comes or goes) is made while the folder is held in the index, and noted there at
+//! once; which folders have to be synced for it is gathered in [`Touched`].
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path as FilePath, PathBuf};
+use std::sync::PoisonError;
 
 use object_store::path::Path;
 use object_store::{PutPayload, Result};
 
-use super::{Inner, io_error};
+use super::index::{Held, Stat};
+use super::list::stat_of;
+use super::{Inner, io_error, names};
+
+/// The folders, by what their keys begin with, whose names have changed.
+pub(super) type Touched = BTreeSet<String>;
+
+/// A file that is written, under a name that no key can have.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) file: File,
+    pub(super) path: PathBuf,
+    stat: Stat,
+}
+
+impl Written {
+    /// Whether it has content that has to be on the disk before it gets its name. What is empty cannot be cut short.
+    pub(super) fn has_content(&self) -> bool {
+        self.stat.size > 0
+    }
+}
+
+/// What its folder's keys begin with, and its name there.
+pub(super) fn split(key: &str) -> (&str, &str) {
+    key.rfind('/').map_or(("", key), |slash| key.split_at(slash + 1))
+}
+
+/// Above a folder: what the keys of the one above begin with, and the folder's name there, with its `/`.
+fn above(start: &str) -> Option<(&str, &str)> {
+    let folder = start.strip_suffix('/')?;
+    let (start_above, _) = split(folder);
+    start.get(start_above.len()..).map(|name| (start_above, name))
+}
 
 impl Inner {
-    pub(super) fn put(&self, target: &FilePath, payload: &PutPayload, replace: bool) -> io::Result<()> {
-        let temporary = self.temporary(target);
-        let written = self.in_folder_of(target, || {
-            let mut file = File::options().write(true).create_new(true).open(&temporary)?;
+    fn hold<'a>(&'a self, start: &'a str) -> Option<Held<'a>> {
+        self.index_of(start).map(|index| index.hold(start))
+    }
+
+    /// Writes a file beside the one that it is to become.
+    pub(super) fn write(&self, key: &str, payload: &PutPayload) -> io::Result<Written> {
+        let path = self.temporary(&names::file(&self.root, key)?);
+        let written = self.in_folder(split(key).0, || {
+            let mut file = File::options().write(true).create_new(true).open(&path)?;
             for piece in payload {
                 file.write_all(piece)?;
             }
-            if self.sync { file.sync_all() } else { Ok(()) }
+            let stat = stat_of(&file)?;
+            Ok((file, stat))
         });
-        let placed = written.and_then(|()| self.place(&temporary, target, replace));
-        if placed.is_err() {
-            // It says nothing to anyone by its name; removing it only gives the space back.
-            let _ = std::fs::remove_file(&temporary);
+        match written {
+            Ok((file, stat)) => Ok(Written { file, path, stat }),
+            Err(error) => {
+                let _ = std::fs::remove_file(&path);
+                Err(error)
+            }
         }
-        placed
     }
 
-    /// Moves a finished file to its name.
-    pub(super) fn place(&self, from: &FilePath, target: &FilePath, replace: bool) -> io::Result<()> {
-        self.in_folder_of(target, || {
+    /// Gives a file its name.
+    pub(super) fn place(&self, key: &str, written: &Written, replace: bool, touched: &mut Touched) -> io::Result<()> {
+        let target = names::file(&self.root, key)?;
+        let (start, name) = split(key);
+        let placed = self.in_folder(start, || {
+            let held = self.hold(start);
             if replace {
-                std::fs::rename(from, target)
+                std::fs::rename(&written.path, &target)?;
             } else {
                 let here = rustix::fs::CWD;
                 let flags = rustix::fs::RenameFlags::NOREPLACE;
-                Ok(rustix::fs::renameat_with(here, from, here, target, flags)?)
+                rustix::fs::renameat_with(here, &written.path, here, &target, flags)?;
             }
-        })?;
-        self.sync_folder_of(target)
+            if let Some(held) = held {
+                held.added(name, written.stat);
+            }
+            Ok(())
+        });
+        match placed {
+            Ok(()) => {
+                self.touch(start, touched);
+                Ok(())
+            }
+            Err(error) => {
+                // It says nothing to anyone by its name; removing it only gives the space back.
+                let _ = std::fs::remove_file(&written.path);
+                Err(error)
+            }
+        }
     }
 
-    /// Runs `work`, which needs the folder of `target`; makes it when it is not there. A delete may take an empty folder
-    /// away in between, hence the loop.
-    fn in_folder_of(&self, target: &FilePath, mut work: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    /// Runs `work`, which needs a folder; makes it when it is not there. A delete may take an empty folder away in
+    /// between, hence the loop.
+    fn in_folder<T>(&self, start: &str, mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         const TRIES: usize = 20;
         for _ in 0..TRIES {
             match work() {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    self.make_folder(target.parent().unwrap_or(&self.root))?;
-                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_folder(start)?,
                 done => return done,
             }
         }
         work()
     }
 
-    /// Makes a folder and those above it; each new name is synced into the folder that holds it.
-    fn make_folder(&self, folder: &FilePath) -> io::Result<()> {
-        match std::fs::create_dir(folder) {
-            Ok(()) => self.sync_folder_of(folder),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && folder.starts_with(&self.root) => {
-                let above = folder.parent().filter(|above| above.starts_with(&self.root)).ok_or(error)?;
-                self.make_folder(above)?;
-                match std::fs::create_dir(folder) {
-                    Ok(()) => self.sync_folder_of(folder),
-                    // Somebody made it, or took the one above away again: whoever needs it tries again.
-                    Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
-                        Ok(())
-                    }
-                    Err(error) => Err(error),
-                }
+    /// Makes a folder and those above it. That the folders which hold the new names have to be synced is remembered until
+    /// somebody does it ([`Inner::touch`]).
+    fn make_folder(&self, start: &str) -> io::Result<()> {
+        let Some((start_above, name)) = above(start) else {
+            // The store's own folder is not there any more.
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let path = names::folder(&self.root, start)?;
+        let make = || {
+            let held = self.hold(start_above);
+            // Before: whoever finds the folder there must see that its name may not be on the disk.
+            self.remember_unsynced(start_above);
+            std::fs::create_dir(&path)?;
+            if let Some(held) = held {
+                held.added(name, Stat::FOLDER);
             }
-            Err(error) => Err(error),
+            Ok(())
+        };
+        let made = match make() {
+            Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => {
+                self.make_folder(start_above)?;
+                make()
+            }
+            made => made,
+        };
+        match made {
+            // Somebody made it, or took the one above away again: whoever needs it tries again.
+            Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => Ok(()),
+            made => made,
         }
     }
 
-    fn sync_folder_of(&self, path: &FilePath) -> io::Result<()> {
+    fn remember_unsynced(&self, start: &str) {
+        if self.sync {
+            let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+            if !unsynced.contains(start) {
+                unsynced.insert(start.to_owned());
+            }
+        }
+    }
+
+    /// Notes that a folder has to be synced before what happened in it may be acknowledged, and with it those above it in
+    /// which something was made or removed that nobody has synced yet.
+    fn touch(&self, start: &str, touched: &mut Touched) {
         if !self.sync {
-            return Ok(());
+            return;
         }
-        let Some(folder) = path.parent() else { return Ok(()) };
-        match File::open(folder) {
-            Ok(folder) => folder.sync_all(),
-            // Taken away together with everything in it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+        touched.insert(start.to_owned());
+        let unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Some(start);
+        while let Some(start) = next {
+            if unsynced.contains(start) {
+                touched.insert(start.to_owned());
+            }
+            next = above(start).map(|(start, _)| start);
         }
     }
 
-    /// Removes files; each folder is synced once.
-    pub(super) fn remove(&self, keys: Vec<Result<Path>>) -> Vec<Result<Path>> {
-        let mut folders: BTreeSet<PathBuf> = BTreeSet::new();
-        let mut results: Vec<Result<Path>> = Vec::with_capacity(keys.len());
-        for key in keys {
-            results.push(key.and_then(|key| {
-                let file = self.file(&key)?;
-                match std::fs::remove_file(&file) {
-                    Ok(()) => {
-                        folders.insert(file);
-                        Ok(key)
+    /// Syncs folders. One that is gone was taken away together with everything in it.
+    pub(super) fn sync_folders(&self, touched: &Touched) -> io::Result<()> {
+        for start in touched {
+            // Before it is synced: what is changed meanwhile is remembered anew.
+            self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).remove(start);
+            let synced = match File::open(names::folder(&self.root, start)?) {
+                Ok(folder) => folder.sync_all(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = synced {
+                self.remember_unsynced(start);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes objects. One that is not there counts as removed.
+    pub(super) fn remove(&self, keys: Vec<Result<Path>>, touched: &mut Touched) -> Vec<Result<Path>> {
+        let mut folders = BTreeSet::new();
+        let mut remove = |key: &Path| {
+            let file = self.file(key)?;
+            let (start, name) = split(key.as_ref());
+            let held = self.hold(start);
+            match std::fs::remove_file(&file) {
+                Ok(()) => {
+                    if let Some(held) = held {
+                        held.removed(name);
                     }
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(key),
-                    Err(error) => Err(io_error(key.as_ref(), error)),
+                    folders.insert(start.to_owned());
                 }
-            }));
-        }
-        // One file stands for its folder here.
-        folders = folders.into_iter().fold(BTreeSet::new(), |mut one_each, file| {
-            if !one_each.iter().any(|other: &PathBuf| other.parent() == file.parent()) {
-                one_each.insert(file);
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+                Err(error) => return Err(io_error(key.as_ref(), error)),
             }
-            one_each
-        });
-        for file in folders {
-            if let Err(error) = self.sync_folder_of(&file) {
-                results.push(Err(io_error(&file.display().to_string(), error)));
-            }
-            self.remove_empty_above(&file);
-        }
+            // Also when it was gone: somebody else may have removed it just now.
+            self.touch(start, touched);
+            Ok(())
+        };
+        let results = keys.into_iter().map(|key| key.and_then(|key| remove(&key).map(|()| key))).collect();
+        folders.iter().for_each(|start| self.remove_empty(start));
         results
     }
 
     /// Takes away folders that have become empty. Not needed for anything but tidiness: errors end it.
-    fn remove_empty_above(&self, file: &FilePath) {
-        for folder in file.ancestors().skip(1).take_while(|folder| *folder != self.root) {
-            if std::fs::remove_dir(folder).is_err() {
+    fn remove_empty(&self, start: &str) {
+        let mut next = start;
+        while let Some((start_above, name)) = above(next) {
+            let Ok(path) = names::folder(&self.root, next) else { break };
+            let held = self.hold(start_above);
+            if std::fs::remove_dir(path).is_err() {
                 break;
             }
+            if let Some(held) = held {
+                held.removed(name);
+            }
+            next = start_above;
         }
+    }
+}
+
+impl Written {
+    /// A file that was written elsewhere.
+    pub(super) fn finished(path: &FilePath) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let stat = stat_of(&file)?;
+        Ok(Self { file, path: path.to_owned(), stat })
     }
 }
