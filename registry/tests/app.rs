@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use fluyt_registry::auth::Authorizer;
 use fluyt_registry::http::{App, router};
-use fluyt_registry::service::{Registry, SparsePolicy, Surroundings};
+use fluyt_registry::service::{Redirects, Registry, SparsePolicy, Surroundings};
 use fluyt_registry::spec::{Algorithm, Digest};
 use fluyt_registry::storage::{Memory, Port, Storage};
 use futures_util::TryStreamExt;
@@ -45,12 +45,12 @@ pub(crate) fn surroundings() -> Surroundings {
 
 /// A router on any store.
 pub(crate) async fn router_on(store: impl Port) -> Router {
-    sparse_router_on(store, SparsePolicy::default()).await
+    router_with(store, |registry| registry).await
 }
 
-async fn sparse_router_on(store: impl Port, sparse: SparsePolicy) -> Router {
+async fn router_with(store: impl Port, set: impl FnOnce(Registry) -> Registry) -> Router {
     let storage = Storage::open(store, [7; 32]).await.unwrap();
-    let registry = Registry::new(storage, surroundings()).with_sparse(sparse);
+    let registry = set(Registry::new(storage, surroundings()));
     router(App::new(Arc::new(registry), Authorizer::Everyone))
 }
 
@@ -80,12 +80,16 @@ impl TestApp {
     /// A registry with another word on what manifests may lack.
     pub(crate) async fn with_sparse(sparse: SparsePolicy) -> Self {
         let store = Memory::default();
-        Self { router: sparse_router_on(store.clone(), sparse).await, store }
+        Self { router: router_with(store.clone(), |registry| registry.with_sparse(sparse)).await, store }
     }
 
     /// A registry whose requests go through this port; `store` is what is behind it.
     pub(crate) async fn on(port: impl Port, store: Memory) -> Self {
         Self { router: router_on(port).await, store }
+    }
+
+    pub(crate) async fn with_redirects(port: impl Port, store: Memory, redirects: Redirects) -> Self {
+        Self { router: router_with(port, |registry| registry.with_redirects(redirects)).await, store }
     }
 
     /// The store, for what only a collector would do.

@@ -14,6 +14,7 @@ async fn a_blob_comes_back_as_it_was_pushed() {
     content-length: 10
     content-type: application/octet-stream
     docker-content-digest: sha256:84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882
+    etag: "sha256:84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882"
     "#);
     assert_snapshot!(app.get(&format!("GET /v2/a/b/blobs/{digest}")).await.shown(), @r#"
     200 OK
@@ -21,6 +22,7 @@ async fn a_blob_comes_back_as_it_was_pushed() {
     content-length: 10
     content-type: application/octet-stream
     docker-content-digest: sha256:84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882
+    etag: "sha256:84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882"
 
     0123456789
     "#);
@@ -39,6 +41,7 @@ async fn a_part_of_a_blob() {
     content-range: bytes 2-4/10
     content-type: application/octet-stream
     docker-content-digest: sha256:84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882
+    etag: "sha256:84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882"
 
     234
     "#);
@@ -49,6 +52,7 @@ async fn a_part_of_a_blob() {
     content-range: bytes 7-9/10
     content-type: application/octet-stream
     docker-content-digest: sha256:84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882
+    etag: "sha256:84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882"
 
     789
     "#);
@@ -59,6 +63,7 @@ async fn a_part_of_a_blob() {
     content-range: bytes 8-9/10
     content-type: application/octet-stream
     docker-content-digest: sha256:84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882
+    etag: "sha256:84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882"
 
     89
     "#);
@@ -133,4 +138,26 @@ async fn what_is_no_digest() {
 
     {"errors":[{"code":"UNSUPPORTED","message":"POST is not possible here: expected GET, HEAD, DELETE"}]}
     "#);
+}
+
+#[tokio::test]
+async fn what_a_client_has_already_is_not_sent_again() {
+    let app = TestApp::new().await;
+    let digest = app.blob("a", b"0123456789").await;
+    let tag = format!("\"{digest}\"");
+    let get = format!("GET /v2/a/blobs/{digest}");
+    for known in [tag.clone(), format!("\"x\", W/{tag}"), "*".to_owned()] {
+        for line in [get.clone(), format!("HEAD /v2/a/blobs/{digest}")] {
+            let answer = app.send(&line, &[("if-none-match", &known)], "").await;
+            assert_eq!((answer.status.as_u16(), answer.header("etag"), answer.body.len()), (304, &*tag, 0), "{known}");
+        }
+    }
+    assert_eq!(app.send(&get, &[("if-none-match", "\"x\"")], "").await.status, 200);
+    // A blob that is not there is not there, whatever the client has.
+    let absent = format!("GET /v2/b/blobs/{digest}");
+    assert_eq!(app.send(&absent, &[("if-none-match", "*")], "").await.status, 404);
+    for (tag, part) in [(&*tag, "23"), ("\"x\"", "0123456789")] {
+        let answer = app.send(&get, &[("range", "bytes=2-3"), ("if-range", tag)], "").await;
+        assert_eq!(String::from_utf8(answer.body).unwrap(), part);
+    }
 }

@@ -4,6 +4,7 @@
 use fluyt_registry::storage::Memory;
 
 use crate::app::{Answer, MANIFEST, TestApp, digest, image};
+use crate::object_store::Strict;
 use crate::watched::{Failing, Watched};
 
 /// What docker does: HEAD, POST, PATCH, PUT for each blob, then the manifest. Ends at the first answer that is no success.
@@ -51,11 +52,11 @@ async fn check_visible(app: &TestApp, blobs: &[&[u8]], tag: &str) -> bool {
     true
 }
 
-async fn every_request_fails_in_turn(blobs: &[&[u8]]) {
+async fn every_request_fails_in_turn(blobs: &[&[u8]], behind: impl Fn(&Memory) -> Watched) {
     for failing in [Failing::Before, Failing::After] {
         for nth in 0.. {
             let store = Memory::default();
-            let port = Watched::new(store.clone());
+            let port = behind(&store);
             let app = TestApp::on(port.clone(), store).await;
             port.fail(Some((nth, failing)));
             let first = push(&app, blobs, "t").await;
@@ -84,13 +85,19 @@ async fn every_request_fails_in_turn(blobs: &[&[u8]]) {
 
 #[tokio::test]
 async fn small_blobs() {
-    every_request_fails_in_turn(&[b"{}", b"layer"]).await;
+    every_request_fails_in_turn(&[b"{}", b"layer"], |store| Watched::new(store.clone())).await;
 }
 
 #[tokio::test]
 async fn a_blob_of_several_parts() {
     let long = vec![b'x'; 5 * 1024 * 1024];
-    every_request_fails_in_turn(&[b"{}", &long]).await;
+    every_request_fails_in_turn(&[b"{}", &long], |store| Watched::new(store.clone())).await;
+}
+
+#[tokio::test]
+async fn a_blob_of_several_parts_on_an_object_store() {
+    let long = vec![b'x'; 11 * 1024 * 1024];
+    every_request_fails_in_turn(&[b"{}", &long], |store| Watched::new(Strict::new(store.clone()))).await;
 }
 
 #[tokio::test]

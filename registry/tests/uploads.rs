@@ -164,10 +164,10 @@ async fn an_old_location_of_a_long_upload_is_refused_and_its_status_says_where_t
     assert_eq!(app.send(&format!("PATCH {location}"), &[], "more").await.status, 202);
     assert_snapshot!(app.send(&format!("PATCH {location}"), &[], "again").await.shown(), @r#"
     416 Range Not Satisfiable
-    content-length: 138
+    content-length: 230
     content-type: application/json
 
-    {"errors":[{"code":"BLOB_UPLOAD_INVALID","message":"another request is writing to this upload: ask for its status and go on from there"}]}
+    {"errors":[{"code":"BLOB_UPLOAD_INVALID","message":"another request is writing to this upload, or was when its replica stopped: ask for the upload's status and go on from there; if the status stays the same, begin a new upload"}]}
     "#);
     let status = app.get(&format!("GET {location}")).await;
     assert_eq!(status.header("range"), format!("0-{}", content.len() + 3));

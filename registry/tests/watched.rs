@@ -1,4 +1,4 @@
-//! A store in memory that counts requests, and fails one of them: before it was applied, or after.
+//! A store that counts requests to the one behind it, and fails one of them: before it was applied, or after.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use fluyt_registry::storage::{Memory, Port};
+use fluyt_registry::storage::Port;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
@@ -28,15 +28,15 @@ pub(crate) enum Failing {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Watched {
-    store: Memory,
+    store: Arc<dyn Port>,
     seen: Arc<Mutex<Vec<String>>>,
     count: Arc<AtomicU64>,
     fail: Arc<Mutex<Option<(u64, Failing)>>>,
 }
 
 impl Watched {
-    pub(crate) fn new(store: Memory) -> Self {
-        Self { store, seen: Arc::default(), count: Arc::default(), fail: Arc::default() }
+    pub(crate) fn new(store: impl Port) -> Self {
+        Self { store: Arc::new(store), seen: Arc::default(), count: Arc::default(), fail: Arc::default() }
     }
 
     /// The requests since this was asked last.
@@ -144,4 +144,21 @@ impl PaginatedListStore for Watched {
     }
 }
 
-impl Port for Watched {}
+#[async_trait]
+impl Port for Watched {
+    fn least_part_bytes(&self) -> u64 {
+        self.store.least_part_bytes()
+    }
+
+    fn takes_any_parts(&self) -> bool {
+        self.store.takes_any_parts()
+    }
+
+    fn endpoint_is_public(&self) -> bool {
+        self.store.endpoint_is_public()
+    }
+
+    async fn presign(&self, path: &Path, expires: std::time::Duration) -> Result<Option<object_store::signer::Url>> {
+        self.store.presign(path, expires).await
+    }
+}

@@ -26,6 +26,7 @@ fn status_and_code(error: &RegistryError) -> (StatusCode, &'static str) {
         E::UploadUnknown => (S::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
         E::DigestMismatch { .. } | E::DigestInvalid(_) | E::DigestMissing => (S::BAD_REQUEST, "DIGEST_INVALID"),
         E::ManifestBlobUnknown { .. } => (S::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN"),
+        E::BlobTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
         E::ManifestInvalid(_) => (S::BAD_REQUEST, "MANIFEST_INVALID"),
         E::ManifestTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID"),
         E::ManifestUnknown { .. } | E::TagImpossible => (S::NOT_FOUND, "MANIFEST_UNKNOWN"),

@@ -4,7 +4,8 @@ use axum::body::Body;
 use axum::response::Response;
 use futures_util::TryStreamExt;
 use http::header::{
-    ACCEPT_RANGES, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, LINK, LOCATION, RANGE, WARNING,
+    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, LINK, LOCATION,
+    RANGE, WARNING,
 };
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
@@ -15,6 +16,7 @@ use crate::storage::StoredManifest;
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
@@ -82,6 +84,7 @@ pub(super) fn blob_head(blob: &BlobInfo) -> Response {
         .header(CONTENT_TYPE, BYTES)
         .header(CONTENT_LENGTH, blob.size_bytes)
         .header(ACCEPT_RANGES, "bytes")
+        .header(ETAG, entity_tag(&blob.digest))
         .digest(&blob.digest)
         .body(Body::empty())
 }
@@ -96,6 +99,7 @@ pub(super) fn blob(digest: &Digest, read: BlobRead) -> Response {
         .header(CONTENT_TYPE, BYTES)
         .header(CONTENT_LENGTH, length)
         .header(ACCEPT_RANGES, "bytes")
+        .header(ETAG, entity_tag(digest))
         .digest(digest);
     if let Some(part) = part {
         // The part is never empty.
@@ -108,6 +112,24 @@ pub(super) fn blob(digest: &Digest, read: BlobRead) -> Response {
     })))
 }
 
+/// What never changes is its own version.
+pub(super) fn entity_tag(digest: &Digest) -> String {
+    format!("\"{digest}\"")
+}
+
+pub(super) fn blob_unchanged(digest: &Digest) -> Response {
+    Reply::new(StatusCode::NOT_MODIFIED).header(ETAG, entity_tag(digest)).digest(digest).body(Body::empty())
+}
+
+/// The address is a key to the blob, and the blob may be deleted by the next request: nobody is to keep it.
+pub(super) fn blob_elsewhere(digest: &Digest, address: &str) -> Response {
+    Reply::new(StatusCode::TEMPORARY_REDIRECT)
+        .header(LOCATION, address)
+        .header(CACHE_CONTROL, "no-store")
+        .digest(digest)
+        .empty()
+}
+
 pub(super) fn blob_created(repo: &RepoName, digest: &Digest) -> Response {
     Reply::new(StatusCode::CREATED).header(LOCATION, format!("/v2/{repo}/blobs/{digest}")).digest(digest).empty()
 }
@@ -117,12 +139,21 @@ pub(super) fn deleted() -> Response {
 }
 
 /// Where an upload is: 202 after a chunk, 204 for a question.
-pub(super) fn upload(status: StatusCode, location: &str, id: &str, offset_bytes: u64) -> Response {
-    let reply = Reply::new(status)
+pub(super) fn upload(
+    status: StatusCode,
+    location: &str,
+    id: &str,
+    offset_bytes: u64,
+    least_chunk_bytes: Option<u64>,
+) -> Response {
+    let mut reply = Reply::new(status)
         .header(LOCATION, location)
         .header(UPLOAD_UUID, id)
         // Both ends belong to it, so that nothing and one byte look the same; clients know it so.
         .header(RANGE, format!("0-{}", offset_bytes.saturating_sub(1)));
+    if let Some(bytes) = least_chunk_bytes {
+        reply = reply.header(CHUNK_MIN_LENGTH, bytes);
+    }
     if status == StatusCode::NO_CONTENT { reply.body(Body::empty()) } else { reply.empty() }
 }
 

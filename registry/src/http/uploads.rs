@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::response::Response;
 use http::StatusCode;
 use http::header::CONTENT_RANGE;
+use http_body::Body as _;
 
 use super::{Asked, reply};
 use crate::auth::MayPush;
@@ -34,7 +35,8 @@ pub(super) async fn begin(asked: &Asked, repo: RepoName, body: Body) -> Result<R
         return Ok(located(asked, &push, StatusCode::ACCEPTED, &ticket));
     }
     if let Some(digest) = asked.query.digest()? {
-        let finished = registry.upload(&push, digest, body.into_data_stream()).await?;
+        let place = ChunkPlace { range: None, announced_bytes: body.size_hint().exact() };
+        let finished = registry.upload(&push, digest, place, body.into_data_stream()).await?;
         return Ok(reply::blob_created(&repo, &finished.digest));
     }
     let ticket = registry.begin_upload(&push, asked.query.algorithm()?);
@@ -51,7 +53,8 @@ pub(super) async fn status(asked: &Asked, repo: RepoName, id: UploadId) -> Resul
 /// `end-5`
 pub(super) async fn add(asked: &Asked, repo: RepoName, id: UploadId, body: Body) -> Result<Response, RegistryError> {
     let (push, ticket) = resumed(asked, &repo, &id)?;
-    let ticket = asked.app.registry.add_chunk(&push, ticket, place(asked)?, body.into_data_stream()).await?;
+    let place = place(asked, &body)?;
+    let ticket = asked.app.registry.add_chunk(&push, ticket, place, body.into_data_stream()).await?;
     Ok(located(asked, &push, StatusCode::ACCEPTED, &ticket))
 }
 
@@ -59,8 +62,8 @@ pub(super) async fn add(asked: &Asked, repo: RepoName, id: UploadId, body: Body)
 pub(super) async fn finish(asked: &Asked, repo: RepoName, id: UploadId, body: Body) -> Result<Response, RegistryError> {
     let (push, ticket) = resumed(asked, &repo, &id)?;
     let digest = asked.query.digest()?.ok_or(RegistryError::DigestMissing)?;
-    let body = body.into_data_stream();
-    let finished = asked.app.registry.finish_upload(&push, ticket, digest, place(asked)?, body).await?;
+    let (place, body) = (place(asked, &body)?, body.into_data_stream());
+    let finished = asked.app.registry.finish_upload(&push, ticket, digest, place, body).await?;
     Ok(reply::blob_created(&repo, &finished.digest))
 }
 
@@ -77,17 +80,21 @@ fn resumed(asked: &Asked, repo: &RepoName, id: &UploadId) -> Result<(MayPush, Ti
     Ok((push, ticket))
 }
 
-fn place(asked: &Asked) -> Result<ChunkPlace, RegistryError> {
-    let Some(text) = asked.header(CONTENT_RANGE) else { return Ok(ChunkPlace::default()) };
+fn place(asked: &Asked, body: &Body) -> Result<ChunkPlace, RegistryError> {
+    let announced_bytes = body.size_hint().exact();
+    let Some(text) = asked.header(CONTENT_RANGE) else { return Ok(ChunkPlace { range: None, announced_bytes }) };
     let range = ChunkRange::parse(text).ok_or_else(|| RegistryError::UploadInvalid {
         reason: format!("Content-Range is `{text}`, expected `<first byte>-<last byte>`"),
     })?;
-    Ok(ChunkPlace { range: Some(range) })
+    Ok(ChunkPlace { range: Some(range), announced_bytes })
 }
 
 /// Relative, so that it is right behind any proxy.
 fn located(asked: &Asked, push: &MayPush, status: StatusCode, ticket: &Ticket) -> Response {
     let sealed = asked.app.registry.seal(push, ticket);
     let location = format!("/v2/{}/blobs/uploads/{}?state={sealed}", push.repo(), ticket.id());
-    reply::upload(status, &location, ticket.id().as_str(), ticket.offset_bytes())
+    // For whoever begins: shorter chunks are taken too, but cost more.
+    let begun = status == StatusCode::ACCEPTED && ticket.offset_bytes() == 0;
+    let least = asked.app.registry.least_chunk_bytes().filter(|_| begun);
+    reply::upload(status, &location, ticket.id().as_str(), ticket.offset_bytes(), least)
 }

@@ -1,6 +1,7 @@
 //! Blobs: is it there, give it, take it away.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use super::Registry;
 use super::error::RegistryError;
@@ -8,6 +9,9 @@ use crate::auth::{MayDelete, MayPull};
 use crate::protocol::{DeleteBlob, FindBlob};
 use crate::spec::{Digest, ReadRange};
 use crate::storage::{Attachments, ByteStream};
+
+/// How long an address is good for: a client may have to wait before it comes to fetch from it.
+const REDIRECT_EXPIRES: Duration = Duration::from_secs(20 * 60);
 
 /// A blob that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +33,56 @@ pub struct BlobRead {
     pub pieces: ByteStream,
 }
 
+/// How a blob is given.
+#[expect(missing_debug_implementations, reason = "a stream of bytes has nothing to show")]
+pub enum BlobAnswer {
+    /// By us.
+    Here(BlobRead),
+    /// By the store, at this address.
+    Elsewhere(String),
+}
+
+/// Which blobs clients fetch from the store itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redirects {
+    /// Whether they do at all.
+    pub mode: RedirectMode,
+    /// Smaller blobs come from us.
+    pub min_bytes: u64,
+}
+
+/// Whether clients fetch blobs from the store itself, where that can sign addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RedirectMode {
+    /// Where every client can be expected to reach it.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Redirects {
+    /// Below this a request to another host costs more than it saves.
+    pub const MIN_BYTES: u64 = 1024 * 1024;
+
+    fn apply_to(self, size_bytes: u64, public: bool) -> bool {
+        let wanted = match self.mode {
+            RedirectMode::Auto => public,
+            RedirectMode::Always => true,
+            RedirectMode::Never => false,
+        };
+        wanted && size_bytes >= self.min_bytes
+    }
+}
+
+impl Default for Redirects {
+    fn default() -> Self {
+        Self { mode: RedirectMode::default(), min_bytes: Self::MIN_BYTES }
+    }
+}
+
 impl Registry {
     /// Whether the repository has the blob, in such a way that it can be relied on.
     pub async fn blob(&self, pull: &MayPull, digest: &Digest) -> Result<BlobInfo, RegistryError> {
@@ -39,20 +93,28 @@ impl Registry {
         }
     }
 
-    /// The blob's bytes. What is about to be collected is served as long as it is there.
+    /// The blob's bytes, or where they are. What is about to be collected is served as long as it is there.
     pub async fn read_blob(
         &self,
         pull: &MayPull,
         digest: &Digest,
         range: Option<ReadRange>,
-    ) -> Result<BlobRead, RegistryError> {
-        for link in self.storage.links_in(pull.repo(), digest).await? {
+    ) -> Result<BlobAnswer, RegistryError> {
+        let links = self.storage.links_in(pull.repo(), digest).await?;
+        // The greatest, as for HEAD. That its data is there is not asked for: a link says so, and the list has to do.
+        if let Some(link) = links.iter().max()
+            && self.redirects.apply_to(link.size_bytes, self.storage.data_address_is_public())
+            && let Some(address) = self.storage.data_address(&link.data, REDIRECT_EXPIRES).await?
+        {
+            return Ok(BlobAnswer::Elsewhere(address));
+        }
+        for link in links {
             let part = match range.map(|range| range.within(link.size_bytes)) {
                 Some(None) => return Err(RegistryError::RangeOutside { size_bytes: link.size_bytes }),
                 part => part.flatten(),
             };
             if let Some(pieces) = self.storage.read_data(&link.data, part.clone()).await? {
-                return Ok(BlobRead { size_bytes: link.size_bytes, part, pieces });
+                return Ok(BlobAnswer::Here(BlobRead { size_bytes: link.size_bytes, part, pieces }));
             }
         }
         Err(unknown(pull, digest))

@@ -85,8 +85,16 @@ pub enum RegistryError {
         /// How many bytes there are.
         expected_bytes: u64,
     },
+    /// 413
+    #[error("the blob is too large: this store takes at most {max_bytes} bytes")]
+    BlobTooLarge {
+        /// The most that the store takes.
+        max_bytes: u64,
+    },
     /// 416: somebody else goes on with the same upload.
-    #[error("another request is writing to this upload: ask for its status and go on from there")]
+    #[error(
+        "another request is writing to this upload, or was when its replica stopped: ask for the upload's status and go on from there; if the status stays the same, begin a new upload"
+    )]
     UploadContended,
     /// 416
     #[error("the range is not within the blob's {size_bytes} bytes")]

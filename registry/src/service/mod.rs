@@ -5,6 +5,7 @@
 mod blobs;
 mod error;
 mod manifests;
+mod memory;
 mod names;
 mod past;
 mod receive;
@@ -16,9 +17,7 @@ mod uploads;
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-
-pub use blobs::{BlobInfo, BlobRead};
+pub use blobs::{BlobAnswer, BlobInfo, BlobRead, RedirectMode, Redirects};
 pub use error::RegistryError;
 pub use manifests::{PutManifestRequest, StoredReference};
 pub use referrers::{REFERRERS_PAGE, REFERRERS_PAGE_BYTES, Referrers};
@@ -28,7 +27,8 @@ pub use uploads::{ChunkPlace, Finished};
 
 use crate::protocol::{Nonce, Nonces};
 use crate::spec::UploadId;
-use crate::storage::Storage;
+use crate::storage::{PartPlan, Storage};
+use memory::BodyMemory;
 
 /// What the registry takes from its surroundings. Tests give fixed ones.
 #[derive(Clone)]
@@ -50,21 +50,36 @@ impl fmt::Debug for Surroundings {
 pub struct Registry {
     storage: Storage,
     surroundings: Surroundings,
-    /// Memory for bodies under way, in units of [`receive::PART_BYTES`].
-    part_buffers: Arc<Semaphore>,
+    body_memory: BodyMemory,
+    redirects: Redirects,
     sparse: SparsePolicy,
 }
 
 impl Registry {
     /// A registry on an opened store.
     pub fn new(storage: Storage, surroundings: Surroundings) -> Self {
-        let part_buffers = Arc::new(Semaphore::new(receive::PART_BUFFERS));
-        Self { storage, surroundings, part_buffers, sparse: SparsePolicy::default() }
+        let pool_bytes = match storage.part_plan() {
+            PartPlan::Any => memory::SMALL_POOL_BYTES,
+            PartPlan::Fixed { .. } => memory::POOL_BYTES,
+        };
+        let body_memory = BodyMemory::new(pool_bytes);
+        let (redirects, sparse) = (Redirects::default(), SparsePolicy::default());
+        Self { storage, surroundings, body_memory, redirects, sparse }
     }
 
     /// The same registry with another word on manifests that name what is absent.
     pub fn with_sparse(self, sparse: SparsePolicy) -> Self {
         Self { sparse, ..self }
+    }
+
+    /// The same registry with another word on which blobs clients fetch from the store itself.
+    pub fn with_redirects(self, redirects: Redirects) -> Self {
+        Self { redirects, ..self }
+    }
+
+    /// How long a chunk of an upload has to be that is not the last, where there is such a rule.
+    pub fn least_chunk_bytes(&self) -> Option<u64> {
+        self.storage.least_part_bytes()
     }
 
     /// Whether the store answers.

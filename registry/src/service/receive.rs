@@ -1,30 +1,36 @@
-//! A body on its way into the store: hashed as it comes, at most one part of it in memory.
+//! A body on its way into the store: hashed as it comes, in bounded memory.
 //!
 //! A body that fits one part becomes one data object whose name begins with its digest. A longer one becomes a multipart
-//! upload. A body begins with a small buffer, and gets a part's worth when one of a fixed number is free; without one,
-//! or when the client is slow, what is there goes to the store as a part, so memory stays bounded whoever sends what.
+//! upload. How much is held meanwhile depends on how the store takes parts ([`PartPlan`]):
+//!
+//! - of any size (a folder): a body takes memory as it grows, as long as there is some; without, what is there is
+//!   appended to the store, and the body goes on in small steps. Nobody waits for anybody.
+//! - at fixed places (S3): a body waits its turn for memory for a whole part, and gives it back with the part. A client
+//!   that is too slow to fill it must not keep others waiting: what has come of its part is put aside in small objects
+//!   ("tails") beside the upload's state, and read back in front of the rest when the part can be completed.
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use tokio::time::Instant;
 
 use super::error::RegistryError;
-use crate::protocol::Nonce;
-use crate::spec::{Algorithm, Digest, Hasher};
-use crate::storage::{DataWriter, Session, Storage};
+use super::memory::{BodyMemory, Leave, OWN_BYTES};
+use crate::protocol::Nonces;
+use crate::spec::{Algorithm, Digest, Hasher, UploadId};
+use crate::storage::{ByteStream, Completed, DataWriter, PartPlan, Session, Storage, Tail};
 
-/// Largest body, or piece of one, that is held in memory.
-pub(super) const PART_BYTES: usize = 4 * 1024 * 1024;
-/// How many such buffers there are: 48 MiB in all.
-pub(super) const PART_BUFFERS: usize = 12;
-/// What every body may hold without one.
-const SMALL_BYTES: usize = 64 * 1024;
-/// A client that sends nothing for this long gives its buffer back.
+/// How much is appended at once to a long upload on a store that takes parts of any size.
+const STEP_BYTES: u64 = 256 * 1024;
+/// A client that sends nothing for this long gives its memory back.
 const SLOW: Duration = Duration::from_secs(5);
 /// One that sends nothing for this long is given up.
 const IDLE: Duration = Duration::from_secs(60);
+/// A body whose own memory takes longer to fill waits for no more: it would keep it too long.
+const TRICKLE: Duration = Duration::from_secs(1);
+/// How long memory may be held while others wait for it.
+const HOLD: Duration = Duration::from_secs(5);
 /// Frames smaller than this are joined: each kept by itself would hold on to far more than its own bytes.
 const JOINED_BYTES: usize = 16 * 1024;
 
@@ -45,20 +51,44 @@ impl Rope {
                 return;
             }
         }
-        if !self.joined.is_empty() {
-            self.whole.push(self.joined.split().freeze());
-        }
+        self.close();
         if frame.len() >= JOINED_BYTES {
             self.whole.push(frame);
         }
     }
 
-    fn take(&mut self) -> Vec<Bytes> {
-        self.size_bytes = 0;
+    fn close(&mut self) {
         if !self.joined.is_empty() {
             self.whole.push(self.joined.split().freeze());
         }
-        std::mem::take(&mut self.whole)
+    }
+
+    /// Takes the first `bytes`, or all.
+    fn take(&mut self, bytes: usize) -> Vec<Bytes> {
+        self.close();
+        let mut left = bytes.min(self.size_bytes);
+        self.size_bytes -= left;
+        let mut taken = 0;
+        let mut cut = None;
+        for piece in &mut self.whole {
+            if left < piece.len() {
+                cut = (left > 0).then(|| piece.split_to(left));
+                break;
+            }
+            left -= piece.len();
+            taken += 1;
+        }
+        self.whole.drain(..taken).chain(cut).collect()
+    }
+
+    fn all(&mut self) -> Vec<Bytes> {
+        self.take(self.size_bytes)
+    }
+
+    /// In front of what is there.
+    fn put_back(&mut self, pieces: Vec<Bytes>) {
+        self.size_bytes += pieces.iter().map(Bytes::len).sum::<usize>();
+        self.whole.splice(..0, pieces);
     }
 }
 
@@ -66,15 +96,20 @@ impl Rope {
 #[derive(Debug)]
 pub(super) struct Receiver<'a> {
     storage: &'a Storage,
-    buffers: std::sync::Arc<Semaphore>,
+    memory: BodyMemory,
+    plan: PartPlan,
+    upload: UploadId,
     hasher: Hasher,
     offset_bytes: u64,
+    /// What was put aside of the part under way; what is in memory follows it.
+    tails: Vec<Tail>,
     rope: Rope,
-    /// Leave to hold a part's worth of bytes.
-    buffer: Option<OwnedSemaphorePermit>,
+    leave: Option<Leave>,
+    /// Since when the rope is filled.
+    filling: Option<Instant>,
     writer: Option<DataWriter>,
-    /// For the data object, should there come to be a multipart upload.
-    nonce: Nonce,
+    /// For the data object, should there come to be a multipart upload, and for tails.
+    nonces: Nonces,
 }
 
 /// Where the bytes are after a body.
@@ -82,57 +117,88 @@ pub(super) struct Receiver<'a> {
 pub(super) enum Received {
     /// There were none.
     Nothing,
-    /// In memory: they fit one part.
-    Small { digest: Digest, pieces: Vec<Bytes>, size_bytes: u64 },
+    /// In memory, by this leave: they fit one part.
+    Small { digest: Digest, pieces: Vec<Bytes>, size_bytes: u64, leave: Option<Leave> },
     /// In a multipart upload that is not completed.
-    Long(Box<Session>),
+    Long,
 }
 
 impl<'a> Receiver<'a> {
     /// From the beginning.
     pub(super) fn new(
         storage: &'a Storage,
-        buffers: std::sync::Arc<Semaphore>,
+        memory: BodyMemory,
+        upload: UploadId,
         algorithm: Algorithm,
-        nonce: Nonce,
+        nonces: Nonces,
     ) -> Self {
-        let hasher = Hasher::new(algorithm);
-        Self { storage, buffers, hasher, offset_bytes: 0, rope: Rope::default(), buffer: None, writer: None, nonce }
-    }
-
-    /// Goes on with a multipart upload.
-    pub(super) fn resume(
-        storage: &'a Storage,
-        buffers: std::sync::Arc<Semaphore>,
-        session: Session,
-        nonce: Nonce,
-    ) -> Self {
-        let Session { offset_bytes, hasher, writer } = session;
         Self {
             storage,
-            buffers,
-            hasher,
-            offset_bytes,
+            memory,
+            plan: storage.part_plan(),
+            upload,
+            hasher: Hasher::new(algorithm),
+            offset_bytes: 0,
+            tails: Vec::new(),
             rope: Rope::default(),
-            buffer: None,
-            writer: Some(writer),
-            nonce,
+            leave: None,
+            filling: None,
+            writer: None,
+            nonces,
         }
     }
 
-    /// Takes a body in. After an error, what came before it can still be finished.
+    /// Goes on with a multipart upload; `rest` are the bytes that its state held.
+    pub(super) async fn resume(
+        storage: &'a Storage,
+        memory: BodyMemory,
+        upload: UploadId,
+        (session, rest): (Session, ByteStream),
+        nonces: Nonces,
+    ) -> Result<Self, RegistryError> {
+        let Session { offset_bytes, hasher, writer, tails, rest_bytes } = session;
+        let mut this = Self::new(storage, memory, upload, hasher.algorithm(), nonces);
+        (this.hasher, this.offset_bytes, this.writer, this.tails) = (hasher, offset_bytes, Some(writer), tails);
+        if rest_bytes > OWN_BYTES as u64 {
+            this.leave = Some(this.memory.take(this.part_bytes()).await);
+        }
+        let rest: Vec<Bytes> = rest.try_collect().await?;
+        this.rope.put_back(rest);
+        if this.rope.size_bytes as u64 != rest_bytes {
+            return Err(RegistryError::UploadUnknown);
+        }
+        Ok(this)
+    }
+
+    /// Where the part under way begins.
+    fn part_begin(&self) -> u64 {
+        self.writer.as_ref().map_or(0, DataWriter::end_bytes)
+    }
+
+    fn part_bytes(&self) -> u64 {
+        self.plan.part_bytes(self.part_begin())
+    }
+
+    /// How much there is of the part under way.
+    fn part_filled(&self) -> u64 {
+        self.offset_bytes - self.part_begin()
+    }
+
+    /// Takes a body in, whose length the client may have announced. After an error, what came before it can still be
+    /// finished or stored.
     pub(super) async fn take_in<E: std::fmt::Display>(
         &mut self,
         body: impl Stream<Item = Result<Bytes, E>>,
+        announced_bytes: Option<u64>,
     ) -> Result<(), RegistryError> {
+        let end_bytes = announced_bytes.map(|bytes| self.offset_bytes.saturating_add(bytes));
+        self.check_size(end_bytes.unwrap_or(self.offset_bytes))?;
         let mut body = std::pin::pin!(body);
         loop {
             let frame = match tokio::time::timeout(SLOW, body.next()).await {
                 Ok(frame) => frame,
                 Err(_) => {
-                    if self.buffer.take().is_some() || self.rope.size_bytes > SMALL_BYTES {
-                        self.flush().await?;
-                    }
+                    self.give_back().await?;
                     tokio::time::timeout(IDLE, body.next()).await.map_err(|_| {
                         let reason = format!("nothing came for {} seconds", (IDLE + SLOW).as_secs());
                         RegistryError::BodyCut { reason }
@@ -141,33 +207,171 @@ impl<'a> Receiver<'a> {
             };
             let Some(frame) = frame else { return Ok(()) };
             let frame = frame.map_err(|error| RegistryError::BodyCut { reason: error.to_string() })?;
+            if self.rope.size_bytes == 0 {
+                self.filling = Some(Instant::now());
+            }
             self.hasher.update(&frame);
             self.offset_bytes += frame.len() as u64;
             self.rope.push(frame);
-            if self.rope.size_bytes > SMALL_BYTES && self.buffer.is_none() {
-                self.buffer = self.buffers.clone().try_acquire_owned().ok();
-            }
-            let limit = if self.buffer.is_some() { PART_BYTES } else { SMALL_BYTES };
-            if self.rope.size_bytes > limit {
-                self.flush().await?;
+            match self.plan {
+                PartPlan::Any => self.make_room_by_steps(end_bytes).await?,
+                PartPlan::Fixed { .. } => self.make_room_by_parts(end_bytes).await?,
             }
         }
     }
 
-    /// Stores what is in memory as a part.
-    async fn flush(&mut self) -> Result<(), RegistryError> {
-        if self.rope.size_bytes == 0 {
+    fn check_size(&self, end_bytes: u64) -> Result<(), RegistryError> {
+        let max_bytes = self.plan.largest_blob_bytes();
+        if end_bytes > max_bytes { Err(RegistryError::BlobTooLarge { max_bytes }) } else { Ok(()) }
+    }
+
+    async fn make_room_by_steps(&mut self, end_bytes: Option<u64>) -> Result<(), RegistryError> {
+        let size_bytes = self.rope.size_bytes as u64;
+        if self.writer.is_none() {
+            let one_part = self.part_bytes();
+            let fits = end_bytes.unwrap_or(size_bytes) <= one_part && size_bytes <= one_part;
+            if fits && self.grown(end_bytes.unwrap_or(size_bytes)) {
+                return Ok(());
+            }
+            self.leave = None;
+        } else {
+            if self.leave.is_none() {
+                self.leave = self.memory.try_take(STEP_BYTES);
+            }
+            let limit = if self.leave.is_some() { STEP_BYTES } else { OWN_BYTES as u64 };
+            if size_bytes < limit {
+                return Ok(());
+            }
+        }
+        self.store_all().await
+    }
+
+    /// Whether there is memory for a body of so many bytes.
+    fn grown(&mut self, bytes: u64) -> bool {
+        let held = self.leave.as_ref().map_or(0, Leave::bytes);
+        if bytes <= held.max(OWN_BYTES as u64) {
+            return true;
+        }
+        // In doubling steps, so that this is not asked at every frame.
+        let wanted = bytes.next_power_of_two().min(self.part_bytes());
+        let Some(more) = self.memory.try_take(wanted - held) else { return false };
+        self.leave = Some(match self.leave.take() {
+            Some(leave) => leave.and(more),
+            None => more,
+        });
+        true
+    }
+
+    async fn make_room_by_parts(&mut self, end_bytes: Option<u64>) -> Result<(), RegistryError> {
+        // A body that is exactly one part is one object.
+        while self.part_filled() >= self.part_bytes() + u64::from(self.writer.is_none()) {
+            self.store_part().await?;
+        }
+        if self.rope.size_bytes <= OWN_BYTES {
+            return Ok(());
+        }
+        let rest = end_bytes.map_or(u64::MAX, |end| end - self.part_begin().min(end));
+        let wanted = self.part_bytes().min(rest.max(self.part_filled()));
+        match &self.leave {
+            None if self.filling.is_some_and(|since| since.elapsed() > TRICKLE) => {
+                self.leave = self.memory.try_take_spare(wanted);
+                if self.leave.is_none() {
+                    self.put_aside().await?;
+                }
+            }
+            None => self.leave = Some(self.memory.take(wanted).await),
+            Some(leave) if leave.since().elapsed() > HOLD && self.memory.is_short_of(self.part_bytes()) => {
+                self.put_aside().await?;
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    /// A client that is slow keeps nobody's memory.
+    async fn give_back(&mut self) -> Result<(), RegistryError> {
+        if self.leave.is_none() && self.rope.size_bytes <= OWN_BYTES {
+            return Ok(());
+        }
+        match self.plan {
+            PartPlan::Any => {
+                self.leave = None;
+                self.store_all().await
+            }
+            PartPlan::Fixed { .. } => self.put_aside().await,
+        }
+    }
+
+    /// Stores what is in memory as a part, of whatever size.
+    async fn store_all(&mut self) -> Result<(), RegistryError> {
+        let pieces = self.rope.all();
+        self.add_part(pieces.clone()).await.inspect_err(|_| self.rope.put_back(pieces))
+    }
+
+    /// Stores the part under way, which has all its bytes, and gives its memory back.
+    async fn store_part(&mut self) -> Result<(), RegistryError> {
+        self.check_size(self.part_begin().saturating_add(self.part_bytes()))?;
+        let aside: u64 = self.tails.iter().map(|tail| tail.size_bytes).sum();
+        if aside > 0 && self.leave.is_none() {
+            self.leave = Some(self.memory.take(self.part_bytes()).await);
+        }
+        let mut pieces = self.aside().await?;
+        // A part fits the memory that parts are lent.
+        let came = self.rope.take(usize::try_from(self.part_bytes() - aside).unwrap_or(usize::MAX));
+        pieces.extend(came.iter().cloned());
+        match self.add_part(pieces).await {
+            Ok(()) => {
+                self.tails.clear();
+                self.leave = None;
+                self.filling = Some(Instant::now());
+                Ok(())
+            }
+            Err(error) => {
+                self.rope.put_back(came);
+                Err(error)
+            }
+        }
+    }
+
+    async fn add_part(&mut self, pieces: Vec<Bytes>) -> Result<(), RegistryError> {
+        if pieces.is_empty() {
             return Ok(());
         }
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            none => none.insert(self.storage.begin_data(self.nonce.clone()).await?),
+            none => none.insert(self.storage.begin_data(self.nonces.take()).await?),
         };
-        match self.storage.add_part(writer, self.rope.take()).await {
-            // Given up after a wrong digest, or lost with the machine's last start.
+        match self.storage.add_part(writer, pieces).await {
+            // Given up after a wrong digest, completed meanwhile, or lost with the machine's last start.
             Err(error) if error.is_absent() => Err(RegistryError::UploadUnknown),
             added => Ok(added?),
         }
+    }
+
+    /// Puts what is in memory aside, and gives the memory back.
+    async fn put_aside(&mut self) -> Result<(), RegistryError> {
+        let pieces = self.rope.all();
+        let size_bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
+        if size_bytes > 0 {
+            let tail = Tail { nonce: self.nonces.take(), size_bytes };
+            if let Err(error) = self.storage.put_tail(&self.upload, &tail, pieces.clone()).await {
+                self.rope.put_back(pieces);
+                return Err(error.into());
+            }
+            self.tails.push(tail);
+        }
+        self.leave = None;
+        Ok(())
+    }
+
+    /// What was put aside.
+    async fn aside(&self) -> Result<Vec<Bytes>, RegistryError> {
+        let mut pieces = Vec::new();
+        for tail in &self.tails {
+            let stored = self.storage.read_tail(&self.upload, tail).await?;
+            pieces.extend(stored.ok_or(RegistryError::UploadUnknown)?.try_collect::<Vec<Bytes>>().await?);
+        }
+        Ok(pieces)
     }
 
     /// How many bytes there are.
@@ -181,21 +385,55 @@ impl<'a> Receiver<'a> {
     }
 
     /// Ends receiving.
-    pub(super) async fn end(mut self) -> Result<Received, RegistryError> {
+    pub(super) async fn end(&mut self) -> Result<Received, RegistryError> {
         if self.writer.is_some() {
-            self.flush().await?;
+            return Ok(Received::Long);
         }
-        Ok(match self.writer {
-            Some(writer) => {
-                Received::Long(Box::new(Session { offset_bytes: self.offset_bytes, hasher: self.hasher, writer }))
+        if self.offset_bytes == 0 {
+            return Ok(Received::Nothing);
+        }
+        if !self.tails.is_empty() {
+            if self.leave.is_none() {
+                self.leave = Some(self.memory.take(self.offset_bytes).await);
             }
-            None if self.offset_bytes == 0 => Received::Nothing,
-            None => Received::Small {
-                digest: self.hasher.finish(),
-                pieces: self.rope.take(),
-                size_bytes: self.offset_bytes,
-            },
+            let aside = self.aside().await?;
+            self.rope.put_back(aside);
+            self.tails.clear();
+        }
+        Ok(Received::Small {
+            digest: self.hasher.clone().finish(),
+            pieces: self.rope.all(),
+            size_bytes: self.offset_bytes,
+            leave: self.leave.take(),
         })
+    }
+
+    /// The state of a multipart upload, and the bytes that belong into it; `None` when there is none.
+    pub(super) async fn state(&mut self) -> Result<Option<(Session, Vec<Bytes>)>, RegistryError> {
+        if matches!(self.plan, PartPlan::Any) && self.writer.is_some() {
+            self.store_all().await?;
+        }
+        let Some(writer) = self.writer.clone() else { return Ok(None) };
+        let rest = self.rope.all();
+        let rest_bytes = rest.iter().map(|piece| piece.len() as u64).sum();
+        let (hasher, tails) = (self.hasher.clone(), self.tails.clone());
+        Ok(Some((Session { offset_bytes: self.offset_bytes, hasher, writer, tails, rest_bytes }, rest)))
+    }
+
+    /// The digest of all that came.
+    pub(super) fn digest(&self) -> Digest {
+        self.hasher.clone().finish()
+    }
+
+    /// Makes data of a multipart upload.
+    pub(super) async fn complete(mut self) -> Result<Completed, RegistryError> {
+        if !self.tails.is_empty() && self.leave.is_none() {
+            self.leave = Some(self.memory.take(self.part_bytes()).await);
+        }
+        let mut pieces = self.aside().await?;
+        pieces.extend(self.rope.all());
+        let Some(mut writer) = self.writer.take() else { return Ok(Completed::Gone) };
+        Ok(self.storage.finish_data(&mut writer, pieces).await?)
     }
 
     /// Gives up what nothing names. Failing leaves garbage, which is swept.
@@ -204,6 +442,39 @@ impl<'a> Receiver<'a> {
             && let Err(error) = self.storage.abort_data(&writer).await
         {
             tracing::warn!(error = %error, "an unfinished upload could not be removed; it is left for collection");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_rope_keeps_every_byte_in_its_place(
+            frames in prop::collection::vec(0usize..40_000, 0..8),
+            takes in prop::collection::vec((0usize..60_000, any::<bool>()), 0..8),
+        ) {
+            let (mut rope, mut expected) = (Rope::default(), Vec::new());
+            for (n, size) in frames.iter().enumerate() {
+                let frame: Vec<u8> = (0..*size).map(|i| (i * 7 + n) as u8).collect();
+                expected.extend_from_slice(&frame);
+                rope.push(frame.into());
+            }
+            let mut out = Vec::new();
+            for (bytes, back) in takes {
+                let pieces = rope.take(bytes);
+                if back {
+                    rope.put_back(pieces);
+                } else {
+                    out.extend(pieces.concat());
+                }
+                prop_assert_eq!(out.len() + rope.size_bytes, expected.len());
+            }
+            out.extend(rope.all().concat());
+            prop_assert_eq!(out, expected);
         }
     }
 }

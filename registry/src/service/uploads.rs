@@ -1,5 +1,7 @@
 //! Uploads: begin, add, ask, finish, cancel, mount.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt, stream};
 
@@ -8,18 +10,23 @@ use super::receive::{Received, Receiver};
 use super::ticket::{Held, Ticket};
 use super::{BlobInfo, Registry};
 use crate::auth::{MayPull, MayPush};
-use crate::protocol::{DataId, FinishUpload, Mount, Object};
+use crate::protocol::{ClaimUpload, DataId, FinishUpload, Mount, Object};
 use crate::spec::{Algorithm, ChunkRange, Digest, Hasher, RepoName, UploadId};
-use crate::storage::{Attachments, Session, SessionName, UploadListing};
+use crate::storage::{Attachments, Completed, SessionName, StorageErrorKind, UploadListing};
 
 /// How many repositories are tried for a mount that names none.
 const HOLDERS_MAX: usize = 4;
+/// How often a claim is tried while everybody loses it, and the least time between.
+const CLAIM_ROUNDS: u32 = 4;
+const CLAIM_PAUSE: Duration = Duration::from_millis(20);
 
 /// Where a chunk belongs, and how long the request says that it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ChunkPlace {
     /// `Content-Range`; none for a stream, which goes on where the upload is.
     pub range: Option<ChunkRange>,
+    /// How many bytes the body has, where the request says so.
+    pub announced_bytes: Option<u64>,
 }
 
 /// A blob that an upload became.
@@ -57,7 +64,7 @@ impl Registry {
         let newer = listing.sessions.iter().filter(|name| name.seq > ticket.seq()).max();
         let Some(newest) = newer else { return Ok(ticket) };
         match self.storage.read_session(ticket.id(), newest).await? {
-            Some(session) => {
+            Some((session, _)) => {
                 Ok(Ticket { offset_bytes: session.offset_bytes, held: Held::Session(newest.clone()), ..ticket })
             }
             None => Ok(ticket),
@@ -82,22 +89,14 @@ impl Registry {
         place: ChunkPlace,
         body: impl Stream<Item = Result<Bytes, E>>,
     ) -> Result<Ticket, RegistryError> {
-        let listing = self.living(&ticket).await?;
+        let listing = match ticket.held {
+            // The first chunk relies on nothing that could have ended; the finishing PUT sees whether it was cancelled.
+            Held::Nothing => UploadListing::default(),
+            _ => self.living(&ticket).await?,
+        };
         check_place(&ticket, place)?;
-        let name = self.claim(&ticket, &listing).await?;
-        let mut receiver = self.receiver(&ticket).await?;
-        let taken = receiver.take_in(body).await;
-        let came = receiver.offset_bytes() - ticket.offset_bytes;
-        if let Err(error) = taken {
-            return Err(self.broken(&ticket, name, receiver, error).await);
-        }
-        if let Some(range) = place.range
-            && range.size_bytes != came
-        {
-            receiver.give_up().await;
-            let reason = format!("Content-Range says {} bytes, but {came} came", range.size_bytes);
-            return Err(RegistryError::UploadInvalid { reason });
-        }
+        let (name, receiver) = self.claimed(&ticket, &listing).await?;
+        let receiver = self.received(&ticket, &name, receiver, place, body).await?;
         self.park(&ticket, name, receiver).await
     }
 
@@ -120,12 +119,13 @@ impl Registry {
         &self,
         push: &MayPush,
         declared: Digest,
+        place: ChunkPlace,
         body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<Finished, RegistryError> {
         let ticket = self.begin_upload(push, Some(declared.algorithm()));
         // Nobody else knows its id: there is nothing to list, and nobody to go on with it.
         let listing = UploadListing::default();
-        self.finish(push, ticket, &listing, declared, ChunkPlace::default(), body).await
+        self.finish(push, ticket, &listing, declared, place, body).await
     }
 
     async fn finish<E: std::fmt::Display>(
@@ -137,111 +137,195 @@ impl Registry {
         place: ChunkPlace,
         body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<Finished, RegistryError> {
-        let Some(body) = non_empty(body).await? else { return self.finish_held(push, ticket, declared).await };
+        let Some(mut body) = non_empty(body).await? else {
+            let finished = self.finish_held(push, &ticket, listing, &declared).await;
+            return self.or_repeated(push, &declared, finished).await;
+        };
         let ticket = match ticket.held {
             // Nothing is hashed yet, so it can be the right hash from the start.
             Held::Nothing => Ticket { algorithm: declared.algorithm(), ..ticket },
             _ => ticket,
         };
-        let name = self.claim(&ticket, listing).await?;
-        let mut receiver = self.receiver(&ticket).await?;
-        if let Err(error) = receiver.take_in(body).await {
-            return Err(self.broken(&ticket, name, receiver, error).await);
+        let (name, receiver) = match self.claimed(&ticket, listing).await {
+            Err(error) => {
+                let repeated = self.or_repeated(push, &declared, Err(error)).await?;
+                // The client waits for the answer until all is sent.
+                while body.try_next().await.map_err(cut)?.is_some() {}
+                return Ok(repeated);
+            }
+            Ok(claimed) => claimed,
+        };
+        let receiver = self.received(&ticket, &name, receiver, place, body).await?;
+        self.finish_received(push, receiver, &declared).await
+    }
+
+    /// Takes a body in. What of a broken one can be kept, is; then, and when it is not what the request said, the
+    /// upload can be gone on with from where it was.
+    async fn received<'a, E: std::fmt::Display>(
+        &self,
+        ticket: &Ticket,
+        name: &SessionName,
+        mut receiver: Receiver<'a>,
+        place: ChunkPlace,
+        body: impl Stream<Item = Result<Bytes, E>>,
+    ) -> Result<Receiver<'a>, RegistryError> {
+        if let Err(error) = receiver.take_in(body, place.announced_bytes).await {
+            self.broken(ticket, name, receiver, &error).await;
+            return Err(error);
         }
         let came = receiver.offset_bytes() - ticket.offset_bytes;
         if let Some(range) = place.range
             && range.size_bytes != came
         {
-            receiver.give_up().await;
+            self.discard(ticket, name, receiver).await;
             let reason = format!("Content-Range says {} bytes, but {came} came", range.size_bytes);
             return Err(RegistryError::UploadInvalid { reason });
         }
-        match receiver.end().await? {
-            Received::Nothing => self.finish_held(push, ticket, declared).await,
-            Received::Small { digest, pieces, size_bytes } => {
-                let actual = hash_again(declared.algorithm(), digest, &pieces);
-                check_digest(&declared, actual)?;
-                let data = DataId::Known(declared.clone(), self.nonce());
-                self.storage.put_data(&data, pieces).await?;
-                self.link(push, declared, data, size_bytes).await
-            }
-            Received::Long(session) => self.finish_long(push, *session, declared).await,
-        }
+        Ok(receiver)
     }
 
     /// What becomes of an upload whose body broke off, or could not be stored.
-    async fn broken(
-        &self,
-        ticket: &Ticket,
-        name: SessionName,
-        receiver: Receiver<'_>,
-        error: RegistryError,
-    ) -> RegistryError {
-        let cut = matches!(error, RegistryError::BodyCut { .. });
-        let resumable = ticket.known_to_client;
-        if cut && resumable && receiver.is_long() {
-            if let Err(error) = self.park(ticket, name, receiver).await {
-                tracing::warn!(error = %error, "the beginning of a broken upload could not be kept");
+    async fn broken(&self, ticket: &Ticket, name: &SessionName, mut receiver: Receiver<'_>, error: &RegistryError) {
+        // On a full disk what cannot be used must not take up space; and nobody goes on with what has no Location.
+        let full = matches!(error, RegistryError::Storage(error) if error.kind() == StorageErrorKind::Full);
+        if ticket.known_to_client && receiver.is_long() && !full {
+            match self.keep(ticket, name, &mut receiver).await {
+                Ok(_) => return,
+                Err(error) => tracing::warn!(error = %error, "the beginning of a broken upload could not be kept"),
             }
-        } else if !matches!(ticket.held, Held::Session(_)) {
-            // On a full disk what cannot be used must not take up space; nothing names it yet.
-            receiver.give_up().await;
         }
-        error
+        self.discard(ticket, name, receiver).await;
+    }
+
+    /// As if the request had not come: an earlier state stays, and can be gone on with.
+    async fn discard(&self, ticket: &Ticket, name: &SessionName, receiver: Receiver<'_>) {
+        match ticket.held {
+            Held::Session(_) => self.unclaim(ticket, name).await,
+            // Nothing names it yet.
+            Held::Nothing | Held::Data { .. } => receiver.give_up().await,
+        }
     }
 
     /// Makes a blob of what has come already.
-    async fn finish_held(&self, push: &MayPush, ticket: Ticket, declared: Digest) -> Result<Finished, RegistryError> {
+    async fn finish_held(
+        &self,
+        push: &MayPush,
+        ticket: &Ticket,
+        listing: &UploadListing,
+        declared: &Digest,
+    ) -> Result<Finished, RegistryError> {
         match &ticket.held {
-            Held::Nothing => {
-                check_digest(&declared, Digest::of(declared.algorithm(), &[]))?;
-                let data = DataId::Known(declared.clone(), self.nonce());
-                self.storage.put_data(&data, Vec::new()).await?;
-                self.link(push, declared, data, 0).await
-            }
+            Held::Nothing => self.finish_empty(push, declared).await,
             Held::Data { digest, nonce } => {
                 let data = DataId::Known(digest.clone(), nonce.clone());
-                let actual = self.digest_of(&data, digest.clone(), declared.algorithm()).await?;
-                check_digest(&declared, actual)?;
+                let actual = self.digest_of(&data, Some(digest.clone()), declared.algorithm()).await?;
+                check_digest(declared, actual)?;
                 self.link(push, declared, data, ticket.offset_bytes).await
             }
-            Held::Session(name) => {
-                let session = self.storage.read_session(ticket.id(), name).await?;
-                self.finish_long(push, session.ok_or(RegistryError::UploadUnknown)?, declared).await
+            Held::Session(_) => {
+                if taken(listing, ticket.seq() + 1) {
+                    return Err(RegistryError::UploadContended);
+                }
+                let receiver = self.receiver(ticket).await?;
+                self.finish_received(push, receiver, declared).await
             }
         }
     }
 
-    async fn finish_long(&self, push: &MayPush, session: Session, declared: Digest) -> Result<Finished, RegistryError> {
-        let size_bytes = session.offset_bytes;
-        let actual = session.hasher.finish();
-        if actual.algorithm() == declared.algorithm() && actual != declared {
-            if let Err(error) = self.storage.abort_data(&session.writer).await {
-                tracing::warn!(error = %error, "an unfinished upload could not be removed; it is left for collection");
+    async fn finish_empty(&self, push: &MayPush, declared: &Digest) -> Result<Finished, RegistryError> {
+        check_digest(declared, Digest::of(declared.algorithm(), &[]))?;
+        let data = DataId::Known(declared.clone(), self.nonce());
+        self.storage.put_data(&data, Vec::new()).await?;
+        self.link(push, declared, data, 0).await
+    }
+
+    async fn finish_received(
+        &self,
+        push: &MayPush,
+        mut receiver: Receiver<'_>,
+        declared: &Digest,
+    ) -> Result<Finished, RegistryError> {
+        match receiver.end().await? {
+            Received::Nothing => self.finish_empty(push, declared).await,
+            Received::Small { digest, pieces, size_bytes, leave } => {
+                let actual = hash_again(declared.algorithm(), digest, &pieces);
+                check_digest(declared, actual)?;
+                let data = DataId::Known(declared.clone(), self.nonce());
+                self.storage.put_data(&data, pieces).await?;
+                drop(leave);
+                self.link(push, declared, data, size_bytes).await
             }
-            return Err(RegistryError::DigestMismatch { declared, actual });
+            Received::Long => self.finish_long(push, receiver, declared).await,
         }
-        let data = self.storage.complete_data(&session.writer).await?.ok_or(RegistryError::UploadUnknown)?;
-        // A digest of another kind than was announced costs reading it once.
-        let actual = self.digest_of(&data, actual, declared.algorithm()).await?;
-        if let Err(error) = check_digest(&declared, actual) {
+    }
+
+    async fn finish_long(
+        &self,
+        push: &MayPush,
+        receiver: Receiver<'_>,
+        declared: &Digest,
+    ) -> Result<Finished, RegistryError> {
+        let size_bytes = receiver.offset_bytes();
+        let actual = receiver.digest();
+        if actual.algorithm() == declared.algorithm() && actual != *declared {
+            receiver.give_up().await;
+            return Err(RegistryError::DigestMismatch { declared: declared.clone(), actual });
+        }
+        let (data, actual) = match receiver.complete().await? {
+            Completed::Gone => return Err(RegistryError::UploadUnknown),
+            // A digest of another kind than was announced costs reading it once.
+            Completed::Now(data) => {
+                let actual = self.digest_of(&data, Some(actual), declared.algorithm()).await?;
+                (data, actual)
+            }
+            // Nobody knows of what parts: it is looked at, unless all that was asked for is done.
+            Completed::Before(data) => {
+                match self.or_repeated(push, declared, Err(RegistryError::UploadUnknown)).await {
+                    Err(RegistryError::UploadUnknown) => {
+                        let actual = self.digest_of(&data, None, declared.algorithm()).await?;
+                        (data, actual)
+                    }
+                    finished => return finished,
+                }
+            }
+        };
+        if let Err(error) = check_digest(declared, actual) {
             self.hint(data).await?;
             return Err(error);
         }
         self.link(push, declared, data, size_bytes).await
     }
 
+    /// A finishing PUT that is repeated finds its upload ended, swept or in use: what counts then is whether the repository
+    /// has the blob, in such a way that it can be relied on.
+    async fn or_repeated(
+        &self,
+        push: &MayPush,
+        declared: &Digest,
+        finished: Result<Finished, RegistryError>,
+    ) -> Result<Finished, RegistryError> {
+        let refused = match finished {
+            Err(error @ (RegistryError::UploadUnknown | RegistryError::UploadContended)) => error,
+            finished => return finished,
+        };
+        // A link of one's own, confirmed, as for a blob of another repository.
+        let repo = push.repo();
+        let operation = Mount::new(repo.clone(), repo.clone(), declared.clone(), self.nonces());
+        let link = self.storage.run(operation, &Attachments::default()).await?;
+        link.map(|link| Finished { digest: link.digest, size_bytes: link.size_bytes }).ok_or(refused)
+    }
+
     /// Gives the repository the blob: the protocol's part of the operation.
     async fn link(
         &self,
         push: &MayPush,
-        digest: Digest,
+        digest: &Digest,
         data: DataId,
         size_bytes: u64,
     ) -> Result<Finished, RegistryError> {
         let operation = FinishUpload::new(push.repo().clone(), digest.clone(), data, size_bytes, self.nonces());
         match self.storage.run(operation, &Attachments::default()).await? {
-            Some(_) => Ok(Finished { digest, size_bytes }),
+            Some(_) => Ok(Finished { digest: digest.clone(), size_bytes }),
             None => Err(RegistryError::Contended),
         }
     }
@@ -272,73 +356,134 @@ impl Registry {
     }
 
     /// The name of the next state. Who goes on with a multipart upload claims it first and looks afterwards: of two, at
-    /// most one does not see the other.
+    /// most one does not see the other. Who has lost takes the claim back, so that an upload that nobody goes on with
+    /// is not lost; when all have lost, they try again after different times.
     async fn claim(&self, ticket: &Ticket, listing: &UploadListing) -> Result<SessionName, RegistryError> {
-        let name = SessionName { seq: ticket.seq() + 1, nonce: self.nonce() };
+        let seq = ticket.seq() + 1;
         if !matches!(ticket.held, Held::Session(_)) {
-            return Ok(name);
+            return Ok(SessionName { seq, nonce: self.nonce() });
         }
-        let taken = |listing: &UploadListing| {
-            let mut others = listing.claims.iter().chain(&listing.sessions);
-            others.any(|other| other.seq >= name.seq && other.nonce != name.nonce)
-        };
-        if taken(listing) {
+        if taken(listing, seq) {
             return Err(RegistryError::UploadContended);
         }
-        self.storage.claim_upload(ticket.id(), &name).await?;
-        if taken(&self.storage.upload_listing(ticket.id()).await?) {
-            return Err(RegistryError::UploadContended);
+        for round in 0..CLAIM_ROUNDS {
+            let name = SessionName { seq, nonce: self.nonce() };
+            let operation = ClaimUpload::new(ticket.id().clone(), seq, name.nonce.clone());
+            let won = self.storage.run(operation, &Attachments::default()).await;
+            if matches!(won, Ok(true)) {
+                return Ok(name);
+            }
+            self.unclaim(ticket, &name).await;
+            won?;
+            let wait = CLAIM_PAUSE * (1 + u32::from((self.surroundings.random)()[15]) % (8 << round));
+            tokio::time::sleep(wait).await;
+            if taken(&self.living(ticket).await?, seq) {
+                break;
+            }
         }
-        Ok(name)
+        Err(RegistryError::UploadContended)
+    }
+
+    /// Claims the next state, and takes up the last one.
+    async fn claimed(
+        &self,
+        ticket: &Ticket,
+        listing: &UploadListing,
+    ) -> Result<(SessionName, Receiver<'_>), RegistryError> {
+        let name = self.claim(ticket, listing).await?;
+        match self.receiver(ticket).await {
+            Ok(receiver) => Ok((name, receiver)),
+            Err(error) => {
+                self.unclaim(ticket, &name).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn unclaim(&self, ticket: &Ticket, name: &SessionName) {
+        if matches!(ticket.held, Held::Session(_))
+            && let Err(error) = self.storage.unclaim_upload(ticket.id(), name).await
+        {
+            tracing::warn!(error = %error, "an upload's claim could not be given up: the upload has to be begun again");
+        }
     }
 
     async fn receiver(&self, ticket: &Ticket) -> Result<Receiver<'_>, RegistryError> {
-        let (storage, buffers) = (&self.storage, self.part_buffers.clone());
+        let (storage, memory, id) = (&self.storage, self.body_memory.clone(), ticket.id().clone());
         match &ticket.held {
-            Held::Nothing => Ok(Receiver::new(storage, buffers, ticket.algorithm, self.nonce())),
+            Held::Nothing => Ok(Receiver::new(storage, memory, id, ticket.algorithm, self.nonces())),
             Held::Data { digest, nonce } => {
                 // At most one part: it is read back in front of what comes now.
                 let data = DataId::Known(digest.clone(), nonce.clone());
                 let before = self.storage.read_data(&data, None).await?.ok_or(RegistryError::UploadUnknown)?;
-                let mut receiver = Receiver::new(storage, buffers, ticket.algorithm, self.nonce());
-                receiver.take_in(before).await?;
+                let mut receiver = Receiver::new(storage, memory, id, ticket.algorithm, self.nonces());
+                receiver.take_in(before, None).await?;
                 Ok(receiver)
             }
             Held::Session(name) => {
                 let session = self.storage.read_session(ticket.id(), name).await?;
                 let session = session.ok_or(RegistryError::UploadUnknown)?;
-                Ok(Receiver::resume(storage, buffers, session, self.nonce()))
+                Receiver::resume(storage, memory, id, session, self.nonces()).await
             }
         }
     }
 
     /// Stores where the upload is, so that another request can go on.
-    async fn park(&self, ticket: &Ticket, name: SessionName, receiver: Receiver<'_>) -> Result<Ticket, RegistryError> {
-        if receiver.offset_bytes() == ticket.offset_bytes && !receiver.is_long() {
+    async fn park(
+        &self,
+        ticket: &Ticket,
+        name: SessionName,
+        mut receiver: Receiver<'_>,
+    ) -> Result<Ticket, RegistryError> {
+        if receiver.offset_bytes() == ticket.offset_bytes {
+            self.unclaim(ticket, &name).await;
             return Ok(ticket.clone());
         }
-        let offset_bytes = receiver.offset_bytes();
-        let held = match receiver.end().await? {
-            Received::Nothing => Held::Nothing,
-            Received::Small { digest, pieces, .. } => {
-                let nonce = self.nonce();
-                self.storage.put_data(&DataId::Known(digest.clone(), nonce.clone()), pieces).await?;
-                Held::Data { digest, nonce }
+        match self.keep(ticket, &name, &mut receiver).await {
+            Ok(held) => {
+                if let Some(before) = ticket.data() {
+                    self.hint(before).await?;
+                }
+                Ok(Ticket { offset_bytes: receiver.offset_bytes(), held, ..ticket.clone() })
             }
-            Received::Long(session) => {
-                self.storage.write_session(ticket.id(), &name, &session).await?;
-                Held::Session(name)
+            Err(error) => {
+                self.discard(ticket, &name, receiver).await;
+                Err(error)
             }
-        };
-        if let Some(before) = ticket.data() {
-            self.hint(before).await?;
         }
-        Ok(Ticket { offset_bytes, held, ..ticket.clone() })
     }
 
-    /// The digest of stored data by this algorithm; `known` is its digest by the one it was received with.
-    async fn digest_of(&self, data: &DataId, known: Digest, wanted: Algorithm) -> Result<Digest, RegistryError> {
-        if known.algorithm() == wanted {
+    async fn keep(
+        &self,
+        ticket: &Ticket,
+        name: &SessionName,
+        receiver: &mut Receiver<'_>,
+    ) -> Result<Held, RegistryError> {
+        Ok(match receiver.end().await? {
+            Received::Nothing => Held::Nothing,
+            Received::Small { digest, pieces, leave, .. } => {
+                let nonce = self.nonce();
+                self.storage.put_data(&DataId::Known(digest.clone(), nonce.clone()), pieces).await?;
+                drop(leave);
+                Held::Data { digest, nonce }
+            }
+            Received::Long => {
+                let Some((session, rest)) = receiver.state().await? else { return Ok(Held::Nothing) };
+                self.storage.write_session(ticket.id(), name, &session, rest).await?;
+                Held::Session(name.clone())
+            }
+        })
+    }
+
+    /// The digest of stored data by this algorithm; `known` is its digest by the one it was received with, where that
+    /// can be relied on.
+    async fn digest_of(
+        &self,
+        data: &DataId,
+        known: Option<Digest>,
+        wanted: Algorithm,
+    ) -> Result<Digest, RegistryError> {
+        if let Some(known) = known.filter(|known| known.algorithm() == wanted) {
             return Ok(known);
         }
         let mut pieces = self.storage.read_data(data, None).await?.ok_or(RegistryError::UploadUnknown)?;
@@ -364,6 +509,15 @@ impl Ticket {
             Held::Nothing | Held::Data { .. } => 0,
         }
     }
+}
+
+/// Whether somebody else writes, or wrote, this state or a later one.
+fn taken(listing: &UploadListing, seq: u32) -> bool {
+    listing.claims.iter().chain(&listing.sessions).any(|other| other.seq >= seq)
+}
+
+fn cut(error: impl std::fmt::Display) -> RegistryError {
+    RegistryError::BodyCut { reason: error.to_string() }
 }
 
 fn check_place(ticket: &Ticket, place: ChunkPlace) -> Result<(), RegistryError> {
@@ -393,7 +547,7 @@ async fn non_empty<E: std::fmt::Display>(
     mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,
 ) -> Result<Option<impl Stream<Item = Result<Bytes, E>>>, RegistryError> {
     loop {
-        let frame = body.try_next().await.map_err(|error| RegistryError::BodyCut { reason: error.to_string() })?;
+        let frame = body.try_next().await.map_err(cut)?;
         match frame {
             None => return Ok(None),
             Some(frame) if frame.is_empty() => {}

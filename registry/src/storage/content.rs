@@ -1,5 +1,7 @@
 //! Bytes: the data of blobs, written as it arrives and read in pieces, and the copies of manifests.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -76,13 +78,30 @@ pub struct DataWriter {
     data: String,
     multipart: String,
     parts: Vec<String>,
+    end_bytes: u64,
 }
 
 impl DataWriter {
+    /// How many bytes its parts have.
+    pub fn end_bytes(&self) -> u64 {
+        self.end_bytes
+    }
+
     /// The data object that it becomes.
     pub fn id(&self) -> Option<DataId> {
         self.data.parse().ok().map(DataId::Unknown)
     }
+}
+
+/// What came of completing a multipart upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Completed {
+    /// The data is there, of these parts.
+    Now(DataId),
+    /// It was completed before, by this or by another request, whose last parts may have been others.
+    Before(DataId),
+    /// The parts are not there any more.
+    Gone,
 }
 
 impl Storage {
@@ -96,7 +115,7 @@ impl Storage {
         let error = |source| StorageError::new("beginning to store data", source);
         let path = keys::path(&keys::data(&DataId::Unknown(nonce.clone()))).map_err(error)?;
         let multipart = self.port.0.create_multipart(&path).await.map_err(error)?;
-        Ok(DataWriter { data: nonce.to_string(), multipart, parts: Vec::new() })
+        Ok(DataWriter { data: nonce.to_string(), multipart, parts: Vec::new(), end_bytes: 0 })
     }
 
     /// Adds a part.
@@ -104,22 +123,41 @@ impl Storage {
         let error = |source| StorageError::new("storing data", source);
         let path = keys::path(&writer_key(writer)?).map_err(error)?;
         let payload = PutPayload::from_iter(pieces);
+        let size_bytes = payload.content_length() as u64;
         let part = self.port.0.put_part(&path, &writer.multipart, writer.parts.len(), payload).await.map_err(error)?;
-        writer.parts.push(part.content_id);
+        writer.end_bytes += size_bytes;
+        match writer.parts.last_mut() {
+            Some(last) => match self.port.0.join_parts(last, &part.content_id) {
+                Some(joined) => *last = joined,
+                None => writer.parts.push(part.content_id),
+            },
+            None => writer.parts.push(part.content_id),
+        }
         Ok(())
     }
 
-    /// Makes the data visible. Done already counts as done; `None` when the parts are not there any more.
-    pub async fn complete_data(&self, writer: &DataWriter) -> Result<Option<DataId>, StorageError> {
+    /// Adds the last part, if there is one, and makes the data visible.
+    pub async fn finish_data(&self, writer: &mut DataWriter, pieces: Vec<Bytes>) -> Result<Completed, StorageError> {
+        if pieces.iter().any(|piece| !piece.is_empty())
+            && let Err(refused) = self.add_part(writer, pieces).await
+        {
+            return self.completed_before(writer, refused).await;
+        }
         let error = |source| StorageError::new("completing data", source);
-        let key = writer_key(writer)?;
-        let path = keys::path(&key).map_err(error)?;
+        let path = keys::path(&writer_key(writer)?).map_err(error)?;
         let parts = writer.parts.iter().map(|part| PartId { content_id: part.clone() }).collect();
-        match self.port.0.complete_multipart(&path, &writer.multipart, parts).await {
-            Ok(_) => Ok(writer.id()),
-            Err(_) if self.is_there(&key).await? => Ok(writer.id()),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(source) => Err(error(source)),
+        match (self.port.0.complete_multipart(&path, &writer.multipart, parts).await, writer.id()) {
+            (Ok(_), Some(id)) => Ok(Completed::Now(id)),
+            (Ok(_), None) => Ok(Completed::Gone),
+            (Err(source), _) => self.completed_before(writer, error(source)).await,
+        }
+    }
+
+    async fn completed_before(&self, writer: &DataWriter, refused: StorageError) -> Result<Completed, StorageError> {
+        match (self.is_there(&writer_key(writer)?).await, writer.id()) {
+            (Ok(true), Some(id)) => Ok(Completed::Before(id)),
+            (Ok(_), _) if refused.is_absent() => Ok(Completed::Gone),
+            _ => Err(refused),
         }
     }
 
@@ -136,8 +174,39 @@ impl Storage {
         id: &DataId,
         range: Option<std::ops::Range<u64>>,
     ) -> Result<Option<ByteStream>, StorageError> {
-        let error = |source| StorageError::new("reading data", source);
+        self.read_part(&keys::data(id), range, "reading data").await
+    }
+
+    /// An address from which anyone can read the data until `expires` is over; `None` where the store gives none. Costs no
+    /// request: whether the data is there is not looked at.
+    pub async fn data_address(&self, id: &DataId, expires: Duration) -> Result<Option<String>, StorageError> {
+        let error = |source| StorageError::new("signing an address of data", source);
         let path = keys::path(&keys::data(id)).map_err(error)?;
+        Ok(self.port.0.presign(&path, expires).await.map_err(error)?.map(String::from))
+    }
+
+    /// Whether every client can be expected to reach [`Storage::data_address`].
+    pub fn data_address_is_public(&self) -> bool {
+        self.port.0.endpoint_is_public()
+    }
+
+    /// Reads any object as a stream; `None` when it is not there.
+    pub(super) async fn read_stream(
+        &self,
+        key: &str,
+        during: &'static str,
+    ) -> Result<Option<ByteStream>, StorageError> {
+        self.read_part(key, None, during).await
+    }
+
+    async fn read_part(
+        &self,
+        key: &str,
+        range: Option<std::ops::Range<u64>>,
+        during: &'static str,
+    ) -> Result<Option<ByteStream>, StorageError> {
+        let error = move |source| StorageError::new(during, source);
+        let path = keys::path(key).map_err(error)?;
         let options = GetOptions { range: range.map(GetRange::Bounded), ..Default::default() };
         match self.port.0.get_opts(&path, options).await {
             Ok(result) => Ok(Some(result.into_stream().map(move |piece| piece.map_err(error)).boxed())),

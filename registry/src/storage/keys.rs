@@ -14,6 +14,7 @@
 //! catalog/<repo>!
 //! uploads/<id>/<seq>.<nonce>                           state of an upload after its PATCH number <seq>
 //! uploads/<id>/<seq>.<nonce>.claim                     who is about to write that state
+//! uploads/<id>/tail.<nonce>                            bytes of it that are no whole part yet
 //! uploads/<id>/cancelled.<nonce>
 //! gc/marks/<run>, gc/hints/<id>
 //! store.json.<version>.<nonce>, upload-key.<version>.<nonce>
@@ -187,6 +188,10 @@ pub(super) fn session(id: &UploadId, seq: u32, nonce: &Nonce) -> String {
 
 pub(super) fn claim(id: &UploadId, seq: u32, nonce: &Nonce) -> String {
     format!("{}.claim", session(id, seq, nonce))
+}
+
+pub(super) fn tail(id: &UploadId, nonce: &Nonce) -> String {
+    format!("uploads/{id}/tail.{nonce}")
 }
 
 pub(super) fn cancelled(id: &UploadId, nonce: &Nonce) -> String {

@@ -100,4 +100,8 @@ impl PaginatedListStore for Memory {
     }
 }
 
-impl super::Port for Memory {}
+impl super::Port for Memory {
+    fn takes_any_parts(&self) -> bool {
+        true
+    }
+}

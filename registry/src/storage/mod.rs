@@ -15,6 +15,7 @@ mod layout;
 mod listing;
 mod memory;
 mod naming;
+mod parts;
 mod past;
 mod perform;
 mod port;
@@ -26,16 +27,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use object_store::PutPayload;
 
-pub use content::{ByteStream, DataWriter, StoredManifest};
+pub use content::{ByteStream, Completed, DataWriter, StoredManifest};
 pub use error::{StorageError, StorageErrorKind};
 pub use folder::{ControlSocket, Folder, FolderError, connect_control};
 pub use layout::LayoutError;
 pub use listing::{Page, ReferrerName};
 pub use memory::Memory;
+pub use parts::PartPlan;
 pub use past::{PastValue, Stamp, TagPast, Written};
 pub use perform::Attachments;
 pub use port::{Port, Unfinished};
-pub use sessions::{Session, SessionName, UploadListing};
+pub use sessions::{Session, SessionName, Tail, UploadListing};
 
 use crate::protocol::Marks;
 use crate::spec::RepoName;
@@ -78,6 +80,20 @@ impl Storage {
     /// The keys that seal an upload's Location: the first seals, any opens.
     pub fn upload_keys(&self) -> &[Vec<u8>] {
         &self.upload_keys
+    }
+
+    /// How the store takes the parts of a long blob.
+    pub fn part_plan(&self) -> PartPlan {
+        if self.port.0.takes_any_parts() {
+            PartPlan::Any
+        } else {
+            PartPlan::Fixed { least_bytes: self.port.0.least_part_bytes() }
+        }
+    }
+
+    /// The size that every part has to have, the last one excepted; `None` where there is no such rule.
+    pub fn least_part_bytes(&self) -> Option<u64> {
+        Some(self.port.0.least_part_bytes()).filter(|least| *least > 0)
     }
 
     /// Whether the store answers, by a request that costs next to nothing.

@@ -19,6 +19,17 @@ pub trait Port: ObjectStore + MultipartStore + PaginatedListStore {
         0
     }
 
+    /// Whether a part of any size, at any time, costs next to nothing.
+    fn takes_any_parts(&self) -> bool {
+        false
+    }
+
+    /// One part in place of two that follow each other, where the store can name it so. It keeps the state of a long upload
+    /// short that is written in small steps.
+    fn join_parts(&self, _first: &str, _second: &str) -> Option<String> {
+        None
+    }
+
     /// An address from which anyone can GET the object until `expires` is over; `None` where the store cannot sign.
     /// Whether the object is there is not looked at.
     async fn presign(&self, _path: &Path, _expires: Duration) -> Result<Option<Url>> {

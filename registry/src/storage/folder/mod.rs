@@ -438,6 +438,14 @@ impl PaginatedListStore for Folder {
 
 #[async_trait]
 impl Port for Folder {
+    fn takes_any_parts(&self) -> bool {
+        true
+    }
+
+    fn join_parts(&self, first: &str, second: &str) -> Option<String> {
+        self.0.join_parts(first, second)
+    }
+
     async fn unfinished_multiparts(&self, _: &str, after: Option<&Unfinished>) -> Result<Option<Vec<Unfinished>>> {
         if after.is_some() {
             // The first page holds them all.

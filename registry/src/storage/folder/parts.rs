@@ -56,13 +56,10 @@ impl Inner {
         let path = self.parts_file(id)?;
         let file = File::options().read(true).write(true).open(&path)?;
         let places = parts.iter().map(|part| self.place_of(part)).collect::<io::Result<Vec<_>>>()?;
-        let mut end = 0;
-        let in_order = places.iter().all(|(start, size)| {
-            let follows = *start == end;
-            end += size;
-            follows
-        });
-        let end = places.iter().map(|(_, size)| size).sum();
+        let mut follow = 0;
+        let in_order =
+            places.iter().all(|(start, size)| std::mem::replace(&mut follow, start.saturating_add(*size)) == *start);
+        let end = places.iter().fold(0u64, |sum, (_, size)| sum.saturating_add(*size));
         let length = file.metadata()?.len();
         if places.iter().any(|(start, size)| start.saturating_add(*size) > length) {
             return Err(lost("is shorter than its parts"));
@@ -112,6 +109,13 @@ impl Inner {
             }
         }
         std::fs::rename(&temporary, path)
+    }
+
+    /// Two parts that lie one behind the other are one.
+    pub(super) fn join_parts(&self, first: &str, second: &str) -> Option<String> {
+        let place = |id: &str| self.place_of(&PartId { content_id: id.to_owned() }).ok();
+        let ((start, size), (next, more)) = (place(first)?, place(second)?);
+        (start + size == next).then(|| format!("{start}-{}-{}", size + more, self.boot))
     }
 
     fn place_of(&self, part: &PartId) -> io::Result<(u64, u64)> {
