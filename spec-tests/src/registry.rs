@@ -10,7 +10,7 @@ use crate::folder::TestDir;
 use crate::image::Image;
 use crate::program;
 use crate::samples;
-use crate::target::Target;
+use crate::target::{Access, Target};
 
 /// How long a registry may take to say that it listens, and to stop.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -102,7 +102,7 @@ impl Registry {
     /// For asking it over HTTP.
     #[must_use]
     pub fn target(&self) -> Target {
-        Target::new(&self.url, None)
+        Target::new(&self.url, Access::default())
     }
 
     /// An image in it, read without any client.

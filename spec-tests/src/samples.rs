@@ -2,7 +2,7 @@
 
 use http::Method;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::target::{Answer, Target};
 
@@ -22,6 +22,16 @@ pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 pub fn digest(bytes: &[u8]) -> String {
     let mut text = String::from("sha256:");
     for byte in Sha256::digest(bytes) {
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+/// `sha512:` and the hash of `bytes`.
+#[must_use]
+pub fn sha512(bytes: &[u8]) -> String {
+    let mut text = String::from("sha512:");
+    for byte in Sha512::digest(bytes) {
         text.push_str(&format!("{byte:02x}"));
     }
     text
@@ -122,6 +132,73 @@ pub fn referrer(kind: &str, subject: &Sample) -> Vec<u8> {
     })
     .to_string()
     .into_bytes()
+}
+
+/// An artifact manifest of no layers, with the empty configuration.
+#[must_use]
+pub fn artifact(kind: &str) -> Vec<u8> {
+    json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "artifactType": kind,
+        "config": {"mediaType": EMPTY, "digest": digest(b"{}"), "size": 2},
+        "layers": [{"mediaType": EMPTY, "digest": digest(b"{}"), "size": 2}],
+    })
+    .to_string()
+    .into_bytes()
+}
+
+/// A manifest of `length` bytes or a few more, all of them in annotations.
+#[must_use]
+pub fn padded(length: usize) -> Vec<u8> {
+    const ANNOTATION: usize = 10_000;
+    let annotations: serde_json::Map<String, serde_json::Value> = (0..length / ANNOTATION)
+        .map(|number| (format!("org.example.{number}"), "x".repeat(ANNOTATION).into()))
+        .collect();
+    json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {"mediaType": EMPTY, "digest": digest(b"{}"), "size": 2},
+        "layers": [],
+        "annotations": annotations,
+    })
+    .to_string()
+    .into_bytes()
+}
+
+/// Deletes what is at `path`; `false`, and noted as unsupported, where the registry does not delete.
+///
+/// # Panics
+/// When it answers neither 202 nor what says that it does not delete.
+#[must_use]
+pub fn is_deleted(target: &Target, path: &str) -> bool {
+    let answer = target.delete(path).expect_one_of(&[202, 400, 405]);
+    if answer.status != 202 {
+        target.unsupported("deletion");
+    }
+    answer.status == 202
+}
+
+/// Whether the registry has a referrers list; noted as unsupported where it has none.
+#[must_use]
+pub fn has_referrers(target: &Target, path: &str) -> bool {
+    let there = target.get(path).status != 404;
+    if !there {
+        target.unsupported("referrers");
+    }
+    there
+}
+
+/// What `ask` comes to give, asked again and again for a while.
+pub fn patiently<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    const TRIES: usize = 50;
+    for _ in 0..TRIES {
+        if let Some(found) = ask() {
+            return Some(found);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    None
 }
 
 /// Opens an upload session: its location.

@@ -11,6 +11,12 @@ fn blob_comes_back(target: &Target, repository: &str, blob: &[u8]) {
     assert!(answer.body == blob, "the blob came back changed");
 }
 
+/// Ends an upload with all of `blob`.
+fn finish(target: &Target, location: &str, blob: &[u8]) {
+    let path = samples::with_digest(location, &samples::digest(blob));
+    let _ = target.request(Method::PUT, &path).body(blob).send().expect_status(201);
+}
+
 /// `end-4a`, `end-6`
 pub(super) fn a_blob_is_pushed_by_post_and_put(target: &Target) {
     let (repository, blob) = (target.repository(), samples::bytes(11, 5000));
@@ -29,12 +35,16 @@ pub(super) fn a_blob_is_pushed_by_post_and_put(target: &Target) {
 pub(super) fn a_blob_is_pushed_by_a_single_post(target: &Target) {
     let (repository, blob) = (target.repository(), samples::bytes(12, 5000));
     let path = samples::with_digest(&format!("/v2/{repository}/blobs/uploads/"), &samples::digest(&blob));
-    let _ = target
+    let answer = target
         .request(Method::POST, &path)
         .header("content-type", "application/octet-stream")
         .body(&blob[..])
         .send()
-        .expect_status(201);
+        .expect_one_of(&[201, 202]);
+    if answer.status == 202 {
+        target.unsupported("a blob in a single POST");
+        finish(target, answer.location(), &blob);
+    }
     blob_comes_back(target, &repository, &blob);
 }
 
@@ -121,7 +131,11 @@ pub(super) fn an_upload_tells_how_far_it_is(target: &Target) {
 pub(super) fn a_cancelled_upload_is_gone(target: &Target) {
     let repository = target.repository();
     let location = samples::open_upload(target, &repository);
-    let _ = target.delete(&location).expect_status(204);
+    let answer = target.delete(&location).expect_one_of(&[204, 400, 404, 405]);
+    if answer.status != 204 {
+        target.unsupported("cancelling an upload");
+        return;
+    }
     let _ = target.get(&location).expect_error(404, "BLOB_UPLOAD_UNKNOWN");
     let _ = target.request(Method::PATCH, &location).body("late").send().expect_error(404, "BLOB_UPLOAD_UNKNOWN");
 }
@@ -131,7 +145,11 @@ pub(super) fn a_blob_is_mounted_from_another_repository(target: &Target) {
     let (from, to, blob) = (target.repository(), target.repository(), samples::bytes(17, 4000));
     samples::push_blob(target, &from, &blob);
     let path = format!("/v2/{to}/blobs/uploads/?mount={}&from={from}", samples::digest(&blob));
-    let _ = target.request(Method::POST, &path).send().expect_status(201);
+    let answer = target.request(Method::POST, &path).send().expect_one_of(&[201, 202]);
+    if answer.status == 202 {
+        target.unsupported("mounts");
+        finish(target, answer.location(), &blob);
+    }
     blob_comes_back(target, &to, &blob);
 }
 
