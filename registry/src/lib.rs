@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!                           admin (what operators do besides)
-//!                             v
+//!                             v                       adopt (another registry's store) -> protocol
 //! http -> auth (a proof) -> service -> protocol (state machines) -> storage -> a folder, or memory
 //!                                      spec (names, digests, manifests), below all
 //! ```
@@ -11,6 +11,7 @@
 //! `layering` keeps it so.
 
 pub mod admin;
+pub mod adopt;
 pub mod auth;
 pub mod http;
 pub mod metrics;

@@ -14,6 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("auth", &["metrics", "spec"]),
     ("service", &["metrics", "spec", "protocol", "storage", "auth"]),
     ("admin", &["metrics", "spec", "protocol", "storage", "auth", "service"]),
+    ("adopt", &["spec", "protocol", "storage"]),
     ("http", &["metrics", "spec", "storage", "auth", "service"]),
 ];
 
@@ -28,7 +29,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("getrandom", &["storage"]),
     ("tokio", &["storage", "service", "admin", "http"]),
     ("std::fs", &["storage"]),
-    ("std::time", &["storage", "service", "admin", "http"]),
+    ("std::time", &["storage", "adopt", "service", "admin", "http"]),
     ("std::net", &["http"]),
     ("std::env", &[]),
     ("tracing", &["service", "admin", "http"]),

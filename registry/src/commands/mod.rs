@@ -1,5 +1,6 @@
 //! One file for each subcommand. A command takes its settings, prints what it found, and says its exit code.
 
+mod adopt;
 mod control;
 mod delete_repository;
 mod history;
@@ -67,6 +68,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
     let result = runtime.block_on(async {
         match command {
             Command::Serve(settings) => serve::run(settings).await,
+            Command::Adopt(settings) => adopt::run(settings).await,
             Command::History(settings) => history::run(settings).await,
             Command::DeleteRepository(settings) => delete_repository::run(settings).await,
         }

@@ -29,6 +29,15 @@ pub(crate) async fn open_storage(settings: &StoreSettings) -> Result<(Storage, S
     }
 }
 
+/// The store, which may hold what another registry stored.
+pub(crate) async fn open_to_adopt(settings: &StoreSettings) -> Result<Storage, Failure> {
+    let Store::Folder(path) = &settings.store else { return Ok(open_storage(settings).await?.0) };
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(|error| Failure::Environment(error.into()))?;
+    let folder = Folder::open_to_adopt(path, !settings.no_sync).map_err(|error| Failure::User(error.into()))?;
+    Storage::open(folder, random).await.map_err(|error| Failure::User(error.into()))
+}
+
 /// The store, for a command that only looks: a folder needs no lock for that, and a running server is no obstacle.
 pub(crate) async fn open_to_read(settings: &StoreSettings) -> Result<Admin, Failure> {
     let user = |error: Box<dyn Error>| Failure::User(error);

@@ -1,11 +1,13 @@
 //! The command line and the environment -> what to do. Nothing else reads either.
 
+mod adopt;
 mod operate;
 mod serve;
 mod store;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use adopt::Adopt;
 pub(crate) use operate::{DeleteRepository, History};
 pub(crate) use serve::Serve;
 pub(crate) use store::{Store, StoreSettings};
@@ -32,6 +34,14 @@ pub(crate) enum Command {
     /// had at that time. Ids are for `undo --to`. Times are the earlier of the writer's clock and the store's.
     /// Works beside a running server. Costs two lists, and two reads for each value.
     History(History),
+    /// Take over what a CNCF distribution registry (Docker's `registry`, version 2 or 3) stored, in place.
+    ///
+    /// Name the folder or bucket that it is configured with (its `rootdirectory`) as --store; this registry then serves
+    /// the same images from the same data, of which no byte is copied. The other registry may go on meanwhile, with its
+    /// own garbage collection off; repeat the command to take over what it got since. What was deleted or moved here
+    /// stays so. At the end, when the other registry is off: `adopt --finish`. A server that holds the folder has to be
+    /// stopped first. Exit code 1 when something could not be taken over.
+    Adopt(Adopt),
     /// Take everything out of a repository: end its tags, remove its manifests, unlink its blobs. Cannot be undone.
     ///
     /// The name stays free to be pushed to. What is pushed meanwhile is refused, or stays. A running server does it when

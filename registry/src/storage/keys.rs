@@ -17,6 +17,8 @@
 //! uploads/<id>/tail.<nonce>                            bytes of it that are no whole part yet
 //! uploads/<id>/cancelled.<nonce>
 //! gc/marks/<run>, gc/hints/<id>
+//! adopt/state.begun.<nonce>, adopt/state.finished.<nonce>
+//! adopt/records/<repo>!/<number>.<nonce>               what was adopted from a repository
 //! store.json.<version>.<nonce>, upload-key.<version>.<nonce>
 //! docker/registry/v2/blobs/<alg>/<ab>/<hex>/data       data of an adopted store, written by the registry it was
 //! ```
@@ -31,10 +33,13 @@ use crate::protocol::{Copy, DataId, Link, Nonce, Object, RepoHash, TagEnd, TagEn
 use crate::spec::{Digest, RepoName, Tag, UploadId};
 
 pub(super) const MARKS: &str = "gc/marks/";
+/// What the notes about adoption begin with: that it has begun, that it is finished.
+pub(super) const ADOPTION: &str = "adopt/state.";
+pub(super) const ADOPTION_FINISHED: &str = "adopt/state.finished.";
 pub(super) const CATALOG: &str = "catalog/";
 pub(super) const STORE: &str = "store.json.";
 pub(super) const UPLOAD_KEY: &str = "upload-key.";
-const ADOPTED_BLOBS: &str = "docker/registry/v2/blobs/";
+pub(super) const ADOPTED_BLOBS: &str = "docker/registry/v2/blobs/";
 /// No algorithm of digests has this name.
 const ADOPTED: &str = "adopted-";
 
@@ -201,6 +206,25 @@ pub(super) fn cancelled(id: &UploadId, nonce: &Nonce) -> String {
 /// `store.json.` or `upload-key.`, a version and a nonce.
 pub(super) fn versioned(prefix: &str, version: u32, nonce: &Nonce) -> String {
     format!("{prefix}{version}.{nonce}")
+}
+
+pub(super) fn adoption(finished: bool, nonce: &Nonce) -> String {
+    if finished { format!("{ADOPTION_FINISHED}{nonce}") } else { format!("{ADOPTION}begun.{nonce}") }
+}
+
+/// What the keys of the records of what was adopted from a repository begin with.
+pub(super) fn adoption_records(repo: &RepoName) -> String {
+    format!("adopt/records/{repo}!/")
+}
+
+pub(super) fn adoption_record(repo: &RepoName, number: u32, nonce: &Nonce) -> String {
+    format!("{}{number:08}.{nonce}", adoption_records(repo))
+}
+
+/// The number of a key written by [`adoption_record`].
+pub(super) fn parse_adoption_record(key: &str) -> Option<u32> {
+    let (_, name) = key.strip_prefix("adopt/records/")?.rsplit_once("!/")?;
+    name.split('.').next()?.parse().ok()
 }
 
 /// The version of a key written by [`versioned`].

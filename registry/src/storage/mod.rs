@@ -4,6 +4,7 @@
 //! consistent object store will do. `folder` is our own driver of the port for a local disk, `memory` the one for
 //! tests; `conformance` is the suite that both have to pass. Keys are spelled in `keys` and nowhere else.
 
+mod adopted;
 #[cfg(test)]
 mod conformance;
 mod content;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use object_store::PutPayload;
 
+pub use adopted::{AdoptedBlobs, AdoptedLink, AdoptedTag, Adoption, AdoptionRecord};
 pub use content::{ByteStream, Completed, DataWriter, StoredManifest};
 pub use error::{StorageError, StorageErrorKind};
 pub use folder::{ControlSocket, Folder, FolderError, connect_control};

@@ -131,7 +131,7 @@ impl Storage {
     }
 
     /// One `TagItems` for each tag, in the order of tags.
-    async fn tag_items(&self, prefix: &str) -> Result<Vec<TagItems>, StorageError> {
+    pub(super) async fn tag_items(&self, prefix: &str) -> Result<Vec<TagItems>, StorageError> {
         let mut tags: Vec<(crate::spec::Tag, TagItems)> = Vec::new();
         for item in self.list_all(prefix).await?.iter().filter_map(|key| keys::parse_tag_item(key)) {
             if tags.last().is_none_or(|(tag, _)| tag != item.tag()) {

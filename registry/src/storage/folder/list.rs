@@ -106,7 +106,7 @@ impl Inner {
     fn children<T>(&self, start: &str, may_wait: bool, show: impl Fn(&[Child]) -> T) -> io::Result<Option<T>> {
         let path = || names::folder(&self.root, start);
         let Some(index) = self.index_of(start) else {
-            let mut children = read(&path()?)?;
+            let mut children = read(&path()?, start)?;
             children.sort_unstable_by(|one, other| one.name.cmp(&other.name));
             return Ok(Some(show(&children)));
         };
@@ -122,7 +122,7 @@ impl Inner {
         if let Some(shown) = index.with(start, &show) {
             return Ok(Some(shown));
         }
-        let mut children = read(&path)?;
+        let mut children = read(&path, start)?;
         children.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         let shown = show(&children);
         held.learn(children);
@@ -131,7 +131,7 @@ impl Inner {
 }
 
 /// Reads a folder. One that is not there is empty.
-fn read(folder: &FilePath) -> io::Result<Vec<Child>> {
+fn read(folder: &FilePath, start: &str) -> io::Result<Vec<Child>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         // Never there, or gone since it was seen.
@@ -144,7 +144,7 @@ fn read(folder: &FilePath) -> io::Result<Vec<Child>> {
     for entry in entries {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        match names::decode(&name, entry.file_type()?.is_dir()) {
+        match names::decode_in(start, &name, entry.file_type()?.is_dir()) {
             Some(Entry::Object(component)) => match entry.metadata() {
                 Ok(metadata) => children.push(Child { name: component.into(), stat: stat(&metadata)? }),
                 // Gone meanwhile: only without the lock on the folder, which a reading command does not take.

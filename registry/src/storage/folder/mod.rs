@@ -79,6 +79,15 @@ pub enum FolderError {
         /// Which.
         path: PathBuf,
     },
+    /// It holds what another registry stored.
+    #[error(
+        "the folder `{}` holds images of a CNCF distribution registry: take them over with `fluyt-registry adopt --store {}`, or choose another folder",
+        path.display(), path.display()
+    )]
+    Distribution {
+        /// Which.
+        path: PathBuf,
+    },
     /// It holds something, and no store.
     #[error(
         "the folder `{}` holds other files (`{}`) and no store: choose an empty or new folder with --store",
@@ -95,7 +104,7 @@ pub enum FolderError {
 /// A file that is neither ours nor the file system's own, in a folder that is no store yet. What is hidden may stay: tools
 /// leave such files in folders that people take for empty.
 fn foreign(root: &FilePath) -> io::Result<Option<String>> {
-    let mut found = None;
+    let mut found: Option<String> = None;
     for entry in std::fs::read_dir(root)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         // A copy that was restored need not have the lock.
@@ -136,12 +145,25 @@ struct Inner {
 impl Folder {
     /// Opens a folder, and makes it when it is not there. `sync`: whether writes wait for the disk.
     pub fn open(root: &FilePath, sync: bool) -> Result<Self, FolderError> {
+        Self::open_beside(root, sync, false)
+    }
+
+    /// As [`Folder::open`], also where a CNCF distribution registry has stored something.
+    pub fn open_to_adopt(root: &FilePath, sync: bool) -> Result<Self, FolderError> {
+        Self::open_beside(root, sync, true)
+    }
+
+    fn open_beside(root: &FilePath, sync: bool, adopting: bool) -> Result<Self, FolderError> {
         let failed = |source| FolderError::Io { path: root.to_owned(), source };
         // For nobody else: it holds the key that uploads are sealed with, and what was pushed.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(failed)?;
         let root = root.canonicalize().map_err(failed)?;
-        if let Some(found) = foreign(&root).map_err(failed)? {
-            return Err(FolderError::Foreign { path: root, found });
+        let distribution = root.join(names::DISTRIBUTION).is_dir();
+        match foreign(&root).map_err(failed)? {
+            None => {}
+            Some(_) if distribution && adopting => {}
+            Some(_) if distribution => return Err(FolderError::Distribution { path: root }),
+            Some(found) => return Err(FolderError::Foreign { path: root, found }),
         }
         let lock_path = root.join(names::LOCK);
         let lock =

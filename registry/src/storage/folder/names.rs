@@ -6,6 +6,8 @@
 //! that does not tell them apart. No key holds an `@`, hence what begins with one (temporary files, the lock, the
 //! unfinished uploads) is none.
 //!
+//! What a CNCF distribution registry has put here (`docker/registry/`) keeps its names as they are.
+//!
 //! ```text
 //! catalog/app!                     -> catalog/app!@
 //! repos/app/_tags/RC1!/0001.ab.gone -> repos/app/_tags/rc1!@c/0001.ab.gone@
@@ -14,6 +16,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Keys that another registry's files have, which keep their names: see `storage::adopted`.
+const VERBATIM: &str = "docker/registry/";
+/// Where a CNCF distribution registry keeps its things.
+pub(super) const DISTRIBUTION: &str = "docker/registry/v2";
 /// What begins the name of a file being written.
 pub(super) const TEMPORARY: &str = "@new-";
 /// The file that the process holds a lock on.
@@ -27,6 +33,9 @@ const COMPONENT_MAX_BYTES: usize = 255;
 
 /// The file of a key.
 pub(super) fn file(root: &Path, key: &str) -> io::Result<PathBuf> {
+    if key.starts_with(VERBATIM) {
+        return verbatim(root, key);
+    }
     let mut path = root.to_owned();
     let mut components = key.split('/').peekable();
     while let Some(component) = components.next() {
@@ -44,6 +53,9 @@ pub(super) fn file(root: &Path, key: &str) -> io::Result<PathBuf> {
 
 /// The folder of the keys that begin with `prefix`, which ends in `/` or is empty.
 pub(super) fn folder(root: &Path, prefix: &str) -> io::Result<PathBuf> {
+    if prefix.starts_with(VERBATIM) {
+        return verbatim(root, prefix.trim_end_matches('/'));
+    }
     let mut path = root.to_owned();
     for component in prefix.split_terminator('/') {
         path.push(encode(component)?);
@@ -51,13 +63,24 @@ pub(super) fn folder(root: &Path, prefix: &str) -> io::Result<PathBuf> {
     Ok(path)
 }
 
+fn verbatim(root: &Path, key: &str) -> io::Result<PathBuf> {
+    match key.split('/').find(|component| !is_plain(component)) {
+        Some(component) => Err(refused(component, "cannot be part of a key in a folder")),
+        None => Ok(root.join(key)),
+    }
+}
+
+fn is_plain(component: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'!' | b'+' | b'=');
+    !component.is_empty() && component != "." && component != ".." && component.bytes().all(allowed)
+}
+
 fn refused(component: &str, why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("`{component}` {why}"))
 }
 
 fn encode(component: &str) -> io::Result<String> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'!' | b'+' | b'=');
-    if component.is_empty() || component == "." || component == ".." || !component.bytes().all(allowed) {
+    if !is_plain(component) {
         return Err(refused(component, "cannot be part of a key in a folder"));
     }
     let mut name = component.to_ascii_lowercase();
@@ -84,8 +107,16 @@ pub(super) enum Entry {
     Folder(String),
 }
 
-/// Reads a directory entry's name; `None` for what is no part of any key.
-pub(super) fn decode(name: &str, is_folder: bool) -> Option<Entry> {
+/// Reads the name of an entry of the directory of keys that begin with `start`; `None` for what is no part of any key.
+pub(super) fn decode_in(start: &str, name: &str, is_folder: bool) -> Option<Entry> {
+    if !start.starts_with(VERBATIM) {
+        return decode(name, is_folder);
+    }
+    let name = is_plain(name).then(|| name.to_owned())?;
+    Some(if is_folder { Entry::Folder(name) } else { Entry::Object(name) })
+}
+
+fn decode(name: &str, is_folder: bool) -> Option<Entry> {
     if name.starts_with('@') {
         return None;
     }
@@ -122,6 +153,8 @@ mod tests {
         let spelled = |key| file(Path::new("/s"), key).unwrap().display().to_string();
         assert_eq!(spelled("catalog/app!"), "/s/catalog/app!@");
         assert_eq!(spelled("repos/app/_tags/RC1!/0001.ab.gone"), "/s/repos/app/_tags/rc1!@3/0001.ab.gone@");
+        assert_eq!(spelled("docker/registry/v2/A/data"), "/s/docker/registry/v2/A/data");
+        assert!(file(Path::new("/s"), "docker/registry/../b").is_err());
         assert!(file(Path::new("/s"), "a/../b").is_err());
         assert!(file(Path::new("/s"), "a/@b").is_err());
         assert!(file(Path::new("/s"), &"a".repeat(255)).is_err());

@@ -1,0 +1,20 @@
+//! `adopt`: what it takes.
+
+use clap::Args;
+
+use super::StoreSettings;
+
+/// How to take over another registry's store.
+#[derive(Debug, Args)]
+pub(crate) struct Adopt {
+    /// The other registry is off for good: what it left belongs to this one, and what nothing names of it is collected.
+    #[arg(long)]
+    pub(crate) finish: bool,
+
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) store: StoreSettings,
+}
