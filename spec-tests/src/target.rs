@@ -358,6 +358,12 @@ impl Answer {
         answer
     }
 
+    /// Whether the body says that it is JSON.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.header("content-type").is_some_and(|media_type| media_type.starts_with("application/json"))
+    }
+
     /// The body as JSON.
     ///
     /// # Panics

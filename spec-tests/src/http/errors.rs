@@ -26,14 +26,20 @@ pub(super) fn an_unknown_blob_is_not_found(target: &Target) {
 pub(super) fn an_invalid_name_is_refused(target: &Target) {
     for name in ["UPPER", "a//b", "-a", "a..b", "a/-b", "a%20b", &"a/".repeat(200)] {
         let answer = target.request(Method::POST, &format!("/v2/{name}/blobs/uploads/")).send();
+        if answer.redirected {
+            continue; // to a path without the empty part, which is another name
+        }
         assert!(
             answer.status == 400 || answer.status == 404,
             "the name {name:?} got {}: {}",
             answer.status,
             String::from_utf8_lossy(&answer.body)
         );
-        let code = answer.json()["errors"][0]["code"].as_str().unwrap_or("none").to_owned();
-        assert!(code == "NAME_INVALID" || code == "NAME_UNKNOWN", "the name {name:?} got the code {code}");
+        // A body may have any format, and a path that no name can stand in may be no path at all.
+        if answer.is_json() {
+            let code = answer.json()["errors"][0]["code"].as_str().unwrap_or("none").to_owned();
+            assert!(code == "NAME_INVALID" || code == "NAME_UNKNOWN", "the name {name:?} got the code {code}");
+        }
     }
 }
 
@@ -133,8 +139,12 @@ pub(super) fn a_manifest_naming_an_absent_blob_is_refused(target: &Target) {
 pub(super) fn an_unknown_upload_is_not_found(target: &Target) {
     let repository = target.repository();
     let path = format!("/v2/{repository}/blobs/uploads/00000000-0000-4000-8000-000000000000");
-    let _ = target.get(&path).expect_error(404, "BLOB_UPLOAD_UNKNOWN");
-    let _ = target.request(Method::PATCH, &path).body("content").send().expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    for answer in [target.get(&path), target.request(Method::PATCH, &path).body("content").send()] {
+        let answer = answer.expect_status(404);
+        let code = answer.json()["errors"][0]["code"].clone();
+        // Where a Location carries what the registry knows, one without it is both.
+        assert!(code == "BLOB_UPLOAD_UNKNOWN" || code == "BLOB_UPLOAD_INVALID", "got {code}");
+    }
 }
 
 /// `code-3`: a `Location` that was changed on the way is no session.
@@ -146,7 +156,7 @@ pub(super) fn a_forged_upload_is_not_found(target: &Target) {
     let answer = target.request(Method::PATCH, &elsewhere).body("content").send();
     let (status, code) = (answer.status, answer.json()["errors"][0]["code"].clone());
     assert!(
-        (status == 404 && code == "BLOB_UPLOAD_UNKNOWN") || (status == 400 && code == "BLOB_UPLOAD_INVALID"),
+        matches!(status, 400 | 404) && (code == "BLOB_UPLOAD_UNKNOWN" || code == "BLOB_UPLOAD_INVALID"),
         "got {status} {code}"
     );
 }
@@ -185,13 +195,12 @@ pub(super) fn errors_have_the_form_of_the_specification(target: &Target) {
         (Method::PUT, location.clone()),
         (Method::POST, "/v2/UPPER/blobs/uploads/".to_owned()),
         (Method::DELETE, format!("/v2/{repository}/blobs/{digest}")),
-        (Method::DELETE, "/v2/".to_owned()),
         (Method::POST, format!("/v2/{repository}/manifests/one")),
         (Method::PATCH, format!("/v2/{repository}/blobs/{digest}")),
     ] {
         let answer = target.request(method, &path).send();
         assert!((400..500).contains(&answer.status), "`{}` got {}", answer.request, answer.status);
-        if !answer.header("content-type").is_some_and(|media_type| media_type.starts_with("application/json")) {
+        if !answer.is_json() {
             continue; // "MAY return a body in any format"
         }
         let json = answer.json();
@@ -218,13 +227,12 @@ pub(super) fn an_unknown_algorithm_is_refused(target: &Target) {
     if answer.status == 202 {
         target.unsupported("refusing an unknown digest-algorithm");
     }
-    for path in [
-        format!("/v2/{repository}/manifests/md5:d41d8cd98f00b204e9800998ecf8427e"),
-        format!("/v2/{repository}/manifests/sha256:short"),
-    ] {
-        let _ =
-            target.request(Method::PUT, &path).header("content-type", MANIFEST).body("{}").send().expect_status(400);
-        let _ = target.get(&path).expect_one_of(&[400, 404]);
+    let sample = Sample::new(59);
+    sample.push(target, &repository, "one");
+    for reference in ["md5:d41d8cd98f00b204e9800998ecf8427e", "sha256:short"] {
+        let answer = samples::put_manifest(target, &repository, reference, MANIFEST, &sample.manifest);
+        let _ = answer.expect_status(400);
+        let _ = target.get(&format!("/v2/{repository}/manifests/{reference}")).expect_one_of(&[400, 404]);
     }
 }
 

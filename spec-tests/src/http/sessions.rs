@@ -125,7 +125,13 @@ pub(super) fn a_blob_of_another_algorithm_is_pushed_in_chunks(target: &Target) {
     let _ = answer.expect_status(201);
     let answer = target.get(&path_of(&repository, &digest)).expect_status(200);
     assert!(answer.body == blob, "the blob came back changed");
-    let _ = target.head(&path_of(&repository, &digest)).expect_status(200).expect_digest(&digest);
+    let head = target.head(&path_of(&repository, &digest)).expect_status(200);
+    // "The digest MAY differ" where the registry hashes by itself; then it says another algorithm.
+    if head.header("docker-content-digest").is_some_and(|found| !found.starts_with("sha512:")) {
+        target.unsupported("sha512 as the digest of a blob");
+        return;
+    }
+    let _ = head.expect_digest(&digest);
 }
 
 /// A digest that nobody announced decides all the same.
@@ -201,11 +207,20 @@ pub(super) fn an_upload_goes_on_after_a_cut_connection(target: &Target) {
         target.unsupported("going on with an upload after its connection was cut");
         return;
     }
-    let answer = answer.expect_status(204);
-    let has = has_bytes(&answer);
-    assert!(has <= 8_500_000, "the session has {has} bytes, but 8500000 were sent");
-    let location = answer.location().to_owned();
-    let answer = patch(target, &location, Some((has, blob.len())), &blob[has..]).expect_status(202);
+    let mut answer = answer.expect_status(204);
+    // As a client goes on: from where the session says that it is, and once more when it has moved meanwhile.
+    let resumed = samples::patiently(|| {
+        let has = has_bytes(&answer);
+        assert!(has <= 8_500_000, "the session has {has} bytes, but 8500000 were sent");
+        let went_on =
+            patch(target, answer.location(), Some((has, blob.len())), &blob[has..]).expect_one_of(&[202, 416]);
+        if went_on.status == 202 {
+            return Some(went_on);
+        }
+        answer = target.get(&first).expect_status(204);
+        None
+    });
+    let Some(answer) = resumed else { panic!("the session refuses to go on from where it says that it is") };
     let digest = samples::digest(&blob);
     let _ = finish(target, answer.location(), &digest).expect_status(201);
     assert!(target.get(&path_of(&repository, &digest)).expect_status(200).body == blob, "the blob came back changed");
