@@ -17,16 +17,14 @@ pub(super) async fn begin(asked: &Asked, repo: RepoName, body: Body) -> Result<R
     let registry = &asked.app.registry;
     if let Some(digest) = asked.query.get("mount") {
         let digest = digest.parse()?;
-        // Without `from` any repository will do that the client may read.
+        // Without `from` any repository will do that the client may read. One that is no name, or that the client may not
+        // read, is one that nothing can be mounted from: the client uploads instead.
         let sources = match asked.query.get("from") {
-            Some(from) => vec![from.parse()?],
+            Some(from) => from.parse().into_iter().collect(),
             None => registry.holders(&push, &digest).await?,
         };
         for from in sources {
-            let pull = match (asked.may_pull(&from), asked.query.get("from")) {
-                (Err(_), None) => continue,
-                (pull, _) => pull?,
-            };
+            let Ok(pull) = asked.may_pull(&from) else { continue };
             if let Some(blob) = registry.mount(&push, &pull, &digest).await? {
                 return Ok(reply::blob_created(&repo, &blob.digest));
             }
