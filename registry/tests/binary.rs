@@ -215,7 +215,7 @@ fn a_newer_store_is_refused() {
 #[test]
 fn wrong_usage() {
     for (arguments, expected) in [
-        (&["serve", "--store", "s3://bucket/x"][..], "s3:// stores are not there yet"),
+        (&["serve", "--store", "s3://Bucket/x"][..], "`Bucket` is not the name of a bucket"),
         (&["serve", "--listen", "nowhere"], "invalid value 'nowhere' for '--listen <ADDRESS:PORT>'"),
         (&["serve", "--redirect", "auto"], "unexpected argument '--redirect'"),
         (&["sevre"], "unrecognized subcommand 'sevre'"),

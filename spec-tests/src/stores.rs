@@ -19,8 +19,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -125,13 +125,16 @@ fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// The first of `count` neighbouring ports, each of which is free, and free again `also` higher.
+/// The first of `count` neighbouring ports, each of which is free, and free again `also` higher. None is given out twice.
 fn free_ports(count: u16, also: u16) -> u16 {
     // Below the range that the system gives out by itself, and not the same for two processes.
-    let mut base = 12_000 + u16::try_from(std::process::id() % 10_000).unwrap_or(0);
+    static NEXT: Mutex<Option<u16>> = Mutex::new(None);
+    let mut next = NEXT.lock().expect("nobody panicked");
+    let mut base = next.unwrap_or_else(|| 12_000 + u16::try_from(std::process::id() % 10_000).unwrap_or(0));
     for _ in 0..1_000 {
         let free = |port: u16| TcpListener::bind(local(port)).is_ok();
         if (base..base + count).all(|port| free(port) && (also == 0 || free(port + also))) {
+            *next = Some(base + count);
             return base;
         }
         base = if base > 22_000 { 12_000 } else { base + count };
@@ -157,6 +160,8 @@ impl Seaweed {
     pub const ACCESS_KEY: &'static str = "testkey";
     /// Its secret.
     pub const SECRET_KEY: &'static str = "testsecretkey12345";
+    /// A bucket that everyone may use without a key.
+    pub const OPEN_BUCKET: &'static str = "open-to-all";
 
     /// The one that all tests of this binary share; `None` when it is not installed.
     #[must_use]
@@ -180,9 +185,10 @@ impl Seaweed {
         let (master, volume, filer, s3) = (base, base + 1, base + 2, base + 3);
         let mut server = Server::start("seaweedfs", |folder| {
             let keys = format!(
-                r#"{{"identities":[{{"name":"t","credentials":[{{"accessKey":"{}","secretKey":"{}"}}],"actions":["Admin","Read","Write","List","Tagging"]}}]}}"#,
+                r#"{{"identities":[{{"name":"t","credentials":[{{"accessKey":"{0}","secretKey":"{1}"}}],"actions":["Admin","Read","Write","List","Tagging"]}},{{"name":"anonymous","actions":["Read:{2}","Write:{2}","List:{2}"]}}]}}"#,
                 Self::ACCESS_KEY,
-                Self::SECRET_KEY
+                Self::SECRET_KEY,
+                Self::OPEN_BUCKET
             );
             fs::write(folder.join("s3.json"), keys).expect("its keys");
             fs::create_dir_all(folder.join("data")).expect("its folder");
@@ -205,9 +211,9 @@ impl Seaweed {
         assert!(up, "SeaweedFS did not come up; its log:\n{}", server.log());
         let seaweed = Self { s3: local(s3), filer: local(filer), _server: server };
         // It answers before it can store: the first bucket that takes an object says that it can.
-        let bucket = seaweed.bucket();
+        seaweed.make_bucket(Self::OPEN_BUCKET);
         let start = Instant::now();
-        let path = format!("/buckets/{bucket}/ready");
+        let path = format!("/buckets/{}/ready", Self::OPEN_BUCKET);
         while request(seaweed.filer, "PUT", &path, "x").is_none_or(|(status, _)| status != 201) {
             assert!(start.elapsed() < PATIENCE, "SeaweedFS stores nothing; its log:\n{}", seaweed._server.log());
             std::thread::sleep(Duration::from_millis(100));
@@ -228,11 +234,16 @@ impl Seaweed {
     #[must_use]
     pub fn bucket(&self) -> String {
         let name = unique("bucket");
+        self.make_bucket(&name);
+        name
+    }
+
+    fn make_bucket(&self, name: &str) {
         // To the filer a bucket is a folder.
         let start = Instant::now();
         loop {
             match request(self.filer, "POST", &format!("/buckets/{name}/"), "") {
-                Some((200..=299, _)) => return name,
+                Some((200..=299, _)) => return,
                 answer if start.elapsed() > PATIENCE => panic!("SeaweedFS makes no bucket: {answer:?}"),
                 _ => std::thread::sleep(Duration::from_millis(100)),
             }
@@ -301,6 +312,17 @@ impl FakeGcs {
         name
     }
 
+    /// Puts an object into a bucket, which it has no XML API for.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub fn put(&self, bucket: &str, key: &str, content: &str) {
+        let name: String = key.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let path = format!("/upload/storage/v1/b/{bucket}/o?uploadType=media&name={name}");
+        let answer = request(self.address, "POST", &path, content);
+        assert!(matches!(answer, Some((200..=299, _))), "fake-gcs-server takes no object: {answer:?}");
+    }
+
     /// What names the server to a client.
     #[must_use]
     pub fn variables(&self) -> Vec<(&'static str, String)> {
@@ -347,6 +369,8 @@ impl Azurite {
             arguments.extend(["--silent", "--inMemoryPersistence", "--disableTelemetry"].map(str::to_owned));
             arguments.extend(["--blobHost".to_owned(), "127.0.0.1".to_owned()]);
             arguments.extend(["--blobPort".to_owned(), port.to_string()]);
+            // On a busy machine it needs longer than its 5 s for a batch of deletions.
+            arguments.extend(["--blobKeepAliveTimeout".to_owned(), "60".to_owned()]);
             arguments
         });
         let up = server.wait(local(port), "/");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fluyt_registry::admin::Admin;
 use fluyt_registry::service::{Registry, Surroundings};
-use fluyt_registry::storage::{Folder, Memory, Storage};
+use fluyt_registry::storage::{Cloud, CloudAddress, Folder, LayoutError, Memory, Storage, StorageErrorKind};
 
 use super::Failure;
 use crate::settings::{Store, StoreSettings};
@@ -19,6 +19,11 @@ pub(crate) async fn open_storage(settings: &StoreSettings) -> Result<(Storage, S
         Store::Memory => {
             let storage = Storage::open(Memory::default(), random).await.map_err(|error| user(error.into()))?;
             Ok((storage, "memory:".into()))
+        }
+        Store::Cloud(address) => {
+            let cloud = Cloud::open(&settings.reach.cloud(address)).await.map_err(|error| user(error.into()))?;
+            let storage = Storage::open(cloud, random).await.map_err(|error| user(unwritable(&error, address)))?;
+            Ok((storage, address.to_string()))
         }
         Store::Folder(path) => {
             let folder = Folder::open(path, !settings.no_sync).map_err(|error| user(error.into()))?;
@@ -47,10 +52,20 @@ pub(crate) async fn open_to_read(settings: &StoreSettings) -> Result<Admin, Fail
             let folder = Folder::open_read_only(path).map_err(|error| user(error.into()))?;
             Storage::open(folder, [0; 32]).await.map_err(|error| user(error.into()))?
         }
-        #[expect(unreachable_patterns, reason = "there are stores that need no lock")]
-        _ => open_storage(settings).await?.0,
+        Store::Cloud(_) => open_storage(settings).await?.0,
     };
     Ok(Admin::new(Arc::new(Registry::new(storage, surroundings()))))
+}
+
+/// A store that can be listed and not written gets this far.
+fn unwritable(error: &LayoutError, address: &CloudAddress) -> Box<dyn Error> {
+    let advice = match error {
+        LayoutError::Storage(cause) if cause.kind() == StorageErrorKind::Denied => {
+            format!(": `fluyt-registry check-store {address}` says which permissions are missing")
+        }
+        _ => String::new(),
+    };
+    format!("cannot use {address}: {error}{advice}").into()
 }
 
 pub(super) const NO_MEMORY: &str =

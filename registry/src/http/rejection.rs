@@ -42,6 +42,7 @@ fn status_and_code(error: &RegistryError) -> (StatusCode, &'static str) {
         E::Contended => (S::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
         E::Storage(error) => match error.kind() {
             StorageErrorKind::Full => (S::INSUFFICIENT_STORAGE, "UNAVAILABLE"),
+            StorageErrorKind::Busy => (S::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
             StorageErrorKind::Denied | StorageErrorKind::Other => (S::INTERNAL_SERVER_ERROR, "UNKNOWN"),
         },
     }
@@ -54,6 +55,7 @@ fn ours(error: &StorageError) -> &'static str {
         StorageErrorKind::Denied => {
             "the registry is not allowed to use its store: its operator finds the cause in the log"
         }
+        StorageErrorKind::Busy => "the registry's store does not answer, or is overloaded: try again in a moment",
         StorageErrorKind::Other => "the registry's store failed: its operator finds the cause in the log",
     }
 }
@@ -76,6 +78,10 @@ impl IntoResponse for Rejection<'_> {
             }
             RegistryError::Method { allowed, .. } => reply = reply.header(ALLOW, allowed),
             RegistryError::Contended => reply = reply.header(RETRY_AFTER, 1),
+            // It was asked several times before this was said.
+            RegistryError::Storage(cause) if cause.kind() == StorageErrorKind::Busy => {
+                reply = reply.header(RETRY_AFTER, 5);
+            }
             _ => {}
         }
         reply.json(&json!({ "errors": [{ "code": code, "message": message }] }))

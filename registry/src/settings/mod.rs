@@ -12,7 +12,7 @@ pub(crate) use operate::{DeleteRepository, History};
 pub(crate) use serve::Serve;
 pub(crate) use store::{Store, StoreSettings};
 
-/// An OCI registry that keeps everything in one folder: no database, no configuration.
+/// An OCI registry that keeps everything in one folder or bucket: no database, no configuration.
 #[derive(Debug, Parser)]
 #[command(name = "fluyt-registry", version, arg_required_else_help = true)]
 pub(crate) struct CommandLine {

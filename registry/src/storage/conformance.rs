@@ -1,183 +1,42 @@
-//! What every port has to do for the registry, run on each of them: memory and the folder.
+//! What every port has to do for the registry, run on each of them: memory, the folder, and (`on_stores`) SeaweedFS,
+//! fake-gcs-server and azurite through the drivers of `cloud`.
+//!
+//! What the registry relies on, and is held here: whatever was written, completed or deleted shows in the next read, head
+//! and list; lists are in the order of bytes, take a raw prefix, and go on after any key, there or not; ranges; parts of an
+//! upload from any client, in any order, by its id; a part's tag that is no longer the last one's is refused; an absent
+//! object's deletion is no error; writers of different keys do not disturb each other.
 
-use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
-use object_store::list::PaginatedListOptions;
-use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use super::{Folder, Memory};
 
-use super::{Folder, Memory, Port};
+#[path = "conformance/on_stores.rs"]
+mod on_stores;
+#[path = "conformance/suite.rs"]
+mod suite;
 
-fn path(key: &str) -> Path {
-    Path::parse(key).unwrap()
-}
-
-async fn put(port: &impl Port, key: &str, content: impl Into<PutPayload>) {
-    port.put(&path(key), content.into()).await.unwrap();
-}
-
-async fn read(port: &impl Port, key: &str, range: Option<GetRange>) -> object_store::Result<Bytes> {
-    let options = GetOptions { range, ..Default::default() };
-    port.get_opts(&path(key), options).await?.bytes().await
-}
-
-async fn page(port: &impl Port, prefix: &str, after: Option<&str>, max: usize) -> (Vec<String>, bool) {
-    let options = PaginatedListOptions { offset: after.map(str::to_owned), max_keys: Some(max), ..Default::default() };
-    let page = port.list_paginated(Some(prefix), options).await.unwrap();
-    let keys = page.result.objects.into_iter().map(|object| object.location.to_string()).collect();
-    (keys, page.page_token.is_some())
-}
-
-fn is_absent<T: std::fmt::Debug>(result: object_store::Result<T>) -> bool {
-    matches!(result, Err(object_store::Error::NotFound { .. }))
-}
-
-async fn objects_come_back_as_written(port: &impl Port) {
-    put(port, "a/b", PutPayload::from_iter([Bytes::from("hel"), Bytes::new(), Bytes::from("lo")])).await;
-    put(port, "empty", "").await;
-    assert_eq!(read(port, "a/b", None).await.unwrap(), "hello");
-    assert_eq!(read(port, "empty", None).await.unwrap(), "");
-    assert_eq!(port.head(&path("a/b")).await.unwrap().size, 5);
-    for absent in ["a", "a/b/c", "a/c", "b"] {
-        assert!(is_absent(port.head(&path(absent)).await), "{absent}");
-        assert!(is_absent(read(port, absent, None).await), "{absent}");
-    }
-}
-
-async fn parts_come_back(port: &impl Port) {
-    let content: Vec<u8> = (0..600_000u32).map(|i| (i % 251) as u8).collect();
-    put(port, "large", content.clone()).await;
-    assert_eq!(read(port, "large", None).await.unwrap(), content);
-    for (range, expected) in [
-        (GetRange::Bounded(5..10), 5..10),
-        (GetRange::Bounded(70_000..599_999), 70_000..599_999),
-        (GetRange::Bounded(599_999..700_000), 599_999..600_000),
-        (GetRange::Offset(599_000), 599_000..600_000),
-        (GetRange::Suffix(3), 599_997..600_000),
-    ] {
-        assert_eq!(read(port, "large", Some(range)).await.unwrap(), content[expected]);
-    }
-    assert!(read(port, "large", Some(GetRange::Bounded(600_000..600_001))).await.is_err());
-}
-
-async fn names_that_differ_by_case_or_by_a_slash_stay_apart(port: &impl Port) {
-    let keys = ["a", "A", "a/b", "a/B", "a-b", "a!", "a.b/c", "a/b/c", "AB/c", "aB/c"];
-    for key in keys {
-        put(port, key, key.to_owned()).await;
-    }
-    for key in keys {
-        assert_eq!(read(port, key, None).await.unwrap(), key);
-    }
-    port.delete(&path("a/b")).await.unwrap();
-    assert!(is_absent(read(port, "a/b", None).await));
-    assert_eq!(read(port, "a/B", None).await.unwrap(), "a/B");
-    assert_eq!(read(port, "a/b/c", None).await.unwrap(), "a/b/c");
-}
-
-async fn lists_are_sorted_and_take_a_raw_prefix(port: &impl Port) {
-    let mut keys = ["l/a!", "l/a", "l/a/b!", "l/a-b!", "l/a0", "l/ab/c", "l/b/d/e", "l/Z", "l/a/b/c", "l/b", "lx", "k"];
-    for key in keys {
-        put(port, key, "x").await;
-    }
-    keys.sort();
-    let below: Vec<&str> = keys.into_iter().filter(|key| key.starts_with("l/")).collect();
-    assert_eq!(page(port, "l/", None, 100).await, (below.iter().map(|key| (*key).to_owned()).collect(), false));
-    assert_eq!(page(port, "l/a", None, 100).await.0, ["l/a", "l/a!", "l/a-b!", "l/a/b!", "l/a/b/c", "l/a0", "l/ab/c"]);
-    assert_eq!(page(port, "l/a/", None, 100).await.0, ["l/a/b!", "l/a/b/c"]);
-    assert_eq!(page(port, "l/a/b", None, 100).await.0, ["l/a/b!", "l/a/b/c"]);
-    assert_eq!(page(port, "l/nothing", None, 100).await, (vec![], false));
-    assert_eq!(page(port, "nothing/at/all", None, 100).await, (vec![], false));
-    // Pages, from every key and from keys that are not there.
-    for after in below.iter().copied().chain(["l/a/", "l/a/b", "l/aa", "l/", "l/zzz", "a", "m"]) {
-        let (found, more) = page(port, "l/", Some(after), 3).await;
-        let expected: Vec<&str> = below.iter().copied().filter(|key| *key > after).collect();
-        assert_eq!(found, expected[..expected.len().min(3)], "after {after}");
-        assert_eq!(more, expected.len() > 3, "after {after}");
-    }
-    let mut all: Vec<String> =
-        port.list(Some(&path("l"))).map_ok(|o| o.location.to_string()).try_collect().await.unwrap();
-    all.sort();
-    assert_eq!(all, below);
-}
-
-async fn deletes_are_seen_and_repeat(port: &impl Port) {
-    for key in ["x/y/1", "x/y/2", "x/z"] {
-        put(port, key, "x").await;
-    }
-    let keys = ["x/y/1", "x/y/2", "never/there"].map(|key| Ok(path(key)));
-    let results: Vec<_> = port.delete_stream(stream::iter(keys).boxed()).collect().await;
-    assert!(results.iter().all(|result| result.is_ok() || is_absent(result.as_ref().map_err(again))), "{results:?}");
-    assert_eq!(page(port, "x/", None, 10).await.0, ["x/z"]);
-    put(port, "x/y/1", "again").await;
-    assert_eq!(read(port, "x/y/1", None).await.unwrap(), "again");
-}
-
-fn again(error: &object_store::Error) -> object_store::Error {
-    object_store::Error::NotFound { path: error.to_string(), source: error.to_string().into() }
-}
-
-async fn creating_does_not_replace(port: &impl Port) {
-    let create = || PutOptions { mode: PutMode::Create, ..Default::default() };
-    port.put_opts(&path("once"), "1".into(), create()).await.unwrap();
-    let second = port.put_opts(&path("once"), "2".into(), create()).await;
-    assert!(matches!(second, Err(object_store::Error::AlreadyExists { .. })), "{second:?}");
-    assert_eq!(read(port, "once", None).await.unwrap(), "1");
-}
-
-async fn uploads_in_parts(port: &impl Port) {
-    let key = path("data/ab/multi");
-    let id = port.create_multipart(&key).await.unwrap();
-    let mut parts = Vec::new();
-    for (index, part) in ["one ", "two ", "three"].into_iter().enumerate() {
-        parts.push(port.put_part(&key, &id, index, part.into()).await.unwrap());
-        assert!(is_absent(port.head(&key).await));
-    }
-    port.complete_multipart(&key, &id, parts.clone()).await.unwrap();
-    assert_eq!(read(port, "data/ab/multi", None).await.unwrap(), "one two three");
-    assert!(port.complete_multipart(&key, &id, parts).await.is_err());
-    // Out of order.
-    let id = port.create_multipart(&key).await.unwrap();
-    let last = port.put_part(&key, &id, 1, "world".into()).await.unwrap();
-    let first = port.put_part(&key, &id, 0, "hello ".into()).await.unwrap();
-    port.complete_multipart(&key, &id, vec![first, last]).await.unwrap();
-    assert_eq!(read(port, "data/ab/multi", None).await.unwrap(), "hello world");
-    // Given up.
-    let key = path("data/ab/never");
-    let id = port.create_multipart(&key).await.unwrap();
-    let part = port.put_part(&key, &id, 0, "x".into()).await.unwrap();
-    port.abort_multipart(&key, &id).await.unwrap();
-    assert!(port.complete_multipart(&key, &id, vec![part]).await.is_err());
-    assert!(is_absent(port.head(&key).await));
-}
-
-async fn all(port: impl Port) {
-    objects_come_back_as_written(&port).await;
-    parts_come_back(&port).await;
-    names_that_differ_by_case_or_by_a_slash_stay_apart(&port).await;
-    lists_are_sorted_and_take_a_raw_prefix(&port).await;
-    deletes_are_seen_and_repeat(&port).await;
-    creating_does_not_replace(&port).await;
-    uploads_in_parts(&port).await;
-}
+use suite::{all, is_absent, page, path, put, read};
 
 #[tokio::test]
 async fn memory_conforms() {
-    all(Memory::default()).await;
+    let memory = Memory::default();
+    all(&memory, &memory).await;
 }
 
 #[tokio::test]
 async fn a_folder_conforms() {
     let folder = tempfile::tempdir().unwrap();
-    all(Folder::open(folder.path(), true).unwrap()).await;
+    let folder = Folder::open(folder.path(), true).unwrap();
+    all(&folder, &folder).await;
 }
 
 #[tokio::test]
 async fn a_folder_without_syncing_conforms() {
     let folder = tempfile::tempdir().unwrap();
-    all(Folder::open(folder.path(), false).unwrap()).await;
+    let folder = Folder::open(folder.path(), false).unwrap();
+    all(&folder, &folder).await;
 }
 
 mod folder {
+    use object_store::ObjectStoreExt;
     use object_store::multipart::MultipartStore;
 
     use super::*;

@@ -3,9 +3,13 @@
 use std::error::Error;
 use std::io::ErrorKind;
 
+use object_store::client::{HttpError, HttpErrorKind};
+
+use super::cloud::{Trouble, cause, chain};
+
 /// A request to the store failed.
 #[derive(Debug, thiserror::Error)]
-#[error("{during} failed: {source}")]
+#[error("{during} failed: {}", chain(.source))]
 pub struct StorageError {
     during: &'static str,
     source: object_store::Error,
@@ -18,6 +22,8 @@ pub enum StorageErrorKind {
     Full,
     /// The store does not let us.
     Denied,
+    /// The store does not answer, or says that it cannot now. It was asked several times.
+    Busy,
     /// Anything else.
     Other,
 }
@@ -43,6 +49,15 @@ impl StorageError {
             object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }
         ) {
             return StorageErrorKind::Denied;
+        }
+        // All of what a store says of itself with a type of its own, a redirect excepted.
+        let trouble = cause::<Trouble>(&self.source);
+        let unreachable = cause::<HttpError>(&self.source).is_some_and(|error| {
+            use HttpErrorKind::{Connect, Interrupted, Request, Timeout};
+            matches!(error.kind(), Connect | Request | Timeout | Interrupted)
+        });
+        if trouble.map_or(unreachable, |trouble| !matches!(trouble, Trouble::Moved { .. })) {
+            return StorageErrorKind::Busy;
         }
         let mut cause: Option<&(dyn Error + 'static)> = Some(&self.source);
         while let Some(error) = cause {

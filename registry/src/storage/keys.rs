@@ -20,6 +20,7 @@
 //! adopt/state.begun.<nonce>, adopt/state.finished.<nonce>
 //! adopt/records/<repo>!/<number>.<nonce>               what was adopted from a repository
 //! store.json.<version>.<nonce>, upload-key.<version>.<nonce>
+//! order-probe/a!, order-probe/a/b                      to see how a server sorts its lists
 //! docker/registry/v2/blobs/<alg>/<ab>/<hex>/data       data of an adopted store, written by the registry it was
 //! ```
 //! `<id>` of data is `<alg>-<hex>-<nonce>`, or `<nonce>` when the digest was not known before the first byte was stored;
@@ -40,6 +41,9 @@ pub(super) const CATALOG: &str = "catalog/";
 pub(super) const STORE: &str = "store.json.";
 pub(super) const UPLOAD_KEY: &str = "upload-key.";
 pub(super) const ADOPTED_BLOBS: &str = "docker/registry/v2/blobs/";
+pub(super) const ORDER_PROBE: &str = "order-probe/";
+/// In the order of bytes.
+pub(super) const ORDER_PROBES: [&str; 2] = ["order-probe/a!", "order-probe/a/b"];
 /// No algorithm of digests has this name.
 const ADOPTED: &str = "adopted-";
 

@@ -1,10 +1,12 @@
 //! The store: one port (object_store's traits), the keys, and what the protocol's requests mean on it.
 //!
 //! The bucket is the only state; no key is ever written twice, so nothing needs conditional writes, and any strongly
-//! consistent object store will do. `folder` is our own driver of the port for a local disk, `memory` the one for
-//! tests; `conformance` is the suite that both have to pass. Keys are spelled in `keys` and nowhere else.
+//! consistent object store will do. `folder` is our own driver of the port for a local disk, `cloud` the one for
+//! S3, GCS and Azure, `memory` the one for tests; `conformance` is the suite that all have to pass. Keys are spelled in
+//! `keys` and nowhere else.
 
 mod adopted;
+mod cloud;
 #[cfg(test)]
 mod conformance;
 mod content;
@@ -29,6 +31,7 @@ use std::time::{Duration, Instant, SystemTime};
 use object_store::PutPayload;
 
 pub use adopted::{AdoptedBlobs, AdoptedLink, AdoptedTag, Adoption, AdoptionRecord};
+pub use cloud::{Cloud, CloudAddress, CloudError, CloudSettings, Provider};
 pub use content::{ByteStream, Completed, DataWriter, StoredManifest};
 pub use error::{StorageError, StorageErrorKind};
 pub use folder::{ControlSocket, Folder, FolderError, connect_control};
