@@ -5,7 +5,6 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use serde_json::json;
 use spec_tests::folder::TestDir;
@@ -43,13 +42,11 @@ impl Other {
             .spawn()
             .unwrap();
         let target = Target::new(&format!("http://127.0.0.1:{port}"), Access::default());
-        for _ in 0..200 {
-            if target.request(http::Method::GET, "/v2/").try_send().is_ok() {
-                return Self { child, target };
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        panic!("the other registry does not answer:\n{}", fs::read_to_string(folder.join("other.log")).unwrap());
+        let other = Self { child, target };
+        let answer = samples::patiently(|| other.target.request(http::Method::GET, "/v2/").try_send().ok());
+        let log = || fs::read_to_string(folder.join("other.log")).unwrap();
+        assert!(answer.is_some(), "the other registry does not answer:\n{}", log());
+        other
     }
 }
 
