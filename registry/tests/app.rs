@@ -167,7 +167,7 @@ impl Answer {
         let mut headers: Vec<String> = self
             .headers
             .iter()
-            .filter(|(name, _)| *name != "docker-distribution-api-version")
+            .filter(|(name, _)| *name != "docker-distribution-api-version" && *name != "x-request-id")
             .map(|(name, value)| format!("{name}: {}", unsealed(value.to_str().unwrap())))
             .collect();
         headers.sort();

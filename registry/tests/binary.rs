@@ -8,13 +8,18 @@ use std::time::{Duration, Instant};
 
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt-registry"));
-    command.env_remove("FLUYT_REGISTRY_LISTEN").env_remove("FLUYT_REGISTRY_STORE").env_remove("RUST_LOG");
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("FLUYT_REGISTRY_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("RUST_LOG");
     command
 }
 
 pub(crate) struct Server {
     child: Child,
-    first_line: String,
+    pub(crate) first_line: String,
     pub(crate) address: String,
 }
 
@@ -25,7 +30,7 @@ impl Server {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut first_line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut first_line).unwrap();
-        let address = first_line.split("http://").nth(1).unwrap().split(',').next().unwrap().to_owned();
+        let address = first_line.split("://").nth(1).unwrap().split(',').next().unwrap().to_owned();
         Self { child, first_line, address }
     }
 
@@ -37,12 +42,12 @@ impl Server {
         answer
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
     }
 
-    fn ended(mut self) -> (Option<i32>, String) {
+    pub(crate) fn ended(mut self) -> (Option<i32>, String) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < deadline, "it does not end");
@@ -119,12 +124,12 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(code, Some(130), "{log}");
 }
 
-fn take(mut server: Server) -> Server {
+pub(crate) fn take(mut server: Server) -> Server {
     let child = std::mem::replace(&mut server.child, Command::new("true").spawn().unwrap());
     Server { child, first_line: String::new(), address: String::new() }
 }
 
-fn refused(arguments: &[&str]) -> (Option<i32>, String) {
+pub(crate) fn refused(arguments: &[&str]) -> (Option<i32>, String) {
     let Output { status, stdout, stderr } = command().args(arguments).output().unwrap();
     assert_eq!(String::from_utf8(stdout).unwrap(), "");
     (status.code(), String::from_utf8(stderr).unwrap())

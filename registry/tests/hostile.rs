@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fluyt_registry::http::serve;
+use fluyt_registry::http::{ServeSettings, serve};
 use fluyt_registry::storage::Folder;
 use futures_util::stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,7 +17,7 @@ async fn listening(folder: &Path) -> std::net::SocketAddr {
     let router = router_on(Folder::open(folder, false).unwrap()).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, router, std::future::pending(), std::future::pending()));
+    tokio::spawn(serve(listener, router, ServeSettings::default(), std::future::pending(), std::future::pending()));
     address
 }
 

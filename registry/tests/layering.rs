@@ -27,10 +27,13 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("prometheus_client", &["metrics"]),
     ("rustix", &["storage"]),
     ("getrandom", &["storage"]),
-    ("tokio", &["storage", "service", "admin", "http"]),
-    ("std::fs", &["storage"]),
-    ("std::time", &["storage", "adopt", "service", "admin", "http"]),
-    ("std::net", &["http"]),
+    ("bcrypt", &["auth"]),
+    ("tokio_rustls", &["http"]),
+    ("tokio", &["storage", "auth", "service", "admin", "http"]),
+    // metrics reads /proc.
+    ("std::fs", &["storage", "metrics"]),
+    ("std::time", &["storage", "adopt", "auth", "service", "admin", "http"]),
+    ("std::net", &["auth", "http"]),
     ("std::env", &[]),
     ("tracing", &["service", "admin", "http"]),
 ];

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod access;
 mod adopt;
 mod app;
 mod binary;
@@ -20,5 +21,6 @@ mod redirects;
 mod referrers;
 mod replicas;
 mod sparse;
+mod tls;
 mod uploads;
 mod watched;

@@ -1,5 +1,6 @@
 //! One file for each subcommand. A command takes its settings, prints what it found, and says its exit code.
 
+mod access;
 mod adopt;
 mod control;
 mod delete_repository;
@@ -7,15 +8,18 @@ mod history;
 mod open;
 mod order;
 mod print;
+mod reload;
 mod serve;
 
 use std::error::Error;
 use std::fmt;
+use std::io::Write;
 use std::process::ExitCode;
 
+use clap::CommandFactory;
 use fluyt_registry::admin::{AdminError, Mend, Refusal};
 
-use crate::settings::Command;
+use crate::settings::{Command, CommandLine};
 
 /// Why a command could not be done, and whose it is to mend.
 #[derive(Debug)]
@@ -67,7 +71,13 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::Environment(error.into()))?;
     let result = runtime.block_on(async {
         match command {
-            Command::Serve(settings) => serve::run(settings).await,
+            Command::Serve(settings) => serve::run(*settings).await,
+            Command::Version { json } => data(&version(json)),
+            Command::Completion { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut CommandLine::command(), "fluyt-registry", &mut script);
+                data(&script)
+            }
             Command::Adopt(settings) => adopt::run(settings).await,
             Command::History(settings) => history::run(settings).await,
             Command::DeleteRepository(settings) => delete_repository::run(settings).await,
@@ -76,4 +86,24 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
     // What is left of a request must not hold up the end.
     runtime.shutdown_background();
     result
+}
+
+fn version(json: bool) -> Vec<u8> {
+    let version = env!("CARGO_PKG_VERSION");
+    let text = match json {
+        true => {
+            serde_json::json!({"version": version, "os": "linux", "architecture": std::env::consts::ARCH}).to_string()
+        }
+        false => format!("fluyt-registry {version}"),
+    };
+    format!("{text}\n").into_bytes()
+}
+
+/// Data for standard output. Whoever closed it does not want it.
+fn data(bytes: &[u8]) -> Result<ExitCode, Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::Environment(error.into())),
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }

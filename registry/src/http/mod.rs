@@ -5,29 +5,41 @@
 
 mod access_log;
 mod blobs;
+mod client;
+mod limit;
+mod login;
 mod manifests;
 mod names;
+mod patient;
 mod query;
 mod rejection;
 mod reply;
 mod serve;
+mod tls;
 mod uploads;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Instant;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::{Router, middleware};
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method, StatusCode, header};
+use tracing::Instrument;
 
-pub use access_log::Peer;
-pub use serve::{Ended, serve};
+pub use client::{Network, Peer};
+pub use serve::{Ended, ServeSettings, serve};
+pub use tls::{Tls, TlsError};
 
-use crate::auth::{Authorizer, Caller, Denied, MayDelete, MayList, MayPull, MayPush};
-use crate::metrics::Metrics;
+use crate::auth::{AuthError, Authorizer, Caller, Denied, MayDelete, MayList, MayPull, MayPush};
+use crate::metrics::{LoginLabels, Metrics};
 use crate::service::{Registry, RegistryError};
 use crate::spec::{Endpoint, EndpointError, NameError, RepoName};
+use access_log::Record;
+use client::Client;
+use limit::{Limiter, Whose};
 use query::Query;
 use rejection::Rejection;
 
@@ -40,24 +52,53 @@ pub struct App {
     pub authorizer: Authorizer,
     /// What is counted meanwhile.
     pub metrics: Arc<Metrics>,
+    settings: Arc<AppSettings>,
+    limiter: Option<Arc<Limiter>>,
+}
+
+/// How to see clients and what to allow them.
+#[derive(Clone, Debug, Default)]
+pub struct AppSettings {
+    /// Proxies whose word counts about who the client is and what it asked for.
+    pub trusted_proxies: Vec<Network>,
+    /// The address under which clients know the registry, where their requests do not say it.
+    pub public_url: Option<String>,
+    /// Requests a second of one user, or of one address; `None`: as many as they like.
+    pub requests_per_second: Option<NonZeroU32>,
 }
 
 impl App {
     /// An app that counts for itself alone.
     pub fn new(registry: Arc<Registry>, authorizer: Authorizer) -> Self {
-        Self { registry, authorizer, metrics: Arc::default() }
+        Self { registry, authorizer, metrics: Arc::default(), settings: Arc::default(), limiter: None }
+    }
+
+    /// The same, with other settings.
+    #[must_use]
+    pub fn with_settings(mut self, settings: AppSettings) -> Self {
+        self.limiter = settings.requests_per_second.map(|rate| Arc::new(Limiter::new(rate)));
+        self.settings = Arc::new(settings);
+        self
+    }
+
+    /// The same, counting here.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
+        self.metrics = metrics;
+        self
     }
 }
 
 /// The whole service, without a socket.
 pub fn router(app: App) -> Router {
-    Router::new().fallback(answer).layer(middleware::from_fn(access_log::log)).with_state(app)
+    Router::new().fallback(answer).with_state(app)
 }
 
 /// What of a request a handler may look at; the body comes beside it.
 struct Asked {
     app: App,
     caller: Caller,
+    client: Client,
     query: Query,
     headers: HeaderMap,
 }
@@ -86,20 +127,91 @@ impl Asked {
 
 async fn answer(State(app): State<App>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let query = Query::parse(head.uri.query().unwrap_or_default());
-    let asked = Asked { app, caller: Caller::anonymous(), query, headers: head.headers };
     let path = head.uri.path();
-    let result = match path {
-        "/healthz" => Ok(reply::text("alive\n")),
-        "/readyz" => ready(&asked).await,
-        "/" => Ok(reply::text(FRONT)),
-        _ => respond(&asked, &head.method, path, body).await,
-    };
-    let mut response = result.unwrap_or_else(|error| Rejection { error, path }.into_response());
+    let client = Client::of(&head, &app.settings.trusted_proxies);
+    let parsed = Endpoint::parse(path);
+    let mut record = Record::begin(app.metrics.clone(), &head, client.clone(), parsed.as_ref().ok().cloned());
+    let span = tracing::error_span!("request", id = record.id().to_str().unwrap_or_default());
+    let body = record.receiving(body);
+    let query = Query::parse(head.uri.query().unwrap_or_default());
+    let mut asked = Asked { app, caller: Caller::anonymous(), client, query, headers: head.headers };
+    let challenged = parsed.as_ref().ok().cloned();
+    let result = async {
+        match path {
+            "/healthz" => return Ok(reply::text("alive\n")),
+            "/readyz" => return ready(&asked).await,
+            "/" => return Ok(reply::text(FRONT)),
+            _ => {}
+        }
+        admit(&mut asked).await?;
+        record.user = asked.caller.name().map(str::to_owned);
+        match (path, &head.method) {
+            (login::TOKEN_PATH, &Method::GET) => login::token(&asked).await,
+            (login::TOKEN_PATH, method) if asked.app.authorizer.scheme().is_some() => not_allowed(method, "GET"),
+            ("/metrics", _) => metrics(&asked),
+            (_, method) => respond(&asked, method, parsed, body).await,
+        }
+    }
+    .instrument(span.clone())
+    .await;
+    let mut response = span.in_scope(|| result.unwrap_or_else(|error| Rejection { error, path }.into_response()));
+    if response.status() == StatusCode::UNAUTHORIZED
+        && let Some(challenge) = login::challenge(&asked, &head.method, challenged.as_ref())
+    {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
     if path.starts_with("/v2") {
         reply::mark_api(&mut response);
     }
-    response
+    record.sending(response)
+}
+
+/// Sees who it is, and whether there were not too many requests of theirs.
+async fn admit(asked: &mut Asked) -> Result<(), RegistryError> {
+    let address = asked.client.address;
+    let given = login::credentials(&asked.headers, address);
+    let shown = given.is_some() && asked.app.authorizer.scheme().is_some();
+    let identified = asked.app.authorizer.identify(given).await;
+    if shown {
+        let result = match &identified {
+            Ok(_) => "ok",
+            Err(AuthError::Wrong | AuthError::Missing) => "wrong",
+            Err(AuthError::TokenInvalid) => "token_invalid",
+            Err(AuthError::TooMany { .. }) => "too_many",
+            Err(AuthError::Busy) => "busy",
+        };
+        asked.app.metrics.requests.logins.get_or_create(&LoginLabels { result }).inc();
+    }
+    // What is refused counts too.
+    if let Some(limiter) = &asked.app.limiter {
+        let user = identified.as_ref().ok().and_then(Caller::name);
+        limiter
+            .take(Whose::of(user, address), Instant::now())
+            .map_err(|retry_after_seconds| RegistryError::TooManyRequests { retry_after_seconds })?;
+    }
+    asked.caller = identified?;
+    Ok(())
+}
+
+fn metrics(asked: &Asked) -> Result<Response, RegistryError> {
+    asked.app.authorizer.watch(&asked.caller)?;
+    Ok(reply::metrics(asked.app.metrics.encode()))
+}
+
+/// What only those need who watch over the registry: for a port of its own, where nobody is asked who they are.
+pub fn watch_router(app: App) -> Router {
+    Router::new().fallback(watch).with_state(app)
+}
+
+async fn watch(State(app): State<App>, request: Request) -> Response {
+    let path = request.uri().path();
+    let result = match path {
+        "/metrics" => Ok(reply::metrics(app.metrics.encode())),
+        "/healthz" => Ok(reply::text("alive\n")),
+        "/readyz" => app.registry.ready().await.map(|()| reply::text("ready\n")),
+        _ => Err(RegistryError::NoSuchPath),
+    };
+    result.unwrap_or_else(|error| Rejection { error, path }.into_response())
 }
 
 const FRONT: &str = "fluyt-registry: an OCI registry. Its API is below /v2/ (OCI distribution specification).\n";
@@ -109,8 +221,13 @@ async fn ready(asked: &Asked) -> Result<Response, RegistryError> {
     Ok(reply::text("ready\n"))
 }
 
-async fn respond(asked: &Asked, method: &Method, path: &str, body: Body) -> Result<Response, RegistryError> {
-    let endpoint = match Endpoint::parse(path) {
+async fn respond(
+    asked: &Asked,
+    method: &Method,
+    parsed: Result<Endpoint, EndpointError>,
+    body: Body,
+) -> Result<Response, RegistryError> {
+    let endpoint = match parsed {
         // A tag that cannot be is one that is not there; to give something such a name is a mistake.
         Err(EndpointError::Name(NameError::Tag { .. })) if !matches!(*method, Method::PUT) => {
             return Err(RegistryError::TagImpossible);
@@ -119,7 +236,10 @@ async fn respond(asked: &Asked, method: &Method, path: &str, body: Body) -> Resu
     };
     use Endpoint as E;
     match (endpoint, method.as_str()) {
-        (E::Base, "GET" | "HEAD") => Ok(reply::base()),
+        (E::Base, "GET" | "HEAD") => {
+            asked.app.authorizer.enter(&asked.caller)?;
+            Ok(reply::base())
+        }
         (E::Base, _) => not_allowed(method, "GET, HEAD"),
         (E::Catalog, "GET" | "HEAD") => names::catalog(asked).await,
         (E::Catalog, _) => not_allowed(method, "GET, HEAD"),

@@ -7,6 +7,7 @@ use http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
 use serde_json::json;
 
 use super::reply::Reply;
+use crate::auth::AuthError;
 use crate::service::RegistryError;
 use crate::storage::{StorageError, StorageErrorKind};
 
@@ -33,6 +34,14 @@ fn status_and_code(error: &RegistryError) -> (StatusCode, &'static str) {
         E::NameInvalid(_) | E::TagOfThePast { .. } => (S::BAD_REQUEST, "NAME_INVALID"),
         E::NameUnknown { .. } => (S::NOT_FOUND, "NAME_UNKNOWN"),
         E::RangeOutside { .. } => (S::RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
+        E::Unauthorized(AuthError::TooMany { .. }) | E::TooManyRequests { .. } => {
+            (S::TOO_MANY_REQUESTS, "TOOMANYREQUESTS")
+        }
+        E::Unauthorized(AuthError::Busy) => (S::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
+        E::Unauthorized(AuthError::Wrong | AuthError::Missing | AuthError::TokenInvalid) => {
+            (S::UNAUTHORIZED, "UNAUTHORIZED")
+        }
+        E::Denied(denied) if denied.login_helps => (S::UNAUTHORIZED, "UNAUTHORIZED"),
         E::Denied(_) => (S::FORBIDDEN, "DENIED"),
         E::Parameter { .. } => (S::BAD_REQUEST, "UNSUPPORTED"),
         E::TooManyTags { .. } => (S::URI_TOO_LONG, "UNSUPPORTED"),
@@ -77,7 +86,13 @@ impl IntoResponse for Rejection<'_> {
                 reply = reply.header(CONTENT_RANGE, format!("bytes */{size_bytes}"));
             }
             RegistryError::Method { allowed, .. } => reply = reply.header(ALLOW, allowed),
-            RegistryError::Contended => reply = reply.header(RETRY_AFTER, 1),
+            RegistryError::Contended | RegistryError::Unauthorized(AuthError::Busy) => {
+                reply = reply.header(RETRY_AFTER, 1);
+            }
+            RegistryError::TooManyRequests { retry_after_seconds }
+            | RegistryError::Unauthorized(AuthError::TooMany { retry_after_seconds }) => {
+                reply = reply.header(RETRY_AFTER, retry_after_seconds);
+            }
             // It was asked several times before this was said.
             RegistryError::Storage(cause) if cause.kind() == StorageErrorKind::Busy => {
                 reply = reply.header(RETRY_AFTER, 5);

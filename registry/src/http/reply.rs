@@ -69,6 +69,19 @@ pub(super) fn text(text: &'static str) -> Response {
     Reply::new(StatusCode::OK).header(CONTENT_TYPE, "text/plain; charset=utf-8").body(Body::from(text))
 }
 
+/// Metrics, as OpenMetrics has them.
+pub(super) fn metrics(text: String) -> Response {
+    Reply::new(StatusCode::OK)
+        .header(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")
+        .header(CONTENT_LENGTH, text.len())
+        .body(Body::from(text))
+}
+
+/// A token: not for a cache.
+pub(super) fn token(value: &impl Serialize) -> Response {
+    Reply::new(StatusCode::OK).header(CONTENT_TYPE, "application/json").header(CACHE_CONTROL, "no-store").json(value)
+}
+
 /// `end-1`
 pub(super) fn base() -> Response {
     Reply::new(StatusCode::OK).header(CONTENT_TYPE, "application/json").json(&serde_json::json!({}))

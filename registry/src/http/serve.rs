@@ -1,7 +1,9 @@
-//! Connections: accept, HTTP/1.1 or h2c, and an end that lets running requests finish.
+//! Connections: accept, TLS, HTTP/1.1 or HTTP/2, and an end that lets running requests finish.
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -10,18 +12,34 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
-use super::access_log::Peer;
+use super::client::Peer;
+use super::patient::Patient;
+use super::tls::Tls;
+use crate::metrics::Metrics;
 
-/// How long a client may take to send a request's head.
+/// How long a client may take to send a request's head, and to begin the next one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take to agree on an encryption.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often an HTTP/2 client that says nothing is asked whether it is still there, and how long it may take to answer.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long running requests may take to finish once the end was asked for.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait when the system has no more sockets for us.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The first byte of every TLS connection: a record of a handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// What a client reads that speaks HTTP where HTTPS is spoken.
+const WRONG_SCHEME: &str = "HTTP/1.0 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\r\n\
+    this port speaks HTTPS: use https://, and give the client the certificate's issuer where it does not know it\n";
 
 /// How serving ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,24 +52,44 @@ pub enum Ended {
     AtOnce,
 }
 
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct ServeSettings {
+    /// The certificate; without one, in plain HTTP.
+    pub tls: Option<Tls>,
+    /// Most connections at a time; more wait in the system's queue until one ends.
+    pub connections_max: usize,
+    /// Where connections are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Default for ServeSettings {
+    fn default() -> Self {
+        Self { tls: None, connections_max: 10_000, metrics: Arc::default() }
+    }
+}
+
 /// Serves until `stop` is ready; then accepts no more, and waits for what runs until a bound, or until `stop_at_once`.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
+    settings: ServeSettings,
     stop: impl Future<Output = ()>,
     stop_at_once: impl Future<Output = ()>,
 ) -> Ended {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    // A client that sends no more may still read, and what it asked for is finished either way: half an operation only
-    // leaves garbage.
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).half_close(true);
-    builder.http2().timer(TokioTimer::new()).adaptive_window(true);
     let running = GracefulShutdown::new();
+    let free = Arc::new(Semaphore::new(settings.connections_max.clamp(1, Semaphore::MAX_PERMITS)));
+    let (stopping, stopped) = watch::channel(());
+    let connection = Connection { http: http(), tls: settings.tls, router, metrics: settings.metrics, stopped };
     let mut stop = std::pin::pin!(stop);
     loop {
-        let accepted = tokio::select! {
+        let next = async {
+            let permit = free.clone().acquire_owned().await;
+            (listener.accept().await, permit)
+        };
+        let (accepted, permit) = tokio::select! {
             () = &mut stop => break,
-            accepted = listener.accept() => accepted,
+            next = next => next,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -63,25 +101,92 @@ pub async fn serve(
         };
         // Replies are written whole; waiting to fill a packet only delays them.
         let _ = stream.set_nodelay(true);
-        let router = router.clone();
-        let service = service_fn(move |request: http::Request<Incoming>| {
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(Peer(peer));
-            let router = router.clone();
-            async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
-        });
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        let connection = running.watch(connection.into_owned());
+        let connection = connection.clone();
+        let watcher = running.watcher();
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error = %error, client.address = %peer, "a connection ended badly");
-            }
+            let _permit = permit;
+            connection.metrics.requests.connections.inc();
+            connection.run(stream, peer, watcher).await;
+            connection.metrics.requests.connections.dec();
         });
     }
     drop(listener);
+    drop(stopping);
     tokio::select! {
         () = running.shutdown() => Ended::Finished,
         () = tokio::time::sleep(FINISH_TIMEOUT) => Ended::TimedOut,
         () = stop_at_once => Ended::AtOnce,
     }
+}
+
+fn http() -> auto::Builder<TokioExecutor> {
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    // A client that sends no more may still read, and what it asked for is finished either way: half an operation only
+    // leaves garbage.
+    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).half_close(true);
+    http.http2()
+        .timer(TokioTimer::new())
+        .adaptive_window(true)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    http
+}
+
+/// What every connection needs.
+#[derive(Clone)]
+struct Connection {
+    http: auto::Builder<TokioExecutor>,
+    tls: Option<Tls>,
+    router: Router,
+    metrics: Arc<Metrics>,
+    stopped: watch::Receiver<()>,
+}
+
+impl Connection {
+    async fn run(&self, stream: TcpStream, address: SocketAddr, watcher: Watcher) {
+        let Some(tls) = &self.tls else {
+            return self.serve(stream, Peer { address, tls: false }, watcher).await;
+        };
+        let mut stopped = self.stopped.clone();
+        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(stream, tls));
+        let shaken = tokio::select! {
+            shaken = handshake => shaken,
+            // Nothing was asked yet: it need not be waited for.
+            _ = stopped.changed() => return,
+        };
+        let failure = match shaken {
+            Ok(Ok(stream)) => return self.serve(stream, Peer { address, tls: true }, watcher).await,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("it was not over after {} s", HANDSHAKE_TIMEOUT.as_secs()),
+        };
+        self.metrics.requests.failed_handshakes.inc();
+        tracing::debug!(error = failure, client.address = %address, "a TLS handshake failed");
+    }
+
+    async fn serve<S>(&self, stream: S, peer: Peer, watcher: Watcher)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = service_fn(|request: http::Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(peer);
+            let router = self.router.clone();
+            async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+        });
+        let connection = self.http.serve_connection(TokioIo::new(Patient::new(stream)), service);
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(error = %error, client.address = %peer.address, "a connection ended badly");
+        }
+    }
+}
+
+async fn handshake(mut stream: TcpStream, tls: &Tls) -> std::io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 1 && first[0] != TLS_HANDSHAKE {
+        // What it speaks instead is HTTP, most likely, and then it can be told.
+        let _ = stream.write_all(WRONG_SCHEME.as_bytes()).await;
+        let _ = stream.shutdown().await;
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "the client did not speak TLS"));
+    }
+    TlsAcceptor::from(tls.config.clone()).accept(stream).await
 }

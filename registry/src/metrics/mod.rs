@@ -3,7 +3,9 @@
 //! There is no global: whoever counts holds the same [`Metrics`]. Labels have few values each; names of repositories,
 //! digests and clients are for the access log.
 
-use std::fmt;
+mod process;
+mod requests;
+
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::text::encode;
@@ -13,15 +15,22 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+pub use requests::{EndpointKind, EndpointLabels, KindLabels, LoginLabels, RequestLabels, RequestMetrics};
+
 /// Everything that is counted.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// Of requests and connections.
+    pub requests: RequestMetrics,
     /// Of the collector.
     pub collector: CollectorMetrics,
     /// Requests to the store, by kind and result.
-    pub store_requests: Family<StoreRequest, Counter>,
+    pub store_requests: StoreRequests,
 }
+
+/// Requests to the store.
+pub type StoreRequests = Family<StoreRequest, Counter>;
 
 /// What kind of request to the store, and whether it was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,7 +61,7 @@ pub enum StoreRequestKind {
     get,
     /// Is an object there?
     head,
-    /// Objects are removed: one for each call, however many objects.
+    /// An object is removed: one for each object, though drivers put many into a request.
     delete,
     /// A page of a list.
     list,
@@ -99,19 +108,25 @@ pub struct RemovedKind {
 impl Metrics {
     /// All at zero.
     pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("fluyt_registry");
-        let store_requests = Family::default();
-        registry.register("store_requests", "Requests to the store", store_requests.clone());
+        let mut registry = Registry::default();
+        // Everybody's names for what every process has, ours for the rest.
+        registry.register_collector(Box::new(process::Process));
+        let ours = registry.sub_registry_with_prefix("fluyt_registry");
+        let store_requests = StoreRequests::default();
+        ours.register("store_requests", "Requests to the store", store_requests.clone());
+        let requests = RequestMetrics::default();
+        requests.register(ours);
         let collector = CollectorMetrics::default();
-        collector.register(registry.sub_registry_with_prefix("collector"));
-        Self { registry, collector, store_requests }
+        collector.register(ours.sub_registry_with_prefix("collector"));
+        Self { registry, requests, collector, store_requests }
     }
 
     /// The OpenMetrics text.
-    pub fn encode(&self) -> Result<String, fmt::Error> {
+    pub fn encode(&self) -> String {
         let mut text = String::new();
-        encode(&mut text, &self.registry)?;
-        Ok(text)
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
     }
 }
 
@@ -148,7 +163,7 @@ mod tests {
         metrics.store_requests.get_or_create(&request).inc();
         metrics.collector.oldest_candidate_seconds.set(1.5);
         metrics.collector.removed.get_or_create(&RemovedKind { kind: "data" }).inc_by(3);
-        let text = metrics.encode().expect("a text");
+        let text = metrics.encode();
         for line in [
             r#"fluyt_registry_store_requests_total{kind="put_part",failed="no"} 1"#,
             "fluyt_registry_collector_oldest_candidate_seconds 1.5",

@@ -1,6 +1,6 @@
 //! Everything that the registry refuses, in words for whoever asked.
 
-use crate::auth::Denied;
+use crate::auth::{AuthError, Denied};
 use crate::spec::{
     Digest, DigestError, EndpointError, MANIFEST_SIZE_MAX_BYTES, ManifestError, NameError, Reference, RepoName, Tag,
 };
@@ -105,6 +105,15 @@ pub enum RegistryError {
     /// code-12
     #[error(transparent)]
     Denied(#[from] Denied),
+    /// code-11, or 429 and 503 where it is only too early to say.
+    #[error(transparent)]
+    Unauthorized(#[from] AuthError),
+    /// code-14
+    #[error("too many requests: try again in {retry_after_seconds} s")]
+    TooManyRequests {
+        /// When it makes sense to try again.
+        retry_after_seconds: u64,
+    },
     /// A parameter that cannot be read.
     #[error("the parameter `{name}` is `{found}`: expected {expected}")]
     Parameter {

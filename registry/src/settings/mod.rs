@@ -1,6 +1,7 @@
-//! The command line and the environment -> what to do. Nothing else reads either.
+//! The command line, the environment and a configuration file -> what to do. Nothing else reads them.
 
 mod adopt;
+mod config;
 mod operate;
 mod serve;
 mod store;
@@ -8,11 +9,12 @@ mod store;
 use clap::{Parser, Subcommand};
 
 pub(crate) use adopt::Adopt;
+pub(crate) use config::{Given, Wrong, read};
 pub(crate) use operate::{DeleteRepository, History};
-pub(crate) use serve::Serve;
+pub(crate) use serve::{AccessSettings, LogFormat, Serve};
 pub(crate) use store::{Store, StoreSettings};
 
-/// An OCI registry that keeps everything in one folder or bucket: no database, no configuration.
+/// An OCI registry that keeps everything in one folder or bucket: no database, nothing to configure.
 #[derive(Debug, Parser)]
 #[command(name = "fluyt-registry", version, arg_required_else_help = true)]
 pub(crate) struct CommandLine {
@@ -27,7 +29,7 @@ pub(crate) enum Command {
     /// Serve images over the OCI distribution API until SIGTERM or SIGINT.
     ///
     /// The first line on stdout says the address; logs go to stderr (RUST_LOG sets their level).
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// List the values that a tag had: when, by whom, what became of each.
     ///
     /// An old value is pulled as REPO:TAG.at.<time>, such as team/app:v1.at.20261101T100000Z: the value that the tag
@@ -47,6 +49,19 @@ pub(crate) enum Command {
     /// The name stays free to be pushed to. What is pushed meanwhile is refused, or stays. A running server does it when
     /// it holds the folder. Space comes back when the collector has found out what nobody else has.
     DeleteRepository(DeleteRepository),
+    /// Print the version.
+    Version {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a script that lets a shell complete commands and flags.
+    ///
+    /// bash: `source <(fluyt-registry completion bash)`.
+    Completion {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! The flags of `serve`.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use fluyt_registry::http::Network;
 use fluyt_registry::service::SparsePolicy;
 
 use super::StoreSettings;
@@ -17,10 +20,17 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) store: StoreSettings,
 
+    #[command(flatten)]
+    pub(crate) access: AccessSettings,
+
     /// Which manifests may name what the repository does not have: images (without some layers, and indexes without some
     /// manifests), indexes only, or none. What was deleted here is missed in any case.
     #[arg(long, env = "FLUYT_REGISTRY_SPARSE", value_name = "KIND", default_value = "images")]
     pub(crate) sparse: Sparse,
+
+    /// Print the settings and where each comes from, and end.
+    #[arg(long)]
+    pub(crate) print_config: bool,
 }
 
 /// Which manifests may name what is absent.
@@ -44,6 +54,61 @@ impl From<Sparse> for SparsePolicy {
     }
 }
 
+/// Who may do what, and how they get here.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Access")]
+pub(crate) struct AccessSettings {
+    /// Only users of this file may use the registry: lines of USER:HASH as `htpasswd -B` makes them. Read again when it
+    /// changes.
+    #[arg(long, env = "FLUYT_REGISTRY_HTPASSWD", value_name = "FILE")]
+    pub(crate) htpasswd: Option<PathBuf>,
+
+    /// With --htpasswd: everybody may pull, and users may do the rest.
+    #[arg(long, env = "FLUYT_REGISTRY_ANONYMOUS_PULL")]
+    pub(crate) anonymous_pull: bool,
+
+    /// Speak HTTPS with this certificate: PEM, the server's own first, then its issuers'. Read again when it changes.
+    #[arg(long, env = "FLUYT_REGISTRY_TLS_CERT", value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The private key of the certificate: PEM, without a password. Read again when it changes.
+    #[arg(long, env = "FLUYT_REGISTRY_TLS_KEY", value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// A proxy whose Forwarded or X-Forwarded-* headers are believed; may be given several times.
+    #[arg(long, env = "FLUYT_REGISTRY_TRUSTED_PROXY", value_name = "NETWORK", value_delimiter = ',')]
+    pub(crate) trusted_proxy: Vec<Network>,
+
+    /// The address under which clients know the registry, where their requests do not say it: https://HOST[:PORT].
+    #[arg(long, env = "FLUYT_REGISTRY_PUBLIC_URL", value_name = "URL", value_parser = public_url)]
+    pub(crate) public_url: Option<String>,
+
+    /// Most requests a second of one user, or of one address without a user; ten times as many may come at once.
+    #[arg(long, env = "FLUYT_REGISTRY_REQUESTS_PER_SECOND", value_name = "N")]
+    pub(crate) requests_per_second: Option<NonZeroU32>,
+
+    /// Most connections at a time; more wait until one ends.
+    #[arg(long, env = "FLUYT_REGISTRY_MAX_CONNECTIONS", value_name = "N", default_value = "10000")]
+    pub(crate) max_connections: NonZeroU32,
+
+    /// Also answer /metrics, /healthz and /readyz here, to everybody and in plain HTTP.
+    #[arg(long, env = "FLUYT_REGISTRY_METRICS_LISTEN", value_name = "ADDRESS:PORT", value_parser = listen_address)]
+    pub(crate) metrics_listen: Option<SocketAddr>,
+
+    /// How lines of the log look.
+    #[arg(long, env = "FLUYT_REGISTRY_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How lines of the log look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
 /// `ADDRESS:PORT`; a port alone (`:5000`) listens on every address, as other registries take it.
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let whole = match text.strip_prefix(':') {
@@ -51,6 +116,15 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
         None => text.replacen("localhost:", "127.0.0.1:", 1),
     };
     whole.parse().map_err(|_| "expected an address and a port, such as 127.0.0.1:5000, [::1]:5000 or :5000".to_owned())
+}
+
+/// A scheme and a host: what clients ask for is put behind it.
+fn public_url(text: &str) -> Result<String, String> {
+    let wrong = || "expected http:// or https:// and a host, such as https://registry.example.net".to_owned();
+    let url = text.trim_end_matches('/');
+    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).ok_or_else(wrong)?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+    if host.is_empty() || !host.chars().all(fits) { Err(wrong()) } else { Ok(url.to_owned()) }
 }
 
 #[cfg(test)]
@@ -64,5 +138,13 @@ mod tests {
         assert_eq!(port(":5000").as_deref(), Ok("0.0.0.0:5000"));
         assert_eq!(port("[::1]:0").as_deref(), Ok("[::1]:0"));
         assert!(port("127.0.0.1").unwrap_err().contains("such as 127.0.0.1:5000"));
+    }
+
+    #[test]
+    fn public_urls() {
+        assert_eq!(public_url("https://r.example:8443/").as_deref(), Ok("https://r.example:8443"));
+        for wrong in ["", "r.example", "ftp://r.example", "https://", "https://r.example/path", "https://r\"x"] {
+            assert!(public_url(wrong).is_err(), "{wrong}");
+        }
     }
 }

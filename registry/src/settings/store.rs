@@ -15,8 +15,12 @@ pub(crate) struct StoreSettings {
     pub(crate) store: Store,
 
     /// Do not wait until the disk has what is acknowledged. A crash of the machine may then lose it.
-    #[arg(long)]
+    #[arg(long, env = "FLUYT_REGISTRY_NO_SYNC")]
     pub(crate) no_sync: bool,
+
+    /// Read settings from this file too: TOML, its keys are the flags of `serve`. Flags and the environment win over it.
+    #[arg(long, env = "FLUYT_REGISTRY_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) reach: Reach,

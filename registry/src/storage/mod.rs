@@ -10,6 +10,7 @@ mod cloud;
 #[cfg(test)]
 mod conformance;
 mod content;
+mod counted;
 mod error;
 mod folder;
 mod inspect;
@@ -44,8 +45,10 @@ pub use perform::Attachments;
 pub use port::{Port, Unfinished};
 pub use sessions::{Session, SessionName, Tail, UploadListing};
 
+use crate::metrics::StoreRequests;
 use crate::protocol::Marks;
 use crate::spec::RepoName;
+use counted::Counted;
 
 /// How long an answer about marks counts as recent.
 const RECENT: Duration = Duration::from_secs(10);
@@ -80,6 +83,13 @@ impl Storage {
         let upload_keys = layout::open(&port, random).await?;
         let (recent_marks, catalogued, history_since) = Default::default();
         Ok(Self { port, upload_keys, recent_marks, catalogued, history_since })
+    }
+
+    /// The same store, whose requests are counted from now on.
+    #[must_use]
+    pub fn counting(mut self, requests: StoreRequests) -> Self {
+        self.port = Handle(Arc::new(Counted::new(self.port.0, requests)));
+        self
     }
 
     /// The keys that seal an upload's Location: the first seals, any opens.

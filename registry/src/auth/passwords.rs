@@ -1,0 +1,267 @@
+//! Checks passwords: bcrypt away from the threads that serve, few at a time, and each pair only once in a while.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use tokio::sync::Semaphore;
+
+use super::{AuthError, Users};
+
+/// How long a pair that was right needs no second check. A change of its hash ends this at once.
+const REMEMBERED: Duration = Duration::from_secs(15 * 60);
+/// Most pairs remembered; forgetting one costs a check.
+const REMEMBERED_MAX: usize = 10_000;
+/// How long a login may wait for others' checks.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Wrong passwords that one address may give for one user in a row, and how long it takes to be allowed one more.
+const FAILURES_MAX: u32 = 10;
+const FAILURE_FORGIVEN: Duration = Duration::from_secs(6);
+/// Most pairs of address and user whose failures are kept.
+const FAILURES_KEPT: usize = 100_000;
+/// Checked for a user that is not there, when there is none at all to compare with: as `htpasswd -B -C 10` would make.
+const NOBODY: &str = "$2y$10$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
+
+/// Users, and what is known of their passwords.
+pub struct Passwords {
+    users: RwLock<Arc<Users>>,
+    remembered: Mutex<HashMap<[u8; 32], Instant>>,
+    failures: Mutex<HashMap<Culprit, Failures>>,
+    /// Makes what is remembered useless to whoever reads the memory later, and other names impossible to collide.
+    key: [u8; 32],
+    checks: Arc<Semaphore>,
+}
+
+/// Who guesses whose password: an address, and a hash of the user's name.
+type Culprit = (Option<IpAddr>, [u8; 32]);
+
+#[derive(Clone, Copy)]
+struct Failures {
+    count: u32,
+    last: Instant,
+}
+
+impl Failures {
+    /// How many count still.
+    fn now(self) -> u32 {
+        let forgiven = self.last.elapsed().as_secs() / FAILURE_FORGIVEN.as_secs();
+        self.count.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX))
+    }
+}
+
+impl std::fmt::Debug for Passwords {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Passwords({:?})", self.users())
+    }
+}
+
+impl Passwords {
+    /// For these users; `key` is random and known to nobody else. At most `checks_at_once` passwords are checked at a
+    /// time, each taking a whole processor.
+    pub fn new(users: Users, key: [u8; 32], checks_at_once: usize) -> Self {
+        Self {
+            users: RwLock::new(Arc::new(users)),
+            remembered: Mutex::default(),
+            failures: Mutex::default(),
+            key,
+            checks: Arc::new(Semaphore::new(checks_at_once.max(1))),
+        }
+    }
+
+    /// From now on these users, with these passwords.
+    pub fn replace(&self, users: Users) {
+        *self.users.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(users);
+    }
+
+    fn users(&self) -> Arc<Users> {
+        self.users.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Something secret that changes whenever the user's password does, the same on every replica; `None` without such
+    /// a user.
+    pub(super) fn version(&self, user: &str) -> Option<Vec<u8>> {
+        Some(self.users().hash(user)?.as_bytes().to_vec())
+    }
+
+    /// Is it the user's password? Takes as long for a user that is not there.
+    pub(super) async fn check(&self, user: &str, password: &str, from: Option<IpAddr>) -> Result<(), AuthError> {
+        let users = self.users();
+        let hash = users.hash(user);
+        let pair = self.mac(&[b"pair", user.as_bytes(), password.as_bytes(), hash.unwrap_or_default().as_bytes()]);
+        // Before the limit: whoever guesses from the same address must not shut out who is right.
+        if self.is_remembered(&pair) {
+            return Ok(());
+        }
+        let culprit = (from, self.mac(&[b"user", user.as_bytes()]));
+        self.limit(&culprit)?;
+        let checks = tokio::time::timeout(PATIENCE, self.checks.clone().acquire_owned());
+        let Ok(Ok(permit)) = checks.await else { return Err(AuthError::Busy) };
+        // Clients open several connections at once: the first one's check does for all.
+        if self.is_remembered(&pair) {
+            return Ok(());
+        }
+        let known = hash.is_some();
+        let hash = hash.or(users.costliest()).unwrap_or(NOBODY).to_owned();
+        let password = password.to_owned();
+        let checked = tokio::task::spawn_blocking(move || {
+            // Held here, so that a request given up does not let the next one begin before this check is over.
+            let _permit = permit;
+            bcrypt::verify(password, &hash).unwrap_or(false)
+        });
+        let right = checked.await.unwrap_or(false) && known;
+        if right {
+            self.remember(pair);
+            self.failures().remove(&culprit);
+            Ok(())
+        } else {
+            self.count_failure(culprit);
+            Err(AuthError::Wrong)
+        }
+    }
+
+    fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
+        #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("a key");
+        for part in parts {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+
+    fn is_remembered(&self, pair: &[u8; 32]) -> bool {
+        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.get(pair).is_some_and(|since| since.elapsed() < REMEMBERED)
+    }
+
+    fn remember(&self, pair: [u8; 32]) {
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() >= REMEMBERED_MAX {
+            remembered.retain(|_, since| since.elapsed() < REMEMBERED);
+        }
+        if remembered.len() >= REMEMBERED_MAX {
+            remembered.clear();
+        }
+        remembered.insert(pair, Instant::now());
+    }
+
+    fn failures(&self) -> MutexGuard<'_, HashMap<Culprit, Failures>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn limit(&self, culprit: &Culprit) -> Result<(), AuthError> {
+        match self.failures().get(culprit) {
+            Some(failures) if failures.now() >= FAILURES_MAX => {
+                Err(AuthError::TooMany { retry_after_seconds: FAILURE_FORGIVEN.as_secs() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn count_failure(&self, culprit: Culprit) {
+        let mut failures = self.failures();
+        if failures.len() >= FAILURES_KEPT {
+            failures.retain(|_, failures| failures.now() > 0);
+        }
+        if failures.len() >= FAILURES_KEPT {
+            // Somebody makes up names faster than they are forgiven: the limit is not what stops that.
+            failures.clear();
+        }
+        let count = failures.get(&culprit).map_or(0, |failures| failures.now());
+        failures.insert(culprit, Failures { count: count.saturating_add(1), last: Instant::now() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn users(pairs: &[(&str, &str)]) -> Users {
+        let lines: Vec<String> =
+            pairs.iter().map(|(user, password)| format!("{user}:{}", bcrypt::hash(password, 4).unwrap())).collect();
+        Users::parse(&lines.join("\n")).unwrap()
+    }
+
+    fn passwords(pairs: &[(&str, &str)]) -> Passwords {
+        Passwords::new(users(pairs), [7; 32], 1)
+    }
+
+    #[tokio::test]
+    async fn a_password_is_right_for_its_user_alone() {
+        let passwords = passwords(&[("ann", "a"), ("bob", "b")]);
+        for (user, password, expected) in [
+            ("ann", "a", Ok(())),
+            ("ann", "a", Ok(())),
+            ("ann", "b", Err(AuthError::Wrong)),
+            ("bob", "b", Ok(())),
+            ("bob", "", Err(AuthError::Wrong)),
+            ("carl", "a", Err(AuthError::Wrong)),
+            ("", "", Err(AuthError::Wrong)),
+            ("ann", "a\0", Err(AuthError::Wrong)),
+        ] {
+            assert_eq!(passwords.check(user, password, None).await, expected, "{user} {password}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_counts_at_once() {
+        let passwords = passwords(&[("ann", "a")]);
+        assert_eq!(passwords.check("ann", "a", None).await, Ok(()));
+        let before = passwords.version("ann");
+        passwords.replace(users(&[("ann", "new")]));
+        assert_eq!(passwords.check("ann", "a", None).await, Err(AuthError::Wrong));
+        assert_eq!(passwords.check("ann", "new", None).await, Ok(()));
+        assert_ne!(passwords.version("ann"), before);
+        passwords.replace(users(&[]));
+        assert_eq!(passwords.check("ann", "new", None).await, Err(AuthError::Wrong));
+        assert_eq!(passwords.version("ann"), None);
+    }
+
+    #[tokio::test]
+    async fn guessing_is_limited_by_address_and_user_and_does_not_shut_out_who_is_known() {
+        let passwords = passwords(&[("ann", "a"), ("bob", "b")]);
+        let here = Some("192.0.2.1".parse().unwrap());
+        let there = Some("192.0.2.2".parse().unwrap());
+        assert_eq!(passwords.check("bob", "b", here).await, Ok(()));
+        for guess in 0..FAILURES_MAX {
+            assert_eq!(passwords.check("ann", &guess.to_string(), here).await, Err(AuthError::Wrong));
+            assert_eq!(passwords.check("bob", &guess.to_string(), here).await, Err(AuthError::Wrong));
+        }
+        let too_many = Err(AuthError::TooMany { retry_after_seconds: 6 });
+        assert_eq!(passwords.check("ann", "a", here).await, too_many);
+        assert_eq!(passwords.check("ann", "a", there).await, Ok(()));
+        assert_eq!(passwords.check("bob", "b", here).await, Ok(()), "a pair that is known to be right");
+    }
+
+    #[tokio::test]
+    async fn many_connections_of_one_client_cost_one_check() {
+        let hash = bcrypt::hash("a", 9).unwrap();
+        let passwords = Passwords::new(Users::parse(&format!("ann:{hash}")).unwrap(), [7; 32], 1);
+        let began = Instant::now();
+        assert_eq!(passwords.check("ann", "wrong", None).await, Err(AuthError::Wrong));
+        let one = began.elapsed();
+        let began = Instant::now();
+        let all = futures_util::future::join_all((0..20).map(|_| passwords.check("ann", "a", None))).await;
+        assert!(all.iter().all(Result::is_ok), "{all:?}");
+        assert!(began.elapsed() < one * 10, "20 checks took {:?}, one takes {one:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn the_name_of_a_user_cannot_be_told_from_the_time_it_takes() {
+        let hash = bcrypt::hash("a", 9).unwrap();
+        let passwords = Passwords::new(Users::parse(&format!("ann:{hash}")).unwrap(), [7; 32], 1);
+        let mut least = [Duration::MAX; 2];
+        for round in 0..3 {
+            for (index, user) in ["ann", "nobody"].into_iter().enumerate() {
+                let began = Instant::now();
+                assert_eq!(passwords.check(user, &format!("wrong {round}"), None).await, Err(AuthError::Wrong));
+                least[index] = least[index].min(began.elapsed());
+            }
+        }
+        let [known, unknown] = least.map(|least| least.as_secs_f64());
+        assert!((0.5..2.0).contains(&(known / unknown)), "{known} s and {unknown} s");
+    }
+}
