@@ -105,3 +105,73 @@ fn a_repository_is_emptied_by_whoever_holds_the_folder() {
     assert_eq!(status(&server, "GET /v2/b/manifests/v1"), "404");
     assert_eq!(status(&server, "GET /v2/a/manifests/v1"), "200");
 }
+
+#[test]
+fn undo_is_done_by_whoever_holds_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &["--no-sync"]);
+    let first = push(&server, "a", "t", "one");
+    let second = push(&server, "a", "t", "two");
+    let named = |server: &Server| {
+        let answer = send(server, "HEAD /v2/a/manifests/t", "x/y", "");
+        answer.split("docker-content-digest: ").nth(1).map(|rest| rest.lines().next().unwrap().to_owned())
+    };
+    let (code, stdout, stderr) = run(folder.path(), &["undo", "a:t"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert_eq!(stdout, format!("a:t is {first} again (value 1; before: {second})\n"));
+    assert_eq!(named(&server).as_deref(), Some(first.as_str()));
+    let (code, stdout, stderr) = run(folder.path(), &["undo", "a:t", "--to", "7"]);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""));
+    assert!(stderr.starts_with("error: a:t never had a value `7`"), "{stderr}");
+    drop(server);
+
+    let (code, stdout, _) = run(folder.path(), &["undo", "a:t", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, json["digest"].as_str()), (Some(0), Some(second.as_str())));
+    let server = Server::start(folder.path(), &["--no-sync"]);
+    assert_eq!(named(&server).as_deref(), Some(second.as_str()));
+    let (_, stdout, _) = run(folder.path(), &["history", "a:t"]);
+    assert!(stdout.lines().nth(1).unwrap().contains("operator"), "{stdout}");
+}
+
+#[test]
+fn a_check_is_made_beside_a_server_and_a_repair_by_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &["--no-sync"]);
+    push(&server, "a", "t", "one");
+    let (code, stdout, stderr) = run(folder.path(), &["fsck", "--rehash"]);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    assert!(
+        stdout.starts_with("looked at 1 repositories, 1 tags, 1 manifests, 0 referrers, 2 links, 2 data"),
+        "{stdout}"
+    );
+    assert!(stdout.ends_with("0 findings left, 0 repaired\n"), "{stdout}");
+    drop(server);
+    std::fs::remove_dir_all(folder.path().join("catalog")).unwrap();
+    let server = Server::start(folder.path(), &["--no-sync"]);
+    let (code, stdout, _) = run(folder.path(), &["fsck"]);
+    assert_eq!(code, Some(1));
+    assert!(stdout.starts_with("found: a: it holds manifests, and the catalog does not list it\n"), "{stdout}");
+    let catalog = "GET /v2/_catalog";
+    assert!(send(&server, catalog, "x/y", "").ends_with(r#"{"repositories":[]}"#));
+    let (code, stdout, stderr) = run(folder.path(), &["fsck", "--repair", "--json"]);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(json["findings"][0]["kind"], "missing-catalog-entry");
+    assert_eq!(json["repaired"], 1);
+    assert!(send(&server, catalog, "x/y", "").ends_with(r#"{"repositories":["a"]}"#));
+    assert_eq!(run(folder.path(), &["fsck"]).0, Some(0));
+}
+
+#[test]
+fn immutable_tags_are_a_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &["--no-sync", "--immutable-tags", "v*,release-*"]);
+    push(&server, "a", "v1", "one");
+    let manifest = image(&[b"{}", b"layer"], "");
+    let answer = send(&server, "PUT /v2/a/manifests/v1", "application/vnd.oci.image.manifest.v1+json", &manifest);
+    assert!(answer.starts_with("HTTP/1.1 409 Conflict"), "{answer}");
+    let (code, _, stderr) = run(folder.path(), &["serve", "--immutable-tags", "v["]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("is not a pattern of tags"), "{stderr}");
+}

@@ -93,13 +93,22 @@ pub enum AdminError {
         /// What.
         digest: Digest,
     },
-    /// Deletions kept getting in the way.
-    #[error("what {repo}:{tag} should go back to was being deleted meanwhile: nothing was changed; look again")]
-    Contended {
+    /// The value's manifest is there, and something that it names is not.
+    #[error(
+        "value {id} of {repo}:{tag} cannot come back: its manifest {digest} is there, and {} is not: push {repo}:{tag} again",
+        missing.iter().map(Digest::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    ValueBroken {
         /// Where.
         repo: RepoName,
         /// Which tag.
         tag: Tag,
+        /// The value's id.
+        id: String,
+        /// The value.
+        digest: Digest,
+        /// What is missing.
+        missing: Vec<Digest>,
     },
     /// The service refused.
     #[error(transparent)]

@@ -160,7 +160,8 @@ impl Admin {
         if past.values.is_empty() {
             return Err(self.unknown_tag(repo, tag).await?);
         }
-        let there: Vec<bool> = stream::iter(past.values.iter().map(|value| value.item.entry.named()))
+        let copies: Vec<_> = past.values.iter().map(|value| value.item.entry.named()).collect();
+        let there: Vec<bool> = stream::iter(copies)
             .map(|copy| async move { self.storage().has_copy(&copy).await })
             .buffered(SIDE_BY_SIDE)
             .try_collect()

@@ -6,18 +6,23 @@
 mod control;
 mod delete;
 mod error;
+mod fsck;
 mod history;
 mod near;
 mod orders;
+mod undo;
 
 use std::sync::Arc;
 
 pub use control::{Command, Commands, Mend, Order, Progress, Refusal, call};
 pub use delete::Deleted;
 pub use error::AdminError;
+pub use fsck::{Checked, Finding, FsckPlan, Kind, Noted, Report};
 pub use history::{Ended, History, State, Value};
-pub use orders::{DeleteRepository, Orderable};
+pub use orders::{DeleteRepository, Fsck, Orderable, UndoTag};
+pub use undo::Undone;
 
+use crate::protocol::Nonces;
 use crate::service::Registry;
 use crate::storage::Storage;
 
@@ -39,5 +44,9 @@ impl Admin {
 
     fn storage(&self) -> &Storage {
         self.registry.storage()
+    }
+
+    fn nonces(&self) -> Nonces {
+        self.registry.nonces()
     }
 }

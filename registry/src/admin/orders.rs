@@ -41,10 +41,38 @@ impl Orderable for DeleteRepository {
     type Answer = super::Deleted;
 }
 
+/// Give a tag an earlier value again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UndoTag {
+    /// The repository.
+    pub repo: String,
+    /// The tag.
+    pub tag: String,
+    /// The value: an id or a digest; none for the one before.
+    pub to: Option<String>,
+}
+
+impl Orderable for UndoTag {
+    const NAME: &'static str = "undo";
+    type Answer = super::Undone;
+}
+
+/// Check the store, and repair it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Fsck {
+    /// Whether all data is read and compared.
+    pub rehash: bool,
+}
+
+impl Orderable for Fsck {
+    const NAME: &'static str = "fsck";
+    type Answer = super::Report;
+}
+
 impl Admin {
     /// Everything that can be ordered of this store.
     pub fn commands(&self) -> Commands {
-        Commands::default().with(Deleting(self.clone()))
+        Commands::default().with(Undoing(self.clone())).with(Mending(self.clone())).with(Deleting(self.clone()))
     }
 }
 
@@ -73,5 +101,36 @@ impl Command for Deleting {
         let order: DeleteRepository = taken(arguments)?;
         let repo = order.repo.parse().map_err(Refusal::user)?;
         given(self.0.delete_repository(&repo, progress).await?)
+    }
+}
+
+struct Undoing(Admin);
+
+#[async_trait]
+impl Command for Undoing {
+    fn name(&self) -> &'static str {
+        UndoTag::NAME
+    }
+
+    async fn run(&self, arguments: Value, _: &Progress) -> Result<Value, Refusal> {
+        let order: UndoTag = taken(arguments)?;
+        let repo = order.repo.parse().map_err(Refusal::user)?;
+        let tag = order.tag.parse().map_err(Refusal::user)?;
+        given(self.0.undo(&repo, &tag, order.to.as_deref()).await?)
+    }
+}
+
+struct Mending(Admin);
+
+#[async_trait]
+impl Command for Mending {
+    fn name(&self) -> &'static str {
+        Fsck::NAME
+    }
+
+    async fn run(&self, arguments: Value, progress: &Progress) -> Result<Value, Refusal> {
+        let order: Fsck = taken(arguments)?;
+        let plan = super::FsckPlan { rehash: order.rehash, repair: true };
+        given(self.0.fsck(plan, progress).await?)
     }
 }

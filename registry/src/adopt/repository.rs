@@ -244,7 +244,7 @@ impl Work<'_> {
                 tags: tags.to_vec(),
                 in_catalog: self.storage.is_catalogued(self.repo),
                 fresh: first,
-                immutable: false,
+                immutable: BTreeSet::new(),
             };
             let nonces = match first {
                 // With tags or without: after a run that broke off there may be fewer to set, and the copy is the same.

@@ -4,12 +4,14 @@ mod access;
 mod adopt;
 mod control;
 mod delete_repository;
+mod fsck;
 mod history;
 mod open;
 mod order;
 mod print;
 mod reload;
 mod serve;
+mod undo;
 
 use std::error::Error;
 use std::fmt;
@@ -80,6 +82,8 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
             }
             Command::Adopt(settings) => adopt::run(settings).await,
             Command::History(settings) => history::run(settings).await,
+            Command::Undo(settings) => undo::run(settings).await,
+            Command::Fsck(settings) => fsck::run(settings).await,
             Command::DeleteRepository(settings) => delete_repository::run(settings).await,
         }
     });

@@ -24,7 +24,9 @@ pub(crate) async fn run(settings: Serve) -> Result<ExitCode, Failure> {
     let (storage, place) = open_storage(&settings.store).await?;
     let storage = storage.counting(metrics.store_requests.clone());
     let authorizer = authorizer(&access, &storage)?;
-    let registry = Registry::new(storage, surroundings()).with_sparse(settings.sparse.into());
+    let registry = Registry::new(storage, surroundings())
+        .with_sparse(settings.sparse.into())
+        .with_immutable_tags(settings.immutable_tags);
     let registry = Arc::new(registry);
     let _control = control::listen(&settings.store, Admin::new(registry.clone()).commands())?;
     let app = App::new(registry, authorizer).with_metrics(metrics.clone()).with_settings(AppSettings {

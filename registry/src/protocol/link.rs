@@ -8,7 +8,7 @@ use crate::spec::{Digest, RepoName};
 /// Writes a link, and before it the entry in the repository's own index, so that every link that can be seen has one;
 /// then sees its data. `None`: not confirmed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct LinkTo {
+pub struct LinkTo {
     repo: RepoName,
     link: Link,
     nonces: Nonces,
@@ -24,7 +24,8 @@ enum LinkStage {
 }
 
 impl LinkTo {
-    fn new(repo: &RepoName, digest: &Digest, data: DataId, size_bytes: u64, nonces: &mut Nonces) -> Self {
+    /// Gives `repo` the blob `digest`, whose bytes are in `data`.
+    pub fn new(repo: &RepoName, digest: &Digest, data: DataId, size_bytes: u64, nonces: &mut Nonces) -> Self {
         let link = Link { digest: digest.clone(), repo: RepoHash::of(repo), data, size_bytes, nonce: nonces.take() };
         Self { repo: repo.clone(), link, nonces: nonces.split(), stage: LinkStage::Start }
     }

@@ -29,8 +29,8 @@ pub struct PutPlan {
     pub in_catalog: bool,
     /// Whether a copy is written even where one is there: a sparse image's says what was absent.
     pub fresh: bool,
-    /// Whether its tags, once set, keep their value.
-    pub immutable: bool,
+    /// Which of its tags, once set, keep their value.
+    pub immutable: BTreeSet<Tag>,
 }
 
 /// What came of it.
@@ -210,7 +210,7 @@ impl PutManifest {
         let tags = std::mem::take(&mut self.tags);
         let machines: Vec<_> = tags
             .iter()
-            .map(|tag| SetTag::new(tag.clone(), copy.clone(), self.plan.immutable, self.nonces.take()))
+            .map(|tag| SetTag::new(tag.clone(), copy.clone(), self.plan.immutable.contains(tag), self.nonces.take()))
             .collect();
         let mut setting = Together::new(machines);
         let next = setting.step(Replies::default());

@@ -32,7 +32,7 @@ pub use claim::ClaimUpload;
 pub use collect::{Collect, CollectPlan, Collected, Keeper, RemoveMark};
 pub use delete::{DeleteBlob, DeleteManifest, DeleteTag};
 pub use find::{FindBlob, FindCopies, FindTag};
-pub use link::{FinishUpload, Mount};
+pub use link::{FinishUpload, LinkTo, Mount};
 pub use machine::{Machine, Marks, Next, Replies, Reply, Request};
 pub use manifest::{PutManifest, PutOutcome, PutPlan};
 pub use object::{Copy, DataId, HistoryItem, Link, Named, Nonce, Nonces, Object, RepoHash, TagEnd, TagEntry, TagItems};

@@ -158,7 +158,9 @@ pub enum RegistryError {
         allowed: &'static str,
     },
     /// 409: the tag keeps its value.
-    #[error("tag {tag} of {repo} is immutable and has another value: push under another tag")]
+    #[error(
+        "tag {tag} of repository {repo} is immutable, and has another value or is just getting one: push under another tag"
+    )]
     TagImmutable {
         /// Where.
         repo: RepoName,

@@ -123,7 +123,7 @@ impl Registry {
             subject: manifest.subject.clone(),
             tags: tags.to_vec(),
             in_catalog: self.storage.is_catalogued(repo),
-            immutable: false,
+            immutable: tags.iter().filter(|tag| self.is_immutable(repo, tag)).cloned().collect(),
             fresh: !stored.absent.is_empty(),
         };
         Ok(self.storage.run(PutManifest::new(plan, self.nonces()), &attachments).await?)

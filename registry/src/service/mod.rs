@@ -26,7 +26,7 @@ pub use ticket::Ticket;
 pub use uploads::{ChunkPlace, Finished};
 
 use crate::protocol::{Nonce, Nonces};
-use crate::spec::UploadId;
+use crate::spec::{RepoName, Tag, TagPattern, UploadId};
 use crate::storage::{PartPlan, Storage};
 use memory::BodyMemory;
 
@@ -53,6 +53,7 @@ pub struct Registry {
     body_memory: BodyMemory,
     redirects: Redirects,
     sparse: SparsePolicy,
+    immutable: Vec<TagPattern>,
 }
 
 impl Registry {
@@ -64,7 +65,7 @@ impl Registry {
         };
         let body_memory = BodyMemory::new(pool_bytes);
         let (redirects, sparse) = (Redirects::default(), SparsePolicy::default());
-        Self { storage, surroundings, body_memory, redirects, sparse }
+        Self { storage, surroundings, body_memory, redirects, sparse, immutable: Vec::new() }
     }
 
     /// The same registry with another word on manifests that name what is absent.
@@ -80,6 +81,15 @@ impl Registry {
     /// How long a chunk of an upload has to be that is not the last, where there is such a rule.
     pub fn least_chunk_bytes(&self) -> Option<u64> {
         self.storage.least_part_bytes()
+    }
+
+    /// The same registry with tags that keep the value they get first.
+    pub fn with_immutable_tags(self, immutable: Vec<TagPattern>) -> Self {
+        Self { immutable, ..self }
+    }
+
+    fn is_immutable(&self, repo: &RepoName, tag: &Tag) -> bool {
+        self.immutable.iter().any(|pattern| pattern.fits(repo, tag))
     }
 
     /// Whether the store answers.
@@ -103,7 +113,7 @@ impl Registry {
         Nonce::from_bits(bits)
     }
 
-    fn nonces(&self) -> Nonces {
+    pub(crate) fn nonces(&self) -> Nonces {
         Nonces::new(self.nonce())
     }
 

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use adopt::Adopt;
 pub(crate) use config::{Given, Wrong, read};
-pub(crate) use operate::{DeleteRepository, History};
+pub(crate) use operate::{DeleteRepository, Fsck, History, Undo};
 pub(crate) use serve::{AccessSettings, LogFormat, Serve};
 pub(crate) use store::{Store, StoreSettings};
 
@@ -44,6 +44,21 @@ pub(crate) enum Command {
     /// stays so. At the end, when the other registry is off: `adopt --finish`. A server that holds the folder has to be
     /// stopped first. Exit code 1 when something could not be taken over.
     Adopt(Adopt),
+    /// Give a tag the value again that it had before, or the one that --to names.
+    ///
+    /// The tag gets a new entry, confirmed like a push, so that nothing of its history is lost: `undo` once more goes
+    /// forward again (the value before is then the one that was undone), and `--to` reaches any other. A tag that was
+    /// deleted gets back the value it had last. What was deleted as a manifest, by its digest, does not come back.
+    /// A running server does it when it holds the folder.
+    Undo(Undo),
+    /// Check the store: every link has its data, every manifest its blobs, every tag a manifest, every list its entries.
+    ///
+    /// Works beside a running server; with --repair the server does it when it holds the folder. Repaired are entries of
+    /// indexes, catalog and referrers lists, and links without usable data when there is other data of the same digest
+    /// (which is read and compared first). Nothing else is changed, and nothing that has content is deleted. Costs a list
+    /// for each 1000 keys and for each blob of each repository, and a read for each manifest; --rehash reads all data too.
+    /// Exit code 1 when anything is found that was not repaired.
+    Fsck(Fsck),
     /// Take everything out of a repository: end its tags, remove its manifests, unlink its blobs. Cannot be undone.
     ///
     /// The name stays free to be pushed to. What is pushed meanwhile is refused, or stays. A running server does it when

@@ -45,6 +45,44 @@ pub(crate) struct History {
     pub(crate) store: StoreSettings,
 }
 
+/// Which tag goes back, and to what.
+#[derive(Debug, Args)]
+pub(crate) struct Undo {
+    /// The tag, as REPO:TAG.
+    #[arg(value_name = "REPO:TAG", value_parser = TagOf::parse)]
+    pub(crate) of: TagOf,
+
+    /// The value to go back to: an id of `history`, a digest, or the first six digits of one or more.
+    #[arg(long, value_name = "ID")]
+    pub(crate) to: Option<String>,
+
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) store: StoreSettings,
+}
+
+/// How a store is checked.
+#[derive(Debug, Args)]
+pub(crate) struct Fsck {
+    /// Read all data too, and compare its digests.
+    #[arg(long)]
+    pub(crate) rehash: bool,
+
+    /// Repair what can be repaired safely.
+    #[arg(long)]
+    pub(crate) repair: bool,
+
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) store: StoreSettings,
+}
+
 /// What is to be emptied.
 #[derive(Debug, Args)]
 pub(crate) struct DeleteRepository {

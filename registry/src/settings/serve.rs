@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use fluyt_registry::http::Network;
 use fluyt_registry::service::SparsePolicy;
+use fluyt_registry::spec::TagPattern;
 
 use super::StoreSettings;
 
@@ -27,6 +28,12 @@ pub(crate) struct Serve {
     /// manifests), indexes only, or none. What was deleted here is missed in any case.
     #[arg(long, env = "FLUYT_REGISTRY_SPARSE", value_name = "KIND", default_value = "images")]
     pub(crate) sparse: Sparse,
+
+    /// Tags that keep the value they get first, such as `v*`, or `team/*:v*` in some repositories only; `*` stands for any
+    /// characters, `?` for one. Another value is refused with 409; the same again is fine. Deleted, such a tag is free;
+    /// `undo` may move it. May be given several times.
+    #[arg(long, env = "FLUYT_REGISTRY_IMMUTABLE_TAGS", value_name = "PATTERN", value_delimiter = ',')]
+    pub(crate) immutable_tags: Vec<TagPattern>,
 
     /// Print the settings and where each comes from, and end.
     #[arg(long)]

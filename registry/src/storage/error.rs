@@ -7,6 +7,9 @@ use object_store::client::{HttpError, HttpErrorKind};
 
 use super::cloud::{Trouble, cause, chain};
 
+/// The store's name in an error that tells of an object of ours.
+const DAMAGED: &str = "fluyt";
+
 /// A request to the store failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{during} failed: {}", chain(.source))]
@@ -34,7 +37,12 @@ impl StorageError {
     }
 
     pub(crate) fn damaged(during: &'static str, what: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { during, source: object_store::Error::Generic { store: "fluyt", source: what.into() } }
+        Self { during, source: object_store::Error::Generic { store: DAMAGED, source: what.into() } }
+    }
+
+    /// Whether an object of ours is not what it should be, rather than that the store failed.
+    pub fn is_damage(&self) -> bool {
+        matches!(self.source, object_store::Error::Generic { store: DAMAGED, .. })
     }
 
     /// Whether what was asked for is not there.

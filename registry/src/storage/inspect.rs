@@ -1,10 +1,47 @@
 //! What operators' orders walk through, page by page.
 
-use super::keys;
+use std::time::SystemTime;
+
+use object_store::list::PaginatedListOptions;
+use object_store::{GetOptions, ObjectMeta, ObjectStore};
+
+use super::keys::{self, TagItem};
 use super::listing::Page;
 use super::perform::PAGE_KEYS;
 use super::{Storage, StorageError};
-use crate::spec::{Digest, RepoName};
+use crate::protocol::{Copy, DataId, Link, Object};
+use crate::spec::{Algorithm, Digest, RepoName};
+
+/// How far a walk over keys has come. A walk begins with the default, and takes pages until one is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    after: Option<String>,
+    ended: bool,
+}
+
+/// A key below `data/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataItem {
+    /// Bytes, and how many.
+    Data(DataId, u64),
+    /// Says which digest data has.
+    Of(DataId, Digest),
+    /// No key of this layout.
+    Foreign(String),
+}
+
+/// The parts of a repository's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The index of its blobs.
+    Blobs,
+    /// The copies of manifests.
+    Manifests,
+    /// The referrers lists.
+    Referrers,
+    /// The tags.
+    Tags,
+}
 
 impl Storage {
     /// The manifests of a repository, in the order of keys, after `last`.
@@ -29,6 +66,151 @@ impl Storage {
         let after = last.map(|last| past_all(&keys::blob_index(repo, last)));
         let digest = |key: &str| keys::parse_blob_index(key).map(|(_, digest, _)| digest);
         self.digests_page(&keys::blob_indexes(repo), after, max, digest).await
+    }
+
+    /// One page of the data in one of 256 slices: by the first two digits of its digest, or of its nonce.
+    pub async fn data_page(&self, slice: u8, place: &mut Place) -> Result<Option<Vec<DataItem>>, StorageError> {
+        let prefix = format!("data/{slice:02x}/");
+        let page = self.objects_page(&prefix, place).await?;
+        Ok(page.map(|page| page.iter().map(data_item).collect()))
+    }
+
+    /// One page of the data that was adopted, wherever it is.
+    pub async fn adopted_page(&self, place: &mut Place) -> Result<Option<Vec<DataItem>>, StorageError> {
+        let page = self.objects_page(keys::ADOPTED_BLOBS, place).await?;
+        Ok(page.map(|page| page.iter().map(data_item).collect()))
+    }
+
+    /// One page of the links to blobs whose digests begin with these two digits.
+    pub async fn links_page(
+        &self,
+        algorithm: Algorithm,
+        slice: u8,
+        place: &mut Place,
+    ) -> Result<Option<Vec<Link>>, StorageError> {
+        let prefix = format!("links/{algorithm}/{slice:02x}/");
+        let page = self.objects_page(&prefix, place).await?;
+        Ok(page.map(|page| page.iter().filter_map(|meta| keys::parse_link(meta.location.as_ref())).collect()))
+    }
+
+    /// The first repository, in the order of keys, that has any key and comes after `last`. One request each.
+    pub async fn next_repository(&self, last: Option<&RepoName>) -> Result<Option<RepoName>, StorageError> {
+        // All parts begin with a small letter, which `~` sorts after, and no component of a name begins with `_`.
+        let mut after = last.map(|last| format!("repos/{last}/_~"));
+        loop {
+            let (page, next) = self.list_page("repos/", after, 1).await?;
+            let Some(key) = page.into_iter().next() else { return Ok(None) };
+            let name = key.strip_prefix("repos/").and_then(|rest| rest.split_once("/_")).map(|(name, _)| name);
+            match name.and_then(|name| name.parse().ok()) {
+                Some(repo) => return Ok(Some(repo)),
+                // No key of ours.
+                None if next.is_some() => after = Some(key),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// One page of a part of a repository, each with when the store got it.
+    pub async fn repository_page(
+        &self,
+        repo: &RepoName,
+        part: Part,
+        place: &mut Place,
+    ) -> Result<Option<Vec<(Object, SystemTime)>>, StorageError> {
+        let prefix = match part {
+            Part::Blobs => keys::blob_indexes(repo),
+            Part::Manifests => keys::manifests(repo),
+            Part::Referrers => keys::all_referrers(repo),
+            Part::Tags => keys::tags(repo),
+        };
+        let parse = |key: &str| match part {
+            Part::Blobs => {
+                keys::parse_blob_index(key).map(|(repo, digest, nonce)| Object::BlobIndex(repo, digest, nonce))
+            }
+            Part::Manifests => keys::parse_copy(key).map(Object::Copy),
+            Part::Referrers => {
+                let (digest, nonce) = keys::parse_referrer(key)?;
+                let subject = keys::parse_subject(key)?;
+                Some(Object::Referrer { subject, copy: Copy { repo: repo.clone(), digest, nonce } })
+            }
+            Part::Tags => keys::parse_tag_item(key).map(|item| match item {
+                TagItem::Entry(entry) => Object::Tag(entry),
+                TagItem::End(end) => Object::End(end),
+            }),
+        };
+        let page = self.objects_page(&prefix, place).await?;
+        Ok(page.map(|page| {
+            let objects = page.into_iter();
+            let dated = objects.filter_map(|meta| Some((parse(meta.location.as_ref())?, meta.last_modified.into())));
+            dated.collect()
+        }))
+    }
+
+    /// How long data is; `None` when it is not there.
+    pub async fn data_size(&self, id: &DataId) -> Result<Option<u64>, StorageError> {
+        Ok(self.meta(&keys::data(id)).await?.map(|meta| meta.size))
+    }
+
+    /// When the store got an object; `None` when it is not there.
+    pub async fn written_at(&self, object: &Object) -> Result<Option<SystemTime>, StorageError> {
+        Ok(self.meta(&keys::object(object)).await?.map(|meta| meta.last_modified.into()))
+    }
+
+    /// Whether an object is there.
+    pub async fn is_object_there(&self, object: &Object) -> Result<bool, StorageError> {
+        Ok(self.meta(&keys::object(object)).await?.is_some())
+    }
+
+    /// Where an object is in the store, for people.
+    pub fn key_of(object: &Object) -> String {
+        keys::object(object)
+    }
+
+    /// Whether a repository has a manifest: one list.
+    pub async fn has_manifest(&self, repo: &RepoName, digest: &Digest) -> Result<bool, StorageError> {
+        Ok(!self.list_page(&keys::copies(repo, digest), None, 1).await?.0.is_empty())
+    }
+
+    /// Whether a repository's index has an entry of a blob: one list.
+    pub async fn has_index_entry(&self, repo: &RepoName, digest: &Digest) -> Result<bool, StorageError> {
+        self.has_trace(repo, digest).await
+    }
+
+    /// All links of a blob, whoever has them.
+    pub async fn all_links(&self, digest: &Digest) -> Result<Vec<Link>, StorageError> {
+        self.links(digest, None).await
+    }
+
+    /// Whose a link is; `None` when it is gone, or does not say a name.
+    pub async fn link_owner(&self, link: &Link) -> Result<Option<RepoName>, StorageError> {
+        let content = self.read_small(&keys::link(link), "reading a link").await?;
+        Ok(content.and_then(|name| String::from_utf8_lossy(&name).parse().ok()))
+    }
+
+    async fn meta(&self, key: &str) -> Result<Option<ObjectMeta>, StorageError> {
+        let during = "looking for an object";
+        let path = keys::path(key).map_err(|source| StorageError::new(during, source))?;
+        match self.port.0.get_opts(&path, GetOptions { head: true, ..Default::default() }).await {
+            Ok(found) => Ok(Some(found.meta)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(StorageError::new(during, source)),
+        }
+    }
+
+    async fn objects_page(&self, prefix: &str, place: &mut Place) -> Result<Option<Vec<ObjectMeta>>, StorageError> {
+        if place.ended {
+            return Ok(None);
+        }
+        let options =
+            PaginatedListOptions { offset: place.after.take(), max_keys: Some(PAGE_KEYS), ..Default::default() };
+        let page = self.port.0.list_paginated(Some(prefix), options).await;
+        let page = page.map_err(|source| StorageError::new("listing objects", source))?;
+        let mut objects = page.result.objects;
+        // The port's contract leaves the order within a page open.
+        objects.sort_by(|a, b| a.location.cmp(&b.location));
+        place.after = objects.last().map(|last| last.location.to_string());
+        place.ended = page.page_token.is_none() || place.after.is_none();
+        Ok(Some(objects))
     }
 
     async fn digests_page(
@@ -60,4 +242,15 @@ impl Storage {
 /// What sorts after every key below a prefix that ends in `/`, and before every other: `0` follows `/`.
 fn past_all(prefix: &str) -> String {
     format!("{}0", prefix.trim_end_matches('/'))
+}
+
+fn data_item(meta: &ObjectMeta) -> DataItem {
+    let key = meta.location.as_ref();
+    if let Some(id) = keys::parse_data(key) {
+        DataItem::Data(id, meta.size)
+    } else if let Some((id, digest)) = keys::parse_data_of(key) {
+        DataItem::Of(id, digest)
+    } else {
+        DataItem::Foreign(key.to_owned())
+    }
 }

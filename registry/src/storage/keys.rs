@@ -177,6 +177,11 @@ pub(super) fn referrers(repo: &RepoName, subject: &Digest) -> String {
     format!("repos/{repo}/_referrers/{}/", digest_parts(subject))
 }
 
+/// What the keys of all referrer entries of a repository begin with.
+pub(super) fn all_referrers(repo: &RepoName) -> String {
+    format!("repos/{repo}/_referrers/")
+}
+
 /// Sorts after every referrer entry of this manifest. `/` follows `.`.
 pub(super) fn after_referrer(repo: &RepoName, subject: &Digest, last: &Digest) -> String {
     format!("{}{}.{}/", referrers(repo, subject), last.algorithm(), last.hex())
@@ -353,6 +358,13 @@ pub(super) fn parse_referrer(key: &str) -> Option<(Digest, Nonce)> {
     let (_, name) = key.rsplit_once('/')?;
     let mut fields = name.split('.');
     Some((parse_digest(fields.next()?, fields.next()?)?, fields.next()?.parse().ok()?))
+}
+
+/// The manifest that a referrer entry refers to.
+pub(super) fn parse_subject(key: &str) -> Option<Digest> {
+    let (_, rest) = key.split_once("/_referrers/")?;
+    let mut parts = rest.split('/');
+    parse_digest(parts.next()?, parts.next()?)
 }
 
 pub(super) fn parse_catalog(key: &str) -> Option<RepoName> {

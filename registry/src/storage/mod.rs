@@ -36,6 +36,7 @@ pub use cloud::{Cloud, CloudAddress, CloudError, CloudSettings, Provider};
 pub use content::{ByteStream, Completed, DataWriter, StoredManifest};
 pub use error::{StorageError, StorageErrorKind};
 pub use folder::{ControlSocket, Folder, FolderError, connect_control};
+pub use inspect::{DataItem, Part, Place};
 pub use layout::LayoutError;
 pub use listing::{Page, ReferrerName};
 pub use memory::Memory;

@@ -216,7 +216,7 @@ impl Client {
                     subject: None,
                     tags,
                     in_catalog: false,
-                    immutable: false,
+                    immutable: Default::default(),
                     fresh: false,
                 };
                 Running::Put(PutManifest::new(plan, nonces))
