@@ -23,8 +23,8 @@ start_registry() {
     kill -0 "${service_pids[-1]}" 2>/dev/null || break
     sleep 0.1
   done
-  registry_url=$(sed -nE 's/.*listening on (http:\/\/[^,]*),.*/\1/p' <<<"$line")
-  registry_host=${registry_url#http://}
+  registry_url=$(sed -nE 's/.*listening on (https?:\/\/[^,]*),.*/\1/p' <<<"$line")
+  registry_host=${registry_url#*://}
   [ -n "$registry_url" ] || { cat "$folder/registry.log" >&2; say "error: fluyt-registry did not start (its first line: \`$line\`)"; return 1; }
 }
 

@@ -34,7 +34,18 @@ impl Registry {
     pub fn start() -> Self {
         let folder = TestDir::new();
         let store = folder.join("store");
-        Self::start_in(folder, store)
+        Self::start_in(folder, store, &[])
+    }
+
+    /// Starts one on a folder of its own, with more flags of `serve`.
+    ///
+    /// # Panics
+    /// When it does not come up; the message holds what it logged.
+    #[must_use]
+    pub fn start_with(flags: &[&str]) -> Self {
+        let folder = TestDir::new();
+        let store = folder.join("store");
+        Self::start_in(folder, store, flags)
     }
 
     /// Starts one on `store`, which the caller keeps.
@@ -43,15 +54,16 @@ impl Registry {
     /// When it does not come up; the message holds what it logged.
     #[must_use]
     pub fn start_on(store: &Path) -> Self {
-        Self::start_in(TestDir::new(), store.to_owned())
+        Self::start_in(TestDir::new(), store.to_owned(), &[])
     }
 
-    fn start_in(folder: TestDir, store: PathBuf) -> Self {
+    fn start_in(folder: TestDir, store: PathBuf, flags: &[&str]) -> Self {
         let log = folder.join("log");
         let errors = File::create(&log).expect("a file for the log");
         let mut child = Command::new(program::product("fluyt-registry"))
             .args(["serve", "--listen", "127.0.0.1:0", "--store"])
             .arg(format!("file://{}", store.display()))
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors)
@@ -84,7 +96,7 @@ impl Registry {
     /// Its address as references name it: `127.0.0.1:41234`.
     #[must_use]
     pub fn host(&self) -> &str {
-        self.url.trim_start_matches("http://")
+        self.url.split_once("://").map_or(self.url.as_str(), |(_, host)| host)
     }
 
     /// The folder it stores in.

@@ -4,6 +4,7 @@
     reason = "what these tests unwrap is their own doing: a panic is a failed test and says where"
 )]
 
+mod access;
 mod adopt;
 mod bad_input;
 mod examples;

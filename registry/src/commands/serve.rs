@@ -101,14 +101,14 @@ async fn listen(address: SocketAddr, flag: &str) -> Result<(TcpListener, SocketA
     Ok((listener, address))
 }
 
-/// As many connections as asked for, or as the system has files for: a request needs one or two besides.
+/// As many connections as asked for, or as the system has files for: a request needs another one.
 fn connections_max(wanted: u32) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     // What the system allows has to be asked for: shells give a program far less.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let most = usize::try_from(files / 3).unwrap_or(usize::MAX).max(1);
+    let most = usize::try_from(files / 2).unwrap_or(usize::MAX).max(1);
     let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
     if wanted > most {
         tracing::info!(

@@ -88,4 +88,17 @@ mod tests {
         use clap::CommandFactory;
         CommandLine::command().debug_assert();
     }
+
+    #[test]
+    fn every_flag_of_serve_is_a_variable_too() {
+        use clap::CommandFactory;
+        let command = CommandLine::command();
+        let serve = command.find_subcommand("serve").expect("serve");
+        for argument in serve.get_arguments() {
+            let Some(long) = argument.get_long().filter(|long| *long != "print-config") else { continue };
+            let expected = format!("FLUYT_REGISTRY_{}", long.to_uppercase().replace('-', "_"));
+            let found = argument.get_env().map(|name| name.to_string_lossy().into_owned());
+            assert_eq!(found.as_deref(), Some(expected.as_str()), "--{long}");
+        }
+    }
 }
