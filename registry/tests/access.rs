@@ -240,6 +240,7 @@ async fn what_happens_is_counted_and_has_an_id() {
         r#"fluyt_registry_requests_in_flight{endpoint="other"} 1"#,
         r#"fluyt_registry_logins_total{result="wrong"} 1"#,
         r#"fluyt_registry_logins_total{result="ok"} 1"#,
+        "fluyt_registry_body_memory_bytes 0",
         "# EOF",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

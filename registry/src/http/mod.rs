@@ -195,7 +195,16 @@ async fn admit(asked: &mut Asked) -> Result<(), RegistryError> {
 
 fn metrics(asked: &Asked) -> Result<Response, RegistryError> {
     asked.app.authorizer.watch(&asked.caller)?;
-    Ok(reply::metrics(asked.app.metrics.encode()))
+    Ok(measured(&asked.app))
+}
+
+/// The metrics, with what is only looked at when it is asked for.
+fn measured(app: &App) -> Response {
+    let (lent, limit) = app.registry.body_memory_bytes();
+    let requests = &app.metrics.requests;
+    requests.body_memory_bytes.set(i64::try_from(lent).unwrap_or(i64::MAX));
+    requests.body_memory_limit_bytes.set(i64::try_from(limit).unwrap_or(i64::MAX));
+    reply::metrics(app.metrics.encode())
 }
 
 /// What only those need who watch over the registry: for a port of its own, where nobody is asked who they are.
@@ -206,7 +215,7 @@ pub fn watch_router(app: App) -> Router {
 async fn watch(State(app): State<App>, request: Request) -> Response {
     let path = request.uri().path();
     let result = match path {
-        "/metrics" => Ok(reply::metrics(app.metrics.encode())),
+        "/metrics" => Ok(measured(&app)),
         "/healthz" => Ok(reply::text("alive\n")),
         "/readyz" => app.registry.ready().await.map(|()| reply::text("ready\n")),
         _ => Err(RegistryError::NoSuchPath),

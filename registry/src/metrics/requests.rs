@@ -20,6 +20,10 @@ pub struct RequestMetrics {
     pub received_bytes: Counter,
     /// Bytes of bodies that were handed to the system for sending.
     pub sent_bytes: Counter,
+    /// Memory lent to bodies under way.
+    pub body_memory_bytes: Gauge,
+    /// Memory that can be lent to them.
+    pub body_memory_limit_bytes: Gauge,
     /// Logins, by what came of them.
     pub logins: Family<LoginLabels, Counter>,
     /// Open connections.
@@ -96,6 +100,8 @@ impl Default for RequestMetrics {
             in_flight: Family::default(),
             received_bytes: Counter::default(),
             sent_bytes: Counter::default(),
+            body_memory_bytes: Gauge::default(),
+            body_memory_limit_bytes: Gauge::default(),
             logins: Family::default(),
             connections: Gauge::default(),
             failed_handshakes: Counter::default(),
@@ -111,6 +117,9 @@ impl RequestMetrics {
         registry.register("requests_in_flight", "Requests that run", self.in_flight.clone());
         registry.register("received_body_bytes", "Bytes of requests' bodies", self.received_bytes.clone());
         registry.register("sent_body_bytes", "Bytes of replies' bodies", self.sent_bytes.clone());
+        registry.register("body_memory_bytes", "Memory lent to bodies under way", self.body_memory_bytes.clone());
+        let help = "Memory that can be lent to bodies under way";
+        registry.register("body_memory_limit_bytes", help, self.body_memory_limit_bytes.clone());
         registry.register("logins", "Credentials shown, by what came of it", self.logins.clone());
         registry.register("connections", "Open connections", self.connections.clone());
         let help = "Connections that failed before their first request";

@@ -63,6 +63,12 @@ impl BodyMemory {
         if left >= self.all as usize / 2 { self.try_take(bytes) } else { None }
     }
 
+    /// How much is lent, and how much there is to lend.
+    pub(super) fn lent_bytes(&self) -> (u64, u64) {
+        let free = u64::try_from(self.units.available_permits()).unwrap_or(u64::MAX);
+        (u64::from(self.all).saturating_sub(free) * UNIT_BYTES, u64::from(self.all) * UNIT_BYTES)
+    }
+
     /// Whether somebody who wants so much would have to wait.
     pub(super) fn is_short_of(&self, bytes: u64) -> bool {
         self.units.available_permits() < self.units(bytes) as usize

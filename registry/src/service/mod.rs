@@ -68,6 +68,11 @@ impl Registry {
         Self { storage, surroundings, body_memory, redirects, sparse, immutable: Vec::new() }
     }
 
+    /// How many bytes of memory are lent to bodies under way, and how many can be.
+    pub fn body_memory_bytes(&self) -> (u64, u64) {
+        self.body_memory.lent_bytes()
+    }
+
     /// The same registry with another word on manifests that name what is absent.
     pub fn with_sparse(self, sparse: SparsePolicy) -> Self {
         Self { sparse, ..self }
