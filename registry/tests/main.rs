@@ -17,6 +17,7 @@ mod manifests;
 mod marks;
 mod names;
 mod object_store;
+mod on_stores;
 mod operate;
 mod redirects;
 mod referrers;

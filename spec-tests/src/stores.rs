@@ -160,6 +160,8 @@ impl Seaweed {
     pub const ACCESS_KEY: &'static str = "testkey";
     /// Its secret.
     pub const SECRET_KEY: &'static str = "testsecretkey12345";
+    /// A key, and its secret, with which nothing can be written.
+    pub const READER: &'static str = "reader";
     /// A bucket that everyone may use without a key.
     pub const OPEN_BUCKET: &'static str = "open-to-all";
 
@@ -185,10 +187,11 @@ impl Seaweed {
         let (master, volume, filer, s3) = (base, base + 1, base + 2, base + 3);
         let mut server = Server::start("seaweedfs", |folder| {
             let keys = format!(
-                r#"{{"identities":[{{"name":"t","credentials":[{{"accessKey":"{0}","secretKey":"{1}"}}],"actions":["Admin","Read","Write","List","Tagging"]}},{{"name":"anonymous","actions":["Read:{2}","Write:{2}","List:{2}"]}}]}}"#,
+                r#"{{"identities":[{{"name":"t","credentials":[{{"accessKey":"{0}","secretKey":"{1}"}}],"actions":["Admin","Read","Write","List","Tagging"]}},{{"name":"anonymous","actions":["Read:{2}","Write:{2}","List:{2}"]}},{{"name":"r","credentials":[{{"accessKey":"{3}","secretKey":"{3}"}}],"actions":["Read","List"]}}]}}"#,
                 Self::ACCESS_KEY,
                 Self::SECRET_KEY,
-                Self::OPEN_BUCKET
+                Self::OPEN_BUCKET,
+                Self::READER
             );
             fs::write(folder.join("s3.json"), keys).expect("its keys");
             fs::create_dir_all(folder.join("data")).expect("its folder");

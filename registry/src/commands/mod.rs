@@ -2,6 +2,7 @@
 
 mod access;
 mod adopt;
+mod check_store;
 mod control;
 mod delete_repository;
 mod fsck;
@@ -81,6 +82,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
                 data(&script)
             }
             Command::Adopt(settings) => adopt::run(settings).await,
+            Command::CheckStore(settings) => check_store::run(settings).await,
             Command::History(settings) => history::run(settings).await,
             Command::Undo(settings) => undo::run(settings).await,
             Command::Fsck(settings) => fsck::run(settings).await,

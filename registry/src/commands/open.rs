@@ -27,6 +27,13 @@ pub(crate) async fn open_storage(settings: &StoreSettings) -> Result<(Storage, S
         }
         Store::Folder(path) => {
             let folder = Folder::open(path, !settings.no_sync).map_err(|error| user(error.into()))?;
+            if let Ok(system) = folder.file_system()
+                && system.is_shared()
+            {
+                tracing::warn!(
+                    "the store lies on {system}: nothing is collected there, and no other server may use the folder"
+                );
+            }
             let place = format!("file://{}", folder.root().display());
             let storage = Storage::open(folder, random).await.map_err(|error| user(error.into()))?;
             Ok((storage, place))

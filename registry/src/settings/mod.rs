@@ -12,7 +12,7 @@ pub(crate) use adopt::Adopt;
 pub(crate) use config::{Given, Wrong, read};
 pub(crate) use operate::{DeleteRepository, Fsck, History, Undo};
 pub(crate) use serve::{AccessSettings, LogFormat, Serve};
-pub(crate) use store::{Store, StoreSettings};
+pub(crate) use store::{CheckStore, Store, StoreSettings};
 
 /// An OCI registry that keeps everything in one folder or bucket: no database, nothing to configure.
 #[derive(Debug, Parser)]
@@ -30,6 +30,12 @@ pub(crate) enum Command {
     ///
     /// The first line on stdout says the address; logs go to stderr (RUST_LOG sets their level).
     Serve(Box<Serve>),
+    /// Try whether a store keeps the promises that the registry relies on, and look at what it is set to.
+    ///
+    /// Writes below one throw-away prefix, and removes what it wrote. Says which permissions are missing, and warns of
+    /// lifecycle rules, versioning and Object Lock (S3), of NFS, SMB and FUSE, and of a full disk. A folder that a server
+    /// holds is refused. Exit code 1 when the registry should not be run on the store.
+    CheckStore(CheckStore),
     /// List the values that a tag had: when, by whom, what became of each.
     ///
     /// An old value is pulled as REPO:TAG.at.<time>, such as team/app:v1.at.20261101T100000Z: the value that the tag

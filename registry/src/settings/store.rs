@@ -26,6 +26,21 @@ pub(crate) struct StoreSettings {
     pub(crate) reach: Reach,
 }
 
+/// Which store is checked.
+#[derive(Debug, Args)]
+pub(crate) struct CheckStore {
+    /// The store: a folder (file:///PATH or PATH), s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or memory:.
+    #[arg(value_name = "URL", value_parser = Store::parse)]
+    pub(crate) store: Store,
+
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+}
+
 /// How to reach a store in the cloud, besides what the environment says.
 #[derive(Debug, Args)]
 pub(crate) struct Reach {

@@ -8,6 +8,8 @@
 
 use super::{Folder, Memory};
 
+#[path = "conformance/faults.rs"]
+mod faults;
 #[path = "conformance/on_stores.rs"]
 mod on_stores;
 #[path = "conformance/suite.rs"]

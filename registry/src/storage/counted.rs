@@ -130,6 +130,18 @@ impl Port for Counted {
         self.port.least_part_bytes()
     }
 
+    fn may_collect(&self) -> bool {
+        self.port.may_collect()
+    }
+
+    fn takes_any_parts(&self) -> bool {
+        self.port.takes_any_parts()
+    }
+
+    fn join_parts(&self, first: &str, second: &str) -> Option<String> {
+        self.port.join_parts(first, second)
+    }
+
     async fn presign(&self, path: &Path, expires: Duration) -> Result<Option<Url>> {
         // Done by computing: no request.
         self.port.presign(path, expires).await

@@ -21,6 +21,7 @@
 //! adopt/records/<repo>!/<number>.<nonce>               what was adopted from a repository
 //! store.json.<version>.<nonce>, upload-key.<version>.<nonce>
 //! order-probe/a!, order-probe/a/b                      to see how a server sorts its lists
+//! check-store/<nonce>/...                              what `check-store` tries, until it has ended
 //! docker/registry/v2/blobs/<alg>/<ab>/<hex>/data       data of an adopted store, written by the registry it was
 //! ```
 //! `<id>` of data is `<alg>-<hex>-<nonce>`, or `<nonce>` when the digest was not known before the first byte was stored;
@@ -41,6 +42,8 @@ pub(super) const CATALOG: &str = "catalog/";
 pub(super) const STORE: &str = "store.json.";
 pub(super) const UPLOAD_KEY: &str = "upload-key.";
 pub(super) const ADOPTED_BLOBS: &str = "docker/registry/v2/blobs/";
+/// Below this, `check-store` writes, and removes what it wrote.
+pub(super) const CHECK: &str = "check-store/";
 pub(super) const ORDER_PROBE: &str = "order-probe/";
 /// In the order of bytes.
 pub(super) const ORDER_PROBES: [&str; 2] = ["order-probe/a!", "order-probe/a/b"];

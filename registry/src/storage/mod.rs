@@ -6,6 +6,7 @@
 //! `keys` and nowhere else.
 
 mod adopted;
+mod check;
 mod cloud;
 #[cfg(test)]
 mod conformance;
@@ -32,10 +33,11 @@ use std::time::{Duration, Instant, SystemTime};
 use object_store::PutPayload;
 
 pub use adopted::{AdoptedBlobs, AdoptedLink, AdoptedTag, Adoption, AdoptionRecord};
+pub use check::{Check, Outcome, StoreReport, check_cloud, check_folder, check_memory};
 pub use cloud::{Cloud, CloudAddress, CloudError, CloudSettings, Provider};
 pub use content::{ByteStream, Completed, DataWriter, StoredManifest};
 pub use error::{StorageError, StorageErrorKind};
-pub use folder::{ControlSocket, Folder, FolderError, connect_control};
+pub use folder::{ControlSocket, FileSystem, Folder, FolderError, connect_control};
 pub use inspect::{DataItem, Part, Place};
 pub use layout::LayoutError;
 pub use listing::{Page, ReferrerName};
@@ -110,6 +112,11 @@ impl Storage {
     /// The size that every part has to have, the last one excepted; `None` where there is no such rule.
     pub fn least_part_bytes(&self) -> Option<u64> {
         Some(self.port.0.least_part_bytes()).filter(|least| *least > 0)
+    }
+
+    /// Whether a collector may delete here: not on NFS, SMB and FUSE.
+    pub fn may_collect(&self) -> bool {
+        self.port.0.may_collect()
     }
 
     /// Whether the store answers, by a request that costs next to nothing.

@@ -30,6 +30,11 @@ pub trait Port: ObjectStore + MultipartStore + PaginatedListStore {
         None
     }
 
+    /// Whether a collector may delete here. Not on a folder of a file system that other machines write to too.
+    fn may_collect(&self) -> bool {
+        true
+    }
+
     /// An address from which anyone can GET the object until `expires` is over; `None` where the store cannot sign.
     /// Whether the object is there is not looked at.
     async fn presign(&self, _path: &Path, _expires: Duration) -> Result<Option<Url>> {

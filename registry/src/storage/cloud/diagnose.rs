@@ -107,7 +107,7 @@ pub(super) fn diagnose(settings: &CloudSettings, built: &Built, error: &object_s
                 )
             }
             object_store::Error::Unauthenticated { .. } => format!("{endpoint} does not accept {identity}: {all}"),
-            _ => format!("{endpoint}: {all}"),
+            _ => format!("{endpoint}: {all}: look whether it is the right endpoint"),
         },
     };
     settings.error(reason)

@@ -73,16 +73,25 @@ impl Cloud {
     /// Opens a store, and sees that it is there and lets itself be listed.
     pub async fn open(settings: &CloudSettings) -> Result<Self, CloudError> {
         let cloud = Self::connect(settings).await?;
-        let order = match cloud.0.built.public {
+        match cloud.0.built.public {
             true => {
-                let options = PaginatedListOptions { max_keys: Some(1), ..Default::default() };
-                cloud.list_paginated(Some(keys::STORE), options).await.map(|_| Order::Bytes)
+                cloud.reach().await?;
+                cloud.assume(Order::Bytes);
             }
-            false => cloud.find_order().await,
-        };
-        let order = order.map_err(|error| cloud.diagnose(&error))?;
-        let _ = cloud.0.order.set(order);
+            false => cloud.assume(cloud.find_order().await.map_err(|error| cloud.diagnose(&error))?),
+        }
         Ok(cloud)
+    }
+
+    /// Sees that the store is there and lets itself be listed.
+    pub(super) async fn reach(&self) -> Result<(), CloudError> {
+        let options = PaginatedListOptions { max_keys: Some(1), ..Default::default() };
+        self.list_paginated(Some(keys::STORE), options).await.map(drop).map_err(|error| self.diagnose(&error))
+    }
+
+    /// Takes an order of lists for known; the first word counts.
+    pub(super) fn assume(&self, order: Order) {
+        let _ = self.0.order.set(order);
     }
 
     /// Reads the settings, and asks the store nothing yet.
@@ -114,13 +123,11 @@ impl Cloud {
     }
 
     /// What the identity has to be allowed.
-    #[expect(dead_code, reason = "for check-store")]
     pub(super) fn permissions(&self) -> &'static str {
         diagnose::permissions(self.address().provider)
     }
 
     /// Asks for a sub-resource of the bucket (`versioning`); `None` where there is nothing of the kind, or nothing is signed.
-    #[expect(dead_code, reason = "for check-store")]
     pub(super) async fn ask(&self, about: &str) -> Result<Option<Answer>> {
         match self.address().provider {
             Provider::S3 | Provider::Gcs if self.0.built.signs => {
@@ -131,7 +138,6 @@ impl Cloud {
     }
 
     /// The client that requests go through, for looking at a signed address as others see it.
-    #[expect(dead_code, reason = "for check-store")]
     pub(super) fn http(&self) -> &HttpClient {
         &self.0.http
     }

@@ -19,6 +19,7 @@ mod names;
 mod parts;
 mod read;
 mod sync;
+mod system;
 mod write;
 
 use std::collections::HashSet;
@@ -47,6 +48,7 @@ use index::{Index, Seen};
 use list::Want;
 use read::Buffers;
 use sync::Rounds;
+pub use system::FileSystem;
 use write::{Touched, split};
 
 use super::{Port, Unfinished};
@@ -460,6 +462,11 @@ impl PaginatedListStore for Folder {
 
 #[async_trait]
 impl Port for Folder {
+    fn may_collect(&self) -> bool {
+        // What cannot be asked is taken for the worse.
+        self.file_system().is_ok_and(|system| !system.is_shared())
+    }
+
     fn takes_any_parts(&self) -> bool {
         true
     }
