@@ -9,6 +9,7 @@ mod binary;
 mod blobs;
 mod budget;
 mod crash;
+mod explain;
 mod fsck;
 mod history;
 mod hostile;

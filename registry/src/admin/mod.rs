@@ -6,6 +6,7 @@
 mod control;
 mod delete;
 mod error;
+mod explain;
 mod fsck;
 mod history;
 mod near;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 pub use control::{Command, Commands, Mend, Order, Progress, Refusal, call};
 pub use delete::Deleted;
 pub use error::AdminError;
+pub use explain::{Explanation, Reason, ReasonKind};
 pub use fsck::{Checked, Finding, FsckPlan, Kind, Noted, Report};
 pub use history::{Ended, History, State, Value};
 pub use orders::{DeleteRepository, Fsck, Orderable, UndoTag};

@@ -5,6 +5,7 @@ mod adopt;
 mod check_store;
 mod control;
 mod delete_repository;
+mod explain;
 mod fsck;
 mod history;
 mod open;
@@ -86,6 +87,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
             Command::History(settings) => history::run(settings).await,
             Command::Undo(settings) => undo::run(settings).await,
             Command::Fsck(settings) => fsck::run(settings).await,
+            Command::Explain(settings) => explain::run(settings).await,
             Command::DeleteRepository(settings) => delete_repository::run(settings).await,
         }
     });

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use adopt::Adopt;
 pub(crate) use config::{Given, Wrong, read};
-pub(crate) use operate::{DeleteRepository, Fsck, History, Undo};
+pub(crate) use operate::{DeleteRepository, Explain, Fsck, History, Undo};
 pub(crate) use serve::{AccessSettings, LogFormat, Serve};
 pub(crate) use store::{CheckStore, Store, StoreSettings};
 
@@ -57,6 +57,11 @@ pub(crate) enum Command {
     /// deleted gets back the value it had last. What was deleted as a manifest, by its digest, does not come back.
     /// A running server does it when it holds the folder.
     Undo(Undo),
+    /// Tell what keeps a manifest or blob of a repository and since when, or what ended it.
+    ///
+    /// Works beside a running server. Costs a read for each manifest of the repository, and one for each log of removals
+    /// and each hint of the collectors.
+    Explain(Explain),
     /// Check the store: every link has its data, every manifest its blobs, every tag a manifest, every list its entries.
     ///
     /// Works beside a running server; with --repair the server does it when it holds the folder. Repaired are entries of

@@ -1,7 +1,7 @@
 //! Operators' orders: which tag, manifest or repository they are about.
 
 use clap::Args;
-use fluyt_registry::spec::{RepoName, Tag};
+use fluyt_registry::spec::{Digest, RepoName, Tag};
 
 use super::StoreSettings;
 
@@ -55,6 +55,43 @@ pub(crate) struct Undo {
     /// The value to go back to: an id of `history`, a digest, or the first six digits of one or more.
     #[arg(long, value_name = "ID")]
     pub(crate) to: Option<String>,
+
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) store: StoreSettings,
+}
+
+/// A manifest or blob of a repository, as `REPO@DIGEST`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ContentOf {
+    /// The repository.
+    pub(crate) repo: RepoName,
+    /// The manifest or blob.
+    pub(crate) digest: Digest,
+}
+
+impl ContentOf {
+    fn parse(text: &str) -> Result<Self, String> {
+        let Some((repo, digest)) = text.split_once('@') else {
+            return Err("expected REPO@DIGEST, such as team/app@sha256:<64 hex digits>".into());
+        };
+        Ok(Self { repo: repo_name(repo)?, digest: digest.parse().map_err(|error| format!("{error}"))? })
+    }
+}
+
+/// What is to be explained.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The manifest or blob, as REPO@DIGEST.
+    #[arg(value_name = "REPO@DIGEST", value_parser = ContentOf::parse)]
+    pub(crate) of: ContentOf,
+
+    /// How many days the value of a tag is kept after it was replaced.
+    #[arg(long, env = "FLUYT_REGISTRY_HISTORY_DAYS", value_name = "DAYS", default_value_t = 30)]
+    pub(crate) history_days: u32,
 
     /// Print one JSON object.
     #[arg(long)]

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use object_store::list::PaginatedListOptions;
 use object_store::{GetOptions, ObjectMeta, ObjectStore};
+use serde::{Deserialize, Serialize};
 
 use super::keys::{self, TagItem};
 use super::listing::Page;
@@ -28,6 +29,35 @@ pub enum DataItem {
     Of(DataId, Digest),
     /// No key of this layout.
     Foreign(String),
+}
+
+/// Something that went, or was to go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// Its key.
+    pub key: String,
+    /// Of which repository; none for data, which belongs to all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo: Option<String>,
+    /// Why.
+    pub why: String,
+    /// When.
+    pub time: String,
+}
+
+/// What is read of a collector's log.
+#[derive(Deserialize)]
+struct Log {
+    time: String,
+    removed: Vec<LogEntry>,
+}
+
+#[derive(Deserialize)]
+struct LogEntry {
+    key: String,
+    digest: Option<String>,
+    repo: Option<String>,
+    why: serde_json::Value,
 }
 
 /// The parts of a repository's keys.
@@ -185,6 +215,39 @@ impl Storage {
     pub async fn link_owner(&self, link: &Link) -> Result<Option<RepoName>, StorageError> {
         let content = self.read_small(&keys::link(link), "reading a link").await?;
         Ok(content.and_then(|name| String::from_utf8_lossy(&name).parse().ok()))
+    }
+
+    /// What collectors' logs tell of a blob or manifest. A log that cannot be read is passed over: it explains less.
+    pub async fn removals_of(&self, digest: &Digest) -> Result<Vec<Removed>, StorageError> {
+        let wanted = digest.to_string();
+        let mut found = Vec::new();
+        for key in self.list_all("gc/log/").await? {
+            let Some(content) = self.read_small(&key, "reading the log of removals").await? else { continue };
+            let Ok(log) = serde_json::from_slice::<Log>(&content) else { continue };
+            for entry in log.removed.into_iter().filter(|entry| entry.digest.as_ref() == Some(&wanted)) {
+                let why = entry.why.as_str().map_or_else(|| entry.why.to_string(), str::to_owned);
+                found.push(Removed { key: entry.key, repo: entry.repo, why, time: log.time.clone() });
+            }
+        }
+        found.sort_by(|a, b| (&a.time, &a.key).cmp(&(&b.time, &b.key)));
+        Ok(found)
+    }
+
+    /// What hints tell of a manifest of a repository, or of a blob.
+    pub async fn hints_of(&self, repo: &RepoName, digest: &Digest) -> Result<Vec<Removed>, StorageError> {
+        let (copies, links) = (keys::copies(repo, digest), keys::links_of(digest, repo));
+        let mut found = Vec::new();
+        for (key, written) in self.list_dated("gc/hints/").await? {
+            let Some(content) = self.read_small(&key, "reading a hint").await? else { continue };
+            for line in String::from_utf8_lossy(&content).lines() {
+                if line.starts_with(&copies) || line.starts_with(&links) {
+                    let time = super::past::seconds(written).to_string();
+                    let why = "a DELETE, or a push that was refused, left word of it".to_owned();
+                    found.push(Removed { key: line.to_owned(), repo: Some(repo.to_string()), why, time });
+                }
+            }
+        }
+        Ok(found)
     }
 
     async fn meta(&self, key: &str) -> Result<Option<ObjectMeta>, StorageError> {

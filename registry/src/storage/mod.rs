@@ -38,7 +38,7 @@ pub use cloud::{Cloud, CloudAddress, CloudError, CloudSettings, Provider};
 pub use content::{ByteStream, Completed, DataWriter, StoredManifest};
 pub use error::{StorageError, StorageErrorKind};
 pub use folder::{ControlSocket, FileSystem, Folder, FolderError, connect_control};
-pub use inspect::{DataItem, Part, Place};
+pub use inspect::{DataItem, Part, Place, Removed};
 pub use layout::LayoutError;
 pub use listing::{Page, ReferrerName};
 pub use memory::Memory;

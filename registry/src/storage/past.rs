@@ -145,7 +145,7 @@ impl Storage {
     }
 }
 
-fn seconds(time: std::time::SystemTime) -> Timestamp {
+pub(super) fn seconds(time: std::time::SystemTime) -> Timestamp {
     let since = time.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     Timestamp::from_second(i64::try_from(since).unwrap_or(i64::MAX)).unwrap_or(Timestamp::MAX)
 }
