@@ -81,6 +81,36 @@ print(base)
 PYTHON
 }
 
+# start_round_robin FOLDER HOST...: one address before several, which get one request each in turn; sets registry_host.
+start_round_robin() {
+  local folder=$1 port host
+  shift
+  port=$(free_ports 1 0)
+  mkdir -p "$folder/temporary"
+  {
+    # As root nginx would change its user, who may not read the folder.
+    [ "$(id -u)" != 0 ] || printf 'user root;\n'
+    printf 'daemon off; pid %s/pid; error_log %s/error.log; worker_processes 1; events { worker_connections 1024; }\n' "$folder" "$folder"
+    printf 'http { access_log off; client_max_body_size 0; proxy_http_version 1.1; proxy_request_buffering off; proxy_buffering off;\n'
+    for host in client_body proxy fastcgi uwsgi scgi; do printf '%s_temp_path %s/temporary/%s;\n' $host "$folder" $host; done
+    printf 'upstream replicas {\n'
+    printf 'server %s;\n' "$@"
+    # shellcheck disable=SC2016 # the variable is nginx's
+    printf '}\nserver { listen 127.0.0.1:%s; location / { proxy_pass http://replicas; proxy_set_header Host $http_host; } }\n}\n' "$port"
+  } >"$folder/nginx.conf"
+  /usr/sbin/nginx -p "$folder" -c "$folder/nginx.conf" >"$folder/nginx.log" 2>&1 </dev/null &
+  service_pids+=($!)
+  registry_host=127.0.0.1:$port
+  for _ in $(seq 100); do
+    ! curl -fsS -o /dev/null "http://$registry_host/v2/" 2>/dev/null || return 0
+    kill -0 "${service_pids[-1]}" 2>/dev/null || break
+    sleep 0.1
+  done
+  cat "$folder/nginx.log" "$folder/error.log" >&2
+  say "error: nginx did not start"
+  return 1
+}
+
 # start_dockerd FOLDER: a Docker daemon of our own below FOLDER; sets DOCKER_HOST. It ends when this script does, however
 # that ends, because it watches a pipe that only this script holds open.
 start_dockerd() {

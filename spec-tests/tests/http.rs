@@ -56,6 +56,7 @@ tests![
     an_empty_blob_is_pushed_and_pulled,
     a_last_chunk_out_of_order_is_refused,
     a_refused_chunk_leaves_the_session_as_it_was,
+    the_refusal_of_a_large_chunk_arrives,
     a_chunk_of_another_length_is_refused,
     a_least_chunk_is_a_number,
     a_blob_of_another_algorithm_is_pushed_in_chunks,

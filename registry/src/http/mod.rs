@@ -14,6 +14,7 @@ mod patient;
 mod query;
 mod rejection;
 mod reply;
+mod rest;
 mod serve;
 mod tls;
 mod uploads;
@@ -132,7 +133,7 @@ async fn answer(State(app): State<App>, request: Request) -> Response {
     let parsed = Endpoint::parse(path);
     let mut record = Record::begin(app.metrics.clone(), &head, client.clone(), parsed.as_ref().ok().cloned());
     let span = tracing::error_span!("request", id = record.id().to_str().unwrap_or_default());
-    let body = record.receiving(body);
+    let body = record.receiving(rest::drained(body));
     let query = Query::parse(head.uri.query().unwrap_or_default());
     let mut asked = Asked { app, caller: Caller::anonymous(), client, query, headers: head.headers };
     let challenged = parsed.as_ref().ok().cloned();

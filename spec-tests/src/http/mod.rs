@@ -64,6 +64,7 @@ pub const CASES: &[Case] = cases![
     sessions::an_empty_blob_is_pushed_and_pulled,
     sessions::a_last_chunk_out_of_order_is_refused,
     sessions::a_refused_chunk_leaves_the_session_as_it_was,
+    sessions::the_refusal_of_a_large_chunk_arrives,
     sessions::a_chunk_of_another_length_is_refused,
     sessions::a_least_chunk_is_a_number,
     sessions::a_blob_of_another_algorithm_is_pushed_in_chunks,

@@ -85,6 +85,17 @@ pub(super) fn a_refused_chunk_leaves_the_session_as_it_was(target: &Target) {
     let _ = finish(target, &location, &samples::digest(&blob)).expect_status(201);
 }
 
+/// A refusal that comes before the body was read has to arrive all the same, through whatever stands in between.
+pub(super) fn the_refusal_of_a_large_chunk_arrives(target: &Target) {
+    let (repository, blob) = (target.repository(), samples::bytes(85, 12_000_000));
+    let location = samples::open_upload(target, &repository);
+    for _ in 0..4 {
+        let _ = patch(target, &location, Some((1, blob.len())), &blob[1..]).expect_status(416);
+    }
+    let location = patch(target, &location, None, &blob).expect_status(202).location().to_owned();
+    let _ = finish(target, &location, &samples::digest(&blob)).expect_status(201);
+}
+
 /// Whoever says which part of the blob comes has to send that much.
 pub(super) fn a_chunk_of_another_length_is_refused(target: &Target) {
     let (repository, blob) = (target.repository(), samples::bytes(74, 1000));

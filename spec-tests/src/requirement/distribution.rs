@@ -135,5 +135,6 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
     row(Ours, "ours-6", "distribution: beyond the specification", "HTTP/2 without an upgrade", &["images_come_and_go_over_http2"]),
     row(Ours, "ours-7", "distribution: beyond the specification", "layers that live elsewhere need not be pushed", &["layers_of_elsewhere_need_not_be_there"]),
     row(Ours, "ours-8", "distribution: beyond the specification", "lists answer HEAD, and OPTIONS says what may be asked", &["the_head_of_a_list_and_what_may_be_asked"]),
+    row(Ours, "ours-10", "distribution: beyond the specification", "a refusal arrives though the body was not read", &["the_refusal_of_a_large_chunk_arrives"]),
     row(Ours, "ours-9", "distribution: beyond the specification", "artifacts with the empty config are taken", &["an_artifact_is_pushed"]),
 ];
