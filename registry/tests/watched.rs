@@ -109,7 +109,8 @@ impl ObjectStore for Watched {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.store.copy_opts(from, to, options).await
+        let lost = self.note("copy", from.as_ref())?;
+        Self::after(lost, self.store.copy_opts(from, to, options).await)
     }
 }
 

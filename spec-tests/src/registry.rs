@@ -57,13 +57,52 @@ impl Registry {
         Self::start_in(TestDir::new(), store.to_owned(), &[])
     }
 
+    /// Starts one that stores at `url`, with further arguments and variables.
+    ///
+    /// # Panics
+    /// When it does not come up; the message holds what it logged.
+    #[must_use]
+    pub fn start_with(url: &str, arguments: &[&str], variables: &[(&'static str, String)]) -> Self {
+        let folder = TestDir::new();
+        let store = folder.join("store");
+        Self::spawn(folder, store, url, arguments, variables)
+    }
+
+    /// The id of its process.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The most memory that it had at any time, in bytes.
+    ///
+    /// # Panics
+    /// When the system does not tell.
+    #[must_use]
+    pub fn peak_memory_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the state of its process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak memory");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB") * 1024
+    }
+
     fn start_in(folder: TestDir, store: PathBuf, flags: &[&str]) -> Self {
+        let url = format!("file://{}", store.display());
+        Self::spawn(folder, store, &url, flags, &[])
+    }
+
+    fn spawn(
+        folder: TestDir,
+        store: PathBuf,
+        url: &str,
+        arguments: &[&str],
+        variables: &[(&'static str, String)],
+    ) -> Self {
         let log = folder.join("log");
         let errors = File::create(&log).expect("a file for the log");
         let mut child = Command::new(program::product("fluyt-registry"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--store"])
-            .arg(format!("file://{}", store.display()))
-            .args(flags)
+            .args(["serve", "--listen", "127.0.0.1:0", "--store", url])
+            .args(arguments)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors)

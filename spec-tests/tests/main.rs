@@ -10,6 +10,7 @@ mod bad_input;
 mod examples;
 mod http;
 mod image_spec;
+mod memory;
 mod requirements;
 mod round_trip;
 mod sample;

@@ -17,7 +17,8 @@ use super::open::{open_storage, surroundings};
 use super::{Failure, control};
 use crate::settings::Serve;
 
-pub(crate) async fn run(settings: Serve) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(mut settings: Serve) -> Result<ExitCode, Failure> {
+    settings.store.reach.redirect_endpoint = settings.redirects.redirect_endpoint.clone();
     let access = settings.access;
     let metrics = Arc::new(Metrics::new());
     let tls = tls(&access)?;
@@ -26,7 +27,8 @@ pub(crate) async fn run(settings: Serve) -> Result<ExitCode, Failure> {
     let authorizer = authorizer(&access, &storage)?;
     let registry = Registry::new(storage, surroundings())
         .with_sparse(settings.sparse.into())
-        .with_immutable_tags(settings.immutable_tags);
+        .with_immutable_tags(settings.immutable_tags)
+        .with_redirects((&settings.redirects).into());
     let registry = Arc::new(registry);
     let _control = control::listen(&settings.store, Admin::new(registry.clone()).commands())?;
     let app = App::new(registry, authorizer).with_metrics(metrics.clone()).with_settings(AppSettings {

@@ -33,6 +33,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long running requests may take to finish once the end was asked for.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(30);
+/// What a connection may hold of a body that is not read yet, and what its request's head may have at most.
+const BUFFER_BYTES: usize = 64 * 1024;
 /// How long to wait when the system has no more sockets for us.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The first byte of every TLS connection: a record of a handshake.
@@ -124,6 +126,8 @@ fn http() -> auto::Builder<TokioExecutor> {
     // A client that sends no more may still read, and what it asked for is finished either way: half an operation only
     // leaves garbage.
     http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).half_close(true);
+    // Without a bound each connection that brings a body comes to hold 400 KiB.
+    http.http1().max_buf_size(BUFFER_BYTES);
     http.http2()
         .timer(TokioTimer::new())
         .adaptive_window(true)

@@ -23,7 +23,10 @@ use crate::storage::{ByteStream, Completed, DataWriter, PartPlan, Session, Stora
 
 /// How much is appended at once to a long upload on a store that takes parts of any size.
 const STEP_BYTES: u64 = 256 * 1024;
-/// A client that sends nothing for this long gives its memory back.
+/// A client that sends nothing for this long gives its memory back when others wait for it: a thousand that stall are
+/// through in seconds.
+const PAUSE: Duration = Duration::from_millis(100);
+/// One that sends nothing for this long gives its memory back in any case.
 const SLOW: Duration = Duration::from_secs(5);
 /// One that sends nothing for this long is given up.
 const IDLE: Duration = Duration::from_secs(60);
@@ -195,18 +198,7 @@ impl<'a> Receiver<'a> {
         self.check_size(end_bytes.unwrap_or(self.offset_bytes))?;
         let mut body = std::pin::pin!(body);
         loop {
-            let frame = match tokio::time::timeout(SLOW, body.next()).await {
-                Ok(frame) => frame,
-                Err(_) => {
-                    self.give_back().await?;
-                    tokio::time::timeout(IDLE, body.next()).await.map_err(|_| {
-                        let reason = format!("nothing came for {} seconds", (IDLE + SLOW).as_secs());
-                        RegistryError::BodyCut { reason }
-                    })?
-                }
-            };
-            let Some(frame) = frame else { return Ok(()) };
-            let frame = frame.map_err(|error| RegistryError::BodyCut { reason: error.to_string() })?;
+            let Some(frame) = self.next(&mut body).await? else { return Ok(()) };
             if self.rope.size_bytes == 0 {
                 self.filling = Some(Instant::now());
             }
@@ -218,6 +210,27 @@ impl<'a> Receiver<'a> {
                 PartPlan::Fixed { .. } => self.make_room_by_parts(end_bytes).await?,
             }
         }
+    }
+
+    /// What comes next. A client that keeps us waiting keeps nobody's memory.
+    async fn next<E: std::fmt::Display>(
+        &mut self,
+        body: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
+    ) -> Result<Option<Bytes>, RegistryError> {
+        let cut = |error: E| RegistryError::BodyCut { reason: error.to_string() };
+        if let Ok(frame) = tokio::time::timeout(PAUSE, body.next()).await {
+            return frame.transpose().map_err(cut);
+        }
+        if self.leave.is_some() && self.memory.is_short_of(self.part_bytes()) {
+            self.give_back().await?;
+        }
+        if let Ok(frame) = tokio::time::timeout(SLOW, body.next()).await {
+            return frame.transpose().map_err(cut);
+        }
+        self.give_back().await?;
+        let frame = tokio::time::timeout(IDLE, body.next()).await;
+        let reason = format!("nothing came for {} seconds", (IDLE + SLOW).as_secs());
+        frame.map_err(|_| RegistryError::BodyCut { reason })?.transpose().map_err(cut)
     }
 
     fn check_size(&self, end_bytes: u64) -> Result<(), RegistryError> {
@@ -288,7 +301,7 @@ impl<'a> Receiver<'a> {
         Ok(())
     }
 
-    /// A client that is slow keeps nobody's memory.
+    /// Stores what is in memory and gives the memory back, however little it is.
     async fn give_back(&mut self) -> Result<(), RegistryError> {
         if self.leave.is_none() && self.rope.size_bytes <= OWN_BYTES {
             return Ok(());

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use fluyt_registry::http::Network;
-use fluyt_registry::service::SparsePolicy;
+use fluyt_registry::service::{RedirectMode, Redirects, SparsePolicy};
 use fluyt_registry::spec::TagPattern;
 
 use super::StoreSettings;
@@ -38,6 +38,48 @@ pub(crate) struct Serve {
     /// Print the settings and where each comes from, and end.
     #[arg(long)]
     pub(crate) print_config: bool,
+
+    #[command(flatten)]
+    pub(crate) redirects: RedirectSettings,
+}
+
+/// Which blobs clients fetch from the store itself.
+#[derive(Debug, Args)]
+pub(crate) struct RedirectSettings {
+    /// Whether clients fetch large blobs from the store itself, by an address signed for 20 minutes (S3, GCS, Azure): `auto`
+    /// where the store is at its provider's own address, or at the one that --redirect-endpoint names.
+    #[arg(long, env = "FLUYT_REGISTRY_REDIRECT", value_name = "WHEN", default_value = "auto")]
+    pub(crate) redirect: Redirect,
+
+    /// Blobs of fewer bytes come from the registry.
+    #[arg(long, env = "FLUYT_REGISTRY_REDIRECT_MIN_BYTES", value_name = "N", default_value_t = Redirects::MIN_BYTES)]
+    pub(crate) redirect_min_bytes: u64,
+
+    /// The address at which clients reach the store, where it is not the one that the registry uses (S3).
+    #[arg(long, env = "FLUYT_REGISTRY_REDIRECT_ENDPOINT", value_name = "URL")]
+    pub(crate) redirect_endpoint: Option<String>,
+}
+
+/// Whether clients are sent to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Redirect {
+    /// Where they can reach it.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl From<&RedirectSettings> for Redirects {
+    fn from(settings: &RedirectSettings) -> Self {
+        let mode = match settings.redirect {
+            Redirect::Auto => RedirectMode::Auto,
+            Redirect::Always => RedirectMode::Always,
+            Redirect::Never => RedirectMode::Never,
+        };
+        Self { mode, min_bytes: settings.redirect_min_bytes }
+    }
 }
 
 /// Which manifests may name what is absent.

@@ -47,6 +47,10 @@ pub(crate) struct Reach {
     /// Certificates of authorities to trust for the store, besides the system's (PEM).
     #[arg(long, env = "FLUYT_REGISTRY_STORE_CA", value_name = "FILE")]
     pub(crate) store_ca: Option<PathBuf>,
+
+    /// Where clients reach it; a flag of `serve`.
+    #[arg(skip)]
+    pub(crate) redirect_endpoint: Option<String>,
 }
 
 impl Reach {
@@ -60,7 +64,12 @@ impl Reach {
             let ours = BESIDES.contains(&name.as_str()) || ABOUT_STORES.iter().any(|prefix| name.starts_with(prefix));
             ours.then_some((name, value))
         });
-        CloudSettings { address: address.clone(), variables: variables.collect(), authorities: self.store_ca.clone() }
+        CloudSettings {
+            address: address.clone(),
+            variables: variables.collect(),
+            authorities: self.store_ca.clone(),
+            redirect_endpoint: self.redirect_endpoint.clone(),
+        }
     }
 }
 

@@ -119,6 +119,7 @@ mod tests {
             address: CloudAddress::parse("az://container").unwrap().unwrap(),
             variables: variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             authorities: None,
+            redirect_endpoint: None,
         };
         let options = settings.client_options().map_err(|error| error.to_string())?;
         build(&settings, options).map_err(|error| error.to_string())

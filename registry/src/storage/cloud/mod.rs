@@ -64,6 +64,8 @@ pub struct Cloud(Arc<Inner>);
 struct Inner {
     settings: CloudSettings,
     built: Built,
+    /// Signs addresses for clients, where they reach the store at another one than we.
+    for_clients: Option<Built>,
     http: HttpClient,
     /// Set once it is known; what is not yet known is listed as the store does it.
     order: OnceLock<Order>,
@@ -102,9 +104,13 @@ impl Cloud {
             Provider::Gcs => gcs::build(settings, options.clone())?,
             Provider::Azure => azure::build(settings, options.clone())?,
         };
+        let for_clients = match settings.for_clients()? {
+            Some(settings) => Some(s3::build(&settings, options.clone()).await?),
+            None => None,
+        };
         let options = options.with_allow_http(built.endpoint.starts_with("http:"));
         let http = Connector::default().connect(&options).map_err(|error| settings.error(chain(&error)))?;
-        Ok(Self(Arc::new(Inner { settings: settings.clone(), built, http, order: OnceLock::new() })))
+        Ok(Self(Arc::new(Inner { settings: settings.clone(), built, for_clients, http, order: OnceLock::new() })))
     }
 
     /// Where it is.
@@ -314,11 +320,12 @@ impl Port for Cloud {
         if !self.0.built.signs {
             return Ok(None);
         }
-        self.driver().signed_url(Method::GET, &self.inside(path)?, expires).await.map(Some)
+        let driver = &self.0.for_clients.as_ref().unwrap_or(&self.0.built).driver;
+        driver.signed_url(Method::GET, &self.inside(path)?, expires).await.map(Some)
     }
 
     fn endpoint_is_public(&self) -> bool {
-        self.0.built.public
+        self.0.built.public || self.0.for_clients.is_some()
     }
 
     /// Azure does not list them, and drops what was not completed after a week by itself.

@@ -23,6 +23,8 @@ pub struct CloudSettings {
     pub variables: BTreeMap<String, String>,
     /// Certificates of authorities that are trusted besides the system's, as PEM.
     pub authorities: Option<PathBuf>,
+    /// The address at which clients reach the store, where it is another than ours.
+    pub redirect_endpoint: Option<String>,
 }
 
 impl fmt::Debug for CloudSettings {
@@ -51,6 +53,22 @@ pub(super) struct Built {
 }
 
 impl CloudSettings {
+    /// The same store as clients reach it; `None` where they reach it as we do.
+    pub(super) fn for_clients(&self) -> Result<Option<Self>, CloudError> {
+        const FLAG: &str = "--redirect-endpoint";
+        let Some(endpoint) = &self.redirect_endpoint else { return Ok(None) };
+        if self.address.provider != super::Provider::S3 {
+            return Err(self.error(format!("{FLAG} is for s3:// stores: leave it out")));
+        }
+        let mut settings = self.clone();
+        // Nothing is sent there by us.
+        settings.variables.insert("AWS_ALLOW_HTTP".into(), "true".into());
+        settings.endpoint(FLAG, endpoint, "AWS_ALLOW_HTTP")?;
+        settings.variables.remove("AWS_ENDPOINT_URL_S3");
+        settings.variables.insert("AWS_ENDPOINT_URL".into(), endpoint.clone());
+        Ok(Some(settings))
+    }
+
     pub(super) fn variable(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
@@ -145,6 +163,7 @@ mod tests {
             address: CloudAddress::parse("s3://bucket").unwrap().unwrap(),
             variables: variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             authorities: None,
+            redirect_endpoint: None,
         }
     }
 

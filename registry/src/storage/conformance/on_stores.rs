@@ -28,6 +28,7 @@ pub(super) fn settings(url: &str, variables: Vec<(&'static str, String)>) -> Clo
         address: CloudAddress::parse(url).unwrap().unwrap(),
         variables: variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<BTreeMap<_, _>>(),
         authorities: None,
+        redirect_endpoint: None,
     }
 }
 

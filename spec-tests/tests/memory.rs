@@ -1,0 +1,189 @@
+//! How much memory the registry takes, whoever pushes what: the real program, and what the system says of its process.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use spec_tests::folder::TestDir;
+use spec_tests::registry::Registry;
+use spec_tests::samples;
+use spec_tests::stores::{Seaweed, skipped};
+
+const MIB: u64 = 1024 * 1024;
+/// How long a request may take while everything else goes on.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// One connection, over which bodies are sent without saying how long they are.
+struct Connection {
+    host: String,
+    stream: BufReader<TcpStream>,
+}
+
+impl Connection {
+    fn open(registry: &Registry) -> Self {
+        let host = registry.host().to_owned();
+        let stream = TcpStream::connect(&host).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self { host, stream: BufReader::new(stream) }
+    }
+
+    fn head(&mut self, line: &str, more: &str) {
+        let head = format!("{line} HTTP/1.1\r\nhost: {}\r\n{more}\r\n", self.host);
+        self.stream.get_mut().write_all(head.as_bytes()).unwrap();
+    }
+
+    fn chunk(&mut self, bytes: &[u8]) {
+        let stream = self.stream.get_mut();
+        write!(stream, "{:x}\r\n", bytes.len()).unwrap();
+        stream.write_all(bytes).unwrap();
+        stream.write_all(b"\r\n").unwrap();
+    }
+
+    /// Status and Location.
+    fn answer(&mut self) -> (u16, String) {
+        let (mut status, mut location, mut length) = (0, String::new(), 0);
+        for n in 0.. {
+            let mut line = String::new();
+            self.stream.read_line(&mut line).unwrap();
+            let line = line.trim_end();
+            if line.is_empty() {
+                break;
+            }
+            if n == 0 {
+                status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+            } else if let Some((name, value)) = line.split_once(": ") {
+                match name {
+                    "location" => location = value.to_owned(),
+                    "content-length" => length = value.parse().unwrap(),
+                    _ => {}
+                }
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).unwrap();
+        assert!(status < 300, "{status}: {}", String::from_utf8_lossy(&body));
+        (status, location)
+    }
+
+    /// Begins an upload and its PATCH.
+    fn begin(&mut self, repository: &str) {
+        self.head(&format!("POST /v2/{repository}/blobs/uploads/"), "content-length: 0\r\n");
+        let location = self.answer().1;
+        self.head(&format!("PATCH {location}"), "transfer-encoding: chunked\r\n");
+    }
+
+    /// Ends the PATCH and makes the upload a blob.
+    fn finish(&mut self, digest: &str) {
+        self.stream.get_mut().write_all(b"0\r\n\r\n").unwrap();
+        let location = self.answer().1;
+        self.head(&format!("PUT {location}&digest={digest}"), "content-length: 0\r\n");
+        assert_eq!(self.answer().0, 201);
+    }
+
+    fn push(&mut self, repository: &str, content: &[u8], digest: &str) {
+        self.begin(repository);
+        content.chunks(64 * 1024).for_each(|chunk| self.chunk(chunk));
+        self.finish(digest);
+    }
+}
+
+/// Pushes 100 MiB over each of 64 connections at once; the most memory that the registry had.
+fn sixty_four_pushes(registry: &Registry) -> u64 {
+    let content = samples::bytes(7, 100 * MIB as usize);
+    let digest = samples::digest(&content);
+    std::thread::scope(|scope| {
+        for n in 0..64 {
+            let (content, digest) = (&content, &digest);
+            scope.spawn(move || Connection::open(registry).push(&format!("many/{n}"), content, digest));
+        }
+    });
+    registry.peak_memory_bytes()
+}
+
+/// What a fast client sees while a thousand slow ones are at work.
+fn a_thousand_slow_ones(registry: &Registry) {
+    let content = samples::bytes(7, 20 * MIB as usize);
+    let digest = samples::digest(&content);
+    let start = Instant::now();
+    Connection::open(registry).push("alone", &content, &digest);
+    let alone = start.elapsed();
+
+    let mut slow: Vec<Connection> = (0..1000).map(|_| Connection::open(registry)).collect();
+    // Enough at once for each to want memory for a part, and then next to nothing.
+    let first = samples::bytes(8, 100 * 1024);
+    for connection in &mut slow {
+        connection.begin("slow");
+        connection.chunk(&first);
+    }
+    let done = AtomicBool::new(false);
+    let (rounds, among) = std::thread::scope(|scope| {
+        let trickle = scope.spawn(|| {
+            let mut rounds = 0;
+            while !done.load(Ordering::Relaxed) {
+                slow.iter_mut().for_each(|connection| connection.chunk(b"a little more"));
+                rounds += 1;
+                std::thread::sleep(Duration::from_millis(500));
+            }
+            rounds
+        });
+        let start = Instant::now();
+        Connection::open(registry).push("fast", &content, &digest);
+        let among = start.elapsed();
+        done.store(true, Ordering::Relaxed);
+        (trickle.join().unwrap(), among)
+    });
+    println!("20 MiB alone: {alone:?}; among 1,000 slow uploads: {among:?}");
+    assert!(among < alone * 20 + Duration::from_secs(20), "alone {alone:?}, among slow ones {among:?}");
+    let whole = [&first[..], &b"a little more".repeat(rounds)].concat();
+    let whole = samples::digest(&whole);
+    // They were slow, not stopped.
+    slow.iter_mut().step_by(100).for_each(|connection| connection.finish(&whole));
+    let peak = registry.peak_memory_bytes();
+    println!("peak with 1,000 slow uploads: {} MiB", peak / MIB);
+    // 64 KiB each, the pool, and what a connection takes.
+    assert!(peak < 200 * MIB, "{peak}");
+}
+
+fn expect_at_most(what: &str, peak: u64, most: u64) {
+    println!("{what}: {:.1} MiB", peak as f64 / MIB as f64);
+    assert!(peak < most * MIB, "{what}: {} KiB, expected less than {most} MiB", peak / 1024);
+}
+
+#[test]
+fn many_pushes_to_a_folder_at_once() {
+    let folder = TestDir::new();
+    let registry = Registry::start_with(&format!("file://{}", folder.join("store").display()), &["--no-sync"], &[]);
+    expect_at_most("idle on a folder", registry.peak_memory_bytes(), 16);
+    let start = Instant::now();
+    let peak = sixty_four_pushes(&registry);
+    println!("64 pushes of 100 MiB: {:?}", start.elapsed());
+    expect_at_most("64 pushes of 100 MiB to a folder", peak, 40);
+}
+
+#[test]
+fn a_thousand_slow_uploads_to_a_folder_do_not_stop_a_fast_one() {
+    let folder = TestDir::new();
+    let registry = Registry::start_with(&format!("file://{}", folder.join("store").display()), &["--no-sync"], &[]);
+    a_thousand_slow_ones(&registry);
+}
+
+#[test]
+fn many_pushes_to_an_object_store_at_once() {
+    let Some(server) = Seaweed::shared() else { return skipped("many_pushes_to_an_object_store_at_once", "SeaweedFS") };
+    let registry = Registry::start_with(&format!("s3://{}/m", server.bucket()), &[], &server.variables());
+    expect_at_most("idle on S3", registry.peak_memory_bytes(), 16);
+    let start = Instant::now();
+    let peak = sixty_four_pushes(&registry);
+    println!("64 pushes of 100 MiB: {:?}", start.elapsed());
+    expect_at_most("64 pushes of 100 MiB to S3", peak, 96);
+}
+
+#[test]
+fn a_thousand_slow_uploads_to_an_object_store_do_not_stop_a_fast_one() {
+    let test = "a_thousand_slow_uploads_to_an_object_store_do_not_stop_a_fast_one";
+    let Some(server) = Seaweed::shared() else { return skipped(test, "SeaweedFS") };
+    let registry = Registry::start_with(&format!("s3://{}/s", server.bucket()), &[], &server.variables());
+    a_thousand_slow_ones(&registry);
+}
