@@ -222,7 +222,7 @@ fn wrong_usage() {
     for (arguments, expected) in [
         (&["serve", "--store", "s3://Bucket/x"][..], "`Bucket` is not the name of a bucket"),
         (&["serve", "--listen", "nowhere"], "invalid value 'nowhere' for '--listen <ADDRESS:PORT>'"),
-        (&["serve", "--redirect", "auto"], "unexpected argument '--redirect'"),
+        (&["serve", "--redirect", "sometimes"], "invalid value 'sometimes' for '--redirect <WHEN>'"),
         (&["sevre"], "unrecognized subcommand 'sevre'"),
         (&[], "Usage:"),
     ] {

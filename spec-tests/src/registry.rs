@@ -62,16 +62,10 @@ impl Registry {
     /// # Panics
     /// When it does not come up; the message holds what it logged.
     #[must_use]
-    pub fn start_with(url: &str, arguments: &[&str], variables: &[(&'static str, String)]) -> Self {
+    pub fn start_at(url: &str, arguments: &[&str], variables: &[(&'static str, String)]) -> Self {
         let folder = TestDir::new();
         let store = folder.join("store");
         Self::spawn(folder, store, url, arguments, variables)
-    }
-
-    /// The id of its process.
-    #[must_use]
-    pub fn process(&self) -> u32 {
-        self.child.id()
     }
 
     /// The most memory that it had at any time, in bytes.

@@ -14,6 +14,11 @@ const MIB: u64 = 1024 * 1024;
 /// How long a request may take while everything else goes on.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// Figures for whoever looks (`--nocapture`).
+fn say(figures: &str) {
+    let _ = writeln!(std::io::stdout(), "{figures}");
+}
+
 /// One connection, over which bodies are sent without saying how long they are.
 struct Connection {
     host: String,
@@ -134,49 +139,49 @@ fn a_thousand_slow_ones(registry: &Registry) {
         done.store(true, Ordering::Relaxed);
         (trickle.join().unwrap(), among)
     });
-    println!("20 MiB alone: {alone:?}; among 1,000 slow uploads: {among:?}");
+    say(&format!("20 MiB alone: {alone:?}; among 1,000 slow uploads: {among:?}"));
     assert!(among < alone * 20 + Duration::from_secs(20), "alone {alone:?}, among slow ones {among:?}");
     let whole = [&first[..], &b"a little more".repeat(rounds)].concat();
     let whole = samples::digest(&whole);
     // They were slow, not stopped.
     slow.iter_mut().step_by(100).for_each(|connection| connection.finish(&whole));
     let peak = registry.peak_memory_bytes();
-    println!("peak with 1,000 slow uploads: {} MiB", peak / MIB);
+    say(&format!("peak with 1,000 slow uploads: {} MiB", peak / MIB));
     // 64 KiB each, the pool, and what a connection takes.
     assert!(peak < 200 * MIB, "{peak}");
 }
 
 fn expect_at_most(what: &str, peak: u64, most: u64) {
-    println!("{what}: {:.1} MiB", peak as f64 / MIB as f64);
+    say(&format!("{what}: {:.1} MiB", peak as f64 / MIB as f64));
     assert!(peak < most * MIB, "{what}: {} KiB, expected less than {most} MiB", peak / 1024);
 }
 
 #[test]
 fn many_pushes_to_a_folder_at_once() {
     let folder = TestDir::new();
-    let registry = Registry::start_with(&format!("file://{}", folder.join("store").display()), &["--no-sync"], &[]);
+    let registry = Registry::start_at(&format!("file://{}", folder.join("store").display()), &["--no-sync"], &[]);
     expect_at_most("idle on a folder", registry.peak_memory_bytes(), 16);
     let start = Instant::now();
     let peak = sixty_four_pushes(&registry);
-    println!("64 pushes of 100 MiB: {:?}", start.elapsed());
+    say(&format!("64 pushes of 100 MiB: {:?}", start.elapsed()));
     expect_at_most("64 pushes of 100 MiB to a folder", peak, 40);
 }
 
 #[test]
 fn a_thousand_slow_uploads_to_a_folder_do_not_stop_a_fast_one() {
     let folder = TestDir::new();
-    let registry = Registry::start_with(&format!("file://{}", folder.join("store").display()), &["--no-sync"], &[]);
+    let registry = Registry::start_at(&format!("file://{}", folder.join("store").display()), &["--no-sync"], &[]);
     a_thousand_slow_ones(&registry);
 }
 
 #[test]
 fn many_pushes_to_an_object_store_at_once() {
     let Some(server) = Seaweed::shared() else { return skipped("many_pushes_to_an_object_store_at_once", "SeaweedFS") };
-    let registry = Registry::start_with(&format!("s3://{}/m", server.bucket()), &[], &server.variables());
+    let registry = Registry::start_at(&format!("s3://{}/m", server.bucket()), &[], &server.variables());
     expect_at_most("idle on S3", registry.peak_memory_bytes(), 16);
     let start = Instant::now();
     let peak = sixty_four_pushes(&registry);
-    println!("64 pushes of 100 MiB: {:?}", start.elapsed());
+    say(&format!("64 pushes of 100 MiB: {:?}", start.elapsed()));
     expect_at_most("64 pushes of 100 MiB to S3", peak, 96);
 }
 
@@ -184,6 +189,6 @@ fn many_pushes_to_an_object_store_at_once() {
 fn a_thousand_slow_uploads_to_an_object_store_do_not_stop_a_fast_one() {
     let test = "a_thousand_slow_uploads_to_an_object_store_do_not_stop_a_fast_one";
     let Some(server) = Seaweed::shared() else { return skipped(test, "SeaweedFS") };
-    let registry = Registry::start_with(&format!("s3://{}/s", server.bucket()), &[], &server.variables());
+    let registry = Registry::start_at(&format!("s3://{}/s", server.bucket()), &[], &server.variables());
     a_thousand_slow_ones(&registry);
 }
