@@ -60,6 +60,7 @@ async fn connect(address: SocketAddr) -> Cloud {
         address: CloudAddress::parse("s3://bucket").unwrap().unwrap(),
         variables: variables.map(|(name, value)| (name.to_owned(), value)).into(),
         authorities: None,
+        redirect_endpoint: None,
     };
     Cloud::connect(&settings).await.unwrap()
 }
