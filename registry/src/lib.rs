@@ -13,6 +13,7 @@
 pub mod admin;
 pub mod adopt;
 pub mod auth;
+pub mod collect;
 pub mod http;
 pub mod metrics;
 pub mod protocol;

@@ -13,7 +13,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("storage", &["metrics", "spec", "protocol"]),
     ("auth", &["metrics", "spec"]),
     ("service", &["metrics", "spec", "protocol", "storage", "auth"]),
-    ("admin", &["metrics", "spec", "protocol", "storage", "auth", "service"]),
+    ("collect", &["metrics", "spec", "protocol", "storage"]),
+    ("admin", &["metrics", "spec", "protocol", "storage", "collect", "auth", "service"]),
     ("adopt", &["spec", "protocol", "storage"]),
     ("http", &["metrics", "spec", "storage", "auth", "service"]),
 ];
@@ -29,13 +30,13 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("getrandom", &["storage"]),
     ("bcrypt", &["auth"]),
     ("tokio_rustls", &["http"]),
-    ("tokio", &["storage", "auth", "service", "admin", "http"]),
+    ("tokio", &["storage", "collect", "auth", "service", "admin", "http"]),
     // metrics reads /proc.
     ("std::fs", &["storage", "metrics"]),
-    ("std::time", &["storage", "adopt", "auth", "service", "admin", "http"]),
+    ("std::time", &["storage", "collect", "adopt", "auth", "service", "admin", "http"]),
     ("std::net", &["auth", "http"]),
     ("std::env", &[]),
-    ("tracing", &["service", "admin", "http"]),
+    ("tracing", &["collect", "service", "admin", "http"]),
 ];
 
 #[derive(Default)]

@@ -8,6 +8,8 @@ mod app;
 mod binary;
 mod blobs;
 mod budget;
+mod clocked;
+mod collect;
 mod crash;
 mod explain;
 mod fsck;

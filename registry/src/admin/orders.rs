@@ -76,7 +76,7 @@ impl Admin {
     }
 }
 
-fn taken<T: Orderable>(arguments: Value) -> Result<T, Refusal> {
+pub(super) fn taken<T: Orderable>(arguments: Value) -> Result<T, Refusal> {
     serde_json::from_value(arguments).map_err(|error| {
         Refusal::user(format!(
             "the arguments of `{}` are not understood: {error}: is the server of another version?",
@@ -85,7 +85,7 @@ fn taken<T: Orderable>(arguments: Value) -> Result<T, Refusal> {
     })
 }
 
-fn given(answer: impl Serialize) -> Result<Value, Refusal> {
+pub(super) fn given(answer: impl Serialize) -> Result<Value, Refusal> {
     serde_json::to_value(answer).map_err(Refusal::environment)
 }
 

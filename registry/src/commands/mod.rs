@@ -7,6 +7,7 @@ mod control;
 mod delete_repository;
 mod explain;
 mod fsck;
+mod gc;
 mod history;
 mod open;
 mod order;
@@ -84,6 +85,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
             }
             Command::Adopt(settings) => adopt::run(settings).await,
             Command::CheckStore(settings) => check_store::run(settings).await,
+            Command::Gc(settings) => gc::run(settings).await,
             Command::History(settings) => history::run(settings).await,
             Command::Undo(settings) => undo::run(settings).await,
             Command::Fsck(settings) => fsck::run(settings).await,

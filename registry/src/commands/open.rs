@@ -51,16 +51,21 @@ pub(crate) async fn open_to_adopt(settings: &StoreSettings) -> Result<Storage, F
 }
 
 /// The store, for a command that only looks: a folder needs no lock for that, and a running server is no obstacle.
-pub(crate) async fn open_to_read(settings: &StoreSettings) -> Result<Admin, Failure> {
+pub(crate) async fn open_storage_to_read(settings: &StoreSettings) -> Result<Storage, Failure> {
     let user = |error: Box<dyn Error>| Failure::User(error);
-    let storage = match &settings.store {
-        Store::Memory => return Err(user(NO_MEMORY.into())),
+    match &settings.store {
+        Store::Memory => Err(user(NO_MEMORY.into())),
         Store::Folder(path) => {
             let folder = Folder::open_read_only(path).map_err(|error| user(error.into()))?;
-            Storage::open(folder, [0; 32]).await.map_err(|error| user(error.into()))?
+            Storage::open(folder, [0; 32]).await.map_err(|error| user(error.into()))
         }
-        Store::Cloud(_) => open_storage(settings).await?.0,
-    };
+        Store::Cloud(_) => Ok(open_storage(settings).await?.0),
+    }
+}
+
+/// The same, for the orders of `admin`.
+pub(crate) async fn open_to_read(settings: &StoreSettings) -> Result<Admin, Failure> {
+    let storage = open_storage_to_read(settings).await?;
     Ok(Admin::new(Arc::new(Registry::new(storage, surroundings()))))
 }
 

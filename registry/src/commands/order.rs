@@ -32,7 +32,7 @@ pub(crate) async fn order<O: Orderable>(settings: &StoreSettings, order: &O) -> 
 }
 
 /// Whether another process has the folder. One that holds no store is refused, not made one.
-fn is_held(path: &std::path::Path) -> Result<bool, FolderError> {
+pub(crate) fn is_held(path: &std::path::Path) -> Result<bool, FolderError> {
     Folder::open_read_only(path)?;
     match Folder::open(path, true) {
         Ok(_) => Ok(false),

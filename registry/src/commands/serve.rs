@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use fluyt_registry::admin::Admin;
+use fluyt_registry::admin::{Admin, Collecting};
+use fluyt_registry::collect::Rhythm;
 use fluyt_registry::http::{App, AppSettings, Ended, ServeSettings, router, serve, watch_router};
 use fluyt_registry::metrics::Metrics;
 use fluyt_registry::service::Registry;
@@ -13,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::access::{authorizer, tls};
+use super::gc::collector;
 use super::open::{open_storage, surroundings};
 use super::{Failure, control};
 use crate::settings::Serve;
@@ -30,12 +32,19 @@ pub(crate) async fn run(mut settings: Serve) -> Result<ExitCode, Failure> {
         .with_immutable_tags(settings.immutable_tags)
         .with_redirects((&settings.redirects).into());
     let registry = Arc::new(registry);
-    let _control = control::listen(&settings.store, Admin::new(registry.clone()).commands())?;
+    let collector = Arc::new(collector(registry.storage().clone(), settings.retention.into(), metrics.clone()));
+    let commands = Admin::new(registry.clone()).commands().with(Collecting(collector.clone()));
+    let _control = control::listen(&settings.store, commands)?;
     let app = App::new(registry, authorizer).with_metrics(metrics.clone()).with_settings(AppSettings {
         trusted_proxies: access.trusted_proxy,
         public_url: access.public_url,
         requests_per_second: access.requests_per_second,
     });
+    if settings.no_collect {
+        tracing::info!("collection is off, as --no-collect says");
+    } else {
+        tokio::spawn(collector.background(Rhythm::default()));
+    }
 
     let (listener, address) = listen(settings.listen, "--listen").await?;
     let watch_listener = match access.metrics_listen {

@@ -269,7 +269,9 @@ enum Verdict {
 impl Repo {
     fn link(&self, link: &Link) -> Verdict {
         let Some(contents) = &self.contents else { return Verdict::Kept(Keeper::Unclear) };
-        match contents.iter().find(|(_, named)| named.blobs.contains(&link.digest)) {
+        // Cache exports of build tools are indexes that list blobs as if they were manifests.
+        let names = |named: &Named| named.blobs.contains(&link.digest) || named.children.contains(&link.digest);
+        match contents.iter().find(|(_, named)| names(named)) {
             Some((copy, _)) => Verdict::Kept(Keeper::Copy(copy.clone())),
             None => Verdict::Unused(None),
         }

@@ -160,7 +160,8 @@ impl Machine for DeleteManifest {
                         let referrers = removed.iter().filter(|o| matches!(o, Object::Referrer { .. }));
                         requests.push(Request::Remove(referrers.cloned().collect()));
                     }
-                    requests.push(Request::Write(Object::Hint(self.nonces.take(), removed)));
+                    // A request of the past may bring one of them back; a collector removes it then.
+                    requests.push(Request::Write(Object::DeletedHint(self.nonces.take(), removed)));
                     return Next::Ask(requests);
                 }
                 ManifestStage::Cleaned => return Next::Done(true),

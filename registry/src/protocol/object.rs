@@ -249,8 +249,10 @@ pub enum Object {
     Catalog(RepoName),
     /// Who goes on with an upload is about to write its state of this number.
     UploadClaim(UploadId, u32, Nonce),
-    /// Objects that a collector should look at, or remove again.
+    /// Objects that a collector should look at: nothing seemed to need them.
     Hint(Nonce, Vec<Object>),
+    /// Objects that a user's DELETE removed, which a collector has to remove again where a late request brought one back.
+    DeletedHint(Nonce, Vec<Object>),
     /// Everything that one run of a collector may be about to delete.
     Mark(Nonce, Vec<Object>),
 }

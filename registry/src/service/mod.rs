@@ -48,7 +48,7 @@ impl fmt::Debug for Surroundings {
 /// The registry.
 #[derive(Debug)]
 pub struct Registry {
-    storage: Storage,
+    storage: Arc<Storage>,
     surroundings: Surroundings,
     body_memory: BodyMemory,
     redirects: Redirects,
@@ -58,7 +58,8 @@ pub struct Registry {
 
 impl Registry {
     /// A registry on an opened store.
-    pub fn new(storage: Storage, surroundings: Surroundings) -> Self {
+    pub fn new(storage: impl Into<Arc<Storage>>, surroundings: Surroundings) -> Self {
+        let storage = storage.into();
         let pool_bytes = match storage.part_plan() {
             PartPlan::Any => memory::SMALL_POOL_BYTES,
             PartPlan::Fixed { .. } => memory::POOL_BYTES,
@@ -103,7 +104,7 @@ impl Registry {
     }
 
     /// The store, for operators' orders and collection.
-    pub(crate) fn storage(&self) -> &Storage {
+    pub fn storage(&self) -> &Arc<Storage> {
         &self.storage
     }
 

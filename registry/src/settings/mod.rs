@@ -1,6 +1,7 @@
 //! The command line, the environment and a configuration file -> what to do. Nothing else reads them.
 
 mod adopt;
+mod collect;
 mod config;
 mod operate;
 mod serve;
@@ -9,6 +10,7 @@ mod store;
 use clap::{Parser, Subcommand};
 
 pub(crate) use adopt::Adopt;
+pub(crate) use collect::{Gc, Retention};
 pub(crate) use config::{Given, Wrong, read};
 pub(crate) use operate::{DeleteRepository, Explain, Fsck, History, Undo};
 pub(crate) use serve::{AccessSettings, LogFormat, Serve};
@@ -36,6 +38,8 @@ pub(crate) enum Command {
     /// lifecycle rules, versioning and Object Lock (S3), of NFS, SMB and FUSE, and of a full disk. A folder that a server
     /// holds is refused. Exit code 1 when the registry should not be run on the store.
     CheckStore(CheckStore),
+    /// Collect what nothing refers to any more. Servers do it all the time by themselves; this does it now.
+    Gc(Gc),
     /// List the values that a tag had: when, by whom, what became of each.
     ///
     /// An old value is pulled as REPO:TAG.at.<time>, such as team/app:v1.at.20261101T100000Z: the value that the tag

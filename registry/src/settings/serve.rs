@@ -9,7 +9,7 @@ use fluyt_registry::http::Network;
 use fluyt_registry::service::{RedirectMode, Redirects, SparsePolicy};
 use fluyt_registry::spec::TagPattern;
 
-use super::StoreSettings;
+use super::{Retention, StoreSettings};
 
 /// How to serve.
 #[derive(Debug, Args)]
@@ -23,6 +23,13 @@ pub(crate) struct Serve {
 
     #[command(flatten)]
     pub(crate) access: AccessSettings,
+
+    /// Collect nothing: for a restore, or while a store is moved.
+    #[arg(long, env = "FLUYT_REGISTRY_NO_COLLECT")]
+    pub(crate) no_collect: bool,
+
+    #[command(flatten)]
+    pub(crate) retention: Retention,
 
     /// Which manifests may name what the repository does not have: images (without some layers, and indexes without some
     /// manifests), indexes only, or none. What was deleted here is missed in any case.

@@ -87,6 +87,11 @@ impl DataWriter {
         self.end_bytes
     }
 
+    /// The store's id of the multipart upload.
+    pub(super) fn multipart(&self) -> &str {
+        &self.multipart
+    }
+
     /// The data object that it becomes.
     pub fn id(&self) -> Option<DataId> {
         self.data.parse().ok().map(DataId::Unknown)
@@ -107,6 +112,7 @@ pub enum Completed {
 impl Storage {
     /// Stores data that is all at hand.
     pub async fn put_data(&self, id: &DataId, pieces: Vec<Bytes>) -> Result<(), StorageError> {
+        self.check_room("storing data")?;
         self.put(&keys::data(id), PutPayload::from_iter(pieces), "storing data").await
     }
 
@@ -120,6 +126,7 @@ impl Storage {
 
     /// Adds a part.
     pub async fn add_part(&self, writer: &mut DataWriter, pieces: Vec<Bytes>) -> Result<(), StorageError> {
+        self.check_room("storing data")?;
         let error = |source| StorageError::new("storing data", source);
         let path = keys::path(&writer_key(writer)?).map_err(error)?;
         let payload = PutPayload::from_iter(pieces);

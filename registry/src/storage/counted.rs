@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -16,7 +16,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-use super::{Port, Unfinished};
+use super::{Port, Room, Unfinished};
 use crate::metrics::{Failed, StoreRequest, StoreRequestKind as Kind, StoreRequests};
 
 /// Passes everything on to `port`.
@@ -149,6 +149,14 @@ impl Port for Counted {
 
     fn endpoint_is_public(&self) -> bool {
         self.port.endpoint_is_public()
+    }
+
+    async fn sweep_temporary(&self, before: SystemTime) -> Result<Vec<String>> {
+        self.port.sweep_temporary(before).await
+    }
+
+    fn room(&self) -> Option<Room> {
+        self.port.room()
     }
 
     async fn unfinished_multiparts(&self, prefix: &str, after: Option<&Unfinished>) -> Result<Option<Vec<Unfinished>>> {

@@ -45,6 +45,11 @@ impl StorageError {
         matches!(self.source, object_store::Error::Generic { store: DAMAGED, .. })
     }
 
+    /// Nothing is pushed any more, so that what frees space can still be done.
+    pub(crate) fn full(during: &'static str, what: String) -> Self {
+        Self::damaged(during, std::io::Error::new(ErrorKind::StorageFull, what))
+    }
+
     /// Whether what was asked for is not there.
     pub fn is_absent(&self) -> bool {
         matches!(self.source, object_store::Error::NotFound { .. })

@@ -16,7 +16,13 @@
 //! uploads/<id>/<seq>.<nonce>.claim                     who is about to write that state
 //! uploads/<id>/tail.<nonce>                            bytes of it that are no whole part yet
 //! uploads/<id>/cancelled.<nonce>
-//! gc/marks/<run>, gc/hints/<id>
+//! gc/marks/<run>, gc/hints/<id>, gc/hints/<id>.deleted
+//! gc/clock/<run>                                       written to see what time the store has
+//! gc/audit/<slice>.<id>                                a slice of the keys is being looked at
+//! gc/audit/<slice>.<id>.<seen>.<removed>.<held>        ... was, and how many data objects that were
+//! gc/log/<id>                                          what a batch removed, and why
+//! gc/confirm/<id>                                      an operator lets the brake go
+//! gc/reserve                                           space to free first on a full disk
 //! adopt/state.begun.<nonce>, adopt/state.finished.<nonce>
 //! adopt/records/<repo>!/<number>.<nonce>               what was adopted from a repository
 //! store.json.<version>.<nonce>, upload-key.<version>.<nonce>
@@ -31,13 +37,22 @@
 
 use object_store::path::Path;
 
+use super::collecting::{AuditCounts, AuditRecord};
 use crate::protocol::{Copy, DataId, Link, Nonce, Object, RepoHash, TagEnd, TagEntry};
-use crate::spec::{Digest, RepoName, Tag, UploadId};
+use crate::spec::{Algorithm, Digest, RepoName, Tag, UploadId};
 
 pub(super) const MARKS: &str = "gc/marks/";
 /// What the notes about adoption begin with: that it has begun, that it is finished.
 pub(super) const ADOPTION: &str = "adopt/state.";
 pub(super) const ADOPTION_FINISHED: &str = "adopt/state.finished.";
+pub(super) const HINTS: &str = "gc/hints/";
+pub(super) const AUDIT: &str = "gc/audit/";
+pub(super) const LOG: &str = "gc/log/";
+pub(super) const CLOCK: &str = "gc/clock/";
+pub(super) const CONFIRM: &str = "gc/confirm/";
+pub(super) const RESERVE: &str = "gc/reserve";
+pub(super) const UPLOADS: &str = "uploads/";
+pub(super) const DATA: &str = "data/";
 pub(super) const CATALOG: &str = "catalog/";
 pub(super) const STORE: &str = "store.json.";
 pub(super) const UPLOAD_KEY: &str = "upload-key.";
@@ -76,7 +91,8 @@ pub(super) fn object(object: &Object) -> String {
         ),
         Object::Catalog(repo) => format!("{CATALOG}{repo}!"),
         Object::UploadClaim(id, seq, nonce) => claim(id, *seq, nonce),
-        Object::Hint(nonce, _) => format!("gc/hints/{nonce}"),
+        Object::Hint(nonce, _) => format!("{HINTS}{nonce}"),
+        Object::DeletedHint(nonce, _) => format!("{HINTS}{nonce}.deleted"),
         Object::Mark(run, _) => format!("{MARKS}{run}"),
     }
 }
@@ -144,6 +160,26 @@ pub(super) fn history(repo: &RepoName, tag: Option<&Tag>) -> String {
         Some(tag) => format!("repos/{repo}/_history/{tag}/"),
         None => format!("repos/{repo}/_history/"),
     }
+}
+
+/// What the keys of all data of a slice begin with: by the first two hex digits of its id or digest.
+pub(super) fn data_slice(slice: u8) -> String {
+    format!("data/{slice:02x}/")
+}
+
+/// What the keys of all links to blobs of an algorithm begin with.
+pub(super) fn links_by(algorithm: Algorithm) -> String {
+    format!("links/{algorithm}/")
+}
+
+/// What the keys of all links of a slice begin with, for each algorithm.
+pub(super) fn links_slices(slice: u8) -> [String; 2] {
+    [Algorithm::Sha256, Algorithm::Sha512].map(|algorithm| format!("{}{slice:02x}/", links_by(algorithm)))
+}
+
+/// What every key of a repository begins with, and no key of another one: no component of a name begins with `_`.
+pub(super) fn repo(repo: &RepoName) -> String {
+    format!("repos/{repo}/_")
 }
 
 pub(super) fn copies(repo: &RepoName, digest: &Digest) -> String {
@@ -357,6 +393,71 @@ fn parse_entry(repo: RepoName, tag: Tag, name: &str) -> Option<TagEntry> {
     Some(TagEntry { order, nonce, repo, tag, digest, copy })
 }
 
+/// Reads a key of the protocol's objects back. Not a link's: its key does not say the repository's name, only a hash of it.
+pub(super) fn parse_object(key: &str) -> Option<Object> {
+    if key.starts_with("data/") {
+        let of = parse_data_of(key).map(|(id, digest)| Object::DataOf(id, digest));
+        return of.or_else(|| parse_data(key).map(Object::Data));
+    }
+    if key.starts_with(CATALOG) {
+        return parse_catalog(key).map(Object::Catalog);
+    }
+    // The first component that begins with `_` ends the repository's name.
+    let (repo, rest) = key.strip_prefix("repos/")?.split_once("/_")?;
+    let (kind, rest) = rest.split_once('/')?;
+    match kind {
+        "manifests" => parse_copy(key).map(Object::Copy),
+        "tags" => parse_tag_item(key).map(|item| match item {
+            TagItem::Entry(entry) => Object::Tag(entry),
+            TagItem::End(end) => Object::End(end),
+        }),
+        "history" => {
+            parse_history(key).map(|(entry, void)| if void { Object::Void(entry) } else { Object::History(entry) })
+        }
+        "blobs" => parse_blob_index(key).map(|(repo, digest, nonce)| Object::BlobIndex(repo, digest, nonce)),
+        "referrers" => {
+            let mut parts = rest.split('/');
+            let subject = parse_digest(parts.next()?, parts.next()?)?;
+            let (digest, nonce) = parse_referrer(key)?;
+            Some(Object::Referrer { subject, copy: Copy { repo: repo.parse().ok()?, digest, nonce } })
+        }
+        _ => None,
+    }
+}
+
+/// A hint, without what it names.
+pub(super) fn parse_hint(key: &str) -> Option<Object> {
+    let name = key.strip_prefix(HINTS)?;
+    match name.strip_suffix(".deleted") {
+        None => Some(Object::Hint(name.parse().ok()?, Vec::new())),
+        Some(nonce) => Some(Object::DeletedHint(nonce.parse().ok()?, Vec::new())),
+    }
+}
+
+/// A record of a slice that was, or is being, looked at.
+pub(super) fn audit(record: &AuditRecord) -> String {
+    let AuditRecord { slice, id, counts } = record;
+    match counts {
+        None => format!("{AUDIT}{slice:02x}.{id}"),
+        Some(AuditCounts { seen, removed, held }) => format!("{AUDIT}{slice:02x}.{id}.{seen}.{removed}.{held}"),
+    }
+}
+
+pub(super) fn parse_audit(key: &str) -> Option<AuditRecord> {
+    let mut fields = key.strip_prefix(AUDIT)?.split('.');
+    let slice = u8::from_str_radix(fields.next()?, 16).ok()?;
+    let id = fields.next()?.parse().ok()?;
+    let counts = match fields.next() {
+        None => None,
+        Some(seen) => Some(AuditCounts {
+            seen: seen.parse().ok()?,
+            removed: fields.next()?.parse().ok()?,
+            held: fields.next()?.parse().ok()?,
+        }),
+    };
+    Some(AuditRecord { slice, id, counts })
+}
+
 pub(super) fn parse_referrer(key: &str) -> Option<(Digest, Nonce)> {
     let (_, name) = key.rsplit_once('/')?;
     let mut fields = name.split('.');
@@ -372,6 +473,11 @@ pub(super) fn parse_subject(key: &str) -> Option<Digest> {
 
 pub(super) fn parse_catalog(key: &str) -> Option<RepoName> {
     key.strip_prefix(CATALOG)?.strip_suffix('!')?.parse().ok()
+}
+
+/// The upload that a key below `uploads/` belongs to.
+pub(super) fn parse_upload(key: &str) -> Option<UploadId> {
+    key.strip_prefix(UPLOADS)?.split_once('/')?.0.parse().ok()
 }
 
 /// One key below `uploads/<id>/`.
@@ -449,6 +555,7 @@ mod tests {
             (digest(), copy()).prop_map(|(subject, copy)| Object::Referrer { subject, copy }),
             repo().prop_map(Object::Catalog),
             nonce().prop_map(|nonce| Object::Hint(nonce, vec![])),
+            nonce().prop_map(|nonce| Object::DeletedHint(nonce, vec![])),
             nonce().prop_map(|nonce| Object::Mark(nonce, vec![])),
             (any::<u128>(), any::<u32>(), nonce()).prop_map(|(id, seq, nonce)| Object::UploadClaim(
                 UploadId::from_bits(id),
@@ -493,6 +600,13 @@ mod tests {
                 }
                 _ => {}
             }
+            match &this {
+                // Their keys do not say everything, or are read in their own place.
+                Object::Link(..) | Object::Mark(..) => {}
+                Object::Data(DataId::Adopted(_)) | Object::DataOf(DataId::Adopted(_), _) => {}
+                Object::Hint(..) | Object::DeletedHint(..) => prop_assert_eq!(parse_hint(&key), Some(this.clone())),
+                _ => prop_assert_eq!(parse_object(&key), Some(this.clone())),
+            }
         }
 
         #[test]
@@ -534,6 +648,25 @@ mod tests {
         }
 
         #[test]
+        fn records_of_audits_read_back(slice: u8, id in nonce(), counts in any::<Option<(u64, u64, u64)>>()) {
+            let counts = counts.map(|(seen, removed, held)| AuditCounts { seen, removed, held });
+            let record = AuditRecord { slice, id, counts };
+            prop_assert_eq!(parse_audit(&audit(&record)), Some(record));
+        }
+
+        #[test]
+        fn every_object_is_in_one_slice(this in an_object()) {
+            let key = object(&this);
+            let within = |prefixes: Vec<String>| prefixes.iter().filter(|prefix| key.starts_with(*prefix)).count();
+            match &this {
+                Object::Data(DataId::Adopted(_)) => {}
+                Object::Data(_) => prop_assert_eq!(within((0..=255).map(data_slice).collect()), 1),
+                Object::Link(..) => prop_assert_eq!(within((0..=255).flat_map(links_slices).collect()), 1),
+                _ => {}
+            }
+        }
+
+        #[test]
         fn tags_that_differ_by_case_are_two(repo in repo(), tag in "[a-z][a-z0-9._-]{0,8}", entry in entry()) {
             let (lower, upper): (Tag, Tag) = (tag.parse().unwrap(), tag.to_uppercase().parse().unwrap());
             let with = |tag: &Tag| object(&Object::Tag(TagEntry { repo: repo.clone(), tag: tag.clone(), ..entry.clone() }));
@@ -544,10 +677,11 @@ mod tests {
         }
 
         #[test]
-        fn reading_never_panics(key: String, below in "(data|links|repos|uploads|docker/registry/v2/blobs)/[a-z0-9./!_-]{0,60}") {
+        fn reading_never_panics(key: String, below in "(data|links|repos|uploads|gc/audit|docker/registry/v2/blobs)/[a-z0-9./!_-]{0,60}") {
             for key in [key, below] {
                 let _ = (parse_data(&key), parse_link(&key), parse_copy(&key), parse_tag_item(&key));
                 let _ = (parse_history(&key), parse_data_of(&key), parse_blob_index(&key), parse_mark(&key));
+                let _ = (parse_object(&key), parse_audit(&key), parse_hint(&key), parse_upload(&key));
                 let _ = (parse_referrer(&key), parse_catalog(&key), parse_upload_item(&key), parse_version(STORE, &key));
             }
         }

@@ -86,6 +86,21 @@ fn nonce(random: &[u8; KEY_BYTES]) -> Option<Nonce> {
     digest.hex().get(..24)?.parse().ok()
 }
 
+/// The least layout that a collector has to understand, where this version does not. Asked again before each batch: an
+/// upgrade of another replica may have come in between.
+pub(super) async fn collecting_needs(port: &Handle) -> Result<Option<u32>, StorageError> {
+    let layouts = list_all(port, keys::STORE).await?;
+    let newest = layouts.iter().filter_map(|key| Some((keys::parse_version(keys::STORE, key)?, key))).max();
+    let Some((_, key)) = newest else {
+        return Err(StorageError::damaged("reading the store's layout", "`store.json` is gone: nothing is collected"));
+    };
+    let content = read(port, key).await?;
+    let layout: Layout = serde_json::from_slice(&content)
+        .map_err(|error| StorageError::damaged("reading the store's layout", format!("`{key}` is damaged: {error}")))?;
+    let needed = layout.read.max(layout.write).max(layout.collect);
+    Ok((needed > LAYOUT).then_some(needed))
+}
+
 async fn check(port: &Handle, key: &str) -> Result<(), LayoutError> {
     let content = read(port, key).await?;
     let layout: Layout = serde_json::from_slice(&content)

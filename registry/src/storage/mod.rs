@@ -8,6 +8,7 @@
 mod adopted;
 mod check;
 mod cloud;
+mod collecting;
 #[cfg(test)]
 mod conformance;
 mod content;
@@ -35,6 +36,9 @@ use object_store::PutPayload;
 pub use adopted::{AdoptedBlobs, AdoptedLink, AdoptedTag, Adoption, AdoptionRecord};
 pub use check::{Check, Outcome, StoreReport, check_cloud, check_folder, check_memory};
 pub use cloud::{Cloud, CloudAddress, CloudError, CloudSettings, Provider};
+pub use collecting::{
+    AuditCounts, AuditRecord, DataSlice, Dated, Slices, StoreTime, StoredUpload, TagDates, end_place, place, spelled,
+};
 pub use content::{ByteStream, Completed, DataWriter, StoredManifest};
 pub use error::{StorageError, StorageErrorKind};
 pub use folder::{ControlSocket, FileSystem, Folder, FolderError, connect_control};
@@ -44,8 +48,8 @@ pub use listing::{Page, ReferrerName};
 pub use memory::Memory;
 pub use parts::PartPlan;
 pub use past::{PastValue, Stamp, TagPast, Written};
-pub use perform::Attachments;
-pub use port::{Port, Unfinished};
+pub use perform::{Attachments, Witness};
+pub use port::{Port, Room, Unfinished};
 pub use sessions::{Session, SessionName, Tail, UploadListing};
 
 use crate::metrics::StoreRequests;

@@ -27,6 +27,13 @@ pub struct Attachments {
     pub stamp: Bytes,
 }
 
+/// Who hears of what a collector is about to remove.
+#[async_trait::async_trait]
+pub trait Witness: Send + Sync {
+    /// These go once this has returned; on an error they do not.
+    async fn going(&self, objects: &[Object]) -> Result<(), StorageError>;
+}
+
 impl Storage {
     /// Runs an operation to its end. Dropped in between, or failing, it leaves garbage for a collector and nothing else.
     pub async fn run<M: Machine>(&self, mut machine: M, attachments: &Attachments) -> Result<M::Output, StorageError> {
@@ -42,6 +49,56 @@ impl Storage {
                 .try_collect()
                 .await?;
             replies = answers.into();
+        }
+    }
+
+    /// Runs a collector's operation. `witness` hears of what is about to be removed, before it is.
+    ///
+    /// One that fails before it removed anything takes its own mark away again; afterwards it cannot be known whether the
+    /// removal still comes, and the mark stays.
+    pub async fn run_collect<M: Machine>(
+        &self,
+        mut machine: M,
+        witness: &dyn Witness,
+    ) -> Result<M::Output, StorageError> {
+        let nothing = Attachments::default();
+        let mut replies = Replies::default();
+        let mut marked = None;
+        loop {
+            let requests = match machine.step(replies) {
+                Next::Done(output) => return Ok(output),
+                Next::Ask(requests) => requests,
+            };
+            let mut heard = Ok(());
+            for request in &requests {
+                match request {
+                    Request::Write(mark @ Object::Mark(..)) => marked = Some(mark.clone()),
+                    Request::Remove(objects) if !matches!(objects[..], [Object::Mark(..)]) => {
+                        heard = witness.going(objects).await;
+                        // From here on the mark has to outlast what was sent.
+                        marked = marked.filter(|_| heard.is_err());
+                    }
+                    _ => {}
+                }
+            }
+            let performed = async {
+                heard?;
+                stream::iter(requests)
+                    .map(|request| self.perform(request, &nothing))
+                    .buffered(SIDE_BY_SIDE)
+                    .try_collect::<Vec<Reply>>()
+                    .await
+            };
+            match performed.await {
+                Ok(answers) => replies = answers.into(),
+                Err(error) => {
+                    if let Some(mark) = marked {
+                        // It failed as it is; a mark that stays costs little.
+                        let _ = self.remove(&[mark]).await;
+                    }
+                    return Err(error);
+                }
+            }
         }
     }
 
@@ -168,7 +225,10 @@ impl Storage {
             Object::DataOf(..) => ("naming the digest of data", PutPayload::new()),
             Object::Link(_, repo) => ("linking a blob", repo.to_string().into()),
             Object::BlobIndex(..) => ("noting a blob", PutPayload::new()),
-            Object::Copy(_) => ("storing a manifest", attachments.copy.clone().into()),
+            Object::Copy(_) => {
+                self.check_room("storing a manifest")?;
+                ("storing a manifest", attachments.copy.clone().into())
+            }
             Object::Tag(_) => ("publishing a tag", attachments.stamp.clone().into()),
             Object::History(_) => ("writing a tag's history", attachments.stamp.clone().into()),
             Object::End(_) => ("ending a tag", attachments.stamp.clone().into()),
@@ -176,7 +236,7 @@ impl Storage {
             Object::Referrer { .. } => ("writing a referrer", attachments.referrer.clone().into()),
             Object::Catalog(repo) => ("writing the catalog", repo.to_string().into()),
             Object::UploadClaim(..) => ("claiming an upload", PutPayload::new()),
-            Object::Hint(_, objects) => ("leaving a hint", lines(objects)),
+            Object::Hint(_, objects) | Object::DeletedHint(_, objects) => ("leaving a hint", lines(objects)),
             Object::Mark(_, targets) => ("marking", lines(targets)),
         };
         self.put(&keys::object(object), content, during).await?;
@@ -194,8 +254,15 @@ impl Storage {
     }
 
     pub(crate) async fn remove(&self, objects: &[Object]) -> Result<(), StorageError> {
+        self.remove_keys(objects.iter().map(keys::object).collect()).await
+    }
+
+    pub(super) async fn remove_keys(&self, keys: Vec<String>) -> Result<(), StorageError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
         let during = "removing objects";
-        let paths: Vec<_> = objects.iter().map(|object| keys::path(&keys::object(object))).collect();
+        let paths: Vec<_> = keys.iter().map(|key| keys::path(key)).collect();
         let mut removed = self.port.0.delete_stream(stream::iter(paths).boxed());
         while let Some(result) = removed.next().await {
             match result {

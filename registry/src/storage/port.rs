@@ -57,6 +57,30 @@ pub trait Port: ObjectStore + MultipartStore + PaginatedListStore {
     ) -> Result<Option<Vec<Unfinished>>> {
         Ok(None)
     }
+
+    /// Removes what processes that died before this moment left of objects that they were writing, and nobody can see. The
+    /// names of what was removed, for people.
+    async fn sweep_temporary(&self, _before: SystemTime) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    /// How much room is left; `None` where there is no end to it.
+    fn room(&self) -> Option<Room> {
+        None
+    }
+}
+
+/// How much room a store has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that can still be written.
+    pub free_bytes: u64,
+    /// All bytes.
+    pub total_bytes: u64,
+    /// Objects that can still be written; as many as all where the file system does not count them.
+    pub free_objects: u64,
+    /// All objects.
+    pub total_objects: u64,
 }
 
 /// A multipart upload that was begun and neither completed nor given up.

@@ -18,6 +18,7 @@ mod list;
 mod names;
 mod parts;
 mod read;
+mod sweep;
 mod sync;
 mod system;
 mod write;
@@ -30,6 +31,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream};
@@ -51,7 +53,7 @@ use sync::Rounds;
 pub use system::FileSystem;
 use write::{Touched, split};
 
-use super::{Port, Unfinished};
+use super::{Port, Room, Unfinished};
 
 /// Why a folder cannot be used as a store.
 #[derive(Debug, thiserror::Error)]
@@ -482,5 +484,14 @@ impl Port for Folder {
         }
         let found = self.blocking(|inner| inner.unfinished_parts()).await?;
         found.map(Some).map_err(|error| io_error(names::PARTS, error))
+    }
+
+    async fn sweep_temporary(&self, before: SystemTime) -> Result<Vec<String>> {
+        let removed = self.blocking(move |inner| inner.sweep_temporary(before)).await?;
+        removed.map_err(|error| io_error("", error))
+    }
+
+    fn room(&self) -> Option<Room> {
+        self.0.room()
     }
 }

@@ -1,0 +1,136 @@
+//! The keys of data and links, slice by slice: as few requests as the keys fill pages, whether one slice is wanted or all.
+
+use std::collections::VecDeque;
+
+use object_store::ObjectMeta;
+use object_store::list::PaginatedListOptions;
+
+use super::{DataSlice, dated};
+use crate::spec::Algorithm;
+use crate::storage::keys;
+use crate::storage::perform::PAGE_KEYS;
+use crate::storage::{Storage, StorageError};
+
+/// Slices in their order. What is listed for one may have been so while an earlier one was asked for.
+#[derive(Debug)]
+pub struct Slices {
+    data: Cursor,
+    links: [Cursor; 2],
+}
+
+/// Goes through the keys below a prefix, a page at a time.
+#[derive(Debug)]
+struct Cursor {
+    prefix: String,
+    page: VecDeque<ObjectMeta>,
+    after: Option<String>,
+    ended: bool,
+}
+
+impl Cursor {
+    fn new(prefix: String) -> Self {
+        Self { prefix, page: VecDeque::new(), after: None, ended: false }
+    }
+
+    /// The keys that begin with `prefix`, and are behind those taken before.
+    async fn take(&mut self, storage: &Storage, prefix: &str) -> Result<Vec<ObjectMeta>, StorageError> {
+        let mut taken = Vec::new();
+        loop {
+            while let Some(next) = self.page.pop_front() {
+                let key = next.location.as_ref();
+                if key.starts_with(prefix) {
+                    taken.push(next);
+                } else if key > prefix {
+                    self.page.push_front(next);
+                    return Ok(taken);
+                }
+            }
+            if self.ended {
+                return Ok(taken);
+            }
+            self.fill(storage).await?;
+        }
+    }
+
+    async fn fill(&mut self, storage: &Storage) -> Result<(), StorageError> {
+        let options =
+            PaginatedListOptions { offset: self.after.take(), max_keys: Some(PAGE_KEYS), ..Default::default() };
+        let page = storage.port.0.list_paginated(Some(&self.prefix), options).await;
+        let page = page.map_err(|source| StorageError::new("listing objects", source))?;
+        let mut objects = page.result.objects;
+        // The port's contract leaves the order within a page open.
+        objects.sort_by(|a, b| a.location.as_ref().cmp(b.location.as_ref()));
+        self.after = objects.last().map(|last| last.location.to_string());
+        self.ended = page.page_token.is_none() || objects.is_empty();
+        self.page = objects.into();
+        Ok(())
+    }
+}
+
+impl Slices {
+    /// All, from the first.
+    pub fn all() -> Self {
+        Self {
+            data: Cursor::new(keys::DATA.to_owned()),
+            links: [Algorithm::Sha256, Algorithm::Sha512].map(|algorithm| Cursor::new(keys::links_by(algorithm))),
+        }
+    }
+
+    /// One only.
+    pub fn one(slice: u8) -> Self {
+        Self { data: Cursor::new(keys::data_slice(slice)), links: keys::links_slices(slice).map(Cursor::new) }
+    }
+
+    /// What there is in a slice that is not before those asked for before.
+    pub async fn take(&mut self, storage: &Storage, slice: u8) -> Result<DataSlice, StorageError> {
+        let mut found = DataSlice::default();
+        // The data first: a link that is written meanwhile is seen.
+        for meta in self.data.take(storage, &keys::data_slice(slice)).await? {
+            let key = meta.location.as_ref();
+            if let Some(of) = keys::parse_data_of(key) {
+                found.digests.push(dated(of, &meta));
+            } else if let Some(id) = keys::parse_data(key) {
+                found.data.insert(id, dated((), &meta));
+            }
+        }
+        for (cursor, prefix) in self.links.iter_mut().zip(keys::links_slices(slice)) {
+            let links = cursor.take(storage, &prefix).await?;
+            let read = |meta: &ObjectMeta| keys::parse_link(meta.location.as_ref()).map(|link| dated(link, meta));
+            found.links.extend(links.iter().filter_map(read));
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{DataId, Link, Nonce, Object, RepoHash};
+    use crate::spec::Digest;
+    use crate::storage::Memory;
+
+    #[tokio::test]
+    async fn all_slices_at_once_are_what_each_is_alone() {
+        let storage = Storage::open(Memory::default(), [7; 32]).await.unwrap();
+        let nonce: Nonce = "0a".parse().unwrap();
+        for number in 0..1500u32 {
+            let algorithm = if number % 7 == 0 { Algorithm::Sha512 } else { Algorithm::Sha256 };
+            let digest = Digest::of(algorithm, &number.to_be_bytes());
+            let data = DataId::Known(digest.clone(), nonce.clone());
+            storage.put_data(&data, Vec::new()).await.unwrap();
+            let repo = "a".parse().unwrap();
+            let link = Link { digest, repo: RepoHash::of(&repo), data, size_bytes: 0, nonce: nonce.clone() };
+            storage.leave(&Object::Link(link, repo)).await.unwrap();
+        }
+        let mut all = Slices::all();
+        let (mut data, mut links) = (0, 0);
+        for slice in 0..=255 {
+            let found = all.take(&storage, slice).await.unwrap();
+            let alone = Slices::one(slice).take(&storage, slice).await.unwrap();
+            assert_eq!((&found.data, &found.links), (&alone.data, &alone.links), "slice {slice}");
+            data += found.data.len();
+            links += found.links.len();
+        }
+        assert_eq!((data, links), (1500, 1500));
+    }
+}
