@@ -1,6 +1,7 @@
 //! Giving a repository a blob: the end of an upload, and a mount. Write the link, then confirm its data.
 
 use super::machine::{Machine, Next, Replies, Request};
+use super::mutation::{Mutation, mutated};
 use super::object::{DataId, Link, Nonces, Object, RepoHash};
 use super::see::See;
 use crate::spec::{Digest, RepoName};
@@ -119,7 +120,8 @@ impl Machine for FinishUpload {
                 // registry's as well, which may delete it.
                 let (listed, marks) = (replies.links(), replies.marks());
                 let free = |link: &Link| {
-                    marks.as_ref().is_some_and(|m| !m.data.contains(&link.data) && !m.links.contains(link))
+                    mutated(Mutation::LinkMarkedData)
+                        || marks.as_ref().is_some_and(|m| !m.data.contains(&link.data) && !m.links.contains(link))
                 };
                 let fits = |link: &Link| {
                     link.data != self.own

@@ -1,81 +1,122 @@
-//! Actors that drive machines over the store one request at a time, collectors, requests of the past, and schedules.
+//! Actors that drive machines over the store one request at a time: clients, collectors, and requests of the past.
 
-use super::world::{Fact, Fault, World, digest, named_by, nonce, repo, tag};
+use std::sync::Arc;
+
+use super::world::{Fact, World, digest, is_silent, named_by, nonce, repo, tag, upload_id};
 use crate::protocol::*;
 use crate::spec::RepoName;
 
-/// What a client waits for.
+/// What an actor waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum When {
     Deleted(&'static str),
-    /// These two were acknowledged.
-    Tagged(&'static str, &'static str),
+    BlobDeleted,
+    /// It was acknowledged.
+    Tagged(&'static str),
+    /// Both were.
+    BothTagged(&'static str, &'static str),
     /// They were, and the tag has this value.
     Sees(&'static str, &'static str, &'static str),
+    BothRefused(&'static str, &'static str),
+}
+
+pub(super) fn tagged(world: &World, who: &str) -> bool {
+    world.facts.iter().any(|fact| matches!(fact, Fact::Tagged { by, .. } if *by == who))
+}
+
+fn refused(world: &World, who: &str) -> bool {
+    world.facts.iter().any(|fact| matches!(fact, Fact::Refused { by } if *by == who))
 }
 
 impl When {
     fn holds(self, world: &World) -> bool {
-        let tagged = |who: &str| world.facts.iter().any(|f| matches!(f, Fact::Tagged { by, .. } if *by == who));
         match self {
             Self::Deleted(manifest) => world.facts.contains(&Fact::Deleted(digest(manifest))),
-            Self::Tagged(one, two) => tagged(one) && tagged(two),
-            Self::Sees(one, two, value) => tagged(one) && tagged(two) && world.value() == Some(digest(value)),
+            Self::BlobDeleted => world.facts.contains(&Fact::BlobDeleted),
+            Self::Tagged(who) => tagged(world, who),
+            Self::BothTagged(one, two) => tagged(world, one) && tagged(world, two),
+            Self::Sees(one, two, value) => {
+                tagged(world, one) && tagged(world, two) && world.value("t") == Some(digest(value))
+            }
+            Self::BothRefused(one, two) => refused(world, one) && refused(world, two),
         }
     }
 }
 
 /// What a collector looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Kinds {
+pub(super) enum Kind {
     Data,
     Links,
     LinksOf(&'static str),
-    LinksAndData,
     Copies,
     /// The link with this nonce.
     Link(&'static str),
+    /// The copy with this nonce.
+    Copy(&'static str),
 }
 
-impl Kinds {
-    fn include(self, object: &Object) -> bool {
+impl Kind {
+    fn includes(self, object: &Object) -> bool {
         match (self, object) {
-            (Self::Data | Self::LinksAndData, Object::Data(_))
-            | (Self::Links | Self::LinksAndData, Object::Link(..))
-            | (Self::Copies, Object::Copy(_)) => true,
+            (Self::Data, Object::Data(_)) | (Self::Links, Object::Link(..)) | (Self::Copies, Object::Copy(_)) => true,
             (Self::LinksOf(name), Object::Link(_, of)) => of.as_str() == name,
             (Self::Link(name), Object::Link(link, _)) => link.nonce.as_str() == name,
+            (Self::Copy(name), Object::Copy(copy)) => copy.nonce.as_str() == name,
             _ => false,
         }
     }
 }
 
-/// One operation of a client.
+/// One operation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Op {
     /// Upload the blob, unless the repository has it.
-    Upload(RepoName),
-    /// Upload the blob without asking.
-    UploadAnyway(RepoName),
+    Upload(&'static str),
+    /// Upload the blob without asking; `known` when its digest is before the first byte.
+    UploadAnyway {
+        to: &'static str,
+        known: bool,
+    },
     Mount {
-        from: RepoName,
-        to: RepoName,
+        from: &'static str,
+        to: &'static str,
     },
-    Put {
-        to: RepoName,
-        manifest: &'static str,
-        tag: bool,
-    },
+    Put(Put),
     DeleteTag,
     DeleteManifest(&'static str),
     DeleteBlob,
+    Undo(TagEntry),
+    Patch,
     /// Not before this is so.
     After(When),
     /// Remember that it came to this.
     Note,
+    /// One run over objects of these kinds. `again`: its DELETE arrives a second time, whenever.
+    Collect {
+        run: &'static str,
+        kinds: &'static [Kind],
+        again: bool,
+    },
+    /// Removes a mark object, of whatever run, whose targets have all gone.
+    Janitor,
+    /// A PUT of an entry of the tag arrives a second time, whenever.
+    LateTag(&'static str),
+    /// A PUT of a link arrives a second time, whenever.
+    LateLink,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Put {
+    pub(super) to: &'static str,
+    pub(super) manifest: &'static str,
+    pub(super) tag: Option<&'static str>,
+    pub(super) immutable: bool,
+    /// Links that the replica remembers from before.
+    pub(super) cached: Option<Vec<Link>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Running {
     Find(FindBlob),
     Finish(FinishUpload),
@@ -85,11 +126,15 @@ enum Running {
     FindCopies(FindCopies),
     DeleteManifest(DeleteManifest),
     DeleteBlob(DeleteBlob),
-    /// One request without a machine: what follows it.
+    Undo(Undo),
+    Claim(ClaimUpload),
+    Collect(Collect),
+    RemoveMark(RemoveMark),
+    /// One request without a machine, and what follows it.
     Just(Option<Request>, Then),
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Then {
     Finish,
     NextOp,
@@ -101,6 +146,9 @@ enum Came {
     Put(PutOutcome),
     Copies(Vec<Copy>),
     Deleted(bool),
+    Undone(UndoOutcome),
+    Claimed(bool),
+    Collected(Vec<Object>),
     Just(Then),
 }
 
@@ -121,6 +169,10 @@ impl Running {
             Self::FindCopies(machine) => map(machine.step(replies), Came::Copies),
             Self::DeleteManifest(machine) => map(machine.step(replies), Came::Deleted),
             Self::DeleteBlob(machine) => map(machine.step(replies), Came::Deleted),
+            Self::Undo(machine) => map(machine.step(replies), Came::Undone),
+            Self::Claim(machine) => map(machine.step(replies), Came::Claimed),
+            Self::Collect(machine) => map(machine.step(replies), |done| Came::Collected(done.removed)),
+            Self::RemoveMark(machine) => map(machine.step(replies), |_| Came::Just(Then::NextOp)),
             Self::Just(request, then) => match request.take() {
                 Some(request) => Next::Ask(vec![request]),
                 None => Next::Done(Came::Just(*then)),
@@ -129,332 +181,353 @@ impl Running {
     }
 }
 
-/// A client that does one thing after the other, or a collector's run, or a request of the past.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) enum Actor {
-    Client(Box<Client>),
-    Collector(Collector),
-    /// Writes an entry of the tag again, once, at any time after it was removed: the first that there is of this order.
-    Zombie(u64, Option<TagEntry>, bool),
+/// What an actor is at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum At {
+    /// Goes on by itself.
+    Begin,
+    /// Waits, or chooses something of what is in the store.
+    Standing,
+    Running(Box<Running>),
+    /// Has chosen an object whose PUT arrives again once it is gone.
+    Late(Object),
+    /// A collector's DELETE that may arrive again.
+    Again(Vec<Object>),
+    Ended,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Client {
-    name: &'static str,
-    ops: Vec<Op>,
-    at: usize,
+/// Somebody who does one thing after the other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Actor {
+    pub(super) name: &'static str,
+    ops: Arc<[Op]>,
+    next: usize,
     /// Begins again when refused, as docker does.
     tries: u8,
+    /// Whether giving up is a fact.
+    must_succeed: bool,
     nonces: Nonces,
     upload: Option<(RepoName, DataId)>,
-    running: Option<Running>,
+    cached: Option<Vec<Link>>,
+    at: At,
     pending: Vec<(usize, Request)>,
     replies: Vec<Option<Reply>>,
 }
 
 pub(super) fn client(name: &'static str, tries: u8, ops: Vec<Op>) -> Actor {
-    Actor::Client(Box::new(Client {
+    Actor {
         name,
-        ops,
-        at: 0,
+        ops: ops.into(),
+        next: 0,
         tries,
+        must_succeed: false,
         nonces: Nonces::new(nonce(name)),
         upload: None,
-        running: None,
+        cached: None,
+        at: At::Begin,
         pending: Vec::new(),
         replies: Vec::new(),
-    }))
-}
-
-impl Client {
-    /// Makes requests to choose from, if there is anything left to do.
-    fn prepare(&mut self, world: &mut World) {
-        while self.pending.is_empty() {
-            if self.running.is_none() && !self.begin(world) {
-                return;
-            }
-            let replies: Vec<Reply> = self.replies.drain(..).flatten().collect();
-            let Some(running) = &mut self.running else { return };
-            match running.step(replies.into()) {
-                Next::Ask(requests) => {
-                    assert!(!requests.is_empty());
-                    self.replies = vec![None; requests.len()];
-                    self.pending = requests.into_iter().enumerate().collect();
-                }
-                Next::Done(came) => {
-                    self.running = None;
-                    self.finish(came, world);
-                }
-            }
-        }
-    }
-
-    fn begin(&mut self, world: &mut World) -> bool {
-        let a = repo("a");
-        let Some(op) = self.ops.get(self.at).cloned() else { return false };
-        let mut nonces = self.nonces.split();
-        self.running = Some(match op {
-            Op::Upload(to) => {
-                self.upload = Some((to.clone(), DataId::Unknown(nonces.take())));
-                Running::Find(FindBlob::new(to, digest("blob")))
-            }
-            Op::UploadAnyway(to) => {
-                let data = DataId::Unknown(nonces.take());
-                self.upload = Some((to, data.clone()));
-                Running::Just(Some(Request::Write(Object::Data(data))), Then::Finish)
-            }
-            Op::Mount { from, to } => Running::Mount(Mount::new(from, to, digest("blob"), nonces)),
-            Op::Put { to, manifest, tag: tagged } => {
-                let (blobs, children) = named_by(&digest(manifest)).clone();
-                let tags = if tagged { vec![tag()] } else { vec![] };
-                let digest = digest(manifest);
-                let plan = PutPlan {
-                    repo: to,
-                    digest,
-                    blobs,
-                    children,
-                    subject: None,
-                    tags,
-                    in_catalog: false,
-                    immutable: Default::default(),
-                    fresh: false,
-                };
-                Running::Put(PutManifest::new(plan, nonces))
-            }
-            Op::DeleteTag => Running::DeleteTag(DeleteTag::new(a, tag())),
-            Op::DeleteManifest(manifest) => {
-                world.facts.insert(Fact::Deleting(digest(manifest)));
-                Running::FindCopies(FindCopies::new(a, digest(manifest)))
-            }
-            Op::DeleteBlob => {
-                world.facts.insert(Fact::DeletingBlob);
-                Running::DeleteBlob(DeleteBlob::new(a, digest("blob")))
-            }
-            Op::After(condition) => {
-                if !condition.holds(world) {
-                    return false;
-                }
-                self.at += 1;
-                return self.begin(world);
-            }
-            Op::Note => {
-                world.facts.insert(Fact::Saw);
-                self.at += 1;
-                return self.begin(world);
-            }
-        });
-        true
-    }
-
-    fn finish(&mut self, came: Came, world: &mut World) {
-        match (came, self.ops[self.at].clone()) {
-            (Came::Found(false), _) => {
-                let (_, data) = self.upload.clone().unwrap();
-                self.running = Some(Running::Just(Some(Request::Write(Object::Data(data))), Then::Finish));
-            }
-            (Came::Just(Then::Finish), _) => {
-                let (to, data) = self.upload.clone().unwrap();
-                let machine = FinishUpload::new(to, digest("blob"), data, 1, self.nonces.split());
-                self.running = Some(Running::Finish(machine));
-            }
-            (Came::Linked(false) | Came::Deleted(false), _) => self.refused(),
-            (Came::Linked(true), Op::Mount { .. }) => {
-                world.facts.insert(Fact::Mounted);
-                self.at += 1;
-            }
-            (Came::Found(true) | Came::Linked(true) | Came::Just(Then::NextOp), _) => self.at += 1,
-            (Came::Put(PutOutcome::Stored { superseded }), Op::Put { to, manifest, tag }) => {
-                let digest = digest(manifest);
-                world.facts.insert(match tag {
-                    true => Fact::Tagged { by: self.name, digest },
-                    false => Fact::Manifest { repo: to, digest },
-                });
-                if superseded.is_empty() {
-                    self.at += 1;
-                } else {
-                    self.running = Some(Running::Just(Some(Request::Remove(superseded)), Then::NextOp));
-                }
-            }
-            (Came::Copies(copies), _) => {
-                let machine = DeleteManifest::new(repo("a"), copies, None, self.nonces.split());
-                self.running = Some(Running::DeleteManifest(machine));
-            }
-            (Came::Put(_), _) => self.refused(),
-            (Came::Deleted(true), op) => {
-                world.facts.insert(match op {
-                    Op::DeleteTag => Fact::Untagged,
-                    Op::DeleteManifest(manifest) => Fact::Deleted(digest(manifest)),
-                    _ => Fact::DeletedBlob,
-                });
-                self.at += 1;
-            }
-        }
-    }
-
-    fn refused(&mut self) {
-        self.tries = self.tries.saturating_sub(1);
-        self.at = if self.tries == 0 { self.ops.len() } else { 0 };
     }
 }
 
-/// One run over the objects of some kinds: mark, look, delete, remove the mark. Each is one request.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Collector {
-    name: &'static str,
-    kinds: Kinds,
-    targets: Vec<Object>,
-    looked: usize,
-    unused: Vec<Object>,
-    stage: u8,
-    /// Deletes once more at any later time.
-    zombie: bool,
-}
-
-pub(super) fn collector(name: &'static str, kinds: Kinds, zombie: bool) -> Actor {
-    Actor::Collector(Collector { name, kinds, targets: vec![], looked: 0, unused: vec![], stage: 0, zombie })
-}
-
-impl Collector {
-    fn ready(&self) -> bool {
-        self.stage < 5 || self.stage == 5 && self.zombie
-    }
-
-    fn act(&mut self, world: &mut World) -> String {
-        let early = world.fault == Fault::LooksBeforeMarking;
-        match self.stage {
-            0 => {
-                self.targets = world.objects.iter().filter(|object| self.kinds.include(object)).cloned().collect();
-                self.stage = if self.targets.is_empty() {
-                    9
-                } else if early {
-                    2
-                } else {
-                    1
-                };
-                format!("lists {:?}", self.targets)
-            }
-            1 => {
-                world.marks.insert(self.name, self.targets.clone());
-                self.stage = if early { 3 } else { 2 };
-                "marks".into()
-            }
-            2 => {
-                let target = self.targets[self.looked].clone();
-                let used = world.used(&target);
-                self.looked += 1;
-                if self.looked == self.targets.len() {
-                    self.stage = if early { 1 } else { 3 };
-                }
-                let seen = format!("{target:?}: used {used}");
-                if !used {
-                    self.unused.push(target);
-                }
-                seen
-            }
-            4 => {
-                world.marks.remove(self.name);
-                self.stage = 5;
-                "removes its mark".into()
-            }
-            stage => {
-                self.unused.iter().for_each(|object| _ = world.objects.remove(object));
-                self.stage = stage + 1;
-                format!("deletes {:?}", self.unused)
-            }
-        }
-    }
+pub(super) fn collector(run: &'static str, kinds: &'static [Kind], again: bool) -> Actor {
+    client(run, 1, vec![Op::Collect { run, kinds, again }])
 }
 
 impl Actor {
-    pub(super) fn choices(&mut self, world: &mut World) -> usize {
-        match self {
-            Self::Client(client) => {
-                client.prepare(world);
-                client.pending.len()
-            }
-            Self::Collector(collector) => usize::from(collector.ready()),
-            Self::Zombie(order, entry, done) => {
-                if entry.is_none() && !*done {
-                    *entry = world.objects.iter().find_map(|object| match object {
-                        Object::Tag(entry) if entry.order == *order => Some(entry.clone()),
-                        _ => None,
-                    });
-                }
-                let gone = entry.as_ref().is_some_and(|entry| !world.objects.contains(&Object::Tag(entry.clone())));
-                usize::from(!*done && gone)
-            }
+    pub(super) fn that_must_succeed(self) -> Self {
+        Self { must_succeed: true, ..self }
+    }
+
+    /// Whether it did all that it was to do.
+    pub(super) fn succeeded(&self) -> bool {
+        self.at == At::Ended && self.next == self.ops.len()
+    }
+
+    /// How many ways there are to go on.
+    pub(super) fn choices(&self, world: &World) -> usize {
+        match &self.at {
+            At::Begin | At::Ended => 0,
+            At::Running(_) => self.pending.len(),
+            At::Late(object) => usize::from(!world.contains(object)),
+            At::Again(_) => 1,
+            At::Standing => match &self.ops[self.next] {
+                Op::After(when) => usize::from(when.holds(world)),
+                Op::Collect { .. } => 1,
+                op => options(op, world).len(),
+            },
         }
     }
 
+    /// Goes on; says what was done.
     pub(super) fn act(&mut self, choice: usize, world: &mut World) -> String {
-        match self {
-            Self::Client(client) => {
-                let (index, request) = client.pending.remove(choice);
+        let text = match std::mem::replace(&mut self.at, At::Ended) {
+            At::Running(running) => {
+                let (index, request) = self.pending.remove(choice);
                 let reply = world.perform(&request);
-                let text = format!("{}: {request:?} -> {reply:?}", client.name);
+                let text = format!("{request:?} -> {reply:?}");
                 if matches!((&request, &reply), (Request::Copies(_, of), Reply::Copies(seen)) if *of == digest("kid") && !seen.is_empty())
                 {
                     world.facts.insert(Fact::ChildSeen);
                 }
-                client.replies[index] = Some(reply);
-                // What the reply leads to is told to the client before anything else happens.
-                client.prepare(world);
+                self.replies[index] = Some(reply);
+                self.at = At::Running(running);
                 text
             }
-            Self::Collector(collector) => {
-                let done = collector.act(world);
-                format!("{}: {done}", collector.name)
-            }
-            Self::Zombie(_, entry, done) => {
-                *done = true;
-                let entry = entry.take().unwrap();
-                let text = format!("zombie: {entry:?}");
-                world.objects.insert(Object::Tag(entry));
+            At::Late(object) => {
+                let text = format!("late PUT of {object:?}");
+                world.insert(object);
+                self.next += 1;
                 text
             }
+            At::Again(objects) => {
+                let text = format!("late DELETE of {objects:?}");
+                world.perform(&Request::Remove(objects));
+                self.next += 1;
+                text
+            }
+            At::Standing => self.choose(choice, world),
+            At::Begin | At::Ended => unreachable!("it has no choices"),
+        };
+        // What the reply leads to is told to the client before anything else happens.
+        self.prepare(world);
+        format!("{}: {text}", self.name)
+    }
+
+    fn choose(&mut self, choice: usize, world: &World) -> String {
+        match self.ops[self.next].clone() {
+            Op::Collect { run, kinds, .. } => {
+                let mut targets: Vec<Object> =
+                    world.objects().filter(|object| kinds.iter().any(|kind| kind.includes(object))).cloned().collect();
+                targets.sort();
+                let text = format!("lists {targets:?}");
+                let copies = targets.iter().filter_map(|target| match target {
+                    Object::Copy(copy) if copy.nonce.as_str().starts_with("ret") => Some(copy.clone()),
+                    _ => None,
+                });
+                let expired = copies.collect();
+                let plan = CollectPlan { run: nonce(run), targets, expired, disregarded: [].into() };
+                self.run(Running::Collect(Collect::new(plan)));
+                text
+            }
+            Op::After(_) => {
+                self.next += 1;
+                self.at = At::Begin;
+                "starts".into()
+            }
+            op => {
+                let object = options(&op, world).swap_remove(choice);
+                let text = format!("chooses {object:?}");
+                match object {
+                    Object::Mark(run, targets) => {
+                        let mut only = World::default();
+                        only.insert(Object::Mark(run.clone(), targets));
+                        self.run(Running::RemoveMark(RemoveMark::new(run, only.marks())));
+                    }
+                    object => self.at = At::Late(object),
+                }
+                text
+            }
+        }
+    }
+
+    fn run(&mut self, running: Running) {
+        self.at = At::Running(Box::new(running));
+        self.replies.clear();
+    }
+
+    /// Goes on until there is a request to choose from, or nothing left to do.
+    pub(super) fn prepare(&mut self, world: &mut World) {
+        loop {
+            match &mut self.at {
+                At::Begin => self.begin(world),
+                At::Running(running) => {
+                    if !self.pending.is_empty() {
+                        return;
+                    }
+                    let replies: Vec<Reply> = self.replies.drain(..).flatten().collect();
+                    match running.step(replies.into()) {
+                        Next::Ask(requests) => {
+                            assert!(!requests.is_empty(), "asks nothing");
+                            self.replies = vec![None; requests.len()];
+                            self.pending = requests.into_iter().enumerate().collect();
+                            self.answer_at_once(world);
+                        }
+                        Next::Done(came) => {
+                            self.at = At::Begin;
+                            self.finish(came, world);
+                        }
+                    }
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Requests whose moment does not matter are no steps; nor are ones that a replica answers from memory.
+    fn answer_at_once(&mut self, world: &mut World) {
+        let mut open = Vec::new();
+        for (index, request) in std::mem::take(&mut self.pending) {
+            // Only the first listing may be old.
+            let cached = self.cached.take_if(|_| matches!(request, Request::Links(..)));
+            if let Some(links) = cached {
+                self.replies[index] = Some(Reply::Links(links));
+            } else if is_silent(&request) {
+                self.replies[index] = Some(world.perform(&request));
+            } else {
+                open.push((index, request));
+            }
+        }
+        self.pending = open;
+    }
+
+    fn begin(&mut self, world: &mut World) {
+        let a = repo("a");
+        let Some(op) = self.ops.get(self.next).cloned() else {
+            self.at = At::Ended;
+            return;
+        };
+        let mut nonces = self.nonces.split();
+        let running = match op {
+            Op::Upload(to) => {
+                self.upload = Some((repo(to), DataId::Known(digest("blob"), nonces.take())));
+                Running::Find(FindBlob::new(repo(to), digest("blob")))
+            }
+            Op::UploadAnyway { to, known } => {
+                let data = nonces.take();
+                let data = if known { DataId::Known(digest("blob"), data) } else { DataId::Unknown(data) };
+                self.upload = Some((repo(to), data.clone()));
+                Running::Just(Some(Request::Write(Object::Data(data))), Then::Finish)
+            }
+            Op::Mount { from, to } => Running::Mount(Mount::new(repo(from), repo(to), digest("blob"), nonces)),
+            Op::Put(put) => {
+                let digest = digest(put.manifest);
+                let named = named_by(&digest);
+                self.cached = put.cached;
+                let plan = PutPlan {
+                    repo: repo(put.to),
+                    blobs: named.blobs.iter().cloned().collect(),
+                    children: named.children.iter().cloned().collect(),
+                    digest,
+                    subject: None,
+                    tags: put.tag.map(tag).into_iter().collect(),
+                    in_catalog: true,
+                    immutable: put.tag.filter(|_| put.immutable).map(tag).into_iter().collect(),
+                    fresh: false,
+                };
+                Running::Put(PutManifest::new(plan, nonces))
+            }
+            Op::DeleteTag => Running::DeleteTag(DeleteTag::new(a, tag("t"))),
+            Op::DeleteManifest(manifest) => {
+                world.facts.insert(Fact::Deleting(digest(manifest)));
+                Running::FindCopies(FindCopies::new(a, digest(manifest)))
+            }
+            Op::DeleteBlob => Running::DeleteBlob(DeleteBlob::new(a, digest("blob"))),
+            Op::Undo(entry) => {
+                let named = (*named_by(&entry.digest)).clone();
+                Running::Undo(Undo::new(a, entry.tag.clone(), entry, named, nonces))
+            }
+            Op::Patch => Running::Claim(ClaimUpload::new(upload_id(), 1, nonces.take())),
+            Op::Note => {
+                world.facts.insert(Fact::Saw);
+                self.next += 1;
+                self.at = At::Begin;
+                return;
+            }
+            Op::After(_) | Op::Collect { .. } | Op::Janitor | Op::LateTag(_) | Op::LateLink => {
+                self.at = At::Standing;
+                return;
+            }
+        };
+        self.run(running);
+    }
+
+    fn finish(&mut self, came: Came, world: &mut World) {
+        let by = self.name;
+        match (came, self.ops[self.next].clone()) {
+            (Came::Found(false), _) => {
+                let (_, data) = self.upload.clone().unwrap();
+                self.run(Running::Just(Some(Request::Write(Object::Data(data))), Then::Finish));
+            }
+            (Came::Just(Then::Finish), _) => {
+                let (to, data) = self.upload.clone().unwrap();
+                let machine = FinishUpload::new(to, digest("blob"), data, 1, self.nonces.split());
+                self.run(Running::Finish(machine));
+            }
+            (Came::Copies(copies), _) => {
+                let machine = DeleteManifest::new(repo("a"), copies, None, self.nonces.split());
+                self.run(Running::DeleteManifest(machine));
+            }
+            (Came::Linked(true), _) => {
+                world.facts.insert(Fact::Blob { by });
+                self.next += 1;
+            }
+            (Came::Claimed(true), _) => {
+                world.facts.insert(Fact::GoesOn { by });
+                self.next += 1;
+            }
+            (Came::Found(true) | Came::Just(Then::NextOp), _) => self.next += 1,
+            (Came::Put(PutOutcome::Stored { superseded }), Op::Put(put)) => {
+                let digest = digest(put.manifest);
+                world.facts.insert(match put.tag {
+                    Some(_) => Fact::Tagged { by, digest },
+                    None => Fact::Manifest { repo: repo(put.to), digest },
+                });
+                self.forget(superseded);
+            }
+            (Came::Undone(UndoOutcome::Done { superseded }), Op::Undo(entry)) => {
+                world.facts.insert(Fact::Tagged { by, digest: entry.digest });
+                self.forget(superseded);
+            }
+            (Came::Put(PutOutcome::Immutable { .. }), _) => {
+                world.facts.insert(Fact::Refused { by });
+                self.refused(world);
+            }
+            (Came::Deleted(true), op) => {
+                world.facts.insert(match op {
+                    Op::DeleteTag => Fact::Untagged,
+                    Op::DeleteManifest(manifest) => Fact::Deleted(digest(manifest)),
+                    _ => Fact::BlobDeleted,
+                });
+                self.next += 1;
+            }
+            (Came::Collected(removed), Op::Collect { again: true, .. }) if !removed.is_empty() => {
+                self.at = At::Again(removed);
+            }
+            (Came::Collected(_), _) => self.next += 1,
+            (Came::Linked(false) | Came::Deleted(false) | Came::Claimed(false) | Came::Put(_) | Came::Undone(_), _) => {
+                self.refused(world);
+            }
+        }
+    }
+
+    fn forget(&mut self, superseded: Vec<Object>) {
+        if superseded.is_empty() {
+            self.next += 1;
+        } else {
+            self.run(Running::Just(Some(Request::Remove(superseded)), Then::NextOp));
+        }
+    }
+
+    fn refused(&mut self, world: &mut World) {
+        self.tries = self.tries.saturating_sub(1);
+        if self.tries > 0 {
+            self.next = 0;
+            return;
+        }
+        self.at = At::Ended;
+        if self.must_succeed {
+            world.facts.insert(Fact::Failed { by: self.name });
         }
     }
 }
 
-/// A schedule made of a seed: actors run in bursts of random length, so that long gaps come up as well as short ones.
-pub(super) struct Run {
-    state: u64,
-    burst: (usize, u64),
-    history: Vec<String>,
-}
-
-impl Run {
-    pub(super) fn new(seed: u64) -> Self {
-        Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678_9abc_def1, burst: (0, 0), history: vec![] }
-    }
-
-    fn random(&mut self, below: usize) -> usize {
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        usize::try_from((self.state >> 16) % below as u64).unwrap()
-    }
-
-    /// Performs one request of somebody; `None` when nobody has any left.
-    pub(super) fn one(&mut self, actors: &mut [Actor], world: &mut World) -> Option<String> {
-        let ready: Vec<usize> = (0..actors.len()).filter(|i| actors[*i].choices(world) > 0).collect();
-        if ready.is_empty() {
-            return None;
-        }
-        if self.burst.1 == 0 || !ready.contains(&self.burst.0) {
-            let actor = ready[self.random(ready.len())];
-            self.burst = (actor, 1 + self.random(8) as u64);
-        }
-        self.burst.1 -= 1;
-        let actor = &mut actors[self.burst.0];
-        let choices = actor.choices(world);
-        let choice = self.random(choices);
-        let done = actor.act(choice, world);
-        self.history.push(done.clone());
-        Some(done)
-    }
-
-    pub(super) fn history(&self) -> String {
-        self.history.join("\n")
-    }
+/// What there is to choose from.
+fn options(op: &Op, world: &World) -> Vec<Object> {
+    let fits = |object: &&Object| match (op, object) {
+        (Op::Janitor, Object::Mark(..)) | (Op::LateLink, Object::Link(..)) => true,
+        (Op::LateTag(name), Object::Tag(entry)) => entry.tag.as_str() == *name,
+        _ => false,
+    };
+    world.objects().filter(fits).cloned().collect()
 }

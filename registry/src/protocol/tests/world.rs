@@ -1,120 +1,193 @@
 //! A store as a set of objects, and what clients were told.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
-use crate::protocol::{Copy, HistoryItem, Link, Marks, Nonce, Object, Reply, RepoHash, Request, TagItems};
-use crate::spec::{Algorithm, Digest, RepoName, Tag};
-
-/// What is left out or lied about, to see that it is noticed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Fault {
-    None,
-    NoMarks,
-    AlwaysThere,
-    LooksBeforeMarking,
-    EndsAreLost,
-}
+use crate::protocol::*;
+use crate::spec::{Algorithm, Digest, RepoName, Tag, UploadId};
 
 /// What clients were told, or did.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Fact {
+    /// A blob was uploaded or mounted.
+    Blob {
+        by: &'static str,
+    },
     /// A push by digest was acknowledged.
     Manifest {
         repo: RepoName,
         digest: Digest,
     },
-    /// A push by tag was acknowledged.
+    /// A push by tag, or an undo, was acknowledged.
     Tagged {
         by: &'static str,
         digest: Digest,
     },
-    /// A user began to delete, and is told that it is done.
+    /// A user began to delete a manifest, and is told that it is done.
     Deleting(Digest),
     Deleted(Digest),
+    /// A tag was deleted.
     Untagged,
-    DeletingBlob,
-    DeletedBlob,
-    Mounted,
+    /// A blob was deleted.
+    BlobDeleted,
     /// A push saw the child of its index.
     ChildSeen,
+    /// An immutable tag was refused.
+    Refused {
+        by: &'static str,
+    },
+    /// Somebody whose failure counts did not come to an end.
+    Failed {
+        by: &'static str,
+    },
+    /// A PATCH goes on with the session.
+    GoesOn {
+        by: &'static str,
+    },
     /// A reader saw the value that it waited for.
     Saw,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// An object and its hash, which is made once: states are hashed millions of times.
+#[derive(Clone, Debug)]
+pub(super) struct Item(u64, Arc<Object>);
+
+impl Item {
+    fn new(object: Object) -> Self {
+        let mut hasher = DefaultHasher::new();
+        object.hash(&mut hasher);
+        Self(hasher.finish(), Arc::new(object))
+    }
+}
+
+impl Hash for Item {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl PartialEq for Item {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.1, &other.1) || self.0 == other.0 && self.1 == other.1
+    }
+}
+
+impl Eq for Item {}
+
+impl PartialOrd for Item {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Item {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.cmp(&other.0).then_with(|| self.1.cmp(&other.1))
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct World {
-    pub(super) objects: BTreeSet<Object>,
-    pub(super) marks: BTreeMap<&'static str, Vec<Object>>,
+    items: BTreeSet<Item>,
     pub(super) facts: BTreeSet<Fact>,
-    /// Copies that retention allows to go.
-    pub(super) expired: BTreeSet<Nonce>,
-    pub(super) fault: Fault,
 }
 
 pub(super) fn repo(name: &str) -> RepoName {
     name.parse().unwrap()
 }
 
-pub(super) fn tag() -> Tag {
-    "t".parse().unwrap()
+pub(super) fn tag(name: &str) -> Tag {
+    name.parse().unwrap()
 }
 
 pub(super) fn digest(name: &str) -> Digest {
-    Digest::of(Algorithm::Sha256, name.as_bytes())
+    static DIGESTS: LazyLock<HashMap<&'static str, Digest>> = LazyLock::new(|| {
+        let names = ["blob", "m", "m0", "m2", "m3", "kid", "index"];
+        names.map(|name| (name, Digest::of(Algorithm::Sha256, name.as_bytes()))).into()
+    });
+    DIGESTS[name].clone()
 }
 
 pub(super) fn nonce(name: &str) -> Nonce {
     name.parse().unwrap()
 }
 
-/// What a manifest names: blobs, and children.
-pub(super) type Named = (Vec<Digest>, Vec<Digest>);
-
-pub(super) fn named_by(manifest: &Digest) -> &'static Named {
-    static NAMED: LazyLock<HashMap<Digest, Named>> = LazyLock::new(|| {
-        let image = || (vec![digest("blob")], vec![]);
-        let images = ["m", "m2", "m3", "kid"].map(|name| (digest(name), image()));
-        images.into_iter().chain([(digest("index"), (vec![], vec![digest("kid")]))]).collect()
-    });
-    &NAMED[manifest]
+pub(super) fn upload_id() -> UploadId {
+    UploadId::from_bits(7)
 }
 
-fn named(manifest: &Digest) -> Arc<crate::protocol::Named> {
-    let (blobs, children) = named_by(manifest).clone();
-    Arc::new(crate::protocol::Named {
-        blobs: blobs.into_iter().collect(),
-        children: children.into_iter().collect(),
-        ..Default::default()
-    })
+/// What a manifest names: every one the same blob, but for the index, which has one child.
+pub(super) fn named_by(manifest: &Digest) -> Arc<Named> {
+    static IMAGE: LazyLock<Arc<Named>> =
+        LazyLock::new(|| Arc::new(Named { blobs: [digest("blob")].into(), ..Default::default() }));
+    static INDEX: LazyLock<Arc<Named>> =
+        LazyLock::new(|| Arc::new(Named { children: [digest("kid")].into(), ..Default::default() }));
+    if *manifest == digest("index") { INDEX.clone() } else { IMAGE.clone() }
+}
+
+/// Whether nothing in the model depends on when it is done: it is not a step of its own.
+pub(super) fn is_silent(request: &Request) -> bool {
+    match request {
+        Request::Write(object) => {
+            matches!(object, Object::Hint(..) | Object::BlobIndex(..) | Object::Catalog(_) | Object::Referrer { .. })
+        }
+        // No `.of` is ever written beside data whose id says the digest.
+        Request::DigestsOf(DataId::Known(..)) => true,
+        _ => false,
+    }
 }
 
 impl World {
-    pub(super) fn new(fault: Fault) -> Self {
-        let (objects, marks) = (BTreeSet::new(), BTreeMap::new());
-        Self { objects, marks, facts: BTreeSet::new(), expired: BTreeSet::new(), fault }
+    pub(super) fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.items.iter().map(|item| &*item.1)
     }
 
-    fn links(&self, blob: &Digest, of: Option<&RepoName>) -> Vec<Link> {
+    pub(super) fn contains(&self, object: &Object) -> bool {
+        self.items.contains(&Item::new(object.clone()))
+    }
+
+    pub(super) fn insert(&mut self, object: Object) {
+        self.items.insert(Item::new(object));
+    }
+
+    fn remove(&mut self, object: &Object) {
+        match object {
+            // A mark's key is its run.
+            Object::Mark(run, _) => self.items.retain(|item| !matches!(&*item.1, Object::Mark(of, _) if of == run)),
+            object => _ = self.items.remove(&Item::new(object.clone())),
+        }
+    }
+
+    pub(super) fn links(&self, blob: &Digest, of: Option<&RepoName>) -> Vec<Link> {
         let of = of.map(RepoHash::of);
-        let links = self.objects.iter().filter_map(|object| match object {
+        let links = self.objects().filter_map(|object| match object {
             Object::Link(link, _) => Some(link.clone()),
             _ => None,
         });
-        links.filter(|l| l.digest == *blob && of.as_ref().is_none_or(|of| l.repo == *of)).collect()
+        let mut links: Vec<_> =
+            links.filter(|l| l.digest == *blob && of.as_ref().is_none_or(|of| l.repo == *of)).collect();
+        links.sort();
+        links
     }
 
-    pub(super) fn copies(&self, of: &RepoName, manifest: &Digest) -> Vec<Copy> {
-        let copies = self.objects.iter().filter_map(|object| match object {
-            Object::Copy(copy) => Some(copy.clone()),
+    pub(super) fn copies(&self, of: &RepoName) -> Vec<Copy> {
+        let copies = self.objects().filter_map(|object| match object {
+            Object::Copy(copy) if copy.repo == *of => Some(copy.clone()),
             _ => None,
         });
-        copies.filter(|copy| copy.repo == *of && copy.digest == *manifest).collect()
+        let mut copies: Vec<_> = copies.collect();
+        copies.sort();
+        copies
     }
 
-    fn tags(&self, of: &RepoName) -> Vec<TagItems> {
+    pub(super) fn copies_of(&self, of: &RepoName, manifest: &Digest) -> Vec<Copy> {
+        self.copies(of).into_iter().filter(|copy| copy.digest == *manifest).collect()
+    }
+
+    fn tags(&self, of: &RepoName) -> BTreeMap<Tag, TagItems> {
         let mut tags: BTreeMap<Tag, TagItems> = BTreeMap::new();
-        for object in &self.objects {
+        for object in self.objects() {
             match object {
                 Object::Tag(entry) if entry.repo == *of => {
                     tags.entry(entry.tag.clone()).or_default().entries.push(entry.clone());
@@ -123,123 +196,115 @@ impl World {
                 _ => {}
             }
         }
-        tags.into_values().collect()
+        for items in tags.values_mut() {
+            items.entries.sort();
+            items.ends.sort();
+        }
+        tags
     }
 
     /// What a pull of the tag gets.
-    pub(super) fn value(&self) -> Option<Digest> {
+    pub(super) fn value(&self, name: &str) -> Option<Digest> {
         let tags = self.tags(&repo("a"));
-        let standing = tags.first()?.standing();
-        let live = standing.iter().find(|entry| self.objects.contains(&Object::Copy(entry.named())));
+        let standing = tags.get(&tag(name))?.standing();
+        let live = standing.iter().find(|entry| self.contains(&Object::Copy(entry.named())));
         live.map(|entry| entry.digest.clone())
     }
 
     /// Whether each blob of the manifest has a link in the repository whose data is there.
     pub(super) fn whole(&self, of: &RepoName, manifest: &Digest) -> bool {
-        named_by(manifest).0.iter().all(|blob| {
-            self.links(blob, Some(of)).iter().any(|link| self.objects.contains(&Object::Data(link.data.clone())))
-        })
+        named_by(manifest)
+            .blobs
+            .iter()
+            .all(|blob| self.links(blob, Some(of)).iter().any(|link| self.contains(&Object::Data(link.data.clone()))))
     }
 
-    pub(super) fn perform(&mut self, request: &Request) -> Reply {
-        match request {
-            Request::Marks { .. } => {
-                let mut marks = Marks::default();
-                if self.fault == Fault::NoMarks {
-                    return Reply::Marks(marks);
+    pub(super) fn marks(&self) -> Marks {
+        let mut marks = Marks::default();
+        for object in self.objects() {
+            let Object::Mark(_, targets) = object else { continue };
+            for target in targets {
+                match target {
+                    Object::Data(id) => _ = marks.data.insert(id.clone()),
+                    Object::Link(link, _) => _ = marks.links.insert(link.clone()),
+                    Object::Copy(copy) => _ = marks.copies.insert(copy.clone()),
+                    _ => {}
                 }
-                for target in self.marks.values().flatten() {
-                    match target {
-                        Object::Data(id) => _ = marks.data.insert(id.clone()),
-                        Object::Link(link, _) => _ = marks.links.insert(link.clone()),
-                        Object::Copy(copy) => _ = marks.copies.insert(copy.clone()),
-                        _ => {}
-                    }
-                }
-                Reply::Marks(marks)
             }
+        }
+        marks
+    }
+
+    fn history(&self, of: &RepoName, tag: Option<&Tag>) -> Vec<HistoryItem> {
+        let items = self.objects().filter_map(|object| match object {
+            Object::History(entry) if entry.repo == *of && tag.is_none_or(|tag| entry.tag == *tag) => {
+                Some(HistoryItem {
+                    void: self.contains(&Object::Void(entry.clone())),
+                    in_window: entry.nonce.as_str() != "exp",
+                    entry: entry.clone(),
+                })
+            }
+            _ => None,
+        });
+        let mut items: Vec<_> = items.collect();
+        items.sort();
+        items
+    }
+
+    /// Answers without changing anything; `None` to an order.
+    pub(super) fn answer(&self, request: &Request) -> Option<Reply> {
+        Some(match request {
+            Request::Marks { .. } => Reply::Marks(self.marks()),
             Request::Links(blob, of) => Reply::Links(self.links(blob, of.as_ref())),
-            Request::HasData(id) => Reply::There(self.is_there(&Object::Data(id.clone()))),
-            Request::HasCopy(copy) => Reply::There(self.is_there(&Object::Copy(copy.clone()))),
+            Request::HasData(id) => Reply::There(self.contains(&Object::Data(id.clone()))),
+            Request::HasCopy(copy) => Reply::There(self.contains(&Object::Copy(copy.clone()))),
             Request::HasLink(link) => Reply::There(self.links(&link.digest, None).contains(link)),
+            Request::Copies(of, manifest) => Reply::Copies(self.copies_of(of, manifest)),
+            Request::Tag(of, tag) => Reply::Tags(self.tags(of).remove(tag).into_iter().collect()),
+            Request::Tags(of) => Reply::Tags(self.tags(of).into_values().collect()),
+            Request::History(of, tag) => Reply::History(self.history(of, tag.as_ref())),
+            Request::Contents(of) => {
+                let copies = self.copies(of).into_iter();
+                Reply::Contents(copies.map(|copy| (copy.clone(), named_by(&copy.digest))).collect())
+            }
             Request::DigestsOf(id) => {
-                let digests = self.objects.iter().filter_map(|object| match object {
+                let known = if let DataId::Known(digest, _) = id { Some(digest.clone()) } else { None };
+                let written = self.objects().filter_map(|object| match object {
                     Object::DataOf(of, digest) if of == id => Some(digest.clone()),
                     _ => None,
                 });
-                Reply::Digests(digests.collect())
+                Reply::Digests(known.into_iter().chain(written).collect())
             }
-            Request::Contents(of) => {
-                let copies = self.objects.iter().filter_map(|object| match object {
-                    Object::Copy(copy) if copy.repo == *of => Some((copy.clone(), named(&copy.digest))),
-                    _ => None,
-                });
-                Reply::Contents(copies.collect())
-            }
-            Request::History(of, _) => {
-                let items = self.objects.iter().filter_map(|object| match object {
-                    Object::History(entry) if entry.repo == *of => Some(HistoryItem {
-                        void: self.objects.contains(&Object::Void(entry.clone())),
-                        in_window: !self.expired.contains(&entry.nonce),
-                        entry: entry.clone(),
-                    }),
-                    _ => None,
-                });
-                Reply::History(items.collect())
-            }
-            Request::Copies(of, manifest) => Reply::Copies(self.copies(of, manifest)),
-            Request::Tag(of, _) | Request::Tags(of) => Reply::Tags(self.tags(of)),
             Request::UploadClaims(of) => {
-                let claims = self.objects.iter().filter_map(|object| match object {
+                let claims = self.objects().filter_map(|object| match object {
                     Object::UploadClaim(id, seq, nonce) if id == of => Some((*seq, nonce.clone())),
                     _ => None,
                 });
                 Reply::UploadClaims(claims.collect())
             }
-            Request::Write(Object::End(_)) if self.fault == Fault::EndsAreLost => Reply::Done,
+            Request::Write(_) | Request::Duplicate { .. } | Request::Remove(_) => return None,
+        })
+    }
+
+    pub(super) fn perform(&mut self, request: &Request) -> Reply {
+        match request {
+            Request::Write(_) if is_silent(request) => Reply::Done,
             Request::Write(object) => {
-                self.objects.insert(object.clone());
+                self.insert(object.clone());
                 Reply::Done
             }
             Request::Duplicate { from, to } => {
-                let there = self.objects.contains(&Object::Copy(from.clone()));
+                let there = self.contains(&Object::Copy(from.clone()));
                 if there {
-                    self.objects.insert(Object::Copy(to.clone()));
+                    self.insert(Object::Copy(to.clone()));
                 }
                 Reply::There(there)
             }
             Request::Remove(objects) => {
-                objects.iter().for_each(|object| _ = self.objects.remove(object));
+                objects.iter().for_each(|object| self.remove(object));
                 Reply::Done
             }
-        }
-    }
-
-    fn is_there(&self, object: &Object) -> bool {
-        self.fault == Fault::AlwaysThere || self.objects.contains(object)
-    }
-
-    /// Whether a collector has to keep it.
-    pub(super) fn used(&self, target: &Object) -> bool {
-        match target {
-            Object::Data(id) => {
-                self.objects.iter().any(|object| matches!(object, Object::Link(link, _) if link.data == *id))
-            }
-            Object::Link(link, of) => self.objects.iter().any(|object| match object {
-                Object::Copy(copy) => copy.repo == *of && named_by(&copy.digest).0.contains(&link.digest),
-                _ => false,
-            }),
-            Object::Copy(copy) => {
-                let named = self.objects.iter().any(|object| match object {
-                    Object::Tag(entry) | Object::History(entry) => entry.named() == *copy,
-                    Object::Copy(parent) => {
-                        parent.repo == copy.repo && named_by(&parent.digest).1.contains(&copy.digest)
-                    }
-                    _ => false,
-                });
-                named || !self.expired.contains(&copy.nonce) && self.whole(&copy.repo, &copy.digest)
-            }
-            _ => true,
+            question => self.answer(question).unwrap_or(Reply::Done),
         }
     }
 }
