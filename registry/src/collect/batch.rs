@@ -35,7 +35,9 @@ impl Candidate {
     }
 
     fn removal(&self) -> Removal {
-        let removal = Removal::of(&self.object, self.why, self.size_bytes);
+        // What counts is the space of blobs: what links and copies hold is small change.
+        let size_bytes = if matches!(self.object, Object::Data(_)) { self.size_bytes } else { 0 };
+        let removal = Removal::of(&self.object, self.why, size_bytes);
         let digest = removal.digest.clone().or_else(|| self.digest.as_ref().map(Digest::to_string));
         Removal { digest, ..removal }
     }

@@ -602,7 +602,7 @@ mod tests {
             }
             match &this {
                 // Their keys do not say everything, or are read in their own place.
-                Object::Link(..) | Object::Mark(..) => {}
+                Object::Link(..) | Object::Mark(..) | Object::UploadClaim(..) => {}
                 Object::Data(DataId::Adopted(_)) | Object::DataOf(DataId::Adopted(_), _) => {}
                 Object::Hint(..) | Object::DeletedHint(..) => prop_assert_eq!(parse_hint(&key), Some(this.clone())),
                 _ => prop_assert_eq!(parse_object(&key), Some(this.clone())),
