@@ -25,7 +25,9 @@ pub(crate) async fn run(mut settings: Serve) -> Result<ExitCode, Failure> {
     let metrics = Arc::new(Metrics::new());
     let tls = tls(&access)?;
     let (storage, place) = open_storage(&settings.store).await?;
-    let storage = storage.counting(metrics.store_requests.clone());
+    let storage = storage
+        .counting(metrics.store_requests.clone())
+        .with_older_answers(std::time::Duration::from_secs(settings.cache_seconds));
     let authorizer = authorizer(&access, &storage)?;
     let registry = Registry::new(storage, surroundings())
         .with_sparse(settings.sparse.into())

@@ -154,13 +154,10 @@ impl Registry {
         reference: &Reference,
     ) -> Result<(Digest, StoredManifest), RegistryError> {
         let repo = pull.repo();
-        let nothing = Attachments::default();
         let copies = match reference {
-            Reference::Digest(digest) => {
-                self.storage.run(FindCopies::new(repo.clone(), digest.clone()), &nothing).await?
-            }
+            Reference::Digest(digest) => self.storage.read(FindCopies::new(repo.clone(), digest.clone())).await?,
             Reference::Tag(tag) => {
-                let entries = self.storage.run(FindTag::new(repo.clone(), tag.clone()), &nothing).await?;
+                let entries = self.storage.read(FindTag::new(repo.clone(), tag.clone())).await?;
                 entries.iter().map(|entry| entry.named()).collect()
             }
         };

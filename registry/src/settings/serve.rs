@@ -31,6 +31,11 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) retention: Retention,
 
+    /// How old an answer may be that a client reads by: what a tag names, and what a repository has. 0 asks the store for
+    /// each request, so that a push or a delete through any replica is seen by the next. A folder is always asked.
+    #[arg(long, env = "FLUYT_REGISTRY_CACHE_SECONDS", value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) cache_seconds: u64,
+
     /// Which manifests may name what the repository does not have: images (without some layers, and indexes without some
     /// manifests), indexes only, or none. What was deleted here is missed in any case.
     #[arg(long, env = "FLUYT_REGISTRY_SPARSE", value_name = "KIND", default_value = "images")]

@@ -18,7 +18,7 @@ use object_store::list::PaginatedListOptions;
 use object_store::{ObjectMeta, ObjectStore};
 use serde::{Deserialize, Serialize};
 
-use super::perform::{PAGE_KEYS, SIDE_BY_SIDE};
+use super::perform::{Age, PAGE_KEYS, SIDE_BY_SIDE};
 use super::{Storage, StorageError, keys};
 use crate::protocol::{DataId, Nonce, TagItems};
 use crate::spec::{Algorithm, Digest, RepoName, Tag};
@@ -227,7 +227,7 @@ impl Storage {
 
     /// Everything listed of one tag of ours.
     pub async fn tag_of(&self, repo: &RepoName, tag: &Tag) -> Result<TagItems, StorageError> {
-        Ok(self.tag_items(&keys::tag(repo, tag)).await?.pop().unwrap_or_default())
+        Ok(self.tag_items(&keys::tag(repo, tag), Age::Now).await?.pop().unwrap_or_default())
     }
 
     /// How far adoption is.

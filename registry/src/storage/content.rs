@@ -225,11 +225,20 @@ impl Storage {
     /// Reads a copy of a manifest; `None` when it is not there.
     pub async fn read_copy(&self, copy: &Copy) -> Result<Option<StoredManifest>, StorageError> {
         let during = "reading a manifest";
+        if let Some(manifest) = self.kept.copy(copy) {
+            // Where it costs nothing, it is seen that the copy was not removed meanwhile.
+            if self.port.0.answers_from_memory() && !self.is_there(&keys::copy(copy)).await? {
+                self.kept.forget_copy(copy);
+                return Ok(None);
+            }
+            return Ok(Some(manifest));
+        }
         let Some(content) = self.read_small(&keys::copy(copy), during).await? else { return Ok(None) };
-        let manifest = StoredManifest::decode(&content);
-        manifest.map(Some).ok_or_else(|| {
+        let manifest = StoredManifest::decode(&content).ok_or_else(|| {
             StorageError::damaged(during, format!("the copy of {} in {} is damaged", copy.digest, copy.repo))
-        })
+        })?;
+        self.kept.keep_copy(copy, &manifest);
+        Ok(Some(manifest))
     }
 }
 

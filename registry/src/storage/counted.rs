@@ -142,6 +142,10 @@ impl Port for Counted {
         self.port.join_parts(first, second)
     }
 
+    fn answers_from_memory(&self) -> bool {
+        self.port.answers_from_memory()
+    }
+
     async fn presign(&self, path: &Path, expires: Duration) -> Result<Option<Url>> {
         // Done by computing: no request.
         self.port.presign(path, expires).await
@@ -172,6 +176,17 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
     use crate::storage::Memory;
+
+    #[test]
+    fn what_the_store_says_of_itself_is_passed_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let port = crate::storage::Folder::open(folder.path(), false).unwrap();
+        let part = |from: u64| format!("{from}-5-{}", port.boot());
+        let counted = Counted::new(Arc::new(port.clone()), Metrics::new().store_requests.clone());
+        assert!(counted.takes_any_parts() && counted.answers_from_memory());
+        assert!(counted.join_parts(&part(0), &part(5)).is_some());
+        assert_eq!(counted.join_parts(&part(0), &part(5)), port.join_parts(&part(0), &part(5)));
+    }
 
     #[tokio::test]
     async fn it_counts_by_kind() {

@@ -208,7 +208,7 @@ impl Storage {
 
     /// All links of a blob, whoever has them.
     pub async fn all_links(&self, digest: &Digest) -> Result<Vec<Link>, StorageError> {
-        self.links(digest, None).await
+        self.links(digest, None, super::perform::Age::Now).await
     }
 
     /// Whose a link is; `None` when it is gone, or does not say a name.

@@ -162,6 +162,10 @@ impl PaginatedListStore for Memory {
 
 #[async_trait]
 impl Port for Memory {
+    fn answers_from_memory(&self) -> bool {
+        true
+    }
+
     fn takes_any_parts(&self) -> bool {
         true
     }

@@ -6,6 +6,7 @@
 //! `keys` and nowhere else.
 
 mod adopted;
+mod cache;
 mod check;
 mod cloud;
 mod collecting;
@@ -14,6 +15,7 @@ mod conformance;
 mod content;
 mod counted;
 mod error;
+mod flight;
 mod folder;
 mod inspect;
 mod keys;
@@ -70,6 +72,7 @@ pub struct Storage {
     /// worst that forgetting costs is one more write.
     catalogued: Mutex<HashSet<RepoName>>,
     history_since: Mutex<Option<SystemTime>>,
+    kept: cache::Kept,
 }
 
 #[derive(Clone)]
@@ -88,8 +91,16 @@ impl Storage {
     pub async fn open(port: impl Port, random: [u8; 32]) -> Result<Self, LayoutError> {
         let port = Handle(Arc::new(port));
         let upload_keys = layout::open(&port, random).await?;
-        let (recent_marks, catalogued, history_since) = Default::default();
-        Ok(Self { port, upload_keys, recent_marks, catalogued, history_since })
+        let (recent_marks, catalogued, history_since, kept) = Default::default();
+        Ok(Self { port, upload_keys, recent_marks, catalogued, history_since, kept })
+    }
+
+    /// Lets clients that read hear an answer that is up to this old: which copies a tag or a digest names, and which links a
+    /// blob has. Zero, the default, asks the store each time. Pushes never hear an older answer.
+    #[must_use]
+    pub fn with_older_answers(mut self, older: Duration) -> Self {
+        self.kept.set_older(older);
+        self
     }
 
     /// The same store, whose requests are counted from now on.

@@ -7,7 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutPayload};
 
 use super::keys::{self, TagItem};
-use super::{RECENT, Storage, StorageError};
+use super::{RECENT, Storage, StorageError, cache};
 use crate::protocol::{Copy, Link, Machine, Marks, Next, Nonce, Object, Replies, Reply, Request, TagItems};
 use crate::spec::{Digest, RepoName};
 
@@ -15,6 +15,15 @@ use crate::spec::{Digest, RepoName};
 pub(super) const SIDE_BY_SIDE: usize = 16;
 /// Keys asked for in one page of a list.
 pub(super) const PAGE_KEYS: usize = 1000;
+
+/// How old an answer about names may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Age {
+    /// Not older than the question.
+    Now,
+    /// As old as the settings allow for those who read.
+    Older,
+}
 
 /// The content of what an operation writes, where its key does not say everything.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +45,21 @@ pub trait Witness: Send + Sync {
 
 impl Storage {
     /// Runs an operation to its end. Dropped in between, or failing, it leaves garbage for a collector and nothing else.
-    pub async fn run<M: Machine>(&self, mut machine: M, attachments: &Attachments) -> Result<M::Output, StorageError> {
+    pub async fn run<M: Machine>(&self, machine: M, attachments: &Attachments) -> Result<M::Output, StorageError> {
+        self.drive(machine, attachments, Age::Now).await
+    }
+
+    /// Runs an operation that only reads, for a client: it may hear older answers, where the settings allow them.
+    pub async fn read<M: Machine>(&self, machine: M) -> Result<M::Output, StorageError> {
+        self.drive(machine, &Attachments::default(), Age::Older).await
+    }
+
+    async fn drive<M: Machine>(
+        &self,
+        mut machine: M,
+        attachments: &Attachments,
+        age: Age,
+    ) -> Result<M::Output, StorageError> {
         let mut replies = Replies::default();
         loop {
             let requests = match machine.step(replies) {
@@ -44,7 +67,7 @@ impl Storage {
                 Next::Ask(requests) => requests,
             };
             let answers: Vec<Reply> = stream::iter(requests)
-                .map(|request| self.perform(request, attachments))
+                .map(|request| self.perform(request, attachments, age))
                 .buffered(SIDE_BY_SIDE)
                 .try_collect()
                 .await?;
@@ -84,7 +107,7 @@ impl Storage {
             let performed = async {
                 heard?;
                 stream::iter(requests)
-                    .map(|request| self.perform(request, &nothing))
+                    .map(|request| self.perform(request, &nothing, Age::Now))
                     .buffered(SIDE_BY_SIDE)
                     .try_collect::<Vec<Reply>>()
                     .await
@@ -102,16 +125,16 @@ impl Storage {
         }
     }
 
-    async fn perform(&self, request: Request, attachments: &Attachments) -> Result<Reply, StorageError> {
+    async fn perform(&self, request: Request, attachments: &Attachments, age: Age) -> Result<Reply, StorageError> {
         Ok(match request {
             Request::Marks { recent } => Reply::Marks(self.marks(recent).await?),
-            Request::Links(digest, repo) => Reply::Links(self.links(&digest, repo.as_ref()).await?),
+            Request::Links(digest, repo) => Reply::Links(self.links(&digest, repo.as_ref(), age).await?),
             Request::HasData(id) => Reply::There(self.is_there(&keys::data(&id)).await?),
             Request::HasCopy(copy) => Reply::There(self.is_there(&keys::copy(&copy)).await?),
             Request::HasLink(link) => Reply::There(self.is_there(&keys::link(&link)).await?),
-            Request::Copies(repo, digest) => Reply::Copies(self.copies(&repo, &digest).await?),
-            Request::Tag(repo, tag) => Reply::Tags(self.tag_items(&keys::tag(&repo, &tag)).await?),
-            Request::Tags(repo) => Reply::Tags(self.tag_items(&keys::tags(&repo)).await?),
+            Request::Copies(repo, digest) => Reply::Copies(self.copies(&repo, &digest, age).await?),
+            Request::Tag(repo, tag) => Reply::Tags(self.tag_items(&keys::tag(&repo, &tag), age).await?),
+            Request::Tags(repo) => Reply::Tags(self.tag_items(&keys::tags(&repo), age).await?),
             Request::History(repo, tag) => Reply::History(self.history(&repo, tag.as_ref()).await?),
             Request::Contents(repo) => Reply::Contents(self.contents(&repo).await?),
             Request::DigestsOf(id) => Reply::Digests(self.digests_of(&id).await?),
@@ -177,20 +200,38 @@ impl Storage {
         Ok(())
     }
 
-    pub(super) async fn links(&self, digest: &Digest, repo: Option<&RepoName>) -> Result<Vec<Link>, StorageError> {
+    pub(super) async fn links(
+        &self,
+        digest: &Digest,
+        repo: Option<&RepoName>,
+        age: Age,
+    ) -> Result<Vec<Link>, StorageError> {
         let prefix = repo.map_or_else(|| keys::links(digest), |repo| keys::links_of(digest, repo));
-        Ok(self.list_all(&prefix).await?.iter().filter_map(|key| keys::parse_link(key)).collect())
+        Ok(self.list_shared(&prefix, age).await?.iter().filter_map(|key| keys::parse_link(key)).collect())
     }
 
-    async fn copies(&self, repo: &RepoName, digest: &Digest) -> Result<Vec<Copy>, StorageError> {
-        let keys = self.list_all(&keys::copies(repo, digest)).await?;
+    async fn copies(&self, repo: &RepoName, digest: &Digest, age: Age) -> Result<Vec<Copy>, StorageError> {
+        let keys = self.list_shared(&keys::copies(repo, digest), age).await?;
         Ok(keys.iter().filter_map(|key| keys::parse_copy(key)).collect())
     }
 
+    /// All keys below a prefix, asked for once by all who ask at the same time. A port that answers from memory does so
+    /// faster than this could be arranged.
+    async fn list_shared(&self, prefix: &str, age: Age) -> Result<cache::Keys, StorageError> {
+        if self.port.0.answers_from_memory() {
+            return Ok(self.list_all(prefix).await?.into());
+        }
+        let ask = || self.kept.list(prefix, || self.list_all(prefix));
+        match age {
+            Age::Now => ask().await,
+            Age::Older => self.kept.older_list(prefix, ask).await,
+        }
+    }
+
     /// One `TagItems` for each tag, in the order of tags.
-    pub(super) async fn tag_items(&self, prefix: &str) -> Result<Vec<TagItems>, StorageError> {
+    pub(super) async fn tag_items(&self, prefix: &str, age: Age) -> Result<Vec<TagItems>, StorageError> {
         let mut tags: Vec<(crate::spec::Tag, TagItems)> = Vec::new();
-        for item in self.list_all(prefix).await?.iter().filter_map(|key| keys::parse_tag_item(key)) {
+        for item in self.list_shared(prefix, age).await?.iter().filter_map(|key| keys::parse_tag_item(key)) {
             if tags.last().is_none_or(|(tag, _)| tag != item.tag()) {
                 tags.push((item.tag().clone(), TagItems::default()));
             }
@@ -262,6 +303,11 @@ impl Storage {
             return Ok(());
         }
         let during = "removing objects";
+        for key in &keys {
+            if let Some(copy) = keys::parse_copy(key) {
+                self.kept.forget_copy(&copy);
+            }
+        }
         let paths: Vec<_> = keys.iter().map(|key| keys::path(key)).collect();
         let mut removed = self.port.0.delete_stream(stream::iter(paths).boxed());
         while let Some(result) = removed.next().await {
@@ -291,9 +337,9 @@ fn lines(objects: &[Object]) -> PutPayload {
 }
 
 impl Storage {
-    /// A repository's links of a blob.
+    /// A repository's links of a blob, for a client that reads it.
     pub async fn links_in(&self, repo: &RepoName, digest: &Digest) -> Result<Vec<Link>, StorageError> {
-        self.links(digest, Some(repo)).await
+        self.links(digest, Some(repo), Age::Older).await
     }
 
     /// Names of some repositories that have a link to the blob.

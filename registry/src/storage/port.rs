@@ -35,6 +35,12 @@ pub trait Port: ObjectStore + MultipartStore + PaginatedListStore {
         true
     }
 
+    /// Whether lists and heads are answered from this process' memory, exactly, so that nothing is gained by keeping their
+    /// answers.
+    fn answers_from_memory(&self) -> bool {
+        false
+    }
+
     /// An address from which anyone can GET the object until `expires` is over; `None` where the store cannot sign.
     /// Whether the object is there is not looked at.
     async fn presign(&self, _path: &Path, _expires: Duration) -> Result<Option<Url>> {

@@ -187,7 +187,7 @@ impl Storage {
 
     /// All links of a blob, of all repositories.
     pub async fn links_of_all(&self, digest: &Digest) -> Result<Vec<Link>, StorageError> {
-        self.links(digest, None).await
+        self.links(digest, None, super::perform::Age::Now).await
     }
 
     /// What copies name; one that is not there is left out.

@@ -12,7 +12,6 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -42,14 +41,6 @@ pub(super) struct Child {
     pub(super) name: Box<str>,
     /// Of no meaning for a folder.
     pub(super) stat: Stat,
-}
-
-/// What is known of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
-    Unknown,
-    Absent,
-    There(Stat),
 }
 
 #[derive(Debug, Default)]
@@ -86,8 +77,6 @@ pub(super) struct Index {
     stripes: Vec<Stripe>,
     hasher: RandomState,
     max_bytes: usize,
-    /// How often a folder had to be read: for tests, which see that it is not read again.
-    pub(super) read: AtomicU64,
 }
 
 impl Default for Index {
@@ -104,7 +93,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Index {
     pub(super) fn bounded(max_bytes: usize) -> Self {
         let stripes = (0..STRIPES).map(|_| Stripe::default()).collect();
-        Self { stripes, hasher: RandomState::new(), max_bytes, read: AtomicU64::new(0) }
+        Self { stripes, hasher: RandomState::new(), max_bytes }
     }
 
     fn stripe(&self, start: &str) -> &Stripe {
@@ -112,15 +101,6 @@ impl Index {
         // There are as many as that.
         #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of stripes")]
         &self.stripes[number]
-    }
-
-    /// Looks an object up.
-    pub(super) fn look(&self, start: &str, name: &str) -> Seen {
-        let found = self.with(start, |children| match children.binary_search_by(|child| (*child.name).cmp(name)) {
-            Ok(at) => children.get(at).map_or(Seen::Absent, |child| Seen::There(child.stat)),
-            Err(_) => Seen::Absent,
-        });
-        found.unwrap_or(Seen::Unknown)
     }
 
     /// Shows a folder's children, when it is known.
@@ -151,7 +131,6 @@ pub(super) struct Held<'a> {
 impl Held<'_> {
     /// Notes all that is in the folder, as just read.
     pub(super) fn learn(&self, mut children: Vec<Child>) {
-        self.index.read.fetch_add(1, Ordering::Relaxed);
         children.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         let bytes = FOLDER_BYTES + self.start.len();
         let bytes = children.iter().fold(bytes, |sum, child| sum + CHILD_BYTES + child.name.len());
@@ -228,18 +207,19 @@ mod tests {
         Child { name: name.into(), stat: stat(size) }
     }
 
+    fn names(index: &Index, start: &str) -> Option<Vec<String>> {
+        index.with(start, |children| children.iter().map(|child| child.name.to_string()).collect())
+    }
+
     #[test]
     fn a_change_of_an_unknown_folder_does_not_make_it_known() {
         let index = Index::default();
         index.hold("a/").added("x", stat(1));
-        assert_eq!(index.look("a/", "x"), Seen::Unknown);
+        assert_eq!(names(&index, "a/"), None);
         index.hold("a/").learn(vec![child("y", 2), child("x", 1)]);
         index.hold("a/").added("w/", stat(0));
         index.hold("a/").removed("y");
-        assert_eq!(index.look("a/", "x"), Seen::There(stat(1)));
-        assert_eq!(index.look("a/", "y"), Seen::Absent);
-        let names = index.with("a/", |children| children.iter().map(|c| c.name.to_string()).collect::<Vec<_>>());
-        assert_eq!(names, Some(vec!["w/".into(), "x".into()]));
+        assert_eq!(names(&index, "a/"), Some(vec!["w/".into(), "x".into()]));
     }
 
     #[test]

@@ -102,6 +102,17 @@ impl Inner {
         Ok(true)
     }
 
+    /// Looks an object up. `None` when its folder would have to be read first, and may be large.
+    pub(super) fn look(&self, start: &str, name: &str) -> io::Result<Option<Option<Stat>>> {
+        if self.index_of(start).is_none() {
+            return Ok(None);
+        }
+        self.children(start, false, |children| {
+            let at = children.binary_search_by(|child| (*child.name).cmp(name)).ok()?;
+            children.get(at).map(|child| child.stat)
+        })
+    }
+
     /// Shows the children of a folder. `None` when it has to be read, may be large, and `may_wait` is not set.
     fn children<T>(&self, start: &str, may_wait: bool, show: impl Fn(&[Child]) -> T) -> io::Result<Option<T>> {
         let path = || names::folder(&self.root, start);

@@ -23,7 +23,6 @@ mod sync;
 mod system;
 mod write;
 
-use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -46,12 +45,12 @@ use object_store::{
 use rustix::fs::FlockOperation;
 
 pub use control::{ControlSocket, connect_control};
-use index::{Index, Seen};
+use index::Index;
 use list::Want;
 use read::Buffers;
 use sync::Rounds;
 pub use system::FileSystem;
-use write::{Touched, split};
+use write::{Touched, Unsynced, split};
 
 use super::{Port, Room, Unfinished};
 
@@ -138,7 +137,7 @@ struct Inner {
     /// What the folders hold. Not there when the lock is not held: then somebody else may change them.
     index: Option<Index>,
     /// Folders, by what their keys begin with, in which a folder was made and that were not synced since.
-    unsynced: Mutex<HashSet<String>>,
+    unsynced: Mutex<Unsynced>,
     rounds: Mutex<Rounds>,
     buffers: Buffers,
     /// `None`: opened to read only, beside whoever has the lock. Then nothing is written, and nothing may be answered
@@ -218,6 +217,12 @@ impl Folder {
             buffers: Buffers::default(),
             lock,
         }))
+    }
+
+    /// Which start of the machine this is.
+    #[cfg(test)]
+    pub(super) fn boot(&self) -> &str {
+        &self.0.boot
     }
 
     /// Where it is.
@@ -324,8 +329,7 @@ impl ObjectStore for Folder {
         let content =
             if self.0.sync && written.has_content() { Some(written.file.try_clone().map_err(failed)?) } else { None };
         let key = location.clone();
-        let placed =
-            self.0.commit(content, move |inner, touched| inner.place(key.as_ref(), &written, replace, touched));
+        let placed = self.0.commit(content, move |inner, touched| inner.place(key.as_ref(), written, replace, touched));
         placed.await.map_err(failed)?;
         Ok(self::written())
     }
@@ -337,14 +341,15 @@ impl ObjectStore for Folder {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         if options.head && options.range.is_none() {
             let (start, name) = split(location.as_ref());
-            match self.0.index_of(start).map(|index| index.look(start, name)) {
-                Some(Seen::There(stat)) => {
+            let seen = self.0.look(start, name).map_err(|error| io_error(location.as_ref(), error))?;
+            match seen {
+                Some(Some(stat)) => {
                     let answer = read::known(stat, location);
                     options.check_preconditions(&answer.meta)?;
                     return Ok(answer);
                 }
-                Some(Seen::Absent) => return Err(io_error(location.as_ref(), io::ErrorKind::NotFound.into())),
-                Some(Seen::Unknown) | None => {}
+                Some(None) => return Err(io_error(location.as_ref(), io::ErrorKind::NotFound.into())),
+                None => {}
             }
         }
         read::get(&self.0.file(location)?, location, &options, &self.0.buffers)
@@ -475,6 +480,10 @@ impl Port for Folder {
 
     fn join_parts(&self, first: &str, second: &str) -> Option<String> {
         self.0.join_parts(first, second)
+    }
+
+    fn answers_from_memory(&self) -> bool {
+        self.0.index.is_some()
     }
 
     async fn unfinished_multiparts(&self, _: &str, after: Option<&Unfinished>) -> Result<Option<Vec<Unfinished>>> {

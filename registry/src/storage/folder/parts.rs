@@ -85,7 +85,7 @@ impl Inner {
                 file.sync_all()?;
             }
         }
-        self.place(key, &Written::finished(&path)?, true, touched)
+        self.place(key, Written::finished(&path)?, true, touched)
     }
 
     fn appending(&self, id: &str) -> Option<MutexGuard<'_, ()>> {

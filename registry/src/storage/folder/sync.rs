@@ -1,8 +1,8 @@
 //! Syncing: requests that wait for the disk share one round of it.
 //!
-//! A round makes the changes of all who wait (names that come or go), syncs each folder that was touched once, and only then
-//! tells them. Who comes meanwhile is in the next round. The content of a new file is synced before, on a thread of its own:
-//! the file system merges those by itself, and a large file keeps nobody waiting.
+//! A round syncs the content of all new files that wait, makes the changes (names that come or go), syncs each folder that was
+//! touched once, and only then tells them. A few rounds run side by side, because the file system merges what is synced at the
+//! same time; who comes when all run is in the next one. Content that takes long (a long upload) is synced before.
 
 use std::fs::File;
 use std::io;
@@ -17,20 +17,35 @@ use super::write::Touched;
 type Change = Box<dyn FnOnce(&Inner, &mut Touched) -> io::Result<()> + Send>;
 
 struct Waiting {
+    content: Option<File>,
     change: Change,
     done: oneshot::Sender<io::Result<()>>,
 }
 
-/// Who waits for the next round, and whether one is under way.
+/// How many rounds run side by side. Fewer share more, but one that waits for a disk that others use keeps all waiting.
+const ROUNDS: usize = 8;
+
+/// Who waits for the next round, and how many are under way.
 #[derive(Default)]
 pub(super) struct Rounds {
     waiting: Vec<Waiting>,
-    running: bool,
+    running: usize,
 }
 
 impl std::fmt::Debug for Rounds {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} waiting", self.waiting.len())
+    }
+}
+
+/// One that runs rounds. Should it break off, another may run in its place.
+struct Running<'a>(&'a Inner);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.rounds.lock().unwrap_or_else(PoisonError::into_inner).running -= 1;
+        }
     }
 }
 
@@ -46,14 +61,13 @@ impl Inner {
         if !self.sync {
             return change(self, &mut Touched::new());
         }
-        if let Some(content) = content {
-            tokio::task::spawn_blocking(move || content.sync_all()).await.map_err(io::Error::other)??;
-        }
         let (done, told) = oneshot::channel();
         let begin = {
             let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
-            rounds.waiting.push(Waiting { change: Box::new(change), done });
-            !std::mem::replace(&mut rounds.running, true)
+            rounds.waiting.push(Waiting { content, change: Box::new(change), done });
+            let begin = rounds.running < ROUNDS;
+            rounds.running += usize::from(begin);
+            begin
         };
         if begin {
             let inner = self.clone();
@@ -63,27 +77,49 @@ impl Inner {
     }
 
     /// Rounds until nobody waits.
-    fn run_rounds(&self) {
-        loop {
-            let waiting = {
-                let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
-                if rounds.waiting.is_empty() {
-                    rounds.running = false;
-                    return;
-                }
-                std::mem::take(&mut rounds.waiting)
-            };
-            let mut touched = Touched::new();
-            let changed: Vec<_> = waiting.into_iter().map(|one| ((one.change)(self, &mut touched), one.done)).collect();
-            let synced = self.sync_folders(&touched);
-            for (result, done) in changed {
-                let result = result.and_then(|()| match &synced {
-                    Ok(()) => Ok(()),
-                    Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-                });
-                // Who does not wait any more does not need to know.
-                let _ = done.send(result);
+    fn run_rounds(self: Arc<Self>) {
+        let mut told = Vec::new();
+        while let Some(waiting) = self.next_round() {
+            told.drain(..).for_each(tell);
+            let _running = Running(&self);
+            told = self.round(waiting);
+        }
+        // Whoever hears that the last change is made may close the folder and open it again.
+        drop(self);
+        told.into_iter().for_each(tell);
+    }
+
+    fn next_round(&self) -> Option<Vec<Waiting>> {
+        let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
+        if rounds.waiting.is_empty() {
+            rounds.running -= 1;
+            return None;
+        }
+        Some(std::mem::take(&mut rounds.waiting))
+    }
+
+    fn round(&self, waiting: Vec<Waiting>) -> Vec<Told> {
+        let mut touched = Touched::new();
+        // All content first, so that changing names does not come between the file system and merging it.
+        let content: Vec<_> = waiting.iter().map(|one| one.content.as_ref().map_or(Ok(()), File::sync_all)).collect();
+        let changed: Vec<Told> = waiting
+            .into_iter()
+            .zip(content)
+            .map(|(one, content)| (content.and_then(|()| (one.change)(self, &mut touched)), one.done))
+            .collect();
+        match self.sync_folders(&touched) {
+            Ok(()) => changed,
+            Err(error) => {
+                let failed = || io::Error::new(error.kind(), error.to_string());
+                changed.into_iter().map(|(result, done)| (result.and_then(|()| Err(failed())), done)).collect()
             }
         }
     }
+}
+
+type Told = (io::Result<()>, oneshot::Sender<io::Result<()>>);
+
+fn tell((result, done): Told) {
+    // Who does not wait any more does not need to know.
+    let _ = done.send(result);
 }

@@ -3,7 +3,7 @@
 //! Every change of a folder (a name that comes or goes) is made while the folder is held in the index, and noted there at
 //! once; which folders have to be synced for it is gathered in [`Touched`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path as FilePath, PathBuf};
@@ -16,15 +16,36 @@ use super::index::{Held, Stat};
 use super::list::stat_of;
 use super::{Inner, io_error, names};
 
+/// Folders in which a folder was made and that were not synced since, and when that was noted, by the count of notes.
+#[derive(Debug, Default)]
+pub(super) struct Unsynced(HashMap<String, u64>, u64);
+
+impl Unsynced {
+    fn note(&mut self, start: &str) {
+        self.1 += 1;
+        self.0.insert(start.to_owned(), self.1);
+    }
+}
+
 /// The folders, by what their keys begin with, whose names have changed.
 pub(super) type Touched = BTreeSet<String>;
 
-/// A file that is written, under a name that no key can have.
+/// A file that is written, under a name that no key can have. Dropped before it got its own, it is removed: it says nothing
+/// to anyone, and on a full disk its space is missed.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) file: File,
-    pub(super) path: PathBuf,
+    path: PathBuf,
     stat: Stat,
+    stays: bool,
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        if !self.stays {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl Written {
@@ -63,7 +84,7 @@ impl Inner {
             Ok((file, stat))
         });
         match written {
-            Ok((file, stat)) => Ok(Written { file, path, stat }),
+            Ok((file, stat)) => Ok(Written { file, path, stat, stays: false }),
             Err(error) => {
                 let _ = std::fs::remove_file(&path);
                 Err(error)
@@ -72,10 +93,16 @@ impl Inner {
     }
 
     /// Gives a file its name.
-    pub(super) fn place(&self, key: &str, written: &Written, replace: bool, touched: &mut Touched) -> io::Result<()> {
+    pub(super) fn place(
+        &self,
+        key: &str,
+        mut written: Written,
+        replace: bool,
+        touched: &mut Touched,
+    ) -> io::Result<()> {
         let target = names::file(&self.root, key)?;
         let (start, name) = split(key);
-        let placed = self.in_folder(start, || {
+        self.in_folder(start, || {
             let held = self.hold(start);
             if replace {
                 std::fs::rename(&written.path, &target)?;
@@ -88,18 +115,10 @@ impl Inner {
                 held.added(name, written.stat);
             }
             Ok(())
-        });
-        match placed {
-            Ok(()) => {
-                self.touch(start, touched);
-                Ok(())
-            }
-            Err(error) => {
-                // It says nothing to anyone by its name; removing it only gives the space back.
-                let _ = std::fs::remove_file(&written.path);
-                Err(error)
-            }
-        }
+        })?;
+        written.stays = true;
+        self.touch(start, touched);
+        Ok(())
     }
 
     /// Runs `work`, which needs a folder; makes it when it is not there. A delete may take an empty folder away in
@@ -149,10 +168,7 @@ impl Inner {
 
     fn remember_unsynced(&self, start: &str) {
         if self.sync {
-            let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
-            if !unsynced.contains(start) {
-                unsynced.insert(start.to_owned());
-            }
+            self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).note(start);
         }
     }
 
@@ -166,7 +182,7 @@ impl Inner {
         let unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = Some(start);
         while let Some(start) = next {
-            if unsynced.contains(start) {
+            if unsynced.0.contains_key(start) {
                 touched.insert(start.to_owned());
             }
             next = above(start).map(|(start, _)| start);
@@ -176,16 +192,17 @@ impl Inner {
     /// Syncs folders. One that is gone was taken away together with everything in it.
     pub(super) fn sync_folders(&self, touched: &Touched) -> io::Result<()> {
         for start in touched {
-            // Before it is synced: what is changed meanwhile is remembered anew.
-            self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).remove(start);
-            let synced = match File::open(names::folder(&self.root, start)?) {
-                Ok(folder) => folder.sync_all(),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = synced {
-                self.remember_unsynced(start);
-                return Err(error);
+            let unsynced = || self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = unsynced().0.get(start).copied();
+            match File::open(names::folder(&self.root, start)?) {
+                Ok(folder) => folder.sync_all()?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            // Until now others that need it synced them too. What was noted meanwhile stays.
+            let mut unsynced = unsynced();
+            if before.is_some() && unsynced.0.get(start).copied() == before {
+                unsynced.0.remove(start);
             }
         }
         Ok(())
@@ -235,10 +252,10 @@ impl Inner {
 }
 
 impl Written {
-    /// A file that was written elsewhere.
+    /// A file that was written elsewhere, and stays there when it does not get its name.
     pub(super) fn finished(path: &FilePath) -> io::Result<Self> {
         let file = File::open(path)?;
         let stat = stat_of(&file)?;
-        Ok(Self { file, path: path.to_owned(), stat })
+        Ok(Self { file, path: path.to_owned(), stat, stays: true })
     }
 }
