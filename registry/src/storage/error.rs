@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use object_store::client::{HttpError, HttpErrorKind};
 
-use super::cloud::{Trouble, cause, chain};
+use super::cloud::{Trouble, cause, chain, is_refusal};
 
 /// The store's name in an error that tells of an object of ours.
 const DAMAGED: &str = "fluyt";
@@ -60,7 +60,8 @@ impl StorageError {
         if matches!(
             self.source,
             object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }
-        ) {
+        ) || is_refusal(&self.source)
+        {
             return StorageErrorKind::Denied;
         }
         // All of what a store says of itself with a type of its own, a redirect excepted.

@@ -6,7 +6,7 @@ use object_store::client::{HttpError, HttpErrorKind};
 
 use super::connector::Trouble;
 use super::settings::Built;
-use super::{CloudError, CloudSettings, Provider};
+use super::{CloudAddress, CloudError, CloudSettings, Provider};
 
 /// Where keys come from when nothing names any.
 pub(super) const INSTANCE: &str = "the instance's metadata service";
@@ -35,6 +35,23 @@ pub(in crate::storage) fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 
         cause = error.source();
     }
     None
+}
+
+/// Whether the store refused a request because of who asks. object_store has a kind of error for that with some requests
+/// only, lists and deletions not among them, and shows nobody the status: its words have to do.
+pub(in crate::storage) fn is_refusal(error: &(dyn Error + 'static)) -> bool {
+    const STATUS: &str = "Server returned non-2xx status code: ";
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if said.strip_prefix(STATUS).is_some_and(|status| status.starts_with("401") || status.starts_with("403"))
+            || (said.starts_with("DeleteObjects request failed") && said.ends_with("(code: AccessDenied)"))
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// What is between two tags of an answer.
@@ -98,19 +115,26 @@ pub(super) fn diagnose(settings: &CloudSettings, built: &Built, error: &object_s
             let there = tag(&all, "Region").map(|there| format!(", to {there}")).unwrap_or_default();
             format!("{endpoint} is not in the region that requests are signed for: set {region}{there}")
         }
+        "AccessDenied" => forbidden(settings, built),
         _ => match error {
             object_store::Error::NotFound { .. } => absent(what, bucket, endpoint),
-            object_store::Error::PermissionDenied { .. } => {
-                format!(
-                    "{endpoint} does not let {identity} list the {what} `{bucket}`: {}",
-                    permissions(settings.address.provider)
-                )
-            }
+            object_store::Error::PermissionDenied { .. } => forbidden(settings, built),
             object_store::Error::Unauthenticated { .. } => format!("{endpoint} does not accept {identity}: {all}"),
             _ => format!("{endpoint}: {all}: look whether it is the right endpoint"),
         },
     };
     settings.error(reason)
+}
+
+fn forbidden(settings: &CloudSettings, built: &Built) -> String {
+    let CloudAddress { provider, bucket, .. } = &settings.address;
+    format!(
+        "{} does not let {} list the {} `{bucket}`: {}",
+        built.endpoint,
+        built.identity,
+        provider.bucket(),
+        permissions(*provider)
+    )
 }
 
 fn absent(what: &str, bucket: &str, endpoint: &str) -> String {

@@ -42,7 +42,7 @@ pub use settings::CloudSettings;
 
 pub(super) use ask::Answer;
 pub(super) use connector::Trouble;
-pub(super) use diagnose::{cause, chain};
+pub(super) use diagnose::{cause, chain, is_refusal};
 pub(super) use order::Order;
 
 use super::{Port, Unfinished, keys};

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use object_store::ObjectStoreExt;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
+use object_store::multipart::MultipartStore;
 
 use super::suite::{path, read};
 use crate::storage::{Cloud, CloudAddress, CloudSettings, StorageError, StorageErrorKind};
@@ -132,6 +133,33 @@ async fn nobody_there_is_busy_and_a_refusal_is_not() {
     let (refused, message) = kind(server.cloud().await.put(&path("a"), "x".into()).await.unwrap_err());
     assert_eq!(refused, StorageErrorKind::Denied, "{message}");
     assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_is_one_whatever_was_asked() {
+    const DENIED: &str = "<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>";
+    for status in ["403 Forbidden", "401 Unauthorized"] {
+        let server = Scripted::new(move |_, _| answer(status, "", DENIED));
+        let cloud = server.cloud().await;
+        let errors = [
+            list(&cloud).await.unwrap_err(),
+            cloud.get(&path("a")).await.unwrap_err(),
+            cloud.put(&path("a"), "x".into()).await.unwrap_err(),
+            cloud.delete(&path("a")).await.unwrap_err(),
+            cloud.create_multipart(&path("a")).await.unwrap_err(),
+        ];
+        for error in errors {
+            let (kind, message) = kind(error);
+            assert_eq!(kind, StorageErrorKind::Denied, "{message}");
+        }
+        let error = cloud.reach().await.unwrap_err().to_string();
+        assert!(error.contains("does not let") && error.contains("s3:ListBucket"), "{error}");
+    }
+    // Deleting many is answered with a status for each.
+    let body = "<DeleteResult><Error><Key>a</Key><Code>AccessDenied</Code><Message>no</Message></Error></DeleteResult>";
+    let server = Scripted::new(move |_, _| answer("200 OK", "", body));
+    let (kind, message) = kind(server.cloud().await.delete(&path("a")).await.unwrap_err());
+    assert_eq!(kind, StorageErrorKind::Denied, "{message}");
 }
 
 #[tokio::test]
