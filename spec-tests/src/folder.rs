@@ -100,10 +100,22 @@ impl SmallDisk {
     /// # Panics
     /// When the file that takes it cannot be made.
     pub fn fill(&self) {
+        self.fill_to(0);
+    }
+
+    /// Takes so much space that `mebibytes` are left.
+    ///
+    /// # Panics
+    /// When the file that takes it cannot be made.
+    pub fn fill_to(&self, mebibytes: u64) {
         use std::io::Write as _;
-        let mut file = fs::File::create(self.path().join("ballast")).expect("a file on the small disk");
+        let ballast = fs::OpenOptions::new().append(true).create(true).open(self.path().join("ballast"));
+        let mut ballast = ballast.expect("a file on the small disk");
+        let free = |room: rustix::fs::StatVfs| room.f_bavail * room.f_frsize;
         let block = [0_u8; 4096];
-        while file.write_all(&block).is_ok() {}
+        while free(rustix::fs::statvfs(self.path()).expect("its room")) > mebibytes << 20
+            && ballast.write_all(&block).is_ok()
+        {}
     }
 
     /// Gives back what [`SmallDisk::fill`] took.
@@ -118,5 +130,38 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = program::run("umount", ["--lazy", &self.folder.path().to_string_lossy()]);
+    }
+}
+
+/// A folder in which nothing can be written any more, by whoever finds it by its path. Dropping this lets it be written
+/// again.
+#[derive(Debug)]
+pub struct ReadOnly {
+    path: PathBuf,
+}
+
+impl ReadOnly {
+    /// Makes `path` so; `None`, said as a skip of `test`, where that cannot be done.
+    #[must_use]
+    pub fn new(test: &str, path: &Path) -> Option<Self> {
+        if !program::is_root(test) {
+            return None;
+        }
+        let name = path.to_string_lossy().into_owned();
+        // A mount of its own, since a file system that somebody writes to cannot be made read-only.
+        let mounted = program::run("mount", ["--bind", &name, &name]);
+        if mounted.code != Some(0) {
+            program::skip(test, &format!("nothing can be mounted: {}", mounted.stderr.trim()));
+            return None;
+        }
+        let read_only = Self { path: path.to_owned() };
+        let _ = program::run("mount", ["-o", "remount,bind,ro", &name]).expect_success();
+        Some(read_only)
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        let _ = program::run("umount", ["--lazy", &self.path.to_string_lossy()]);
     }
 }

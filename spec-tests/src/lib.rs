@@ -6,7 +6,7 @@
 //! - [`target`], [`samples`], [`http`]: what any registry can be asked over HTTP. The `spec-tests` binary runs these cases
 //!   against any URL, `cargo test` against a registry that it starts.
 //! - [`program`], [`registry`], [`docker`], [`client`], [`folder`]: the binaries and the clients that the tests drive.
-//! - [`stores`]: object stores to test against.
+//! - [`stores`]: object stores to test against; [`proxy`]: what makes them fail.
 //! - [`image`]: an independent reader of OCI layouts and layers, for comparing what was built with what came back.
 
 pub mod client;
@@ -15,6 +15,7 @@ pub mod folder;
 pub mod http;
 pub mod image;
 pub mod program;
+pub mod proxy;
 pub mod registry;
 pub mod requirement;
 pub mod samples;

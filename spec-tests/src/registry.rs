@@ -57,6 +57,20 @@ impl Registry {
         Self::start_in(TestDir::new(), store.to_owned(), &[])
     }
 
+    /// Starts one on `store`, which the caller keeps, with more flags of `serve`.
+    ///
+    /// # Panics
+    /// When it does not come up; the message holds what it logged.
+    #[must_use]
+    pub fn start_on_with(store: &Path, flags: &[&str]) -> Self {
+        Self::start_in(TestDir::new(), store.to_owned(), flags)
+    }
+
+    /// Kills it (SIGKILL), and waits until it is gone. Its folder stays where the caller keeps it.
+    pub fn kill(self) {
+        drop(self);
+    }
+
     /// Starts one that stores at `url`, with further arguments and variables.
     ///
     /// # Panics

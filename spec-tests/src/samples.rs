@@ -81,7 +81,12 @@ impl Sample {
         header.set_cksum();
         let mut tar = tar::Builder::new(Vec::new());
         tar.append_data(&mut header, "file", &content[..]).expect("a tar in memory");
-        let layer = tar.into_inner().expect("a tar in memory");
+        Self::of_layer(tar.into_inner().expect("a tar in memory"))
+    }
+
+    /// An image of that layer, whether or not it is a tar.
+    #[must_use]
+    pub fn of_layer(layer: Vec<u8>) -> Self {
         let config = json!({
             "architecture": "amd64",
             "os": "linux",

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use http::Method;
 use spec_tests::client::Fluyt;
-use spec_tests::folder::{SmallDisk, TestDir};
+use spec_tests::folder::{ReadOnly, SmallDisk, TestDir};
 use spec_tests::program::{self, Outcome};
 use spec_tests::registry::Registry;
 use spec_tests::samples::{self, Sample};
@@ -288,39 +288,151 @@ fn a_request_that_is_no_http() {
     let _ = registry.target().get("/v2/").expect_status(200);
 }
 
+/// Runs `fluyt-registry` with a folder as its store, for 20 s at most.
+fn registry_command(arguments: &[&str], store: &Path) -> Outcome {
+    let (program, store) = (program::product("fluyt-registry"), format!("file://{}", store.display()));
+    let program = program.to_string_lossy().into_owned();
+    program::run("timeout", [&["20", &program], arguments, &["--store", &store]].concat())
+}
+
+/// That an image is there whole.
+fn expect_whole(registry: &Registry, repository: &str, image: &Sample) {
+    let target = registry.target();
+    let manifest = target.get(&format!("/v2/{repository}/manifests/{}", image.digest())).expect_status(200);
+    assert!(manifest.body == image.manifest, "the manifest came back changed");
+    for blob in [&image.config, &image.layer] {
+        let answer = target.get(&format!("/v2/{repository}/blobs/{}", samples::digest(blob))).expect_status(200);
+        assert!(answer.body == *blob, "a blob came back changed");
+    }
+}
+
+/// That nothing of a push is taken, each time with a status and words that help.
+fn expect_no_push(registry: &Registry, repository: &str, there: &Sample, status: u16, code: &str, words: &str) {
+    let (target, new) = (registry.target(), Sample::new(74));
+    let (long, digest) = (samples::bytes(75, 9 << 20), samples::digest(&new.layer));
+    let refused = |answer: spec_tests::target::Answer| {
+        let answer = answer.expect_error(status, code);
+        let message = answer.json()["errors"][0]["message"].to_string();
+        assert!(message.contains(words), "expected `{words}` in {message}");
+    };
+    let uploads = format!("/v2/{repository}/blobs/uploads/");
+    for (blob, digest) in [(&new.layer, digest.clone()), (&long, samples::digest(&long))] {
+        let put = samples::with_digest(&samples::open_upload(&target, repository), &digest);
+        refused(target.request(Method::PUT, &put).body(&blob[..]).send());
+        let location = samples::open_upload(&target, repository);
+        refused(target.request(Method::PATCH, &location).body(&blob[..]).send());
+        refused(target.request(Method::POST, &samples::with_digest(&uploads, &digest)).body(&blob[..]).send());
+        let _ = target.head(&format!("/v2/{repository}/blobs/{digest}")).expect_status(404);
+    }
+    // Another manifest, of blobs that are there.
+    let manifest = [&there.manifest[..], b"\n"].concat();
+    refused(samples::put_manifest(&target, repository, "new", samples::MANIFEST, &manifest));
+    let _ = target.get(&format!("/v2/{repository}/manifests/new")).expect_status(404);
+}
+
 #[test]
 fn a_full_disk_of_the_registry() {
-    let Some(disk) = SmallDisk::new("a_full_disk_of_the_registry", 8) else { return };
-    let registry = Registry::start_on(&disk.path().join("store"));
+    // Pushes stop when 256 MiB are left.
+    let Some(disk) = SmallDisk::new("a_full_disk_of_the_registry", 320) else { return };
+    let store = disk.path().join("store");
+    let registry = Registry::start_on(&store);
     let target = registry.target();
-    let (repository, before) = (target.repository(), Sample::new(72));
+    let (repository, before, other) = (target.repository(), Sample::new(72), Sample::new(73));
     before.push(&target, &repository, "before");
+    other.push(&target, &repository, "other");
+    let large = Sample::of_layer(samples::bytes(76, 40 << 20));
+    large.push(&target, &repository, "large");
 
-    let blob = samples::bytes(73, 16 << 20);
-    let location = samples::open_upload(&target, &repository);
-    let answer =
-        target.request(Method::PUT, &samples::with_digest(&location, &samples::digest(&blob))).body(&blob[..]).send();
-    assert!(answer.status >= 500, "a blob larger than the disk got {}", answer.status);
-    assert!(answer.json()["errors"][0]["message"].is_string(), "no error body: {:?}", answer.json());
-    let _ = target.head(&format!("/v2/{repository}/blobs/{}", samples::digest(&blob))).expect_status(404);
-
-    disk.fill();
-    let (config, layer) = (Sample::new(74).config, Sample::new(74).layer);
-    let opened = target.request(Method::POST, &format!("/v2/{repository}/blobs/uploads/")).send();
-    assert!(opened.status == 202 || opened.status >= 500, "opening an upload got {}", opened.status);
-    if opened.status == 202 {
-        let put = samples::with_digest(opened.location(), &samples::digest(&layer));
-        let answer = target.request(Method::PUT, &put).body(&layer[..]).send();
-        assert!(answer.status >= 500, "a blob on a full disk got {}", answer.status);
+    disk.fill_to(250);
+    expect_no_push(&registry, &repository, &before, 507, "UNAVAILABLE", "the registry's store is full");
+    for image in [&before, &other, &large] {
+        expect_whole(&registry, &repository, image);
     }
-    // What was there is served all the same, and with space the same push succeeds.
-    let _ = target.get(&format!("/v2/{repository}/manifests/before")).expect_status(200);
-    disk.empty();
-    samples::push_blob(&target, &repository, &config);
-    samples::push_blob(&target, &repository, &layer);
-    Sample::new(74).push(&target, &repository, "after");
+    // What nobody needs goes, and there is room again.
+    let _ = target.delete(&format!("/v2/{repository}/manifests/{}", large.digest())).expect_status(202);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let _ = registry_command(&["gc", "--once", "--grace", "1s"], &store).expect_success();
+    let after = Sample::new(77);
+    after.push(&target, &repository, "after");
     let _ = target.get(&format!("/v2/{repository}/manifests/after")).expect_status(200);
+
+    // Not a byte is left.
+    disk.fill();
+    expect_no_push(&registry, &repository, &before, 507, "UNAVAILABLE", "the registry's store is full");
+    for image in [&before, &other, &after] {
+        expect_whole(&registry, &repository, image);
+    }
+    let gone = format!("/v2/{repository}/manifests/{}", other.digest());
+    let deleted = target.delete(&gone).expect_one_of(&[202, 507]);
+    if deleted.status == 507 {
+        let deleted = deleted.expect_error(507, "UNAVAILABLE");
+        assert!(deleted.json()["errors"][0]["message"].to_string().contains("full"), "{:?}", deleted.json());
+    }
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let _ = registry_command(&["gc", "--once", "--grace", "1s"], &store).expect_success();
+    let _ = target.delete(&gone).expect_one_of(&[202, 404]);
+    let _ = target.get(&gone).expect_status(404);
+    let _ = target.get(&format!("/v2/{repository}/manifests/other")).expect_status(404);
+
+    disk.empty();
+    Sample::new(74).push(&target, &repository, "with-space");
+    for image in [&before, &after, &Sample::new(74)] {
+        expect_whole(&registry, &repository, image);
+    }
     assert!(!registry.log().contains("panicked"), "{}", registry.log());
+}
+
+#[test]
+fn a_registry_starts_on_a_full_disk() {
+    let Some(disk) = SmallDisk::new("a_registry_starts_on_a_full_disk", 280) else { return };
+    let store = disk.path().join("store");
+    let registry = Registry::start_on(&store);
+    let image = Sample::new(78);
+    image.push(&registry.target(), "a/b", "one");
+    registry.kill();
+    disk.fill();
+    let registry = Registry::start_on(&store);
+    expect_whole(&registry, "a/b", &image);
+    let _ = registry.target().get("/v2/a/b/manifests/one").expect_status(200);
+    expect_no_push(&registry, "a/b", &image, 507, "UNAVAILABLE", "the registry's store is full");
+}
+
+#[test]
+fn a_folder_of_the_registry_that_becomes_read_only() {
+    let test = "a_folder_of_the_registry_that_becomes_read_only";
+    let registry = Registry::start();
+    let target = registry.target();
+    let (repository, before) = (target.repository(), Sample::new(79));
+    before.push(&target, &repository, "before");
+    let Some(read_only) = ReadOnly::new(test, registry.store()) else { return };
+    expect_no_push(&registry, &repository, &before, 500, "UNKNOWN", "not allowed to use its store");
+    expect_whole(&registry, &repository, &before);
+    let path = format!("/v2/{repository}/manifests/{}", before.digest());
+    let _ = target.delete(&path).expect_error(500, "UNKNOWN");
+    let _ = target.get(&format!("/v2/{repository}/manifests/before")).expect_status(200);
+    // The operator finds out why.
+    assert!(registry.log().contains("Read-only file system"), "{}", registry.log());
+    assert!(!registry.log().contains("panicked"), "{}", registry.log());
+    drop(read_only);
+    expect_whole(&registry, &repository, &before);
+    let _ = target.get(&format!("/v2/{repository}/manifests/before")).expect_status(200);
+    Sample::new(74).push(&target, &repository, "new");
+    expect_whole(&registry, &repository, &Sample::new(74));
+}
+
+#[test]
+fn a_folder_of_the_registry_that_is_read_only_at_the_start() {
+    let (test, folder) = ("a_folder_of_the_registry_that_is_read_only_at_the_start", TestDir::new());
+    let store = folder.folder("there");
+    let registry = Registry::start_on(&store);
+    Sample::new(80).push(&registry.target(), "a/b", "one");
+    registry.kill();
+    let Some(_read_only) = ReadOnly::new(test, folder.path()) else { return };
+    for name in ["there", "new"] {
+        let store = folder.join(name);
+        let outcome = registry_command(&["serve", "--listen", "127.0.0.1:0"], &store).expect_code(1);
+        let _ = outcome.expect_message(&["error:", &store.to_string_lossy(), "Read-only file system"]);
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ const MIB: u64 = 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Figures for whoever looks (`--nocapture`).
-fn say(figures: &str) {
+pub(crate) fn say(figures: &str) {
     let _ = writeln!(std::io::stdout(), "{figures}");
 }
 
