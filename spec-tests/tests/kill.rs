@@ -438,3 +438,34 @@ fn a_killed_registry_loses_nothing_that_it_acknowledged() {
     assert!(count(&ledger.acknowledged) > kills && whole > 0, "hardly anything was pushed");
     assert!(count(&ledger.collected) > 0, "nothing was collected");
 }
+
+/// The Locations that clients hold are good in the next life too: what was answered with 202 need not be sent again.
+#[test]
+fn an_upload_goes_on_after_a_kill() {
+    let folder = TestDir::new();
+    let store = folder.join("store");
+    for (first, second) in [(1000, 500), (LONG, 700), (LONG, LONG)] {
+        let blob = samples::bytes((first + second) as u64, first + second);
+        let digest = samples::digest(&blob);
+        let registry = Registry::start_on_with(&store, &[]);
+        let target = registry.target();
+        let path = |location: &str| location.trim_start_matches(registry.url()).to_owned();
+        let location = samples::open_upload(&target, "kill/resumed");
+        let patched = target.request(Method::PATCH, &location).body(&blob[..first]).send().expect_status(202);
+        let location = path(patched.location());
+        registry.kill();
+
+        let registry = Registry::start_on_with(&store, &[]);
+        let target = registry.target();
+        let _ = target.get(&location).expect_status(204).expect_header("range", &format!("0-{}", first - 1));
+        let put = target
+            .request(Method::PUT, &samples::with_digest(&location, &digest))
+            .header("content-range", format!("{first}-{}", first + second - 1));
+        let _ = put.body(&blob[first..]).send().expect_status(201);
+        registry.kill();
+
+        let registry = Registry::start_on_with(&store, &[]);
+        let found = registry.target().get(&format!("/v2/kill/resumed/blobs/{digest}")).expect_status(200);
+        assert!(found.body == blob, "the blob came back changed");
+    }
+}
