@@ -95,6 +95,16 @@ impl SmallDisk {
         self.folder.path()
     }
 
+    /// How many bytes are left.
+    ///
+    /// # Panics
+    /// When the system does not tell.
+    #[must_use]
+    pub fn free(&self) -> u64 {
+        let room = rustix::fs::statvfs(self.path()).expect("the room of the small disk");
+        room.f_bavail * room.f_frsize
+    }
+
     /// Takes all the space that is left.
     ///
     /// # Panics
@@ -111,11 +121,8 @@ impl SmallDisk {
         use std::io::Write as _;
         let ballast = fs::OpenOptions::new().append(true).create(true).open(self.path().join("ballast"));
         let mut ballast = ballast.expect("a file on the small disk");
-        let free = |room: rustix::fs::StatVfs| room.f_bavail * room.f_frsize;
         let block = [0_u8; 4096];
-        while free(rustix::fs::statvfs(self.path()).expect("its room")) > mebibytes << 20
-            && ballast.write_all(&block).is_ok()
-        {}
+        while self.free() > mebibytes << 20 && ballast.write_all(&block).is_ok() {}
     }
 
     /// Gives back what [`SmallDisk::fill`] took.

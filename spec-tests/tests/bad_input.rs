@@ -343,6 +343,19 @@ fn a_full_disk_of_the_registry() {
     let large = Sample::of_layer(samples::bytes(76, 40 << 20));
     large.push(&target, &repository, "large");
 
+    // A push that comes to that in its middle, by either way, gives back what it took.
+    let free = disk.free();
+    let long = samples::bytes(81, 60 << 20);
+    for method in [Method::PUT, Method::PATCH] {
+        let mut location = samples::open_upload(&target, &repository);
+        if method == Method::PUT {
+            location = samples::with_digest(&location, &samples::digest(&long));
+        }
+        let _ = target.request(method, &location).body(&long[..]).send().expect_error(507, "UNAVAILABLE");
+    }
+    let taken = free.saturating_sub(disk.free());
+    assert!(taken < 1 << 20, "pushes that were refused keep {taken} bytes");
+
     disk.fill_to(250);
     expect_no_push(&registry, &repository, &before, 507, "UNAVAILABLE", "the registry's store is full");
     for image in [&before, &other, &large] {

@@ -423,6 +423,9 @@ fn a_killed_registry_loses_nothing_that_it_acknowledged() {
     std::thread::sleep(Duration::from_millis(2100));
     life.collect(&url);
     assert_eq!(check(&life, &mut seen_gone, true), whole);
+    // And the store itself finds nothing wrong with what it holds.
+    let fsck = program::run(program::product("fluyt-registry"), ["fsck", "--rehash", "--store", &url]);
+    let _ = fsck.expect_success();
     let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
     say(&format!(
         "kill: {kills} of {kills} kills met {IN_FLIGHT} or more requests under way (least {least}, {} got no answer); {} images acknowledged, {} deleted, \
