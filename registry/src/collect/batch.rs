@@ -143,23 +143,22 @@ impl Pass<'_> {
         self.report.removed.push(removal);
     }
 
-    /// Leaves a hint that names these, for a later run.
-    pub(super) async fn leave_hint(&self, objects: Vec<Object>) -> Result<(), StorageError> {
-        if self.dry_run || objects.is_empty() {
-            return Ok(());
-        }
-        self.storage.leave(&Object::Hint(self.collector.nonce(), objects)).await
-    }
-
-    /// Links are about to go. Their blobs' index entries follow, a grace time later and if no new link came: until then a
-    /// client that relied on the blob is told that it went.
+    /// Links are about to go. Their blobs' index entries follow much later, if no new link came: until then a client that
+    /// relied on the blob is told that it went.
     async fn leave_index_hint(&self, going: &[Object]) -> Result<(), StorageError> {
         let blobs: BTreeSet<_> = going.iter().filter_map(link).map(|(link, repo)| (repo, &link.digest)).collect();
         let mut entries = Vec::new();
         for (repo, digest) in blobs {
             entries.extend(self.storage.index_entries(repo, digest).await?);
         }
-        self.leave_hint(entries).await
+        self.leave_trace_hint(entries).await
+    }
+
+    pub(super) async fn leave_trace_hint(&self, entries: Vec<Object>) -> Result<(), StorageError> {
+        if self.dry_run || entries.is_empty() {
+            return Ok(());
+        }
+        self.storage.leave(&Object::TraceHint(self.collector.nonce(), entries)).await
     }
 
     /// What is about to go. On a full disk it goes without being told.

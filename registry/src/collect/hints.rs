@@ -15,8 +15,9 @@ const TOGETHER: usize = 200;
 /// Looks at what these hints name, and removes the hints.
 pub(super) async fn pass(pass: &mut Pass<'_>, hints: Vec<Dated<Object>>) -> Result<(), CollectError> {
     pass.report.looked_at("hints", hints.len());
-    let old = pass.now.minus(pass.settings.grace);
-    let ripe: Vec<_> = hints.into_iter().filter(|hint| hint.written < old).collect();
+    let (settings, now) = (pass.settings, pass.now);
+    let is_ripe = |hint: &Dated<Object>| hint.written < now.minus(settings.patience(&hint.item));
+    let ripe: Vec<_> = hints.into_iter().filter(is_ripe).collect();
     for together in ripe.chunks(TOGETHER) {
         let mut found = Found::default();
         for hint in together {

@@ -85,9 +85,11 @@ fn about(object: &Object) -> (Option<&Digest>, Option<&RepoName>) {
         Object::End(end) => (None, Some(&end.repo)),
         Object::Catalog(repo) => (None, Some(repo)),
         Object::UploadClaim(..) => (None, None),
-        Object::Data(DataId::Unknown(_)) | Object::Hint(..) | Object::DeletedHint(..) | Object::Mark(..) => {
-            (None, None)
-        }
+        Object::Data(DataId::Unknown(_))
+        | Object::Hint(..)
+        | Object::DeletedHint(..)
+        | Object::TraceHint(..)
+        | Object::Mark(..) => (None, None),
     }
 }
 

@@ -35,7 +35,7 @@ pub use log::Removal;
 pub use report::{Kept, Report, Why, human_size};
 
 use crate::metrics::Metrics;
-use crate::protocol::Nonce;
+use crate::protocol::{Nonce, Object};
 use crate::storage::{Storage, StorageError, StoreTime};
 
 /// How long what nothing refers to is left alone, by the store's own times. It decides only how often a slow client has to
@@ -56,6 +56,9 @@ pub struct CollectSettings {
     pub grace: Duration,
     /// How long a replaced value of a tag can be got back.
     pub history: Duration,
+    /// How long it is remembered that a repository had a blob which was collected: a push that relied on it and comes to its
+    /// manifest within this time is refused, and not taken for that of a sparse image.
+    pub traces: Duration,
     /// How long a manifest stays that no tag names any more; for ever without.
     pub untagged: Option<Duration>,
     /// Of a hundred data objects, how many may go in one pass; 1,000 may in any case.
@@ -64,7 +67,7 @@ pub struct CollectSettings {
 
 impl Default for CollectSettings {
     fn default() -> Self {
-        Self { grace: GRACE, history: 30 * DAY, untagged: None, brake_percent: 1 }
+        Self { grace: GRACE, history: 30 * DAY, traces: 90 * DAY, untagged: None, brake_percent: 1 }
     }
 }
 
@@ -73,6 +76,11 @@ impl CollectSettings {
     /// it was pushed.
     fn window(&self) -> Duration {
         self.history.max(self.grace)
+    }
+
+    /// How old a hint has to be before it is looked at.
+    fn patience(&self, hint: &Object) -> Duration {
+        if matches!(hint, Object::TraceHint(..)) { self.traces.max(self.grace) } else { self.grace }
     }
 }
 

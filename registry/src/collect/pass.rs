@@ -115,8 +115,8 @@ async fn everything(pass: &mut Pass<'_>, records: &mut Vec<AuditRecord>) -> Resu
 /// Looks at the hints, if any can be old enough: `estimate` is no earlier than now, by the store's clock.
 pub(super) async fn hints_only(collector: &Collector, estimate: Option<StoreTime>) -> Result<Report, CollectError> {
     let hints = collector.storage.hints().await?;
-    let grace = collector.settings.grace;
-    let ripe = |hint: &Dated<Object>| estimate.is_none_or(|now| hint.written <= now.minus(grace));
+    let patience = |hint: &Dated<Object>| collector.settings.patience(&hint.item);
+    let ripe = |hint: &Dated<Object>| estimate.is_none_or(|now| hint.written <= now.minus(patience(hint)));
     let run = collector.nonce();
     if !hints.iter().any(ripe) {
         let mut report = Report::default();

@@ -33,7 +33,7 @@ pub enum Why {
     OutOfWindow,
     /// A value that a tag never got.
     NeverPublished,
-    /// An index entry of a blob that the repository has not had for the grace time.
+    /// An index entry of a blob that the repository has not had for long.
     Unindexed,
     /// An upload, or a part of one, that nobody has gone on with for a day.
     Stale,

@@ -298,21 +298,23 @@ async fn has_blob(pass: &Pass<'_>, repo: &RepoName, blob: &Digest) -> Result<boo
     Ok(false)
 }
 
-/// Links of blobs that no manifest names; where there are none left, the index entries follow a grace time later.
+/// Links of blobs that no manifest names; where there are none left, the index entries follow much later.
 async fn links(pass: &mut Pass<'_>, repo: &RepoName, seen: &Seen, unnamed: Vec<Digest>) -> Result<(), CollectError> {
     let old = pass.now.minus(pass.settings.grace);
+    // The run that removed the last link left a hint; this is for one that died before.
+    let forgotten = pass.now.minus(pass.settings.traces);
     let (mut candidates, mut without) = (Vec::new(), Vec::new());
     for digest in unnamed {
         let links = pass.storage.dated_links(repo, &digest).await?;
         pass.report.looked_at("links", links.len());
         if links.is_empty() {
-            let entries = seen.index.get(&digest).into_iter().flatten().filter(|entry| entry.written < old);
+            let entries = seen.index.get(&digest).into_iter().flatten().filter(|entry| entry.written < forgotten);
             without.extend(entries.map(|entry| Object::BlobIndex(repo.clone(), digest.clone(), entry.item.clone())));
         } else if links.iter().all(|link| link.written < old) {
             let links = links.into_iter().map(|link| link.map(|link| Object::Link(link, repo.clone())));
             candidates.extend(links.map(|link| Candidate::new(link, Why::Unnamed)));
         }
     }
-    pass.leave_hint(without).await?;
+    pass.leave_trace_hint(without).await?;
     pass.batch(candidates, Allowed::default()).await
 }

@@ -253,6 +253,8 @@ pub enum Object {
     Hint(Nonce, Vec<Object>),
     /// Objects that a user's DELETE removed, which a collector has to remove again where a late request brought one back.
     DeletedHint(Nonce, Vec<Object>),
+    /// Index entries of blobs whose last links a collector removed. They stay for long: they say that the blob was here.
+    TraceHint(Nonce, Vec<Object>),
     /// Everything that one run of a collector may be about to delete.
     Mark(Nonce, Vec<Object>),
 }

@@ -93,6 +93,7 @@ pub(super) fn object(object: &Object) -> String {
         Object::UploadClaim(id, seq, nonce) => claim(id, *seq, nonce),
         Object::Hint(nonce, _) => format!("{HINTS}{nonce}"),
         Object::DeletedHint(nonce, _) => format!("{HINTS}{nonce}.deleted"),
+        Object::TraceHint(nonce, _) => format!("{HINTS}{nonce}.traces"),
         Object::Mark(run, _) => format!("{MARKS}{run}"),
     }
 }
@@ -428,9 +429,11 @@ pub(super) fn parse_object(key: &str) -> Option<Object> {
 /// A hint, without what it names.
 pub(super) fn parse_hint(key: &str) -> Option<Object> {
     let name = key.strip_prefix(HINTS)?;
-    match name.strip_suffix(".deleted") {
+    match name.split_once('.') {
         None => Some(Object::Hint(name.parse().ok()?, Vec::new())),
-        Some(nonce) => Some(Object::DeletedHint(nonce.parse().ok()?, Vec::new())),
+        Some((nonce, "deleted")) => Some(Object::DeletedHint(nonce.parse().ok()?, Vec::new())),
+        Some((nonce, "traces")) => Some(Object::TraceHint(nonce.parse().ok()?, Vec::new())),
+        Some(_) => None,
     }
 }
 
@@ -556,6 +559,7 @@ mod tests {
             repo().prop_map(Object::Catalog),
             nonce().prop_map(|nonce| Object::Hint(nonce, vec![])),
             nonce().prop_map(|nonce| Object::DeletedHint(nonce, vec![])),
+            nonce().prop_map(|nonce| Object::TraceHint(nonce, vec![])),
             nonce().prop_map(|nonce| Object::Mark(nonce, vec![])),
             (any::<u128>(), any::<u32>(), nonce()).prop_map(|(id, seq, nonce)| Object::UploadClaim(
                 UploadId::from_bits(id),
@@ -604,7 +608,7 @@ mod tests {
                 // Their keys do not say everything, or are read in their own place.
                 Object::Link(..) | Object::Mark(..) | Object::UploadClaim(..) => {}
                 Object::Data(DataId::Adopted(_)) | Object::DataOf(DataId::Adopted(_), _) => {}
-                Object::Hint(..) | Object::DeletedHint(..) => prop_assert_eq!(parse_hint(&key), Some(this.clone())),
+                Object::Hint(..) | Object::DeletedHint(..) | Object::TraceHint(..) => prop_assert_eq!(parse_hint(&key), Some(this.clone())),
                 _ => prop_assert_eq!(parse_object(&key), Some(this.clone())),
             }
         }

@@ -31,9 +31,10 @@ mod sessions;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use object_store::PutPayload;
+use tokio::time::Instant;
 
 pub use adopted::{AdoptedBlobs, AdoptedLink, AdoptedTag, Adoption, AdoptionRecord};
 pub use check::{Check, Outcome, StoreReport, check_cloud, check_folder, check_memory};

@@ -1,6 +1,6 @@
 //! What a request of the protocol means on the store, and the loop that drives a machine over it.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -277,7 +277,9 @@ impl Storage {
             Object::Referrer { .. } => ("writing a referrer", attachments.referrer.clone().into()),
             Object::Catalog(repo) => ("writing the catalog", repo.to_string().into()),
             Object::UploadClaim(..) => ("claiming an upload", PutPayload::new()),
-            Object::Hint(_, objects) | Object::DeletedHint(_, objects) => ("leaving a hint", lines(objects)),
+            Object::Hint(_, objects) | Object::DeletedHint(_, objects) | Object::TraceHint(_, objects) => {
+                ("leaving a hint", lines(objects))
+            }
             Object::Mark(_, targets) => ("marking", lines(targets)),
         };
         self.put(&keys::object(object), content, during).await?;

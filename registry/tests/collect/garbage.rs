@@ -31,6 +31,30 @@ async fn a_blob_that_no_manifest_names_goes_with_its_data() {
     assert_eq!(place.keys().await, Vec::<String>::new());
 }
 
+/// Found by the simulation: a push that takes several grace times was taken for that of a sparse image.
+#[tokio::test]
+async fn a_slow_push_is_told_that_its_blob_was_collected() {
+    let place = Place::with_traces(CollectSettings::default()).await;
+    for blob in [&b"{}"[..], b"kept", b"lost"] {
+        place.app.blob("a", blob).await;
+    }
+    let manifest = image(&[b"{}", b"kept", b"lost"], "");
+    for _ in 0..20 {
+        place.store.pass_time(2 * DAY);
+        place.collect().await;
+    }
+    assert_eq!(place.keys_with("links/").await, Vec::<String>::new());
+    for blob in [&b"{}"[..], b"kept"] {
+        place.app.blob("a", blob).await;
+    }
+    let refused = place.app.put("a", "t", MANIFEST, &manifest).await;
+    assert_eq!(refused.status, 400, "{}", refused.shown());
+    assert!(refused.shown().contains("MANIFEST_BLOB_UNKNOWN"), "{}", refused.shown());
+    place.store.pass_time(91 * DAY);
+    place.collect().await;
+    assert_eq!(place.keys_with(digest("lost").hex()).await, Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn a_blob_goes_from_a_repository_that_has_other_manifests() {
     let place = Place::new().await;

@@ -38,7 +38,12 @@ impl Place {
         Self::with(CollectSettings::default()).await
     }
 
+    /// A place where it is soon forgotten that a blob was here, so that tests see everything go.
     pub(crate) async fn with(settings: CollectSettings) -> Self {
+        Self::with_traces(CollectSettings { traces: settings.grace, ..settings }).await
+    }
+
+    pub(crate) async fn with_traces(settings: CollectSettings) -> Self {
         let memory = Memory::default();
         let watched = Watched::new(memory.clone());
         let store = Clocked::new(watched.clone());

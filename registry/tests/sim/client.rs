@@ -1,0 +1,249 @@
+//! A client that pushes as docker does, deletes, and begins again when it is not told yes.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::time::sleep;
+
+use crate::chance::Chance;
+use crate::facts::Asked;
+use crate::images::{BLOBS, IMAGES, digest};
+use crate::world::{Answer, World};
+
+pub(crate) const REPOS: [&str; 2] = ["a", "b"];
+pub(crate) const TAGS: [&str; 2] = ["t", "u"];
+/// How often a push is begun again.
+const TRIES: usize = 4;
+
+pub(crate) struct Client {
+    pub(crate) name: usize,
+    pub(crate) world: Arc<World>,
+    pub(crate) chance: Chance,
+    /// Whether it deletes too.
+    pub(crate) deletes: bool,
+    /// The longest that it rests between two requests.
+    pub(crate) rest: Duration,
+}
+
+impl Client {
+    pub(crate) async fn run(mut self) {
+        let operations = 1 + self.chance.below(4);
+        for _ in 0..operations {
+            self.rests().await;
+            let repo = *self.chance.pick(&REPOS);
+            let tag = *self.chance.pick(&TAGS);
+            let image = self.chance.below(IMAGES.len() as u64) as usize;
+            match self.chance.below(if self.deletes { 10 } else { 6 }) {
+                0..5 => {
+                    let tag = (self.chance.below(3) > 0).then_some(tag);
+                    self.push(repo, image, tag).await;
+                }
+                5 => self.pull(repo, tag).await,
+                6 | 7 => {
+                    let line = format!("DELETE /v2/{repo}/manifests/{tag}");
+                    self.delete(Asked::DeleteTag { repo, tag }, &line).await;
+                }
+                8 => {
+                    let line = format!("DELETE /v2/{repo}/manifests/{}", IMAGES[image].digest);
+                    self.delete(Asked::DeleteManifest { repo, image }, &line).await;
+                }
+                _ => {
+                    let blob = self.chance.below(BLOBS.len() as u64) as usize;
+                    let line = format!("DELETE /v2/{repo}/blobs/{}", digest(BLOBS[blob]));
+                    self.delete(Asked::DeleteBlob { repo, blob }, &line).await;
+                }
+            }
+        }
+    }
+
+    async fn rests(&mut self) {
+        // Mostly briefly.
+        let most = self.rest.as_millis() as u64;
+        let most = if self.chance.below(3) == 0 { most } else { most / 100 };
+        sleep(Duration::from_millis(self.chance.below(most))).await;
+    }
+
+    fn say(&self, line: &str) {
+        self.world.store.say(format!("client {}: {line}", self.name));
+    }
+
+    async fn ask(&mut self, line: &str, media_type: Option<&str>, body: Body) -> Option<Answer> {
+        let replica = self.chance.below(self.world.replicas() as u64) as usize;
+        let answer = self.world.ask(replica, line, media_type, body).await;
+        let said = match &answer {
+            None => "no answer".to_owned(),
+            Some(answer) if answer.status.is_success() => match answer.headers.get("warning") {
+                Some(warning) => format!("{} {warning:?}", answer.status.as_u16()),
+                None => answer.status.as_u16().to_string(),
+            },
+            Some(answer) => format!("{} {}", answer.status.as_u16(), String::from_utf8_lossy(&answer.body)),
+        };
+        let line = line.split("?state=").next().unwrap_or(line);
+        self.say(&format!("{line} (replica {replica}): {said}"));
+        answer
+    }
+
+    async fn get(&mut self, line: &str) -> Option<Answer> {
+        self.ask(line, None, Body::empty()).await
+    }
+
+    /// The blob's bytes, sometimes so slowly that they have to be stored in parts.
+    fn body(&mut self, content: &'static str) -> Body {
+        if self.chance.below(4) > 0 {
+            return Body::from(content);
+        }
+        let at = self.chance.below(content.len() as u64 + 1) as usize;
+        let (one, two) = content.split_at(at);
+        let pieces = stream::unfold(0, move |piece| async move {
+            if piece == 1 {
+                sleep(Duration::from_secs(20)).await;
+            }
+            let bytes = Bytes::from_static([one, two].get(piece)?.as_bytes());
+            Some((Ok::<_, Infallible>(bytes), piece + 1))
+        });
+        Body::from_stream(pieces)
+    }
+
+    async fn upload(&mut self, repo: &str, content: &'static str) -> bool {
+        let digest = digest(content);
+        let uploads = format!("/v2/{repo}/blobs/uploads/");
+        match self.chance.below(4) {
+            0 => {
+                let other = REPOS.iter().find(|other| **other != repo).unwrap();
+                let from = if self.chance.below(2) == 0 { format!("&from={other}") } else { String::new() };
+                let Some(answer) = self.get(&format!("POST {uploads}?mount={digest}{from}")).await else {
+                    return false;
+                };
+                if answer.status == 201 {
+                    return true;
+                }
+                if answer.status != 202 {
+                    return false;
+                }
+                self.rests().await;
+                self.finish(&answer.location(), content).await
+            }
+            1 => {
+                let body = self.body(content);
+                let answer = self.ask(&format!("POST {uploads}?digest={digest}"), None, body).await;
+                answer.is_some_and(|answer| answer.status == 201)
+            }
+            2 => {
+                let Some(begun) = self.get(&format!("POST {uploads}")).await else { return false };
+                self.finish(&begun.location(), content).await
+            }
+            _ => {
+                let Some(begun) = self.get(&format!("POST {uploads}")).await else { return false };
+                let body = self.body(content);
+                let Some(patched) = self.ask(&format!("PATCH {}", begun.location()), None, body).await else {
+                    return false;
+                };
+                if patched.status != 202 {
+                    return false;
+                }
+                self.rests().await;
+                let line = format!("PUT {}&digest={digest}", patched.location());
+                let mut finished = self.get(&line).await;
+                if finished.is_none() {
+                    // A finish may be repeated.
+                    finished = self.get(&line).await;
+                }
+                finished.is_some_and(|answer| answer.status == 201)
+            }
+        }
+    }
+
+    async fn finish(&mut self, location: &str, content: &'static str) -> bool {
+        let body = self.body(content);
+        let answer = self.ask(&format!("PUT {location}&digest={}", digest(content)), None, body).await;
+        answer.is_some_and(|answer| answer.status == 201)
+    }
+
+    async fn push(&mut self, repo: &'static str, image: usize, tag: Option<&'static str>) {
+        for child in IMAGES[image].children {
+            Box::pin(self.push(repo, *child, None)).await;
+        }
+        for _ in 0..TRIES {
+            if self.try_push(repo, image, tag).await {
+                return;
+            }
+            self.rests().await;
+        }
+        self.world.counts.add("push given up", 1);
+    }
+
+    async fn try_push(&mut self, repo: &'static str, image: usize, tag: Option<&'static str>) -> bool {
+        let Some(parts) = IMAGES.get(image) else { return false };
+        for blob in parts.blobs {
+            let there = self.get(&format!("HEAD /v2/{repo}/blobs/{}", digest(BLOBS[*blob]))).await;
+            if there.is_some_and(|answer| answer.status == 200) {
+                continue;
+            }
+            if !self.upload(repo, BLOBS[*blob]).await {
+                return false;
+            }
+            self.rests().await;
+        }
+        let reference = tag.map_or_else(|| parts.digest.to_string(), str::to_owned);
+        let line = format!("PUT /v2/{repo}/manifests/{reference}");
+        let fact = self.world.facts.begin(Asked::Put { repo, image, tag });
+        let answer = self.ask(&line, Some(parts.media_type), Body::from(parts.manifest.clone())).await;
+        match answer.map(|answer| answer.status.as_u16()) {
+            Some(201) => {
+                self.world.facts.done(fact);
+                self.world.counts.add("manifest acknowledged", 1);
+                if !self.deletes {
+                    self.check_whole(repo, image).await;
+                }
+                true
+            }
+            // A refusal may leave a copy behind, which nothing names; it was never promised.
+            _ => false,
+        }
+    }
+
+    /// Without deletions, what was acknowledged is there at once, on any replica.
+    async fn check_whole(&mut self, repo: &str, image: usize) {
+        let parts = &IMAGES[image];
+        let manifest = self.patient(&format!("GET /v2/{repo}/manifests/{}", parts.digest)).await;
+        assert_eq!(String::from_utf8_lossy(&manifest.body), parts.manifest, "acknowledged, and not there at once");
+        for blob in parts.blobs {
+            let answer = self.patient(&format!("GET /v2/{repo}/blobs/{}", digest(BLOBS[*blob]))).await;
+            assert_eq!(String::from_utf8_lossy(&answer.body), BLOBS[*blob], "acknowledged, and not whole at once");
+        }
+    }
+
+    /// Until an answer comes that is not the network's.
+    async fn patient(&mut self, line: &str) -> Answer {
+        loop {
+            match self.get(line).await {
+                Some(answer) if !answer.status.is_server_error() => return answer,
+                _ => self.rests().await,
+            }
+        }
+    }
+
+    async fn pull(&mut self, repo: &str, tag: &str) {
+        let Some(answer) = self.get(&format!("GET /v2/{repo}/manifests/{tag}")).await else { return };
+        if answer.status == 200 {
+            let found = IMAGES.iter().any(|image| image.manifest.as_bytes() == answer.body);
+            assert!(found, "a pull gave what nobody pushed");
+        }
+    }
+
+    async fn delete(&mut self, asked: Asked, line: &str) {
+        let fact = self.world.facts.begin(asked);
+        match self.get(line).await.map(|answer| answer.status.as_u16()) {
+            Some(202) => {
+                self.world.facts.done(fact);
+                self.world.counts.add("delete acknowledged", 1);
+            }
+            Some(404) => self.world.facts.refused(fact),
+            _ => {}
+        }
+    }
+}
