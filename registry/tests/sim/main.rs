@@ -36,7 +36,7 @@ use world::World;
 /// Without a word on how many: enough to see that it works.
 const SEEDS: u64 = 50;
 /// With so many, everything has to have happened.
-const MANY: u64 = 2000;
+const MANY: u64 = 10_000;
 
 /// One simulation; what was broken, and all that led to it.
 fn simulate(seed: u64, counts: &Arc<Counts>) -> Result<u64, String> {
