@@ -9,8 +9,9 @@
 //! and nothing twice: what was deleted here stays deleted. A tag is moved only when here it still has the value that it was
 //! taken over with; where both sides moved it, ours stands and the report says so.
 //!
-//! **Until it is finished** (`adopt --finish`: the other registry is off) the old data is never a collector's target,
-//! because the other registry may still come to name it, and no upload shares it.
+//! **The old data is never a collector's target**, and no upload shares it: until the adoption is finished (`adopt
+//! --finish`: the other registry is off) that registry may still come to name it, and afterwards a link by another hash
+//! (sha512) may name it, which the collector's look at data does not find by the data's own digest.
 
 mod repository;
 
@@ -39,7 +40,7 @@ pub enum AdoptError {
         "the store is that of a GitLab registry whose database says what there is (docker/registry/lockfiles/database-in-use): its tags cannot be read from the store; copy the images through both registries instead"
     )]
     Database,
-    /// The old registry's data is ours by now.
+    /// The other registry was said to be off.
     #[error("the adoption of this store is finished: what the other registry has pushed since cannot be taken over")]
     Finished,
     /// The store failed.
@@ -97,7 +98,7 @@ impl Report {
 /// Writes a moment as RFC 3339 in UTC.
 pub type Spell = fn(SystemTime) -> String;
 
-/// Takes over what is new. `finish`: the other registry is off, and what it left belongs to this one from now on.
+/// Takes over what is new. `finish`: the other registry is off, and this is the last time.
 /// `progress` hears of each repository when it is done: how many of how many.
 pub async fn adopt(
     storage: &Storage,

@@ -7,7 +7,7 @@ use super::StoreSettings;
 /// How to take over another registry's store.
 #[derive(Debug, Args)]
 pub(crate) struct Adopt {
-    /// The other registry is off for good: what it left belongs to this one, and what nothing names of it is collected.
+    /// The other registry is off for good: nothing can be taken over afterwards. What it left stays where it is.
     #[arg(long)]
     pub(crate) finish: bool,
 

@@ -88,7 +88,7 @@ pub enum Adoption {
     None,
     /// The other registry may still write.
     Begun,
-    /// It does not any more: what it left is ours.
+    /// It does not any more.
     Finished,
 }
 

@@ -6,8 +6,7 @@
 //! - Bounded: when the known folders take more than [`MAX_BYTES`], those of a stripe that were not used lately are
 //!   forgotten. Forgetting is always right; it costs one reading of that folder.
 //!
-//! Measured with links as they are (names of 160 bytes, one a folder): 330 bytes for each key, so the bound knows some
-//! 100,000 folders; a store of any size is served with it.
+//! The bound is on an estimate of what names and their keeping take; a store of any size is served with it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
