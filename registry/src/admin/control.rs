@@ -207,6 +207,10 @@ impl Commands {
                 () = &mut hung_up => return Err(io::ErrorKind::ConnectionAborted.into()),
             }
         };
+        // Said before the end, and not sent yet: which of two that are ready is taken first is left to chance above.
+        while let Ok(line) = said.try_recv() {
+            writer.write_all(&encoded(&Line::Progress(line))).await?;
+        }
         let last = result.map_or_else(Line::Failed, Line::Done);
         writer.write_all(&encoded(&last)).await
     }
