@@ -177,7 +177,7 @@ async fn data_that_was_cut_short_breaks_off_instead_of_ending() {
     assert!(error.to_string().contains("before its end"), "{error}");
 }
 
-/// A file system of one MiB, taken away again at the end.
+/// A file system with little more room than what pushes leave free (256 MiB), taken away again at the end.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -185,7 +185,7 @@ impl SmallDisk {
     fn mount() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=1m,mode=700", "fluyt-test"])
+            .args(["-t", "tmpfs", "-o", "size=258m,mode=700", "fluyt-test"])
             .arg(folder.path())
             .output();
         mounted.is_ok_and(|output| output.status.success()).then_some(Self(folder))
@@ -207,6 +207,8 @@ async fn a_full_disk_says_so_and_keeps_what_it_has() {
     let router = router_on(Folder::open(disk.0.path(), true).unwrap()).await;
     let kept = digest("kept");
     assert_eq!(send(&router, &format!("POST /v2/a/blobs/uploads/?digest={kept}"), &[], "kept").await.status, 201);
+    let filler = disk.0.path().join("@new-filler");
+    std::fs::write(&filler, vec![0; 3 * 1024 * 1024]).unwrap();
     let before = files(disk.0.path());
     // One PUT of its own, and an upload in parts.
     for size in [2 * 1024 * 1024, 6 * 1024 * 1024] {
@@ -230,7 +232,8 @@ async fn a_full_disk_says_so_and_keeps_what_it_has() {
         assert_eq!((answer.status.as_u16(), files(disk.0.path())), (507, before.clone()));
     }
     assert_eq!(send(&router, &format!("GET /v2/a/blobs/{kept}"), &[], "").await.body, b"kept");
-    // It still takes what fits.
+    // With room again, it takes what comes.
+    std::fs::remove_file(&filler).unwrap();
     let manifest = image(&[b"kept"], "");
     let answer = send(&router, "PUT /v2/a/manifests/t", &[("content-type", MANIFEST)], manifest).await;
     assert_eq!(answer.status, 201, "{}", answer.shown());
