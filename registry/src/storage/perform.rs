@@ -7,7 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutPayload};
 
 use super::keys::{self, TagItem};
-use super::{RECENT, Storage, StorageError, cache};
+use super::{RECENT, Storage, StorageError, StorageErrorKind, cache};
 use crate::protocol::{Copy, Link, Machine, Marks, Next, Nonce, Object, Replies, Reply, Request, TagItems};
 use crate::spec::{Digest, RepoName};
 
@@ -282,7 +282,18 @@ impl Storage {
             }
             Object::Mark(_, targets) => ("marking", lines(targets)),
         };
-        self.put(&keys::object(object), content, during).await?;
+        let key = keys::object(object);
+        match self.put(&key, content.clone(), during).await {
+            // A user who deletes on a full disk makes room: what is kept for a collector's mark serves that too.
+            Err(error)
+                if error.kind() == StorageErrorKind::Full
+                    && matches!(object, Object::End(_) | Object::DeletedHint(..)) =>
+            {
+                self.free_reserve().await?;
+                self.put(&key, content, during).await?;
+            }
+            done => done?,
+        }
         if let Object::Catalog(repo) = object {
             self.remember_catalogued(repo);
         }
