@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::args::Progress;
 use super::output;
-use crate::event::{Event, Events, Sink, StepId, Stream};
+use crate::event::{Event, Events, Sink, StepId, Stream, check_text};
 
 /// The sink that shows what the user asked for. `Auto` is the redrawn view on a terminal, plain lines elsewhere.
 #[must_use]
@@ -165,6 +165,10 @@ fn plain_text(steps: &mut BTreeMap<StepId, Step>, event: Event) -> String {
         Event::Warning { text: warning } => {
             let _ = writeln!(text, "warning: {warning}");
         }
+        Event::Check { rule, text: warning, file, first_line, .. } => {
+            let _ = writeln!(text, "warning: {}", check_text(rule, &warning, &file, first_line));
+        }
+        Event::Dockerfile { .. } | Event::Planned { .. } | Event::Waiting { .. } => {}
         Event::Note { text: note } => {
             let _ = writeln!(text, "{note}");
         }
@@ -273,6 +277,10 @@ impl Sink for Terminal {
                 }
             }
             Event::Warning { text } => self.line(&format!("warning: {text}")),
+            Event::Check { rule, text, file, first_line, .. } => {
+                self.line(&format!("warning: {}", check_text(rule, &text, &file, first_line)));
+            }
+            Event::Dockerfile { .. } | Event::Planned { .. } | Event::Waiting { .. } => {}
             Event::Note { text } => self.line(&text),
         }
     }
@@ -331,7 +339,11 @@ fn raw_json(steps: &mut BTreeMap<StepId, (String, String)>, event: Event, now: &
         Event::Moved { step, what, done_bytes, total_bytes } => json!({"statuses": [{
             "id": what, "vertex": vertex(step), "current": done_bytes, "total": total_bytes, "timestamp": now}]}),
         Event::Warning { text } => json!({"warnings": [{"level": 1, "short": base64(text.as_bytes())}]}),
-        Event::Note { .. } => return None,
+        Event::Check { rule, text, file, first_line, .. } => {
+            let short = check_text(rule, &text, &file, first_line);
+            json!({"warnings": [{"level": 1, "short": base64(short.as_bytes())}]})
+        }
+        Event::Dockerfile { .. } | Event::Planned { .. } | Event::Waiting { .. } | Event::Note { .. } => return None,
     })
 }
 

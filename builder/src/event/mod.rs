@@ -25,9 +25,49 @@ pub enum Stream {
     Stderr,
 }
 
+/// Where a step comes from in the Dockerfile: what a failure shows, and what a step stands on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The instruction as typed, continuation lines joined.
+    pub instruction: String,
+    /// The stage's name, where the file has stages that need one.
+    pub stage: Option<String>,
+    /// First line of the instruction, from 1.
+    pub first_line: usize,
+    /// Last line of it.
+    pub last_line: usize,
+}
+
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// The Dockerfile that is built; said before the first thing that has a line in it.
+    Dockerfile {
+        /// Its name for messages.
+        name: String,
+        /// What it says.
+        text: String,
+    },
+    /// A step of the Dockerfile is part of the build. Said once, before anything else of the step, so that views can name
+    /// steps that still wait, and can show where in the Dockerfile one failed.
+    Planned {
+        /// The step.
+        step: StepId,
+        /// What people know it by, as in `Started`.
+        name: String,
+        /// Where it comes from.
+        origin: Origin,
+        /// The steps whose results it needs.
+        needs: Vec<StepId>,
+    },
+    /// A planned step cannot start yet. Said again when what it waits for changes; `Started`, or the end of the build,
+    /// ends the wait.
+    Waiting {
+        /// The step.
+        step: StepId,
+        /// The steps that it waits for; none when it waits for its turn (memory, a core).
+        on: Vec<StepId>,
+    },
     /// Work on a step began.
     Started {
         /// The step.
@@ -77,11 +117,34 @@ pub enum Event {
         /// What, in one line.
         text: String,
     },
+    /// Something in the Dockerfile that the user should know and that stops nothing.
+    Check {
+        /// The reference's name of the rule (`UndefinedVar`), when it has one.
+        rule: Option<&'static str>,
+        /// What, in one line.
+        text: String,
+        /// What to do about it.
+        hint: Option<String>,
+        /// The Dockerfile's name for messages.
+        file: String,
+        /// First line that it is about, from 1; 0 when it is about no line (a flag of the command line).
+        first_line: usize,
+        /// Last line that it is about.
+        last_line: usize,
+    },
     /// Something that was done as asked.
     Note {
         /// What, in one line.
         text: String,
     },
+}
+
+/// A warning of the Dockerfile in one line: `UndefinedVar: usage of ... (Dockerfile:3)`.
+#[must_use]
+pub fn check_text(rule: Option<&str>, text: &str, file: &str, first_line: usize) -> String {
+    let rule = rule.map(|rule| format!("{rule}: ")).unwrap_or_default();
+    let place = if first_line == 0 { String::new() } else { format!(" ({file}:{first_line})") };
+    format!("{rule}{text}{place}")
 }
 
 /// Hears events. Called from many threads at once.

@@ -33,8 +33,8 @@ pub use state::{BuiltLayer, RootState, Trees};
 use crate::blob::Store;
 use crate::cache::{Mode, Records};
 use crate::context::Context;
-use crate::event::{Event, Events, StepId};
-use crate::graph::{Graph, ImageRequest, Node, Op, OpId, Root};
+use crate::event::{Event, Events, Origin, StepId};
+use crate::graph::{About, Graph, ImageRequest, Node, Op, OpId, Root};
 use crate::layer::{FileTime, LayerOptions, Times};
 use crate::remote::Remote;
 use crate::sandbox::Cancel;
@@ -119,6 +119,17 @@ impl States {
     }
 }
 
+/// What views know a step by.
+fn described(about: &About) -> (String, Origin) {
+    let origin = Origin {
+        instruction: about.instruction.clone(),
+        stage: about.stage.clone(),
+        first_line: about.lines.first,
+        last_line: about.lines.last,
+    };
+    (about.title(), origin)
+}
+
 impl Executor {
     /// Runs all operations. Blocks; call it from a thread that may.
     ///
@@ -131,7 +142,10 @@ impl Executor {
                 return Err(ExecuteError::Cancelled);
             }
             let step = self.steps.next();
-            self.events.hear(Event::Started { step, name: node.about.title() });
+            let (name, origin) = described(&node.about);
+            // Nothing waits where one operation runs after the other, and inputs stand before their users.
+            self.events.hear(Event::Planned { step, name: name.clone(), origin, needs: Vec::new() });
+            self.events.hear(Event::Started { step, name });
             match self.operation(step, node, &states) {
                 Ok(state) => {
                     self.events.hear(Event::Finished { step });

@@ -23,6 +23,7 @@ pub(super) fn read(request: &Request, events: &Events, steps: &StepCounter) -> R
     events.hear(Event::Started { step, name: "[internal] load the Dockerfile and the ignore rules".to_owned() });
     let read = load(request).inspect_err(|error| events.hear(Event::Failed { step, error: first_line(error) }))?;
     let (read, problems) = read;
+    events.hear(Event::Dockerfile { name: read.name.clone(), text: read.text.clone() });
     let (errors, warnings): (Vec<Problem>, Vec<Problem>) = problems.into_iter().partition(Problem::is_error);
     if !errors.is_empty() {
         let error = read.refused(&errors);
@@ -63,11 +64,15 @@ impl Read {
 
     pub(super) fn warn(&self, problems: &[Problem], events: &Events) {
         for problem in problems {
-            let line = problem.span.start.line;
-            let check = problem.check.map(|check| format!("{check}: ")).unwrap_or_default();
-            // A problem of the command line has no line.
-            let place = if line == 0 { String::new() } else { format!(" ({}:{line})", self.name) };
-            events.hear(Event::Warning { text: format!("{check}{problem}{place}") });
+            let lines = problem.span.lines();
+            events.hear(Event::Check {
+                rule: problem.check,
+                text: problem.to_string(),
+                hint: problem.hint.clone(),
+                file: self.name.clone(),
+                first_line: lines.first,
+                last_line: lines.last,
+            });
         }
     }
 
