@@ -128,10 +128,11 @@ pub(super) async fn inspect(store: Option<&Path>, typed: InspectArguments) -> Re
         Some(descriptor) => from_store(&store, &reference, descriptor, &platform)?,
         None => {
             let remote = Remote::new(transfer::client(&typed.registries)?, store.clone(), std::sync::Arc::new(Deaf));
-            let image = remote
-                .image(&reference, &platform)
-                .await
-                .map_err(|error| transfer::failure(format!("cannot inspect {reference}"), &error))?;
+            let image = remote.image(&reference, &platform).await.map_err(|error| {
+                transfer::failure(format!("cannot inspect {reference}"), &error).hint(
+                    "the store has no image of that name, so its registry was asked; `fluyt images` lists the store's",
+                )
+            })?;
             let descriptor = descriptor(&image.media_type, image.size_bytes, image.digest.clone());
             let manifest = json_of(&store, &image.digest)?;
             let config = json_of(&store, image.manifest.config().digest())?;
@@ -231,6 +232,15 @@ fn words(shown: &Value) -> String {
     line("command", list(&runtime["Cmd"]));
     line("user", text(&runtime["User"]));
     line("folder", text(&runtime["WorkingDir"]));
+    let names = |value: &Value| {
+        let mut names: Vec<_> = value.as_object().into_iter().flat_map(|names| names.keys().cloned()).collect();
+        names.sort();
+        names.join(", ")
+    };
+    line("ports", names(&runtime["ExposedPorts"]));
+    line("volumes", names(&runtime["Volumes"]));
+    line("stop signal", text(&runtime["StopSignal"]));
+    line("health", list(&runtime["Healthcheck"]["Test"]));
     for variable in runtime["Env"].as_array().into_iter().flatten() {
         line("env", text(variable));
     }
@@ -245,4 +255,39 @@ fn words(shown: &Value) -> String {
         line("", format!("{:>10}  {}", size(bytes), text(&layer["digest"])));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_name_what_someone_runs_an_image_for() {
+        let image = json!({
+            "ref": "a/b:1",
+            "config": {
+                "os": "linux",
+                "architecture": "amd64",
+                "config": {
+                    "ExposedPorts": {"80/tcp": {}, "443/tcp": {}},
+                    "Volumes": {"/data": {}},
+                    "StopSignal": "SIGINT",
+                    "Healthcheck": {"Test": ["CMD", "true"]},
+                },
+            },
+            "layers": [{"digest": "sha256:aa", "size_bytes": 2048}],
+        });
+        let text = words(&image);
+        for line in [
+            "image       a/b:1",
+            "ports       443/tcp, 80/tcp",
+            "volumes     /data",
+            "stop signal SIGINT",
+            "health      [\"CMD\",\"true\"]",
+            "layers      1, 2.0 kB in all",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("user"), "{text}");
+    }
 }

@@ -182,7 +182,7 @@ async fn what_will_not_pass_is_told_at_once() {
     registry `127.0.0.1:PORT` limits the number of requests for manifest 127.0.0.1:PORT/a/b:1, and asks to wait 4000 s
     registry `127.0.0.1:PORT` does not support this for manifest 127.0.0.1:PORT/a/b:1 (it says: UNSUPPORTED: no)
     registry `127.0.0.1:PORT` answers with status 418 to the request for manifest 127.0.0.1:PORT/a/b:1 (it says: tea)
-    registry `127.0.0.1:PORT` does not support this for manifest 127.0.0.1:PORT/a/b:1
+    registry `127.0.0.1:PORT` does not support this for manifest 127.0.0.1:PORT/a/b:1; it does not answer as a registry does: is its name right?
     ");
     assert_eq!(registry.log().lines().count(), 6);
     let error = fetch(&client(), &registry, &blob_of(b"absent")).await.unwrap_err();

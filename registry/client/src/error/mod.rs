@@ -63,7 +63,7 @@ pub enum ClientError {
         said: Said,
     },
     /// The registry does not offer the operation (405, 501, `UNSUPPORTED`).
-    #[error("registry `{registry}` does not support this for {what}{said}")]
+    #[error("registry `{registry}` does not support this for {what}{said}{}", no_registry(.said))]
     Unsupported {
         /// The registry, as the user names it.
         registry: String,
@@ -233,6 +233,12 @@ pub enum ClientError {
 
 fn wait_text(wait: Option<Duration>) -> String {
     wait.map_or_else(String::new, |wait| format!(", and asks to wait {} s", wait.as_secs()))
+}
+
+/// Doubt about a server that refuses a method and does not say so as a registry would: most such servers are none.
+fn no_registry(said: &Said) -> &'static str {
+    let as_registry = said.messages().iter().any(|message| !message.code.is_empty());
+    if as_registry { "" } else { "; it does not answer as a registry does: is its name right?" }
 }
 
 impl ClientError {
