@@ -125,7 +125,7 @@ fn the_compressors_bytes_stay() {
         (Compression::Gzip { level: 9 }, "sha256:3f6b33012ba2aa75888de9ef0d9ac4e1c985f644f4efae32c0c12c7ca4d50b93"),
         (
             Compression::GzipMembers { level: 3 },
-            "sha256:205097dea9aa5bfa3e1ff9df5d02a7db0bd1dc2ef222b5ae70e10aa55a15923c",
+            "sha256:e9d79f6bd3796d6e49429d1d5c3afe4e21f3e21046d66ea304d950cb00159cfc",
         ),
         (Compression::Zstd { level: 3 }, "sha256:f6e624d1793ce5a0cfd3a9b3bb57d9aaf4274dc61169a6abd0b94fa0c6fa06a8"),
         (Compression::Uncompressed, "sha256:f2989c2d377c895fd2418248ce7c603e49546004a881325cc2303652ff23b3b2"),

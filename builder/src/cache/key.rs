@@ -15,6 +15,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
+use super::record::Stamps;
 use crate::graph::{Network, RunOp, Security};
 use crate::layer::{Entry, Kind};
 
@@ -168,11 +169,12 @@ pub struct Mode {
     pub reproducible: bool,
 }
 
-/// Key of a `COPY`, `ADD` or `WORKDIR` whose entries are known before any is written.
+/// Key of a `COPY`, `ADD` or `WORKDIR` whose entries are known before any is written. Whose times they have counts, as the
+/// same entries get other times from a context than from a stage.
 #[must_use]
-pub fn copy(about_to_write: LayerContent) -> Key {
-    let mut fields = Fields::new("copy/1");
-    fields.bytes(&about_to_write.0.0);
+pub fn copy(about_to_write: LayerContent, stamps: Stamps) -> Key {
+    let mut fields = Fields::new("copy/2");
+    fields.bytes(&about_to_write.0.0).number(u64::from(stamps == Stamps::Context));
     fields.finish()
 }
 

@@ -4,4 +4,4 @@ pub mod key;
 mod record;
 
 pub use key::{Content, Key, LayerContent, LayerContentHasher, Mode};
-pub use record::{BaseRecord, Fidelity, LayerRecord, Records};
+pub use record::{BaseRecord, ConvertedRecord, Fidelity, LayerRecord, Records, Stamps};

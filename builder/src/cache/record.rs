@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! <store>/records/1/<key>.json            a step's layer
+//! <store>/records/1/<key>-<form>.json     the same layer in another compression, or with other times
+//! <store>/records/1/converted-<key>.json  another image's layer in another compression
 //! <store>/records/1/base-<key>.json       what a base image's name meant when its registry last answered
 //! ```
 //!
@@ -25,6 +27,17 @@ pub enum Fidelity {
     Exact,
 }
 
+/// Whose times a layer's entries have, which tells what becomes of them where the result may depend on inputs alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stamps {
+    /// Of what a command made, of another image or of an archive: none is later than the epoch.
+    #[default]
+    Made,
+    /// Of a check-out of the context, which say nothing of its content, or of the builder itself: all are the epoch.
+    Context,
+}
+
 /// What a step made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {
@@ -38,14 +51,36 @@ pub struct LayerRecord {
     pub media_type: String,
     /// How it was compressed, with the compressor's version: a blob is taken only by a build that wants the same.
     pub compression: String,
-    /// How times were treated when it was written (`real`, or the epoch that they were clamped to).
+    /// How times were treated when it was written (`real`, or the epoch that they were clamped to or that all have).
     pub times: String,
+    /// Whose times they are, which tells how they are treated.
+    #[serde(default)]
+    pub stamps: Stamps,
+    /// Entries that are treated as [`Stamps::Context`] says all the same: folders that are named only for what is in them,
+    /// files of the context beside an archive.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fixed: Vec<String>,
     /// What is in it.
     pub content: LayerContent,
     /// What made it.
     pub fidelity: Fidelity,
     /// When it was made, in seconds since 1970: an image that is found whole in the cache keeps its times, and so its digest.
     pub made_at: i64,
+}
+
+/// A layer of somebody else's image in another compression.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConvertedRecord {
+    /// Hash of the blob that was converted.
+    pub source: String,
+    /// How the new one is compressed.
+    pub compression: String,
+    /// Hash of the new blob.
+    pub digest: String,
+    /// Length of the new blob.
+    pub size_bytes: u64,
+    /// Its media type.
+    pub media_type: String,
 }
 
 /// What a base image's name meant.
@@ -90,6 +125,38 @@ impl Records {
         self.write(&key.to_string(), record)
     }
 
+    /// The layer of `newest` in another form, when one was made of it before.
+    #[must_use]
+    pub fn variant(&self, key: Key, newest: &LayerRecord, compression: &str, times: &str) -> Option<LayerRecord> {
+        let found: LayerRecord = self.read(&variant_name(key, compression, times))?;
+        // One of an earlier run of the step is another layer.
+        let same = found.content == newest.content && found.made_at == newest.made_at && found.stamps == newest.stamps;
+        (same && found.compression == compression && found.times == times).then_some(found)
+    }
+
+    /// Keeps another form of the newest record of this key beside it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_variant(&self, key: Key, record: &LayerRecord) -> Result<(), StoreError> {
+        self.write(&variant_name(key, &record.compression, &record.times), record)
+    }
+
+    /// The blob of this digest in another compression, when it was converted before.
+    #[must_use]
+    pub fn converted(&self, source: &str, compression: &str) -> Option<ConvertedRecord> {
+        let found: ConvertedRecord = self.read(&converted_name(source, compression))?;
+        (found.source == source && found.compression == compression).then_some(found)
+    }
+
+    /// Keeps what a blob became in another compression.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_converted(&self, record: &ConvertedRecord) -> Result<(), StoreError> {
+        self.write(&converted_name(&record.source, &record.compression), record)
+    }
+
     /// What a base image's name meant when its registry last answered.
     #[must_use]
     pub fn base(&self, reference: &str, platform: &str) -> Option<BaseRecord> {
@@ -117,6 +184,14 @@ impl Records {
 
 fn place(name: &str) -> PathBuf {
     PathBuf::from("records").join("1").join(format!("{name}.json"))
+}
+
+fn variant_name(key: Key, compression: &str, times: &str) -> String {
+    format!("{key}-{}", &hex::encode(Sha256::digest(format!("{compression}\n{times}")))[..16])
+}
+
+fn converted_name(source: &str, compression: &str) -> String {
+    format!("converted-{}", hex::encode(Sha256::digest(format!("{source}\n{compression}"))))
 }
 
 fn base_name(reference: &str, platform: &str) -> String {

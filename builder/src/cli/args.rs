@@ -103,6 +103,18 @@ pub struct BuildArguments {
     /// Where the result goes: `type=oci|docker|tar|local,dest=PATH`, `type=registry`, or a folder; `dest=-` is stdout
     #[arg(short, long = "output", value_name = "SPEC")]
     pub outputs: Vec<String>,
+    /// How layers are compressed: `gzip`, `gzip-members`, `zstd` or `uncompressed` [default: gzip]
+    #[arg(long, value_name = "KIND")]
+    pub compression: Option<String>,
+    /// Level of the compression: 0 to 9 for gzip, 0 to 22 for zstd
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub compression_level: Option<i32>,
+    /// Compress the layers of base images in the same way, rather than take them as they are
+    #[arg(long)]
+    pub force_compression: bool,
+    /// Annotation of the manifest; `manifest-descriptor:K=V` annotates its descriptor
+    #[arg(long = "annotation", value_name = "K=V")]
+    pub annotations: Vec<String>,
     /// Fail where a base image's registry cannot be asked, and use no base image from the store unasked
     #[arg(long)]
     pub pull: bool,

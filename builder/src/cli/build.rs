@@ -3,40 +3,44 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use fluyt_client::Reference;
 use jiff::Timestamp;
-use serde_json::json;
 
 use super::args::{BuildArguments, Progress};
+use super::destination::Output;
 use super::failure::{Blame, Failure};
+use super::form::{self, Wishes};
 use super::interrupt::Interrupt;
+use super::metadata::{self, Warnings};
 use super::{destination, output, progress, settings};
 use crate::blob::{Store, StoreError};
-use crate::pipeline::{self, BuildError, Built, Destination, Request, Workshop};
+use crate::pipeline::{self, BuildError, Destination, ImageForm, Request, Workshop};
 
 pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(), Failure> {
-    let request = request(&typed)?;
+    let (request, insecure) = request(&typed)?;
     let kind = if typed.quiet { Progress::Quiet } else { typed.progress };
-    let events = progress::sink(kind);
-    let client = super::transfer::client(&typed.registries)?;
+    let events = Warnings::of(progress::sink(kind));
+    let mut registries = typed.registries.clone();
+    registries.insecure_registry.extend(insecure);
+    let client = super::transfer::client(&registries)?;
     let store = open_store(store)?;
     let (stdout_is_taken, prints_digest) = (
         request.destinations.iter().any(Destination::is_stdout),
         request.destinations.iter().any(Destination::is_image),
     );
-    let tags = request.tags.clone();
+    let (tags, by_digest) = (request.tags.clone(), request.form.by_digest);
     let interrupt = Interrupt::listen();
     let workshop = Workshop { store, client, cancel: interrupt.cancel.clone(), stdout: output::stdout };
     let built = interrupt.guard(pipeline::build(workshop, request, events.clone())).await.map_err(failure)?;
+    metadata::write(&typed, &built, &tags, by_digest, &events)?;
     drop(events);
-    write_files(&typed, &built, &tags)?;
     if prints_digest && !stdout_is_taken {
         super::print(format!("{}\n", built.manifest.digest()).as_bytes())?;
     }
     Ok(())
 }
 
-fn request(typed: &BuildArguments) -> Result<Request, Failure> {
+/// What is asked for, and the registries that an output calls insecure.
+fn request(typed: &BuildArguments) -> Result<(Request, Vec<String>), Failure> {
     if typed.context.as_os_str() == "-" {
         return Err(Failure::usage("a context on standard input is not there yet").hint("name a folder"));
     }
@@ -49,13 +53,29 @@ fn request(typed: &BuildArguments) -> Result<Request, Failure> {
     if typed.file.as_ref().is_some_and(|file| file.as_os_str() == "-") {
         return Err(Failure::usage("a Dockerfile on standard input is not there yet").hint("write it to a file"));
     }
-    let mut tags = typed.tags.iter().map(|text| image_name(text)).collect::<Result<Vec<_>, _>>()?;
-    let mut destinations = Vec::new();
-    for text in &typed.outputs {
-        let (destination, names) = destination::parse(text)?;
-        destinations.push(destination);
-        tags.extend(names);
-    }
+    let host = pipeline::host_platform();
+    let platform = match typed.platform.as_deref() {
+        None | Some("local") => host.clone(),
+        Some(text) if text.contains(',') => {
+            return Err(Failure::usage("several platforms in one build are not there yet")
+                .hint("build them one after the other"));
+        }
+        Some(text) => super::transfer::parse_platform(text)?,
+    };
+    let outputs = typed
+        .outputs
+        .iter()
+        .map(|text| destination::parse(text, &platform.to_string()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let form = image_form(typed, &outputs, &platform.to_string())?;
+    let mut names = typed.tags.clone();
+    outputs.iter().for_each(|output| names.extend(output.names.iter().cloned()));
+    let tags = destination::names(&names, form.by_digest)?;
+    let insecure = match outputs.iter().any(|output| output.insecure) {
+        true => tags.iter().map(|name| name.host().to_owned()).collect(),
+        false => Vec::new(),
+    };
+    let mut destinations: Vec<Destination> = outputs.iter().map(|output| output.destination.clone()).collect();
     if typed.push {
         destinations.push(Destination::Registry);
     }
@@ -79,31 +99,88 @@ fn request(typed: &BuildArguments) -> Result<Request, Failure> {
         check_folder(file)?;
     }
     let build_args = settings::build_args(&typed.build_args)?;
-    let host = pipeline::host_platform();
-    let platform = match typed.platform.as_deref() {
-        None | Some("local") => host.clone(),
-        Some(text) if text.contains(',') => {
-            return Err(Failure::usage("several platforms in one build are not there yet")
-                .hint("build them one after the other"));
-        }
-        Some(text) => super::transfer::parse_platform(text)?,
-    };
-    Ok(Request {
+    let request = Request {
         context: typed.context.clone(),
         file: typed.file.clone(),
         tags,
-        epoch: settings::epoch(&build_args)?,
+        epoch: epoch(&outputs, settings::epoch(&build_args)?, typed.reproducible)?,
         build_args,
         target: typed.target.clone(),
         platform,
         build_platform: host,
         labels: typed.labels.iter().cloned().collect(),
         destinations,
+        form,
         pull: typed.pull,
         no_cache: typed.no_cache,
         reproducible: typed.reproducible,
         now: Timestamp::now(),
-    })
+    };
+    Ok((request, insecure))
+}
+
+/// The form of the image: an output's attributes go before the flags, and all outputs must want the same.
+fn image_form(typed: &BuildArguments, outputs: &[Output], platform: &str) -> Result<ImageForm, Failure> {
+    let mut flags = Wishes {
+        compression: typed.compression.clone(),
+        level: typed.compression_level,
+        force_compression: typed.force_compression.then_some(true),
+        ..Wishes::default()
+    };
+    for text in &typed.annotations {
+        form::annotate(text, platform, &mut flags)?;
+    }
+    let mut chosen: Option<(ImageForm, &str)> = None;
+    for output in outputs.iter().filter(|output| output.destination.is_image()) {
+        let wishes = output.wishes.clone().or(&flags);
+        let mut form = wishes.form()?;
+        if let Some((other, text)) = &chosen {
+            // How a registry is told of the image is no matter of its bytes.
+            form.by_digest |= other.by_digest;
+            form.canonical_name |= other.canonical_name;
+            let same = ImageForm { by_digest: form.by_digest, canonical_name: form.canonical_name, ..other.clone() };
+            if form != same {
+                return Err(Failure::usage(format!(
+                    "`--output {text}` and `--output {}` want different images of one build",
+                    output.text
+                ))
+                .hint("give both the same compression, media types and annotations, or build twice: the second finds all steps"));
+            }
+        }
+        chosen = Some((form, &output.text));
+    }
+    chosen.map_or_else(|| flags.form(), |(form, _)| Ok(form))
+}
+
+/// The epoch of the build: what an output says goes before the environment and the build arguments.
+fn epoch(outputs: &[Output], given: Option<i64>, reproducible: bool) -> Result<Option<i64>, Failure> {
+    let mut said = outputs.iter().filter_map(|output| Some((output.epoch?, &output.text)));
+    let first = said.next();
+    if let (Some((one, text)), Some((other, again))) =
+        (first, said.find(|(other, _)| Some(*other) != first.map(|one| one.0)))
+    {
+        return Err(Failure::usage(format!("`--output {text}` has the epoch {one} and `--output {again}` {other}"))
+            .hint("a build has one epoch"));
+    }
+    let epoch = first.map(|(epoch, _)| epoch).or(given);
+    let clamped = epoch.is_some() || reproducible;
+    for output in outputs {
+        match output.rewrite_timestamp {
+            Some(true) if !clamped => {
+                return Err(Failure::usage(format!("`--output {}`: there is no time to rewrite to", output.text))
+                    .hint("set SOURCE_DATE_EPOCH or `source-date-epoch=SECONDS`, or use `--reproducible`"));
+            }
+            Some(false) if clamped => {
+                return Err(Failure::usage(format!(
+                    "`--output {}`: with an epoch, files in layers are never later than it",
+                    output.text
+                ))
+                .hint("leave `rewrite-timestamp` out, or build without SOURCE_DATE_EPOCH and `--reproducible`"));
+            }
+            _ => {}
+        }
+    }
+    Ok(epoch)
 }
 
 /// Says before the build, rather than after it, that a file has no folder to be in.
@@ -116,16 +193,6 @@ fn check_folder(file: &Path) -> Result<(), Failure> {
             format!("cannot write {}: there is no folder {}", file.display(), folder.display()),
         )
         .hint("make the folder first")),
-    }
-}
-
-/// A name for an image: a reference with a tag.
-fn image_name(text: &str) -> Result<Reference, Failure> {
-    let reference = settings::reference(text)?;
-    match reference.digest() {
-        None => Ok(reference),
-        Some(_) => Err(Failure::usage(format!("`{text}` has a digest, which a build cannot choose"))
-            .hint("name the image with a tag")),
     }
 }
 
@@ -147,32 +214,6 @@ pub(super) fn open_store(typed: Option<&Path>) -> Result<Store, Failure> {
 /// A failed build as the user reads it.
 fn failure(error: BuildError) -> Failure {
     Failure::from_error(error.fault().into(), &error).hints(error.hints())
-}
-
-/// Writes `--iidfile`, `--digest-file` and `--metadata-file`, each whole or not at all.
-fn write_files(typed: &BuildArguments, built: &Built, tags: &[Reference]) -> Result<(), Failure> {
-    let digest = built.manifest.digest().to_string();
-    if let Some(path) = &typed.iidfile {
-        write_file(path, built.config_digest.to_string().as_bytes())?;
-    }
-    if let Some(path) = &typed.digest_file {
-        write_file(path, digest.as_bytes())?;
-    }
-    if let Some(path) = &typed.metadata_file {
-        let names: Vec<String> = tags.iter().map(ToString::to_string).collect();
-        let mut metadata = json!({
-            "containerimage.config.digest": built.config_digest.to_string(),
-            "containerimage.descriptor": built.manifest,
-            "containerimage.digest": digest,
-        });
-        if !names.is_empty() {
-            metadata["image.name"] = json!(names.join(","));
-        }
-        let text =
-            serde_json::to_vec_pretty(&metadata).map_err(|error| Failure::from_error(Blame::Environment, &error))?;
-        write_file(path, &text)?;
-    }
-    Ok(())
 }
 
 /// Writes a file by rename, so that nobody reads half of it.

@@ -76,13 +76,28 @@ pub fn build_args(typed: &[String]) -> Result<BTreeMap<String, String>, Failure>
 pub fn epoch(build_args: &BTreeMap<String, String>) -> Result<Option<i64>, Failure> {
     const NAME: &str = "SOURCE_DATE_EPOCH";
     let text = build_args.get(NAME).cloned().or_else(|| std::env::var(NAME).ok()).filter(|text| !text.is_empty());
-    text.map(|text| {
-        text.parse::<i64>().ok().filter(|seconds| *seconds >= 0).ok_or_else(|| {
-            Failure::usage(format!("{NAME} is `{text}`: expected seconds since 1970"))
-                .hint("`git log -1 --format=%ct` prints the time of a commit in that form")
-        })
+    text.map(|text| moment(NAME, &text)).transpose()
+}
+
+/// `source-date-epoch=` of an output.
+///
+/// # Errors
+/// When it is no number.
+pub fn seconds(text: &str) -> Result<i64, Failure> {
+    moment("source-date-epoch", text)
+}
+
+fn moment(name: &str, text: &str) -> Result<i64, Failure> {
+    text.parse::<i64>().ok().filter(|seconds| *seconds >= 0).ok_or_else(|| {
+        Failure::usage(format!("{name} is `{text}`: expected seconds since 1970"))
+            .hint("`git log -1 --format=%ct` prints the time of a commit in that form")
     })
-    .transpose()
+}
+
+/// Whether `--metadata-file` tells the build's warnings too, as buildx asks it.
+#[must_use]
+pub fn metadata_has_warnings() -> bool {
+    matches!(std::env::var("BUILDX_METADATA_WARNINGS").as_deref(), Ok("1" | "true" | "t" | "yes"))
 }
 
 /// A reference as typed.

@@ -16,7 +16,7 @@ use super::select::{self, Files, Selected, SelectedEntry};
 use super::unpack::Archive;
 use super::{BuiltLayer, Executor, RootState, States, StepError, unpack};
 use crate::blob::HashingReader;
-use crate::cache::{Fidelity, Key, LayerContent, LayerContentHasher, LayerRecord, key};
+use crate::cache::{Fidelity, Key, LayerContent, LayerContentHasher, LayerRecord, Stamps, key};
 use crate::context::{DestinationState, Ignore, Placement, SourceShape, plan_copy};
 use crate::event::{Event, StepId};
 use crate::graph::{CopyFrom, CopyOp, InlineFile};
@@ -55,9 +55,14 @@ impl Executor {
         self.digest_contents(&mut placing.items)?;
         placing.items.link_names_of_one_file();
 
+        let stamps = match &op.from {
+            CopyFrom::Root(_) | CopyFrom::Fetch(_) => Stamps::Made,
+            _ if archives.is_empty() => Stamps::Context,
+            _ => Stamps::Made,
+        };
         let planned = placing.items.layer_content();
         let key = match archives.is_empty() {
-            true => key::copy(planned),
+            true => key::copy(planned, stamps),
             false => {
                 let digests: Vec<String> = archives.iter().map(|archive| archive.digest.to_string()).collect();
                 let chown = op.chown.as_deref().unwrap_or_default();
@@ -65,7 +70,7 @@ impl Executor {
                 key::unpack(below.content, &digests, planned, destination.as_bytes(), chown, &chmod)
             }
         };
-        if let Some(found) = self.recorded(key) {
+        if let Some(found) = self.recorded(step, key)? {
             self.events.hear(Event::Cached { step });
             return Ok(stacked(&below, found));
         }
@@ -76,8 +81,9 @@ impl Executor {
         let mut items = placing.items;
         items.order_links();
         let items = self.extract(step, items, &source_state(op, states), &mut spool)?;
-        let layer = self.write_items(&items, &mut spool)?;
-        Ok(stacked(&below, self.keep(key, &layer)?))
+        let layer = self.write_items(&items, stamps, &mut spool)?;
+        let fixed = if stamps == Stamps::Context { Vec::new() } else { items.timeless() };
+        Ok(stacked(&below, self.keep(key, &layer, stamps, fixed)?))
     }
 
     /// What the step takes; `None` for a step that only makes its destination.
@@ -158,9 +164,11 @@ impl Executor {
         Ok(())
     }
 
-    fn write_items(&self, items: &Items, spool: &mut Spool) -> Result<Layer, StepError> {
-        let mut builder = LayerBuilder::new(&self.store, self.options.layers)?;
+    fn write_items(&self, items: &Items, stamps: Stamps, spool: &mut Spool) -> Result<Layer, StepError> {
+        let mut builder = LayerBuilder::new(&self.store, self.written_with(stamps))?;
         for item in items.iter() {
+            let stamps = if item.timeless { Stamps::Context } else { stamps };
+            builder.set_times(self.written_with(stamps).times);
             if self.cancel.is_cancelled() {
                 return Err(StepError::Cancelled);
             }
@@ -179,37 +187,58 @@ impl Executor {
         Ok(builder.finish()?)
     }
 
-    /// The layer that a step of this key made before, when it can still be had and was made as this build wants it.
-    pub(super) fn recorded(&self, key: Key) -> Option<(BuiltLayer, LayerContent)> {
+    /// The layer that a step of this key made before, when it can still be had: in the form that this build wants, which is
+    /// made of it where it is not there yet.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub(super) fn recorded(&self, step: StepId, key: Key) -> Result<Option<(BuiltLayer, LayerContent)>, StepError> {
         if self.options.no_cache {
-            return None;
+            return Ok(None);
         }
-        let record = self.records.layer(key)?;
-        let (compression, times) = self.made_with();
-        if record.compression != compression || record.times != times {
-            return None;
+        let Some(newest) = self.records.layer(key) else { return Ok(None) };
+        let (compression, times) = self.form(newest.stamps);
+        if newest.compression == compression && newest.times == times {
+            return Ok(self.stored(&newest));
         }
+        let variant = self.records.variant(key, &newest, &compression, &times);
+        if let Some(found) = variant.and_then(|variant| self.stored(&variant)) {
+            return Ok(Some(found));
+        }
+        let Some(made) = self.as_wanted(step, &newest)? else { return Ok(None) };
+        self.records.keep_variant(key, &made)?;
+        Ok(self.stored(&made))
+    }
+
+    /// The layer of a record, when its blob is there.
+    fn stored(&self, record: &LayerRecord) -> Option<(BuiltLayer, LayerContent)> {
         let layer = BuiltLayer {
             diff_id: record.diff_id.parse().ok()?,
             digest: record.digest.parse().ok()?,
             size_bytes: record.size_bytes,
-            media_type: record.media_type,
+            media_type: record.media_type.clone(),
             origin: None,
-            made_at: Some(record.made_at),
+            made_at: Some(self.told_time(record.made_at)),
         };
         let there = self.store.size(&layer.digest).ok()? == Some(layer.size_bytes);
         there.then_some((layer, record.content))
     }
 
     /// Records a finished layer under its step's key. Its blob is synced by then.
-    pub(super) fn keep(&self, key: Key, layer: &Layer) -> Result<(BuiltLayer, LayerContent), StepError> {
+    pub(super) fn keep(
+        &self,
+        key: Key,
+        layer: &Layer,
+        stamps: Stamps,
+        fixed: Vec<String>,
+    ) -> Result<(BuiltLayer, LayerContent), StepError> {
         let mut hasher = LayerContentHasher::default();
         for entry in &layer.index.entries {
             hasher.entry(&entry.entry, entry.content.as_ref().map(Digest::digest));
         }
         let content = hasher.finish();
         layer.index.save(&self.store, &layer.diff_id)?;
-        let (compression, times) = self.made_with();
+        let (compression, times) = self.form(stamps);
         let record = LayerRecord {
             diff_id: layer.diff_id.to_string(),
             digest: layer.digest.to_string(),
@@ -217,6 +246,8 @@ impl Executor {
             media_type: layer.media_type.clone(),
             compression,
             times,
+            stamps,
+            fixed,
             content,
             fidelity: Fidelity::Exact,
             made_at: self.options.made_at.seconds,
@@ -228,7 +259,7 @@ impl Executor {
             size_bytes: layer.size_bytes,
             media_type: layer.media_type.clone(),
             origin: None,
-            made_at: Some(self.options.made_at.seconds),
+            made_at: Some(self.told_time(self.options.made_at.seconds)),
         };
         Ok((built, content))
     }
@@ -330,5 +361,6 @@ fn item_at(path: LayerPath, entry: &SelectedEntry, op: &CopyOp, owner: Option<(u
         content: entry.content.clone(),
         digest: entry.digest.clone(),
         same_file: entry.same_file,
+        timeless: !matches!(op.from, CopyFrom::Root(_) | CopyFrom::Fetch(_)),
     })
 }

@@ -39,6 +39,8 @@ pub(super) struct Item {
     pub(super) digest: Option<Digest>,
     /// Files of one copy that share this are one file with several names.
     pub(super) same_file: Option<(u64, u64)>,
+    /// Its time says nothing of its content: it is that of a check-out, or of a folder that is named only for what is in it.
+    pub(super) timeless: bool,
 }
 
 /// The entries of a layer to be, each path once.
@@ -126,6 +128,11 @@ impl Items {
         path
     }
 
+    /// The entries whose times say nothing, as records name them.
+    pub(super) fn timeless(&self) -> Vec<String> {
+        self.iter().filter(|item| item.timeless).map(|item| item.entry.path.to_string()).collect()
+    }
+
     /// What the layer will hold, for the step's key.
     pub(super) fn layer_content(&self) -> LayerContent {
         let mut hasher = LayerContentHasher::default();
@@ -147,7 +154,7 @@ pub(super) fn made_directory(path: LayerPath, owner: (u32, u32), modified: FileT
         modified,
         xattrs: BTreeMap::new(),
     };
-    Item { entry, content: Content::None, digest: None, same_file: None }
+    Item { entry, content: Content::None, digest: None, same_file: None, timeless: true }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod extract;
 mod item;
 mod owner;
 mod placing;
+mod rewrite;
 mod run;
 mod select;
 mod state;
@@ -35,7 +36,7 @@ use crate::cache::{Mode, Records};
 use crate::context::Context;
 use crate::event::{Event, Events, Origin, StepId};
 use crate::graph::{About, Graph, ImageRequest, Node, Op, OpId, Root};
-use crate::layer::{FileTime, LayerOptions, Times};
+use crate::layer::{FileTime, LayerOptions};
 use crate::remote::Remote;
 use crate::sandbox::Cancel;
 use crate::snapshot::Snapshotter;
@@ -49,7 +50,7 @@ pub struct Options {
     pub mode: Mode,
     /// How layers are written.
     pub layers: LayerOptions,
-    /// Time of what the builder itself makes: now, or the epoch.
+    /// Now: the time of what the builder itself makes, before an epoch takes its place in what is written.
     pub made_at: FileTime,
 }
 
@@ -171,15 +172,5 @@ impl Executor {
             Op::Run(op) => self.run_command(step, op, states),
             Op::Fetch(_) => Err(StepError::NotThereYet { what: "fetching a URL or a git repository" }),
         }
-    }
-
-    /// What a layer's blob depends on beside its content; a blob made otherwise is not taken.
-    fn made_with(&self) -> (String, String) {
-        let times = match self.options.layers.times {
-            Times::Real => "real".to_owned(),
-            Times::Clamp(epoch) => format!("clamp {epoch}"),
-            Times::Fixed(epoch) => format!("fixed {epoch}"),
-        };
-        (format!("{:?}", self.options.layers.compression), times)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::item::{Content, Item, Items, made_directory};
+use super::item::{Item, Items, made_directory};
 use crate::graph::Chmod;
 use crate::layer::{FileTime, Kind, LayerPath, Tree};
 
@@ -129,7 +129,7 @@ impl<'a> Placing<'a> {
             let item = match self.tree.get(&folder) {
                 None => made_directory(folder.clone(), self.owner, self.now),
                 Some(node) if node.entry.kind == Kind::Directory => {
-                    Item { entry: node.entry.clone(), content: Content::None, digest: None, same_file: None }
+                    Item { entry: node.entry.clone(), ..made_directory(folder.clone(), self.owner, self.now) }
                 }
                 Some(node) => return Err(PlacingError::NoFolder { what: what(&node.entry.kind), path: folder }),
             };

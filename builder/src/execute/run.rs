@@ -5,10 +5,10 @@ use std::sync::OnceLock;
 
 use super::copy::{accounts, stacked};
 use super::{Executor, RootState, States, StepError};
-use crate::cache::key;
+use crate::cache::{Stamps, key};
 use crate::event::{Event, StepId, Stream};
 use crate::graph::{Network, Platform, RunOp, Security};
-use crate::layer::{LayerBuilder, Limits};
+use crate::layer::{Kind, LayerBuilder, Limits};
 use crate::sandbox::{self, Exit, Refusal, RunSpec};
 
 /// The host name that a command sees. A fixed one, because commands write it into what they make.
@@ -30,7 +30,7 @@ impl Executor {
         }
         let below = states.of(op.input);
         let key = key::run(below.content, op, self.options.mode);
-        if let Some(found) = self.recorded(key) {
+        if let Some(found) = self.recorded(step, key)? {
             self.events.hear(Event::Cached { step });
             return Ok(stacked(&below, found));
         }
@@ -82,16 +82,26 @@ impl Executor {
             Exit::Cancelled => return Err(StepError::Cancelled),
         }
 
-        let mut builder = LayerBuilder::new(&self.store, self.options.layers)?;
+        let (mut builder, mut fixed) = (LayerBuilder::new(&self.store, self.options.layers)?, Vec::new());
         for change in workspace.changes()? {
             if self.cancel.is_cancelled() {
                 return Err(StepError::Cancelled);
             }
+            // A folder that the command left alone is named only for what is in it. Its time may be that of a check-out.
+            let entry = &change.entry;
+            let left_alone = entry.kind == Kind::Directory
+                && tree.get(&entry.path).is_some_and(|node| {
+                    node.entry.kind == Kind::Directory && node.entry.modified.seconds == entry.modified.seconds
+                });
+            if left_alone {
+                fixed.push(entry.path.to_string());
+            }
+            builder.set_times(self.written_with(if left_alone { Stamps::Context } else { Stamps::Made }).times);
             builder.add(&change)?;
         }
         let layer = builder.finish()?;
         self.snapshots.commit(workspace, &layer.diff_id)?;
-        Ok(stacked(&below, self.keep(key, &layer)?))
+        Ok(stacked(&below, self.keep(key, &layer, Stamps::Made, fixed)?))
     }
 
     /// Unpacks the layers of a root file system that are not unpacked yet.

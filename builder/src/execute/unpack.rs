@@ -150,7 +150,7 @@ pub(super) fn unpack(
             Kind::File { .. } => Content::Spooled { offset_bytes: spool.keep(content)? },
             _ => Content::None,
         };
-        Ok(placing.put_over(Item { entry, content, digest: None, same_file: None })?)
+        Ok(placing.put_over(Item { entry, content, digest: None, same_file: None, timeless: false })?)
     });
     // Before a damaged archive is complained of: one that is being rewritten looks damaged too.
     let found = watched.finish().map_err(read)?;

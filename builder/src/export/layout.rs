@@ -1,6 +1,6 @@
 //! An image as an OCI image layout (image specification, image-layout.md): a folder or a tar of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -166,7 +166,9 @@ fn index(before: Option<&[u8]>, image: &Descriptor, names: &[String]) -> Result<
         _ => Vec::new(),
     };
     let mut plain = image.clone();
-    plain.set_annotations(None);
+    let own = image.annotations().iter().flatten().filter(|(key, _)| !is_of_a_name(key));
+    let own: HashMap<String, String> = own.map(|(key, value)| (key.clone(), value.clone())).collect();
+    plain.set_annotations((!own.is_empty()).then_some(own));
     let plain = serde_json::to_value(&plain).map_err(unreadable)?;
     if names.is_empty() {
         rows.retain(|row| *row != plain);
@@ -175,7 +177,7 @@ fn index(before: Option<&[u8]>, image: &Descriptor, names: &[String]) -> Result<
         for name in names {
             rows.retain(|row| row["annotations"][CONTAINERD_NAME] != json!(name));
             let mut row = plain.clone();
-            row["annotations"] = json!({ CONTAINERD_NAME: name });
+            row["annotations"][CONTAINERD_NAME] = json!(name);
             if let Some(tag) = tag(name) {
                 // Readers that know no full names find the last image of a tag under it.
                 for other in &mut rows {
@@ -192,6 +194,11 @@ fn index(before: Option<&[u8]>, image: &Descriptor, names: &[String]) -> Result<
     }
     index.insert("manifests".to_owned(), Value::Array(rows));
     Ok(serde_json::to_vec(&index).map_err(unreadable)?)
+}
+
+/// Whether an annotation in the store is about one name of the image: the name itself, or where it came from.
+fn is_of_a_name(key: &str) -> bool {
+    [REF_NAME, CONTAINERD_NAME].contains(&key) || key.starts_with("dev.fluyt.")
 }
 
 /// The tag of a name: what stands behind the last `:`, unless that is a port.

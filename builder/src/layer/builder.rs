@@ -9,13 +9,13 @@ use oci_spec::image::Digest;
 
 use super::compress::Compressor;
 use super::tap::IndexTap;
-use super::{Change, Entry, Kind, Layer, LayerError, LayerIndex, LayerOptions, LayerPath, Source, TarWriter};
+use super::{Change, Entry, Kind, Layer, LayerError, LayerIndex, LayerOptions, LayerPath, Source, TarWriter, Times};
 use crate::blob::{BlobWriter, HashingWriter, Store, StoreError};
 
 /// Writes one layer into a store. Dropping it before [`LayerBuilder::finish`] leaves nothing.
 ///
 /// Entries come sorted by path, each path once, so that the bytes do not depend on chance; a folder of the layer comes
-/// before what is in it. The index keeps the entries as they were given: where [`Times`](super::Times) cuts or clamps what the layer
+/// before what is in it. The index keeps the entries as they were given: where [`Times`] cuts or clamps what the layer
 /// carries, the index still has the real times, from which snapshots are restored.
 pub struct LayerBuilder {
     tar: TarWriter<HashingWriter<Compressor<BlobWriter>>>,
@@ -49,6 +49,11 @@ impl LayerBuilder {
             tap: IndexTap::default(),
             broken: false,
         })
+    }
+
+    /// Which times the entries carry that are added from now on.
+    pub fn set_times(&mut self, times: Times) {
+        self.options.times = times;
     }
 
     /// Adds an entry with content from where `change` says.

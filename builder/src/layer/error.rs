@@ -17,6 +17,14 @@ pub enum LayerError {
     Store(#[from] StoreError),
 
     // Reading.
+    /// The layer's tar is another one than its image says.
+    #[error("the layer's tar has the digest {found}, and its image says {expected}")]
+    DiffId {
+        /// The diff id that it should have.
+        expected: Digest,
+        /// The one that it has.
+        found: Digest,
+    },
     /// The layer's bytes could not be had.
     #[error("reading the layer")]
     Read(#[source] io::Error),

@@ -13,6 +13,7 @@ mod lowers;
 mod options;
 mod pax;
 pub mod read;
+mod rewrite;
 #[cfg(test)]
 mod sample;
 mod tap;
@@ -29,6 +30,7 @@ pub use error::LayerError;
 pub use index::{ACCOUNTS_SIZE_MAX_BYTES, IndexEntry, LayerIndex, is_account_file};
 pub use options::{Compression, LayerOptions, Limits, Times};
 pub use read::{Scan, read_layer};
+pub use rewrite::{Rewritten, recompress, restamp};
 pub use tap::{IndexTap, index_layer};
 pub use tar_writer::TarWriter;
 pub use tree::{Node, Origin, Tree, TreeError};

@@ -9,7 +9,7 @@ use super::{BuildError, Built, EARLIEST_ZIP_TIME, Request};
 use crate::blob::Store;
 use crate::execute::{RootState, States};
 use crate::graph::{Graph, HistoryStep, OpId, StageResult};
-use crate::image::{Format, HistoryRow, ImageConfig, RootFs, manifest};
+use crate::image::{HistoryRow, ImageConfig, RootFs, manifest};
 
 /// Writes the image of a graph's result into the store and describes it.
 pub(super) fn assemble(
@@ -35,7 +35,8 @@ pub(super) fn assemble(
         history,
         others: BTreeMap::new(),
     };
-    let config = manifest::config(&config, Format::Oci);
+    let form = &request.form;
+    let config = manifest::config(&config, form.format);
     store.put(&config.bytes)?;
     let layers: Vec<Descriptor> = root
         .layers
@@ -44,9 +45,13 @@ pub(super) fn assemble(
             Descriptor::new(MediaType::from(layer.media_type.as_str()), layer.size_bytes, layer.digest.clone())
         })
         .collect();
-    let manifest = manifest::manifest(&config, &layers, &BTreeMap::new(), Format::Oci)?;
+    let manifest = manifest::manifest(&config, &layers, &form.annotations, form.format)?;
     store.put(&manifest.bytes)?;
-    Ok(Built { manifest: manifest.descriptor(), config_digest: config.digest })
+    let mut descriptor = manifest.descriptor();
+    if !form.descriptor_annotations.is_empty() {
+        descriptor.set_annotations(Some(form.descriptor_annotations.clone().into_iter().collect()));
+    }
+    Ok(Built { manifest: descriptor, config_digest: config.digest })
 }
 
 /// The time of what no layer says the time of: the epoch where one is given, a fixed one where the result may depend on

@@ -85,6 +85,12 @@ pub enum BuildError {
         /// Why.
         source: Box<RemoteError>,
     },
+    /// A base layer cannot be compressed in another way.
+    #[error("cannot compress the base image's layers")]
+    Compress {
+        /// Why.
+        source: Box<StepError>,
+    },
     /// The result cannot be written.
     #[error("cannot write the result to {destination}")]
     Export {
@@ -130,7 +136,7 @@ impl BuildError {
                 Fault::User
             }
             Self::Base { source, .. } | Self::Push { source, .. } | Self::Layers { source } => remote_fault(source),
-            Self::Step { source, .. } => step_fault(source),
+            Self::Step { source, .. } | Self::Compress { source } => step_fault(source),
             Self::Export { source, .. } => export_fault(source),
             Self::Image(_) | Self::Store(_) | Self::Layer(_) | Self::Snapshot(_) => Fault::Environment,
         }

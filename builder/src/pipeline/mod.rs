@@ -16,14 +16,14 @@ use tokio::runtime::Handle;
 pub use bases::PULLED_FROM;
 pub use error::{BuildError, Fault, remote_fault};
 pub use outputs::Destination;
-pub use request::{Built, Request};
+pub use request::{Built, ImageForm, Request};
 
 use crate::blob::Store;
 use crate::cache::{Mode, Records};
 use crate::event::{Event, Events};
 use crate::execute::{Executor, Options, StepCounter, Trees};
 use crate::graph::{self, LowerInput, Lowered};
-use crate::layer::{Compression, FileTime, LayerOptions, Times};
+use crate::layer::{FileTime, LayerOptions, Times};
 use crate::remote::{Origins, Remote};
 use crate::sandbox::Cancel;
 use crate::snapshot::Overlay;
@@ -122,15 +122,21 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         trees: Trees::default(),
     };
     let graph = Arc::new(*graph);
-    let states = {
-        let graph = graph.clone();
-        let result = tokio::task::spawn_blocking(move || executor.run(&graph)).await;
+    let (states, root) = {
+        let (graph, force) = (graph.clone(), request.form.force_compression);
+        let result = tokio::task::spawn_blocking(move || {
+            let states = executor.run(&graph).map_err(|error| read.failed(error))?;
+            let root = states.of(graph.result.root);
+            let compressed = |source| BuildError::Compress { source: Box::new(source) };
+            let root = if force { Arc::new(executor.force_compression(&root).map_err(compressed)?) } else { root };
+            Ok::<_, BuildError>((states, root))
+        })
+        .await;
         match result {
-            Ok(result) => result.map_err(|error| read.failed(error))?,
+            Ok(result) => result?,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     };
-    let root = states.of(graph.result.root);
     let image = assemble::assemble(&graph, &states, &root, &request, &store)?;
     let origins: Origins =
         root.layers.iter().filter_map(|layer| Some((layer.digest.clone(), layer.origin.clone()?))).collect();
@@ -143,15 +149,15 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
 
 fn options(request: &Request) -> Options {
     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let (times, made_at) = match (request.epoch, request.reproducible) {
-        (Some(epoch), _) => (Times::Clamp(epoch), epoch),
-        (None, true) => (Times::Clamp(EARLIEST_ZIP_TIME), EARLIEST_ZIP_TIME),
-        (None, false) => (Times::Real, request.now.as_second()),
+    let times = match (request.epoch, request.reproducible) {
+        (Some(epoch), _) => Times::Clamp(epoch),
+        (None, true) => Times::Clamp(EARLIEST_ZIP_TIME),
+        (None, false) => Times::Real,
     };
     Options {
         no_cache: request.no_cache,
         mode: Mode { reproducible: request.reproducible || request.epoch.is_some() },
-        layers: LayerOptions { compression: Compression::default(), threads, times },
-        made_at: FileTime { seconds: made_at, nanoseconds: 0 },
+        layers: LayerOptions { compression: request.form.compression, threads, times },
+        made_at: FileTime { seconds: request.now.as_second(), nanoseconds: 0 },
     }
 }

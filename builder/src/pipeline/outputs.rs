@@ -105,15 +105,22 @@ pub(super) async fn deliver(
     for destination in request.destinations.iter().filter(|destination| destination.is_export()) {
         export(destination, image, request, workshop, times, events, steps).await?;
     }
+    let by_digest = |name: &Reference| name.with_digest(image.manifest.digest());
     if pushes {
         for name in &request.tags {
-            push(name, image, origins, remote, events, steps).await?;
+            let target = if request.form.by_digest { by_digest(name) } else { name.clone() };
+            push(&target, image, origins, remote, events, steps).await?;
         }
     }
     // Under a name in the store stands only what is whole there.
     if root.layers.iter().all(|layer| store.contains(&layer.digest)) {
         for name in &request.tags {
-            store.tag(&name.to_string(), image.manifest.clone())?;
+            if !request.form.by_digest {
+                store.tag(&name.to_string(), image.manifest.clone())?;
+            }
+            if request.form.by_digest || request.form.canonical_name {
+                store.tag(&format!("{}@{}", name.name(), image.manifest.digest()), image.manifest.clone())?;
+            }
         }
     }
     Ok(())

@@ -9,6 +9,8 @@ use oci_spec::image::{Descriptor, Digest};
 
 use super::outputs::Destination;
 use crate::graph::Platform;
+use crate::image::Format;
+use crate::layer::Compression;
 
 /// What is asked of a build. Everything that the command line, the environment and the clock have to say is in here.
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ pub struct Request {
     pub labels: BTreeMap<String, String>,
     /// Where the image goes.
     pub destinations: Vec<Destination>,
+    /// What form it has there.
+    pub form: ImageForm,
     /// Registries must be asked for every base image.
     pub pull: bool,
     /// Run every step again.
@@ -41,6 +45,25 @@ pub struct Request {
     pub epoch: Option<i64>,
     /// The time of the build.
     pub now: Timestamp,
+}
+
+/// What form an image has, whatever is in it. A build makes one image, so all its outputs share it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageForm {
+    /// How layers are compressed.
+    pub compression: Compression,
+    /// Layers of base images too.
+    pub force_compression: bool,
+    /// Whose media types it has.
+    pub format: Format,
+    /// Annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// Annotations of the manifest's descriptor, wherever one is written.
+    pub descriptor_annotations: BTreeMap<String, String>,
+    /// It is pushed without tags.
+    pub by_digest: bool,
+    /// In the store it is also named with its digest.
+    pub canonical_name: bool,
 }
 
 /// A finished image.
