@@ -224,5 +224,6 @@ fn a_quiet_build_shows_what_a_failed_command_printed() {
     let failed = place.run(&["build", "-q", "context"]);
     assert_eq!(failed.status.code(), Some(1));
     let told = text(&failed.stderr);
-    assert!(told.starts_with("why\nerror: step `RUN echo why") && told.contains("status 7"), "{told}");
+    assert!(told.starts_with("------\n > [4/4] RUN echo why >&2; exit 7:\n") && told.contains(" why\n"), "{told}");
+    assert!(told.contains("   5 | >>> RUN echo why >&2; exit 7\n") && told.contains("status 7"), "{told}");
 }

@@ -139,6 +139,9 @@ pub struct BuildArguments {
     /// Write what was built to FILE, as buildx does
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
+    /// Write when each step waited, ran and moved bytes to FILE, as trace events that browsers' trace viewers draw
+    #[arg(long, value_name = "FILE")]
+    pub timeline: Option<PathBuf>,
     /// Registries.
     #[command(flatten)]
     pub registries: RegistryArguments,
@@ -151,9 +154,9 @@ pub enum Progress {
     Auto,
     /// A line for each thing that happens.
     Plain,
-    /// A view that is redrawn.
+    /// A view that is redrawn; `plain` where there is no terminal.
     Tty,
-    /// Nothing but errors, and what a failed command had printed.
+    /// Nothing but errors, and what led to them.
     Quiet,
     /// One JSON object a line, as `BuildKit` prints.
     Rawjson,

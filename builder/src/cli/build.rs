@@ -11,14 +11,15 @@ use super::failure::{Blame, Failure};
 use super::form::{self, Wishes};
 use super::interrupt::Interrupt;
 use super::metadata::{self, Warnings};
-use super::{destination, output, progress, settings};
+use super::progress::Shown;
+use super::settings::Surroundings;
+use super::{destination, output, settings};
 use crate::blob::{Store, StoreError};
 use crate::pipeline::{self, BuildError, Destination, ImageForm, Request, Workshop};
 
 pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(), Failure> {
     let (request, insecure) = request(&typed)?;
     let kind = if typed.quiet { Progress::Quiet } else { typed.progress };
-    let events = Warnings::of(progress::sink(kind));
     let mut registries = typed.registries.clone();
     registries.insecure_registry.extend(insecure);
     let client = super::transfer::client(&registries)?;
@@ -28,16 +29,27 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
         request.destinations.iter().any(Destination::is_image),
     );
     let (tags, by_digest) = (request.tags.clone(), request.form.by_digest);
-    let interrupt = Interrupt::listen();
+    let shown = Shown::begin(kind, &Surroundings::from_process(), Some(&store.root().join(LOGS)));
+    let events = Warnings::of(shown.events());
+    let interrupt = Interrupt::listen(shown.say());
     let workshop = Workshop { store, client, cancel: interrupt.cancel.clone(), stdout: output::stdout };
-    let built = interrupt.guard(pipeline::build(workshop, request, events.clone())).await.map_err(failure)?;
+    let built = interrupt.guard(pipeline::build(workshop, request, events.clone())).await;
+    let left = shown.end();
+    let timeline = typed.timeline.as_ref().map(|path| write_file(path, &left.timeline)).transpose();
+    let built = built.map_err(|error| {
+        let hint = left.log.map(|path| format!("the whole log is in {}", path.display()));
+        failure(error).hints(hint)
+    })?;
+    timeline?;
     metadata::write(&typed, &built, &tags, by_digest, &events)?;
-    drop(events);
     if prints_digest && !stdout_is_taken {
         super::print(format!("{}\n", built.manifest.digest()).as_bytes())?;
     }
     Ok(())
 }
+
+/// Folder of the store that holds the logs of builds.
+const LOGS: &str = "logs";
 
 /// What is asked for, and the registries that an output calls insecure.
 fn request(typed: &BuildArguments) -> Result<(Request, Vec<String>), Failure> {
@@ -94,7 +106,7 @@ fn request(typed: &BuildArguments) -> Result<(Request, Vec<String>), Failure> {
             Failure::usage("there is no name to push the image under").hint("name it with `-t REGISTRY/NAME:TAG`")
         );
     }
-    let files = [&typed.iidfile, &typed.digest_file, &typed.metadata_file].into_iter().flatten();
+    let files = [&typed.iidfile, &typed.digest_file, &typed.metadata_file, &typed.timeline].into_iter().flatten();
     for file in files.map(PathBuf::as_path).chain(destinations.iter().filter_map(Destination::path)) {
         check_folder(file)?;
     }

@@ -7,7 +7,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::failure::Blame;
-use super::output;
 use crate::pipeline::BuildError;
 use crate::sandbox::Cancel;
 
@@ -24,7 +23,7 @@ pub(super) struct Interrupt {
 
 impl Interrupt {
     /// Begins to listen. Must be called inside the runtime.
-    pub(super) fn listen() -> Self {
+    pub(super) fn listen(say: impl Fn(&str) + Send + Sync + 'static) -> Self {
         let interrupt = Self { cancel: Cancel::new(), heard: Arc::new(Notify::new()) };
         let (cancel, heard) = (interrupt.cancel.clone(), interrupt.heard.clone());
         // Before the task runs, so that no signal of the first moments is missed.
@@ -39,7 +38,7 @@ impl Interrupt {
                 if again {
                     end_now();
                 }
-                output::message("stopping; once more ends at once\n");
+                say("stopping; once more ends at once");
                 cancel.cancel();
                 heard.notify_one();
             }

@@ -10,7 +10,7 @@ use super::args::BuildArguments;
 use super::build::write_file;
 use super::failure::{Blame, Failure};
 use super::settings;
-use crate::event::{Event, Events, Sink};
+use crate::event::{Event, Events, Sink, check_text};
 use crate::pipeline::Built;
 
 /// Hears for another, and keeps the warnings.
@@ -34,8 +34,13 @@ impl Warnings {
 
 impl Sink for Warnings {
     fn hear(&self, event: Event) {
-        if let Event::Warning { text } = &event {
-            self.texts.lock().unwrap_or_else(PoisonError::into_inner).push(text.clone());
+        let text = match &event {
+            Event::Warning { text } => Some(text.clone()),
+            Event::Check { rule, text, file, first_line, .. } => Some(check_text(*rule, text, file, *first_line)),
+            _ => None,
+        };
+        if let Some(text) = text {
+            self.texts.lock().unwrap_or_else(PoisonError::into_inner).push(text);
         }
         self.inner.hear(event);
     }

@@ -27,6 +27,36 @@ pub fn store_folder(typed: Option<&Path>) -> Result<PathBuf, Failure> {
         })
 }
 
+/// What the environment says of who reads standard error.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// `NO_COLOR` is set.
+    pub no_colour: bool,
+    /// The terminal can do nothing but print.
+    pub dumb_terminal: bool,
+    /// On GitHub Actions: where the command runs, from the top of the workspace.
+    pub github_workspace: Option<String>,
+    /// On GitLab CI.
+    pub gitlab: bool,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    #[must_use]
+    pub fn from_process() -> Self {
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let here = std::env::current_dir().unwrap_or_default();
+        let github = set("GITHUB_ACTIONS").is_some_and(|value| value == "true");
+        let below = |workspace: String| here.strip_prefix(workspace).map(|path| path.display().to_string()).ok();
+        Self {
+            no_colour: set("NO_COLOR").is_some(),
+            dumb_terminal: set("TERM").is_some_and(|value| value == "dumb"),
+            github_workspace: github.then(|| set("GITHUB_WORKSPACE").and_then(below).unwrap_or_default()),
+            gitlab: set("GITLAB_CI").is_some_and(|value| value == "true"),
+        }
+    }
+}
+
 /// The registry client's settings.
 #[must_use]
 pub fn registries(typed: &RegistryArguments) -> fluyt_client::Settings {

@@ -9,8 +9,10 @@ use oci_spec::image::Descriptor;
 use super::args::{Progress, PullArguments, PushArguments, RegistryArguments};
 use super::build::{open_store, write_file};
 use super::failure::{Blame, Failure};
-use super::{image, progress, settings};
-use crate::event::{Event, Events, StepId};
+use super::progress::Shown;
+use super::settings::Surroundings;
+use super::{image, settings};
+use crate::event::{Event, StepId};
 use crate::export;
 use crate::pipeline::{PULLED_FROM, host_platform, remote_fault};
 use crate::remote::{Origins, Platform, Remote, RemoteError};
@@ -18,8 +20,8 @@ use crate::remote::{Origins, Platform, Remote, RemoteError};
 /// The step of a command that is one step.
 const ONLY: StepId = StepId(1);
 
-fn sink(quiet: bool) -> Events {
-    progress::sink(if quiet { Progress::Quiet } else { Progress::Auto })
+fn show(quiet: bool) -> Shown {
+    Shown::begin(if quiet { Progress::Quiet } else { Progress::Auto }, &Surroundings::from_process(), None)
 }
 
 pub(super) fn client(typed: &RegistryArguments) -> Result<Client, Failure> {
@@ -54,12 +56,14 @@ pub(super) async fn push(store: Option<&Path>, typed: PushArguments) -> Result<(
     let reference = settings::reference(&typed.reference)?;
     let store = open_store(store)?;
     let image = image::in_store(&store, &reference)?;
-    let events = sink(typed.quiet);
+    let shown = show(typed.quiet);
+    let events = shown.events();
     let remote = Remote::new(client(&typed.registries)?, store, events.clone());
     events.hear(Event::Started { step: ONLY, name: format!("push {reference}") });
     match remote.push(&image, &reference, &Origins::new(), ONLY).await {
         Ok(digest) => {
             events.hear(Event::Finished { step: ONLY });
+            shown.end();
             if let Some(path) = &typed.digest_file {
                 write_file(path, digest.to_string().as_bytes())?;
             }
@@ -76,7 +80,8 @@ pub(super) async fn pull(store: Option<&Path>, typed: PullArguments) -> Result<(
     let reference = settings::reference(&typed.reference)?;
     let platform = platform(typed.platform.as_deref())?;
     let store = open_store(store)?;
-    let events = sink(typed.quiet);
+    let shown = show(typed.quiet);
+    let events = shown.events();
     let remote = Remote::new(client(&typed.registries)?, store.clone(), events.clone());
     events.hear(Event::Started { step: ONLY, name: format!("pull {reference}") });
     let pulled = async {
@@ -108,6 +113,7 @@ pub(super) async fn pull(store: Option<&Path>, typed: PullArguments) -> Result<(
         }
     }
     events.hear(Event::Finished { step: ONLY });
+    shown.end();
     super::print(format!("{}\n", pulled.digest).as_bytes())
 }
 

@@ -45,6 +45,8 @@ pub enum Event {
     Dockerfile {
         /// Its name for messages.
         name: String,
+        /// Where it is, as seen from where the build was started.
+        path: String,
         /// What it says.
         text: String,
     },
@@ -91,6 +93,11 @@ pub enum Event {
         step: StepId,
         /// Why, in one line.
         error: String,
+    },
+    /// The step was stopped before its end, by the user or because another one failed.
+    Stopped {
+        /// The step.
+        step: StepId,
     },
     /// A command wrote something; it need not end at a line's end.
     Output {

@@ -153,7 +153,7 @@ impl Executor {
                     states.0.insert(id, Arc::new(state));
                 }
                 Err(StepError::Cancelled) => {
-                    self.events.hear(Event::Failed { step, error: "interrupted".to_owned() });
+                    self.events.hear(Event::Stopped { step });
                     return Err(ExecuteError::Cancelled);
                 }
                 Err(source) => {

@@ -15,6 +15,8 @@ pub(super) struct Read {
     pub(super) context: Arc<Context>,
     /// The Dockerfile's name for messages.
     name: String,
+    /// Where it is, as seen from where the command runs.
+    path: String,
     text: String,
 }
 
@@ -23,7 +25,8 @@ pub(super) fn read(request: &Request, events: &Events, steps: &StepCounter) -> R
     events.hear(Event::Started { step, name: "[internal] load the Dockerfile and the ignore rules".to_owned() });
     let read = load(request).inspect_err(|error| events.hear(Event::Failed { step, error: first_line(error) }))?;
     let (read, problems) = read;
-    events.hear(Event::Dockerfile { name: read.name.clone(), text: read.text.clone() });
+    let (name, path, text) = (read.name.clone(), read.path.clone(), read.text.clone());
+    events.hear(Event::Dockerfile { name, path, text });
     let (errors, warnings): (Vec<Problem>, Vec<Problem>) = problems.into_iter().partition(Problem::is_error);
     if !errors.is_empty() {
         let error = read.refused(&errors);
@@ -44,7 +47,8 @@ fn load(request: &Request) -> Result<(Read, Vec<Problem>), BuildError> {
     let context = Arc::new(Context::open(folder, read_ignore(folder, Some(&found.path))?)?);
     let name = found.path.strip_prefix(folder).unwrap_or(&found.path).display().to_string();
     let (dockerfile, problems) = dockerfile::parse(&found.text);
-    Ok((Read { dockerfile, context, name, text: found.text }, problems))
+    let path = found.path.display().to_string();
+    Ok((Read { dockerfile, context, name, path, text: found.text }, problems))
 }
 
 fn first_line(error: &BuildError) -> String {

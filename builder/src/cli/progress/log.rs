@@ -1,0 +1,144 @@
+//! The whole log of a build in a file of the store: every line that a command printed, as it came, whatever the view shows.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustix::fs::{FlockOperation, flock};
+
+use super::book::{Book, Line};
+use super::plain::{Words, remark};
+use crate::event::{Event, StepId};
+
+/// Logs that are kept; the oldest go.
+const LOGS_MAX: usize = 50;
+
+/// The log that is written.
+#[derive(Debug)]
+pub(super) struct Log {
+    file: File,
+    path: PathBuf,
+    words: Words,
+    /// Why it ends before the build does.
+    failed: Option<io::Error>,
+}
+
+impl Log {
+    /// Begins a log in `folder` and removes the oldest ones there.
+    pub(super) fn begin(folder: &Path, began: Timestamp) -> io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let stamp = began.strftime("%Y%m%dT%H%M%S");
+        let mut number = 0u32;
+        let (file, path) = loop {
+            let more = if number == 0 { String::new() } else { format!("-{number}") };
+            let path =
+                folder.join(format!("{stamp}.{:03}Z-{}{more}.log", began.subsec_millisecond(), std::process::id()));
+            // What a command prints may be nobody else's business.
+            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+                Ok(file) => break (file, path),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 1000 => number += 1,
+                Err(error) => return Err(error),
+            }
+        };
+        // Held as long as it is written, so that another build does not take it for an old one.
+        flock(&file, FlockOperation::NonBlockingLockShared)?;
+        prune(folder, LOGS_MAX)?;
+        Ok(Self { file, path, words: Words::default(), failed: None })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn event(&mut self, book: &Book, now: Duration, event: &Event) {
+        let text = match event {
+            Event::Warning { .. } | Event::Check { .. } | Event::Note { .. } => remark(event),
+            _ => self.words.event(book, now, event).map(|(_, text)| text).unwrap_or_default(),
+        };
+        self.write(text.as_bytes());
+    }
+
+    pub(super) fn lines(&mut self, step: StepId, lines: &[Line]) {
+        let mut bytes = Vec::new();
+        for line in lines {
+            bytes.extend_from_slice(format!("{step} {:.3} ", line.age.as_secs_f64()).as_bytes());
+            bytes.extend_from_slice(&line.bytes);
+            bytes.push(b'\n');
+        }
+        self.write(&bytes);
+    }
+
+    /// Writes the end; gives why the log is not whole, if so.
+    pub(super) fn end(&mut self, book: &Book) -> Option<io::Error> {
+        self.write(book.failures(false).as_bytes());
+        self.failed.take()
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty()
+            && self.failed.is_none()
+            && let Err(error) = self.file.write_all(bytes)
+        {
+            self.failed = Some(error);
+        }
+    }
+}
+
+/// Removes the oldest logs that nobody writes, until so many are left.
+fn prune(folder: &Path, keep: usize) -> io::Result<()> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if Path::new(&name).extension().is_some_and(|extension| extension == "log") {
+            names.push(name);
+        }
+    }
+    // A name begins with its time.
+    names.sort_unstable();
+    let mut left = names.len();
+    for name in &names {
+        if left <= keep {
+            break;
+        }
+        let path = folder.join(name);
+        // Gone already, or held: both are somebody else's doing.
+        let Ok(file) = File::open(&path) else { continue };
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && std::fs::remove_file(&path).is_ok() {
+            left -= 1;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_logs_go_and_one_that_is_written_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Log::begin(folder.path(), Timestamp::from_second(0).unwrap()).unwrap();
+        for second in 1..60 {
+            Log::begin(folder.path(), Timestamp::from_second(second).unwrap()).unwrap();
+        }
+        let mut names: Vec<String> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        assert_eq!(names.len(), LOGS_MAX);
+        assert!(first.path().is_file());
+        assert!(names[1].starts_with("19700101T000011"), "{names:?}");
+    }
+
+    #[test]
+    fn two_builds_of_one_moment_have_a_log_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let moment = Timestamp::from_second(5).unwrap();
+        let (one, two) = (Log::begin(folder.path(), moment).unwrap(), Log::begin(folder.path(), moment).unwrap());
+        assert_ne!(one.path(), two.path());
+    }
+}

@@ -1,0 +1,140 @@
+//! What a build shows on standard error, as its reader meets it: on a terminal, in a pipe, in a CI service's log.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new(dockerfile: &str) -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        let context = place.0.path().join("context");
+        std::fs::create_dir(&context).unwrap();
+        std::fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+        std::fs::write(context.join("program"), [0; 2000]).unwrap();
+        place
+    }
+
+    fn build(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt"));
+        for name in ["SOURCE_DATE_EPOCH", "GITHUB_ACTIONS", "GITLAB_CI", "NO_COLOR", "BUILDKIT_PROGRESS"] {
+            command.env_remove(name);
+        }
+        command.env("FLUYT_STORE", self.0.path().join("store")).env("TERM", "xterm-256color");
+        command.arg("build").args(arguments).arg("context").current_dir(self.0.path()).stdin(Stdio::null());
+        command
+    }
+}
+
+/// Runs a command with a terminal of 60 columns as standard error; gives its code, its standard output and what the terminal
+/// got.
+fn on_a_terminal(mut command: Command) -> (Option<i32>, String, String) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let size = Winsize { ws_col: 60, ws_row: 12, ws_xpixel: 0, ws_ypixel: 0 };
+    let terminal = std::fs::OpenOptions::new().read(true).write(true).open(Path::new(name.to_str().unwrap())).unwrap();
+    tcsetwinsize(&terminal, size).unwrap();
+    let child = command.stderr(OwnedFd::from(terminal)).stdout(Stdio::piped()).spawn().unwrap();
+    // The command still holds the terminal's other end.
+    drop(command);
+    let reader = std::thread::spawn(move || {
+        let (mut master, mut bytes, mut piece) = (std::fs::File::from(master), Vec::new(), [0; 4096]);
+        // A terminal whose last user has gone gives an error.
+        while let Ok(count) = master.read(&mut piece) {
+            if count == 0 {
+                break;
+            }
+            bytes.extend_from_slice(&piece[..count]);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    });
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap(), reader.join().unwrap())
+}
+
+#[test]
+fn a_terminal_gets_a_drawing_and_a_pipe_gets_lines() {
+    let place =
+        Place::new("FROM scratch\nCOPY program /a/name/that/is/long/enough/to/be/cut/at/the/right/edge/of/it\n");
+    let (code, stdout, drawn) = on_a_terminal(place.build(&[]));
+    assert_eq!((code, stdout.len()), (Some(0), 72));
+    assert!(drawn.contains(" ✓ ") && drawn.contains('…') && drawn.contains("2 of 2 steps done"), "{drawn}");
+    for line in drawn.lines() {
+        let mut shown = String::new();
+        let mut rest = line;
+        while let Some(at) = rest.find('\u{1b}') {
+            shown.push_str(&rest[..at]);
+            rest = rest[at..].trim_start_matches(|c: char| !c.is_ascii_alphabetic());
+            rest = rest.get(1..).unwrap_or_default();
+        }
+        shown.push_str(rest);
+        assert!(shown.trim_end().chars().count() < 60 || shown.contains("the image is in the store"), "{shown:?}");
+    }
+
+    let (_, _, drawn) = {
+        let mut command = place.build(&[]);
+        command.env("NO_COLOR", "1");
+        on_a_terminal(command)
+    };
+    assert!(drawn.contains("cached") && !drawn.contains("\u{1b}[3") && !drawn.contains("\u{1b}[1m"), "{drawn:?}");
+
+    let (_, _, drawn) = {
+        let mut command = place.build(&[]);
+        command.env("TERM", "dumb");
+        on_a_terminal(command)
+    };
+    assert!(drawn.contains("#2 CACHED") && !drawn.contains('\u{1b}'), "{drawn:?}");
+
+    for progress in ["auto", "tty", "plain"] {
+        let output = place.build(&["--progress", progress]).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains("\n#2 CACHED\n") && !told.contains('\u{1b}'), "{progress}: {told}");
+    }
+}
+
+#[test]
+fn raw_json_is_json_to_the_last_line() {
+    let place = Place::new("FROM scratch\nCOPY program $NOWHERE/\n");
+    let output = place.build(&["--progress", "rawjson"]).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    let objects: Vec<serde_json::Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let copy = objects.iter().filter_map(|object| object["vertexes"][0].as_object()).rfind(|vertex| {
+        vertex["name"].as_str().is_some_and(|name| name.starts_with("[2/2] COPY") || name.starts_with("[1/1] COPY"))
+    });
+    assert!(copy.is_some_and(|copy| copy.contains_key("completed")), "{told}");
+    assert!(objects.iter().any(|object| object["warnings"][0]["range"][0]["start"]["line"] == 2), "{told}");
+}
+
+#[test]
+fn a_warning_stands_beside_its_file_on_github() {
+    let place = Place::new("FROM scratch\nCOPY program $NOWHERE/\n");
+    let mut command = place.build(&[]);
+    command.env("GITHUB_ACTIONS", "true").env("GITHUB_WORKSPACE", place.0.path());
+    let told = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    assert!(told.contains("\n::warning file=context/Dockerfile,line=2,endLine=2,title=UndefinedVar::"), "{told}");
+}
+
+#[test]
+fn a_build_that_fails_names_its_log_and_draws_its_time() {
+    let place = Place::new("FROM scratch\nCOPY program /\nCOPY absent /\n");
+    let output = place.build(&["--timeline", "time.json"]).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("Dockerfile:3\n") && told.contains("   3 | >>> COPY absent /\n"), "{told}");
+    let log = told.lines().find_map(|line| line.strip_prefix("hint: the whole log is in ")).unwrap();
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("COPY program /\n") && log.contains(" ERROR: ") && log.contains(">>> COPY absent /"), "{log}");
+    let timeline = std::fs::read(place.0.path().join("time.json")).unwrap();
+    let timeline: serde_json::Value = serde_json::from_slice(&timeline).unwrap();
+    let steps = timeline["traceEvents"].as_array().unwrap().iter().filter(|event| event["cat"] == "step");
+    assert_eq!(steps.count(), 3);
+}
