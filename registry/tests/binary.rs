@@ -1,6 +1,7 @@
 //! The binary: its first line, its flags, its exit codes, and how it ends.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -19,6 +20,8 @@ pub(crate) fn command() -> Command {
 
 pub(crate) struct Server {
     child: Child,
+    /// A file: a pipe that nobody reads fills, and the server waits.
+    log: File,
     pub(crate) first_line: String,
     pub(crate) address: String,
 }
@@ -27,11 +30,12 @@ impl Server {
     pub(crate) fn start(store: &Path, more: &[&str]) -> Self {
         let mut command = command();
         command.args(["serve", "--listen", "127.0.0.1:0", "--store"]).arg(store).args(more);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = tempfile::tempfile().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(log.try_clone().unwrap()).spawn().unwrap();
         let mut first_line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut first_line).unwrap();
         let address = first_line.split("://").nth(1).unwrap().split(',').next().unwrap().to_owned();
-        Self { child, first_line, address }
+        Self { child, log, first_line, address }
     }
 
     pub(crate) fn request(&self, text: &str) -> String {
@@ -54,7 +58,8 @@ impl Server {
             std::thread::sleep(Duration::from_millis(20));
         }
         let mut log = String::new();
-        self.child.stderr.as_mut().unwrap().read_to_string(&mut log).unwrap();
+        self.log.rewind().unwrap();
+        self.log.read_to_string(&mut log).unwrap();
         (self.child.wait().unwrap().code(), log)
     }
 }
@@ -126,7 +131,7 @@ fn a_second_signal_ends_it_at_once() {
 
 pub(crate) fn take(mut server: Server) -> Server {
     let child = std::mem::replace(&mut server.child, Command::new("true").spawn().unwrap());
-    Server { child, first_line: String::new(), address: String::new() }
+    Server { child, log: server.log.try_clone().unwrap(), first_line: String::new(), address: String::new() }
 }
 
 pub(crate) fn refused(arguments: &[&str]) -> (Option<i32>, String) {

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use axum::Router;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use fluyt_registry::admin::{Admin, History, State};
-use fluyt_registry::auth::Authorizer;
+use fluyt_registry::auth::{Accounts, Authorizer, Passwords, TokenKey, Users};
 use fluyt_registry::http::{App, router};
 use fluyt_registry::service::{Registry, Surroundings};
 use fluyt_registry::spec::Digest;
@@ -273,4 +275,43 @@ async fn what_has_no_history_is_told_with_names_like_it() {
     assert_snapshot!(error("team/ap", "v1.0").await, @r#"there is no repository team/ap: nothing was ever pushed to it; did you mean team/app?"#);
     assert_snapshot!(error("other", "v1.0").await, @r#"there is no repository other: nothing was ever pushed to it"#);
     assert_snapshot!(error("team/app", "v1.1").await, @r#"repository team/app has no tag v1.1, and its history knows of none; did you mean v1.0?"#);
+}
+
+/// Whoever pushed and deleted stands in the history, and a deletion is told of by `explain` too.
+#[tokio::test]
+async fn a_history_tells_who_did_it() {
+    let store = Memory::default();
+    let users: String = ["ann", "bob"].map(|name| format!("{name}:{}\n", bcrypt::hash("secret", 4).unwrap())).concat();
+    let storage = Storage::open(store.clone(), [7; 32]).await.unwrap();
+    let token_key = TokenKey(storage.upload_keys().to_vec());
+    let passwords = Passwords::new(Users::parse(&users).unwrap(), [8; 32], 1);
+    let registry = Arc::new(Registry::new(storage, surroundings()));
+    let admin = Admin::new(registry.clone());
+    let authorizer = Authorizer::Accounts(Arc::new(Accounts { passwords, anonymous_pull: false, token_key }));
+    let router = router(App::new(registry, authorizer));
+    let ask = async |who: &str, line: &str, body: &[u8]| {
+        let basic = format!("Basic {}", STANDARD.encode(format!("{who}:secret")));
+        let answer = send(&router, line, &[("authorization", &basic), ("content-type", MANIFEST)], body.to_vec()).await;
+        assert!(answer.status.is_success(), "{line}: {}", answer.shown());
+    };
+    for blob in [&b"{}"[..], b"layer"] {
+        ask("ann", &format!("POST /v2/a/blobs/uploads/?digest={}", digest(blob)), blob).await;
+    }
+    for (who, mark) in [("ann", "one"), ("bob", "two")] {
+        ask(who, "PUT /v2/a/manifests/t", marked(mark).0.as_bytes()).await;
+    }
+    ask("bob", "DELETE /v2/a/manifests/t", b"").await;
+    ask("ann", "PUT /v2/a/manifests/t", marked("three").0.as_bytes()).await;
+    ask("bob", &format!("DELETE /v2/a/manifests/{}", marked("three").1), b"").await;
+    let history = admin.history(&"a".parse().unwrap(), &"t".parse().unwrap()).await.unwrap();
+    let told: Vec<_> = history
+        .values
+        .iter()
+        .map(|value| (value.by.clone().unwrap(), value.ended.as_ref().map(|ended| ended.by.clone().unwrap())))
+        .collect();
+    let expected = [("ann", Some("bob")), ("bob", Some("bob")), ("ann", Some("bob"))];
+    assert_eq!(told, expected.map(|(by, ended)| (by.to_owned(), ended.map(str::to_owned))));
+    let window = jiff::SignedDuration::from_hours(24);
+    let found = admin.explain(&"a".parse().unwrap(), &marked("three").1, window).await.unwrap();
+    assert_eq!((found.hints[0].why.as_str(), found.hints[0].by.as_deref()), ("deleted", Some("bob")));
 }

@@ -175,3 +175,82 @@ fn immutable_tags_are_a_setting() {
     assert_eq!(code, Some(2));
     assert!(stderr.contains("is not a pattern of tags"), "{stderr}");
 }
+
+/// What `gc --json` removed, or would.
+fn removed(json: &str) -> Vec<String> {
+    let report: serde_json::Value = serde_json::from_str(json).unwrap();
+    let removed = report["removed"].as_array().unwrap().iter();
+    removed.map(|removal| removal["key"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn gc_takes_its_flags_whoever_holds_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Some(Server::start(folder.path(), &["--no-sync"]));
+    for beside in [true, false] {
+        let up = server.take().unwrap_or_else(|| Server::start(folder.path(), &["--no-sync"]));
+        let mark = format!("first {beside}");
+        let first = push(&up, "a", "t", &mark);
+        push(&up, "a", "t", &format!("second {beside}"));
+        assert_eq!(status(&up, &format!("DELETE /v2/a/manifests/{first}")), "202");
+        let other = digest(format!("other {beside}"));
+        let line = format!("POST /v2/a/blobs/uploads/?digest={other}");
+        assert!(send(&up, &line, "x/y", &format!("other {beside}")).starts_with("HTTP/1.1 201"));
+        std::thread::sleep(std::time::Duration::from_millis(2100));
+        if beside {
+            server = Some(up);
+        } else {
+            drop(up);
+        }
+
+        // The usual grace time protects it.
+        let (code, stdout, stderr) = run(folder.path(), &["gc", "--once", "--json"]);
+        assert_eq!((code, removed(&stdout)), (Some(0), vec![]), "{stderr}");
+        let (code, stdout, stderr) = run(folder.path(), &["gc", "--dry-run", "--json", "--grace", "1s"]);
+        let would = removed(&stdout);
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(would.iter().any(|key| key.contains(other.hex())), "{would:?}");
+        let (code, stdout, stderr) = run(folder.path(), &["gc", "--once", "--json", "--grace", "1s"]);
+        let gone = removed(&stdout);
+        assert_eq!(code, Some(0), "{stderr}");
+        for kind in ["links/", "data/"] {
+            assert!(gone.iter().any(|key| key.starts_with(kind) && key.contains(other.hex())), "{kind} {gone:?}");
+        }
+        // The window of 30 days protects what the tag was.
+        assert!(!gone.iter().any(|key| key.contains("/_history/")), "{gone:?}");
+        let (code, stdout, stderr) =
+            run(folder.path(), &["gc", "--once", "--json", "--grace", "1s", "--history-days", "0"]);
+        let gone = removed(&stdout);
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(gone.iter().any(|key| key.contains("/_history/t/") && key.contains(&first[7..])), "{gone:?}");
+    }
+}
+
+#[test]
+fn a_brake_that_holds_is_let_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &["--no-sync"]);
+    for n in 0..1010 {
+        let blob = format!("blob {n}");
+        let line = format!("POST /v2/a/blobs/uploads/?digest={}", digest(&blob));
+        assert!(send(&server, &line, "x/y", &blob).starts_with("HTTP/1.1 201"));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    // The links go first; the brake is about data.
+    assert_eq!(run(folder.path(), &["gc", "--once", "--grace", "1s"]).0, Some(0));
+    let (code, stdout, stderr) = run(folder.path(), &["gc", "--once", "--grace", "1s"]);
+    assert_eq!(code, Some(1), "{stdout}{stderr}");
+    assert!(stdout.contains("the brake holds"), "{stdout}");
+    // What confirms collects nothing, so it takes no grace time.
+    assert_eq!(run(folder.path(), &["gc", "--confirm", "--grace", "1s"]).0, Some(2));
+    assert_eq!(run(folder.path(), &["gc"]).0, Some(2));
+    let (code, stdout, _) = run(folder.path(), &["gc", "--confirm"]);
+    assert_eq!(code, Some(0));
+    assert!(stdout.starts_with("confirmed: for a week"), "{stdout}");
+    let (code, stdout, stderr) = run(folder.path(), &["gc", "--once", "--grace", "1s", "--json"]);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    let data = removed(&stdout).iter().filter(|key| key.starts_with("data/")).count();
+    assert!(data > 0, "{stdout}");
+    let left = run(folder.path(), &["gc", "--dry-run", "--grace", "1s", "--json"]);
+    assert!(!removed(&left.1).iter().any(|key| key.starts_with("data/")), "{}", left.1);
+}

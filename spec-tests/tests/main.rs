@@ -12,6 +12,7 @@ mod http;
 mod image_spec;
 mod kill;
 mod memory;
+mod replicas;
 mod requirements;
 mod round_trip;
 mod sample;

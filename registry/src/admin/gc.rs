@@ -11,6 +11,8 @@ use super::control::{Command, Progress, Refusal};
 use super::orders::{Orderable, given, taken};
 use crate::collect::{CollectError, CollectSettings, Collector, Mode, Report};
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Collect now, or let the brake go.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Gc {
@@ -19,6 +21,15 @@ pub struct Gc {
     /// Another grace time than that of the collector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_seconds: Option<u64>,
+    /// Another window of history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history_days: Option<u32>,
+    /// Another age of untagged manifests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untagged_days: Option<u32>,
+    /// Another brake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brake_percent: Option<u8>,
 }
 
 impl Orderable for Gc {
@@ -33,9 +44,20 @@ impl Gc {
             collector.confirm().await?;
             return Ok(Report::default());
         }
-        let settings = collector.settings();
-        let grace = self.grace_seconds.map_or(settings.grace, Duration::from_secs);
-        collector.with_settings(CollectSettings { grace, ..settings }).run_once(Mode::Whole).await
+        let settings = self.over(collector.settings());
+        collector.with_settings(settings).run_once(Mode::Whole).await
+    }
+
+    /// What the order says, over what the collector has.
+    fn over(&self, settings: CollectSettings) -> CollectSettings {
+        let days = |days: u32| DAY * days;
+        CollectSettings {
+            grace: self.grace_seconds.map_or(settings.grace, Duration::from_secs),
+            history: self.history_days.map_or(settings.history, days),
+            untagged: self.untagged_days.map(days).or(settings.untagged),
+            brake_percent: self.brake_percent.map_or(settings.brake_percent, |percent| percent.min(100)),
+            ..settings
+        }
     }
 }
 

@@ -22,11 +22,11 @@ pub struct MayPull(RepoName);
 
 /// Leave to write to one repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MayPush(RepoName);
+pub struct MayPush(RepoName, Option<String>);
 
 /// Leave to delete from one repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MayDelete(RepoName);
+pub struct MayDelete(RepoName, Option<String>);
 
 /// Leave to see the names of repositories, of those that [`MayList::shows`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,16 @@ macro_rules! of_one_repository {
     )*};
 }
 of_one_repository!(MayPull, MayPush, MayDelete);
+
+macro_rules! by_somebody {
+    ($($proof:ty),*) => {$(
+        impl $proof {
+            /// Who has it, for histories and logs; `None`: nobody knows.
+            pub fn by(&self) -> Option<&str> { self.1.as_deref() }
+        }
+    )*};
+}
+by_somebody!(MayPush, MayDelete);
 
 impl MayList {
     /// Whether whoever asked may know of this repository.
@@ -259,12 +269,12 @@ impl Authorizer {
 
     /// May the caller write to `repo`?
     pub fn push(&self, caller: &Caller, repo: &RepoName) -> Result<MayPush, Denied> {
-        self.known(caller, "push", Some(repo)).map(|()| MayPush(repo.clone()))
+        self.known(caller, "push", Some(repo)).map(|()| MayPush(repo.clone(), caller.name().map(str::to_owned)))
     }
 
     /// May the caller delete from `repo`?
     pub fn delete(&self, caller: &Caller, repo: &RepoName) -> Result<MayDelete, Denied> {
-        self.known(caller, "delete", Some(repo)).map(|()| MayDelete(repo.clone()))
+        self.known(caller, "delete", Some(repo)).map(|()| MayDelete(repo.clone(), caller.name().map(str::to_owned)))
     }
 
     /// May the caller see names of repositories?

@@ -130,6 +130,17 @@ impl Pass<'_> {
         Ok(())
     }
 
+    /// Keeps in the log what a paper knew that is about to go.
+    pub(super) async fn write_down(&self, known: Vec<Removal>) -> Result<(), CollectError> {
+        if self.dry_run {
+            return Ok(());
+        }
+        for known in known.chunks(BATCH_MAX) {
+            self.write_log(known.to_vec()).await?;
+        }
+        Ok(())
+    }
+
     /// Counts candidates that the brake holds.
     pub(super) fn keep_waiting(&mut self, candidates: &[Candidate]) {
         let oldest = candidates.iter().map(|candidate| self.now.since(candidate.written)).max();

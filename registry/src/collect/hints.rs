@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::batch::{Allowed, Candidate};
+use super::log::Removal;
 use super::pass::Pass;
 use super::{CollectError, Why, repository};
 use crate::protocol::{Copy, Object};
 use crate::spec::{Digest, RepoName};
-use crate::storage::Dated;
+use crate::storage::{Dated, Stamp};
 
 /// How many hints are taken up together.
 const TOGETHER: usize = 200;
@@ -23,7 +24,10 @@ pub(super) async fn pass(pass: &mut Pass<'_>, hints: Vec<Dated<Object>>) -> Resu
         for hint in together {
             let Some(objects) = pass.storage.named_in(&hint.item).await? else { continue };
             match &hint.item {
-                Object::DeletedHint(..) => found.deleted_before(pass, objects).await?,
+                Object::DeletedHint(..) => {
+                    found.deleted.extend(deleted(&objects, &pass.storage.stamp_of(&hint.item).await?));
+                    found.deleted_before(pass, objects).await?;
+                }
                 _ => found.unneeded(pass, objects).await?,
             }
         }
@@ -40,6 +44,8 @@ struct Found {
     others: Vec<Candidate>,
     allowed: Allowed,
     leftovers: Vec<(Object, Why)>,
+    /// What users deleted: the hint that knows it goes, and the log keeps it.
+    deleted: Vec<Removal>,
     /// Entries of referrers that were deleted.
     referrers: Vec<Object>,
     /// Blobs whose index entries are to go, if the repository still does not have them.
@@ -96,7 +102,8 @@ impl Found {
     }
 
     async fn settle(self, pass: &mut Pass<'_>) -> Result<(), CollectError> {
-        let Self { data, others, allowed, mut leftovers, referrers, index } = self;
+        let Self { data, others, allowed, mut leftovers, deleted, referrers, index } = self;
+        pass.write_down(deleted).await?;
         pass.batch(others, allowed).await?;
         for object in referrers {
             let Object::Referrer { copy, .. } = &object else { continue };
@@ -117,6 +124,12 @@ impl Found {
         }
         pass.remove_leftovers(leftovers).await
     }
+}
+
+/// The manifest of which a user's DELETE removed these: one entry, however many copies it had.
+fn deleted(objects: &[Object], stamp: &Stamp) -> Option<Removal> {
+    let copy = objects.iter().find(|object| matches!(object, Object::Copy(_)))?;
+    Some(Removal::deleted(copy, stamp))
 }
 
 async fn is_broken(pass: &Pass<'_>, copy: &Copy) -> Result<bool, CollectError> {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::report::Why;
 use crate::protocol::{DataId, Object};
 use crate::spec::{Digest, RepoName};
-use crate::storage::{Storage, StorageError, spelled};
+use crate::storage::{Stamp, Storage, StorageError, spelled};
 
 /// Something that a collector removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,12 @@ pub struct Removal {
     pub repo: Option<String>,
     /// Why.
     pub why: Why,
+    /// Who deleted it, where a user did and users have names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// When a user deleted it; a collector's own removals have the time of their batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
     /// How long it was.
     #[serde(default)]
     pub size_bytes: u64,
@@ -39,15 +45,32 @@ impl Removal {
             digest: digest.map(Digest::to_string),
             repo: repo.map(RepoName::to_string),
             why,
+            by: None,
+            at: None,
             size_bytes,
             run: String::new(),
             time: String::new(),
         }
     }
 
+    /// Something that a user deleted.
+    pub(super) fn deleted(object: &Object, stamp: &Stamp) -> Self {
+        Self { by: stamp.by.clone(), at: Some(stamp.time.clone()), ..Self::of(object, Why::Deleted, 0) }
+    }
+
     /// Something that is no object of the protocol.
     pub(super) fn paper(key: String, why: Why, size_bytes: u64) -> Self {
-        Self { key, digest: None, repo: None, why, size_bytes, run: String::new(), time: String::new() }
+        Self {
+            key,
+            digest: None,
+            repo: None,
+            why,
+            by: None,
+            at: None,
+            size_bytes,
+            run: String::new(),
+            time: String::new(),
+        }
     }
 
     /// The first part of its key, for the metrics.

@@ -37,6 +37,8 @@ pub enum Why {
     Unindexed,
     /// An upload, or a part of one, that nobody has gone on with for a day.
     Stale,
+    /// A user deleted it, and its place in the hints has run out. Nothing is removed by this: it is how the log knows.
+    Deleted,
     /// A paper of collection itself that has had its time.
     Done,
 }
@@ -57,6 +59,7 @@ impl Why {
             Self::NeverPublished => "a value that the tag never got",
             Self::Unindexed => "an index entry of a blob that the repository no longer has",
             Self::Stale => "an upload that nobody has gone on with for a day",
+            Self::Deleted => "deleted by a user",
             Self::Done => "a paper of collection that has had its time",
         }
     }

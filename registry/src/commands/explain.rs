@@ -45,12 +45,19 @@ fn lines(found: &Explanation) -> Vec<String> {
     }
     for removed in &found.removed {
         let repo = removed.repo.as_ref().map(|repo| format!(" of {repo}")).unwrap_or_default();
-        lines.push(format!("removed{repo} {} by the collector ({}): {}", removed.time, removed.why, removed.key));
+        lines.push(match removed.why.as_str() {
+            "deleted" => format!("deleted{repo} {}{}: {}", removed.time, by(&removed.by), removed.key),
+            why => format!("removed{repo} {} by the collector ({why}): {}", removed.time, removed.key),
+        });
     }
     for hint in &found.hints {
-        lines.push(format!("{} {}: {}", hint.why, hint.time, hint.key));
+        lines.push(format!("{} {}{}: {}", hint.why, hint.time, by(&hint.by), hint.key));
     }
     lines
+}
+
+fn by(name: &Option<String>) -> String {
+    name.as_ref().map(|name| format!(" by {name}")).unwrap_or_default()
 }
 
 fn reason(reason: &Reason) -> String {

@@ -46,8 +46,13 @@ async fn look(settings: &Gc) -> Result<Report, Failure> {
 }
 
 async fn collect(settings: &Gc) -> Result<Report, Failure> {
-    let order =
-        admin::Gc { confirm: settings.what.confirm, grace_seconds: settings.grace.map(|grace| grace.as_secs()) };
+    let order = admin::Gc {
+        confirm: settings.what.confirm,
+        grace_seconds: settings.grace.map(|grace| grace.as_secs()),
+        history_days: settings.retention.history_days,
+        untagged_days: settings.retention.untagged_days,
+        brake_percent: settings.retention.brake_percent,
+    };
     let held = match &settings.store.store {
         Store::Memory => return Err(Failure::User(NO_MEMORY.into())),
         Store::Folder(path) => is_held(path).map_err(|error| Failure::User(error.into()))?.then_some(path),

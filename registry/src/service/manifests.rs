@@ -71,7 +71,7 @@ impl Registry {
         self.check_children(&repo, &manifest).await?;
         let mut stored = StoredManifest { media_type: manifest.media_type.clone(), bytes, absent: Vec::new() };
         loop {
-            match self.put_stored(&repo, &digest, &tags, &manifest, &stored).await? {
+            match self.put_stored(push, &digest, &tags, &manifest, &stored).await? {
                 PutOutcome::Stored { superseded } => {
                     self.forget(&repo, &superseded).await;
                     let absent = stored.absent;
@@ -102,17 +102,18 @@ impl Registry {
     /// Puts a manifest whose blobs have to be there, but for those that are known to be absent.
     async fn put_stored(
         &self,
-        repo: &RepoName,
+        push: &MayPush,
         digest: &Digest,
         tags: &[Tag],
         manifest: &Manifest,
         stored: &StoredManifest,
     ) -> Result<PutOutcome, RegistryError> {
+        let (repo, by) = (push.repo(), push.by());
         let time = (self.surroundings.now)();
         let attachments = Attachments {
-            copy: stored.encode(&time, None),
+            copy: stored.encode(&time, by),
             referrer: self.referrer_entry(manifest, digest, stored.bytes.len()),
-            stamp: Stamp { time, by: None }.encode(),
+            stamp: Stamp { time, by: by.map(str::to_owned) }.encode(),
         };
         let present = manifest.blobs.iter().filter(|blob| !stored.absent.contains(blob));
         let plan = PutPlan {
@@ -180,7 +181,7 @@ impl Registry {
     /// Ends a tag, or removes a manifest with every tag that names it.
     pub async fn delete_manifest(&self, delete: &MayDelete, reference: &Reference) -> Result<(), RegistryError> {
         let repo = delete.repo().clone();
-        let stamp = Stamp { time: self.now(), by: None }.encode();
+        let stamp = Stamp { time: self.now(), by: delete.by().map(str::to_owned) }.encode();
         let attachments = Attachments { stamp, ..Default::default() };
         let was_there = match reference {
             Reference::Tag(tag) => self.storage.run(DeleteTag::new(repo.clone(), tag.clone()), &attachments).await?,

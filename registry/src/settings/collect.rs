@@ -12,32 +12,35 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// What goes, and when.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Retention {
-    /// How many days a replaced or deleted value of a tag can be got back.
-    #[arg(long, env = "FLUYT_REGISTRY_HISTORY_DAYS", value_name = "N", default_value_t = 30, value_parser = value_parser!(u32).range(..=36_500))]
-    pub(crate) history_days: u32,
+    /// How many days a replaced or deleted value of a tag can be got back: 30 if nothing is said.
+    #[arg(long, env = "FLUYT_REGISTRY_HISTORY_DAYS", value_name = "N", value_parser = value_parser!(u32).range(..=36_500))]
+    pub(crate) history_days: Option<u32>,
 
     /// Remove manifests that no tag has named for so many days, and what only they need. Without it nothing that was
     /// acknowledged expires. Parts of an index, and what refers to another manifest, stay as long as that does.
     #[arg(long, env = "FLUYT_REGISTRY_UNTAGGED_DAYS", value_name = "N", value_parser = value_parser!(u32).range(1..=36_500))]
     pub(crate) untagged_days: Option<u32>,
 
-    /// Of a hundred blobs, how many one pass may remove; 1,000 may go in any case. More waits for `gc --confirm`.
-    #[arg(long, env = "FLUYT_REGISTRY_BRAKE_PERCENT", value_name = "N", default_value_t = 1, value_parser = value_parser!(u8).range(0..=100))]
-    pub(crate) brake_percent: u8,
+    /// Of a hundred blobs, how many one pass may remove: 1 if nothing is said; 1,000 blobs may go in any case. More waits
+    /// for `gc --confirm`.
+    #[arg(long, env = "FLUYT_REGISTRY_BRAKE_PERCENT", value_name = "N", value_parser = value_parser!(u8).range(0..=100))]
+    pub(crate) brake_percent: Option<u8>,
 }
 
 impl From<Retention> for CollectSettings {
     fn from(retention: Retention) -> Self {
+        let usual = Self::default();
         Self {
-            history: DAY * retention.history_days,
+            history: retention.history_days.map_or(usual.history, |days| DAY * days),
             untagged: retention.untagged_days.map(|days| DAY * days),
-            brake_percent: retention.brake_percent,
-            ..Self::default()
+            brake_percent: retention.brake_percent.unwrap_or(usual.brake_percent),
+            ..usual
         }
     }
 }
 
-/// What `gc` is to do.
+/// What `gc` is to do. What goes, and when, is what is said here; where a running server holds the folder and does it,
+/// what is not said here is as that server has it.
 #[derive(Debug, Args)]
 pub(crate) struct Gc {
     #[command(flatten)]
@@ -45,7 +48,7 @@ pub(crate) struct Gc {
 
     /// How long what nothing refers to is left alone, such as 24h, 30m or 10s. A push that takes longer than this has to
     /// send something again.
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "confirm")]
     pub(crate) grace: Option<Duration>,
 
     /// Print one JSON object.
@@ -67,7 +70,7 @@ pub(crate) struct GcWhat {
     #[arg(long)]
     pub(crate) once: bool,
 
-    /// Print what that would remove. Writes nothing, and works beside a running server.
+    /// Print what that would remove, with the flags that are given here. Writes nothing, and works beside a running server.
     #[arg(long)]
     pub(crate) dry_run: bool,
 

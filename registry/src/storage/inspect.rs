@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::keys::{self, TagItem};
 use super::listing::Page;
 use super::perform::PAGE_KEYS;
-use super::{Storage, StorageError};
+use super::{Stamp, Storage, StorageError};
 use crate::protocol::{Copy, DataId, Link, Object};
 use crate::spec::{Algorithm, Digest, RepoName};
 
@@ -41,6 +41,9 @@ pub struct Removed {
     pub repo: Option<String>,
     /// Why.
     pub why: String,
+    /// By whom, where a user did it and users have names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// When.
     pub time: String,
 }
@@ -58,6 +61,8 @@ struct LogEntry {
     digest: Option<String>,
     repo: Option<String>,
     why: serde_json::Value,
+    by: Option<String>,
+    at: Option<String>,
 }
 
 /// The parts of a repository's keys.
@@ -226,7 +231,8 @@ impl Storage {
             let Ok(log) = serde_json::from_slice::<Log>(&content) else { continue };
             for entry in log.removed.into_iter().filter(|entry| entry.digest.as_ref() == Some(&wanted)) {
                 let why = entry.why.as_str().map_or_else(|| entry.why.to_string(), str::to_owned);
-                found.push(Removed { key: entry.key, repo: entry.repo, why, time: log.time.clone() });
+                let time = entry.at.unwrap_or_else(|| log.time.clone());
+                found.push(Removed { key: entry.key, repo: entry.repo, why, by: entry.by, time });
             }
         }
         found.sort_by(|a, b| (&a.time, &a.key).cmp(&(&b.time, &b.key)));
@@ -239,11 +245,15 @@ impl Storage {
         let mut found = Vec::new();
         for (key, written) in self.list_dated("gc/hints/").await? {
             let Some(content) = self.read_small(&key, "reading a hint").await? else { continue };
+            let is_deletion = key.ends_with(".deleted");
+            let stamp = Stamp::before(&content);
             for line in String::from_utf8_lossy(&content).lines() {
                 if line.starts_with(&copies) || line.starts_with(&links) {
                     let time = super::past::seconds(written).to_string();
-                    let why = "a DELETE, or a push that was refused, left word of it".to_owned();
-                    found.push(Removed { key: line.to_owned(), repo: Some(repo.to_string()), why, time });
+                    let why =
+                        if is_deletion { "deleted" } else { "a push that was refused left word of it" }.to_owned();
+                    let (key, repo, by) = (line.to_owned(), Some(repo.to_string()), stamp.by.clone());
+                    found.push(Removed { key, repo, why, by, time });
                 }
             }
         }

@@ -33,6 +33,12 @@ impl Stamp {
         serde_json::to_vec(self).unwrap_or_default().into()
     }
 
+    /// The one in the first line of a hint; empty where there is none.
+    pub(super) fn before(content: &[u8]) -> Self {
+        let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        serde_json::from_slice(line).unwrap_or_default()
+    }
+
     fn time(&self) -> Option<Timestamp> {
         self.time.parse().ok()
     }

@@ -277,10 +277,15 @@ impl Storage {
             Object::Referrer { .. } => ("writing a referrer", attachments.referrer.clone().into()),
             Object::Catalog(repo) => ("writing the catalog", repo.to_string().into()),
             Object::UploadClaim(..) => ("claiming an upload", PutPayload::new()),
-            Object::Hint(_, objects) | Object::DeletedHint(_, objects) | Object::TraceHint(_, objects) => {
-                ("leaving a hint", lines(objects))
+            Object::Hint(_, objects) | Object::TraceHint(_, objects) => ("leaving a hint", lines(objects).into()),
+            // Who deleted it, and when, stands before what it was. It is no key, so that whoever looks for keys passes it over.
+            Object::DeletedHint(_, objects) => {
+                let mut content = attachments.stamp.to_vec();
+                content.push(b'\n');
+                content.extend_from_slice(lines(objects).as_bytes());
+                ("leaving a hint", content.into())
             }
-            Object::Mark(_, targets) => ("marking", lines(targets)),
+            Object::Mark(_, targets) => ("marking", lines(targets).into()),
         };
         let key = keys::object(object);
         match self.put(&key, content.clone(), during).await {
@@ -345,8 +350,8 @@ impl Storage {
 }
 
 /// Keys, one a line.
-fn lines(objects: &[Object]) -> PutPayload {
-    objects.iter().map(keys::object).collect::<Vec<_>>().join("\n").into()
+fn lines(objects: &[Object]) -> String {
+    objects.iter().map(keys::object).collect::<Vec<_>>().join("\n")
 }
 
 impl Storage {

@@ -307,3 +307,18 @@ async fn marks_of_dead_runs_go_when_what_they_name_is_gone() {
     place.collect_all().await;
     assert_eq!(place.keys_with("gc/").await, ["gc/marks/1"]);
 }
+
+/// What a user deleted is in the log of removals when the hint that knew of it is gone.
+#[tokio::test]
+async fn the_log_keeps_what_a_user_deleted() {
+    let place = Place::new().await;
+    let (_, manifest) = place.app.pushed_image("a", "t").await;
+    assert_eq!(place.app.get(&format!("DELETE /v2/a/manifests/{manifest}")).await.status, 202);
+    place.collect_all().await;
+    assert_eq!(place.keys_with("gc/hints/").await, Vec::<String>::new());
+    let storage = fluyt_registry::storage::Storage::open(place.store.clone(), [7; 32]).await.unwrap();
+    let removed = storage.removals_of(&manifest).await.unwrap();
+    let deleted: Vec<_> = removed.iter().filter(|removed| removed.why == "deleted").collect();
+    assert_eq!(deleted.len(), 1, "{removed:?}");
+    assert!(deleted[0].key.starts_with("repos/a/_manifests/"), "{deleted:?}");
+}

@@ -19,7 +19,7 @@ use object_store::{GetOptions, ObjectMeta};
 use super::keys::{self, UploadItem};
 use super::perform::{PAGE_KEYS, SIDE_BY_SIDE};
 use super::port::Unfinished;
-use super::{Storage, StorageError, layout};
+use super::{Stamp, Storage, StorageError, layout};
 use crate::protocol::{Copy, DataId, Link, Named, Nonce, Object};
 use crate::spec::{Digest, RepoName, UploadId};
 
@@ -164,6 +164,12 @@ impl Storage {
     /// What a hint names; `None` when it is gone. What this version does not understand is left out.
     pub async fn named_in(&self, hint: &Object) -> Result<Option<Vec<Object>>, StorageError> {
         self.named_keys(&keys::object(hint), "reading a hint").await
+    }
+
+    /// When and by whom the deletion was that a hint tells of; empty where it does not say.
+    pub async fn stamp_of(&self, hint: &Object) -> Result<Stamp, StorageError> {
+        let content = self.read_small(&keys::object(hint), "reading a hint").await?;
+        Ok(content.map(|content| Stamp::before(&content)).unwrap_or_default())
     }
 
     /// The mark objects of all runs.
