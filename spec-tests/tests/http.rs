@@ -1,7 +1,10 @@
 //! The HTTP cases against the real `fluyt-registry`, one test each.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use spec_tests::http::CASES;
 use spec_tests::registry::Registry;
+use spec_tests::stores::{Seaweed, skipped};
 
 fn run(name: &str) {
     let case = CASES.iter().find(|case| case.name == name).expect("a case of that name");
@@ -10,6 +13,27 @@ fn run(name: &str) {
     (case.run)(&target);
     // What others may leave out, this one does.
     assert_eq!(target.notes(), Vec::<String>::new());
+}
+
+/// Every case again, on a real S3 server to which the client is sent for every blob, however small.
+#[test]
+fn all_cases_hold_where_everything_is_redirected() {
+    let test = "all_cases_hold_where_everything_is_redirected";
+    let Some(server) = Seaweed::shared() else { return skipped(test, "SeaweedFS") };
+    let url = format!("s3://{}/images", server.bucket());
+    let flags = ["--redirect", "always", "--redirect-min-bytes", "0"];
+    let registry = Registry::start_at(&url, &flags, &server.variables());
+    let target = registry.target();
+    for case in CASES {
+        // The S3 server speaks HTTP/1.1 only, and the client of this case is told to speak HTTP/2 without asking.
+        if case.name == "images_come_and_go_over_http2" {
+            continue;
+        }
+        let done = catch_unwind(AssertUnwindSafe(|| (case.run)(&target)));
+        assert!(done.is_ok(), "the case `{}` fails where everything is redirected", case.name);
+    }
+    assert_eq!(target.notes(), Vec::<String>::new());
+    assert!(registry.log().contains("http.status=307"), "nothing was redirected");
 }
 
 /// A test for each name, and the list of them.

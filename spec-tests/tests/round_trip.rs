@@ -9,6 +9,7 @@ use spec_tests::folder::TestDir;
 use spec_tests::image::{Files, Image, Layout, differences, files_of_tar, violations};
 use spec_tests::program::{self, Outcome};
 use spec_tests::registry::Registry;
+use spec_tests::stores::{Seaweed, skipped};
 
 use crate::sample::{busybox, odd_context};
 
@@ -53,12 +54,51 @@ fn inspect(outcome: &Outcome) -> Value {
     list[0].clone()
 }
 
+/// A registry on a real S3 server that sends clients there for every blob, however small.
+fn redirecting(test: &str) -> Option<Registry> {
+    let Some(server) = Seaweed::shared() else {
+        skipped(test, "SeaweedFS");
+        return None;
+    };
+    let url = format!("s3://{}/images", server.bucket());
+    let registry =
+        Registry::start_at(&url, &["--redirect", "always", "--redirect-min-bytes", "0"], &server.variables());
+    Some(registry)
+}
+
+/// That the client got its blobs from the store: the registry redirected for each, and sent none itself.
+fn assert_redirected(registry: &Registry, image: &Image) {
+    let log = registry.log();
+    let layers = image.layers.iter().map(|layer| &layer.descriptor);
+    for descriptor in layers.chain([&image.manifest["config"]]) {
+        let digest = descriptor["digest"].as_str().unwrap();
+        let path = format!("/v2/round/trip/blobs/{digest}");
+        let asked = |line: &&str| line.contains("http.method=GET") && line.contains(&path);
+        let asked: Vec<&str> = log.lines().filter(asked).collect();
+        // Once by this test itself, and by the client.
+        let sent_on = asked.iter().filter(|line| line.contains("http.status=307")).count();
+        assert!(sent_on > 1, "the client did not ask for {digest}:\n{log}");
+        assert!(!asked.iter().any(|line| line.contains("http.status=200")), "{digest} was sent:\n{asked:#?}");
+    }
+}
+
 #[test]
 fn docker_pulls_what_was_built() {
-    let test = "docker_pulls_what_was_built";
-    let Some(dockerd) = Dockerd::shared(test) else { return };
+    let Some(dockerd) = Dockerd::shared("docker_pulls_what_was_built") else { return };
     let registry = Registry::start();
-    let (reference, image) = pushed(&registry);
+    let _ = docker_pulls(&dockerd, &registry);
+}
+
+#[test]
+fn docker_pulls_where_everything_is_redirected() {
+    let test = "docker_pulls_where_everything_is_redirected";
+    let (Some(dockerd), Some(registry)) = (Dockerd::shared(test), redirecting(test)) else { return };
+    let image = docker_pulls(&dockerd, &registry);
+    assert_redirected(&registry, &image);
+}
+
+fn docker_pulls(dockerd: &Dockerd, registry: &Registry) -> Image {
+    let (reference, image) = pushed(registry);
     assert_eq!(violations(&image), Vec::<String>::new());
 
     let _ = dockerd.docker(["pull", "--quiet", &reference]).expect_success();
@@ -71,6 +111,7 @@ fn docker_pulls_what_was_built() {
     let exported = dockerd.docker(["export", container.text()]).expect_success();
     let _ = dockerd.docker(["rm", container.text()]).expect_success();
     assert_same_files(&image, &files_of_tar(&exported.stdout_bytes));
+    image
 }
 
 #[test]
@@ -94,7 +135,19 @@ fn docker_runs_what_was_built() {
 fn podman_pulls_what_was_built() {
     let Some(podman) = Podman::new("podman_pulls_what_was_built") else { return };
     let registry = Registry::start();
-    let (reference, image) = pushed(&registry);
+    let _ = podman_pulls(&podman, &registry);
+}
+
+#[test]
+fn podman_pulls_where_everything_is_redirected() {
+    let test = "podman_pulls_where_everything_is_redirected";
+    let (Some(podman), Some(registry)) = (Podman::new(test), redirecting(test)) else { return };
+    let image = podman_pulls(&podman, &registry);
+    assert_redirected(&registry, &image);
+}
+
+fn podman_pulls(podman: &Podman, registry: &Registry) -> Image {
+    let (reference, image) = pushed(registry);
     let _ = podman.run(&["pull", "--quiet", "--tls-verify=false", &reference]).expect_success();
     let inspected = inspect(&podman.run(&["image", "inspect", &reference]).expect_success());
     let id = inspected["Id"].as_str().unwrap_or_default();
@@ -104,6 +157,7 @@ fn podman_pulls_what_was_built() {
     let container = podman.run(&["create", "--network=none", &reference]).expect_success();
     let exported = podman.run(&["export", container.text()]).expect_success();
     assert_same_files(&image, &files_of_tar(&exported.stdout_bytes));
+    image
 }
 
 #[test]
@@ -112,7 +166,22 @@ fn skopeo_copies_what_was_built() {
         return;
     }
     let registry = Registry::start();
-    let (reference, image) = pushed(&registry);
+    let _ = skopeo_copies(&registry);
+}
+
+#[test]
+fn skopeo_copies_where_everything_is_redirected() {
+    let test = "skopeo_copies_where_everything_is_redirected";
+    if !program::all_installed(test, &["skopeo"]) {
+        return;
+    }
+    let Some(registry) = redirecting(test) else { return };
+    let image = skopeo_copies(&registry);
+    assert_redirected(&registry, &image);
+}
+
+fn skopeo_copies(registry: &Registry) -> Image {
+    let (reference, image) = pushed(registry);
     let folder = TestDir::new();
     let layout = folder.join("layout");
     let _ = skopeo_copy(&format!("docker://{reference}"), &format!("oci:{}:one", layout.display())).expect_success();
@@ -123,6 +192,7 @@ fn skopeo_copies_what_was_built() {
     let again = format!("docker://{}/round/again:two", registry.host());
     let _ = skopeo_copy(&format!("oci:{}:one", layout.display()), &again).expect_success();
     assert_eq!(registry.image("round/again", "two").digest, image.digest);
+    image
 }
 
 #[test]
@@ -130,6 +200,14 @@ fn fluyt_pulls_what_it_built() {
     let registry = Registry::start();
     let (reference, image) = pushed(&registry);
     assert_pulled_by_fluyt(&reference, &image);
+}
+
+#[test]
+fn fluyt_pulls_where_everything_is_redirected() {
+    let Some(registry) = redirecting("fluyt_pulls_where_everything_is_redirected") else { return };
+    let (reference, image) = pushed(&registry);
+    assert_pulled_by_fluyt(&reference, &image);
+    assert_redirected(&registry, &image);
 }
 
 /// `fluyt pull` gives the image as it is in the registry, with another store than it was built in.
