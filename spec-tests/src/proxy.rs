@@ -18,6 +18,8 @@ pub enum Fault {
     None,
     /// The store never hears of it; the answer has this status line and body.
     Refused(&'static str, &'static str),
+    /// The same, with a body that the test makes.
+    Answered(&'static str, String),
     /// The store does it, and no answer arrives: the connection breaks.
     Lost,
     /// The store never hears of it, and the connection stays silent so long.
@@ -114,18 +116,24 @@ impl Shared {
         }
         let length = header(&head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0_usize);
         let rest = length.saturating_sub(begun.len()) as u64;
+        let told = match &fault {
+            Fault::Refused(status, body) => Some((*status, (*body).to_owned())),
+            Fault::Answered(status, body) => Some((*status, body.clone())),
+            _ => None,
+        };
+        if let Some((status, body)) = told {
+            io::copy(&mut (&client).take(rest), &mut io::sink())?;
+            let length = body.len();
+            let body = if method == "HEAD" { "" } else { &body };
+            write!(client, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")?;
+            return client.shutdown(Shutdown::Both);
+        }
         match fault {
             Fault::Silent(pause) => {
                 std::thread::sleep(pause);
                 return Ok(());
             }
-            Fault::Refused(status, body) => {
-                io::copy(&mut (&client).take(rest), &mut io::sink())?;
-                let length = body.len();
-                write!(client, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")?;
-                return client.shutdown(Shutdown::Both);
-            }
-            Fault::None | Fault::Lost | Fault::Cut(_) => {}
+            _ => {}
         }
         let mut store = TcpStream::connect(self.store)?;
         store.set_read_timeout(Some(PATIENCE))?;

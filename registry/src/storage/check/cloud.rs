@@ -60,6 +60,7 @@ async fn order(cloud: &Cloud, probes: &Probes<'_>, report: &mut StoreReport) {
 
 async fn signing(cloud: &Cloud, nonce: &Nonce, report: &mut StoreReport) {
     const NAME: &str = "signed addresses";
+    const UNSIGNED: &str = "access without a key";
     let key = format!("{}signed", below(nonce));
     let Ok(path) = crate::storage::keys::path(&key) else { return };
     if cloud.put(&path, "signed".into()).await.is_err() {
@@ -82,6 +83,17 @@ async fn signing(cloud: &Cloud, nonce: &Nonce, report: &mut StoreReport) {
         }
     };
     if let Some(url) = url {
+        let mut unsigned = url.clone();
+        unsigned.set_query(None);
+        match fetch(cloud, &unsigned).await {
+            Ok(status @ 200..=299) => report.add(
+                UNSIGNED,
+                Outcome::Finding,
+                format!("an object is read without any signature (answer {status}): the bucket is open to everybody who reaches it: take public access away"),
+            ),
+            Ok(status) => report.add(UNSIGNED, Outcome::Passed, format!("is refused ({status})")),
+            Err(error) => report.add(UNSIGNED, Outcome::Unknown, format!("cannot be tried ({error})")),
+        }
         // What the signature covers, changed in one place.
         let mut altered = url.clone();
         let text = altered.path().trim_end_matches("signed").to_owned();
@@ -97,8 +109,8 @@ async fn signing(cloud: &Cloud, nonce: &Nonce, report: &mut StoreReport) {
             }
             (Ok(200), _) => report.add(
                 NAME,
-                Outcome::Warning,
-                "work, and altered ones do too: this store does not check signatures",
+                Outcome::Finding,
+                "work, and altered ones do too: this store does not check signatures, so whoever was sent to one blob can read all",
             ),
             (Ok(status), _) => {
                 report.add(NAME, Outcome::Warning, format!("are answered {status}: use --redirect never"))
