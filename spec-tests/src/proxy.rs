@@ -128,12 +128,9 @@ impl Shared {
             write!(client, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")?;
             return client.shutdown(Shutdown::Both);
         }
-        match fault {
-            Fault::Silent(pause) => {
-                std::thread::sleep(pause);
-                return Ok(());
-            }
-            _ => {}
+        if let Fault::Silent(pause) = fault {
+            std::thread::sleep(pause);
+            return Ok(());
         }
         let mut store = TcpStream::connect(self.store)?;
         store.set_read_timeout(Some(PATIENCE))?;
