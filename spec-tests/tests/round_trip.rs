@@ -1,5 +1,7 @@
 //! Images on their way: built by `fluyt`, through `fluyt-registry`, to the clients that people use, and back.
 
+mod pushing;
+
 use std::path::Path;
 
 use serde_json::Value;

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use oci_spec::image::Digest;
 
@@ -31,7 +32,9 @@ impl Executor {
             return Err(StepError::NotThereYet { what: "`COPY --from` with `--exclude`" });
         }
         let below = states.of(op.input);
-        let tree = self.tree(step, &below)?;
+        // Nobody looks below an independent layer, unless for the number of a name.
+        let looks_below = !op.link || op.chown.is_some();
+        let tree = if looks_below { self.tree(step, &below)? } else { Arc::default() };
         let accounts = accounts(&tree);
         let owner = op.chown.as_deref().map(|text| accounts.owner(text)).transpose()?;
         // An independent layer meets nothing at its destination.

@@ -17,6 +17,7 @@ mod run;
 mod select;
 mod state;
 mod unpack;
+mod watch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub use owner::{Accounts, Identity, OwnerError};
 pub use placing::PlacingError;
 pub use select::SelectError;
 pub use state::{BuiltLayer, RootState, Trees};
+pub use watch::Watcher;
 
 use crate::blob::Store;
 use crate::cache::{Mode, Records};
@@ -80,6 +82,8 @@ pub struct Executor {
     pub cancel: Cancel,
     /// Views that were made lately.
     pub trees: Trees,
+    /// Who hears of finished layers.
+    pub watcher: Option<Arc<dyn Watcher>>,
 }
 
 impl std::fmt::Debug for Executor {
@@ -150,7 +154,11 @@ impl Executor {
             match self.operation(step, node, &states) {
                 Ok(state) => {
                     self.events.hear(Event::Finished { step });
-                    states.0.insert(id, Arc::new(state));
+                    let state = Arc::new(state);
+                    if let Some(watcher) = &self.watcher {
+                        watcher.finished(id, &state);
+                    }
+                    states.0.insert(id, state);
                 }
                 Err(StepError::Cancelled) => {
                     self.events.hear(Event::Stopped { step });

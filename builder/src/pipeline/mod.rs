@@ -2,6 +2,7 @@
 
 mod assemble;
 mod bases;
+mod early;
 mod error;
 mod outputs;
 mod request;
@@ -21,7 +22,7 @@ pub use request::{Built, ImageForm, Request};
 use crate::blob::Store;
 use crate::cache::{Mode, Records};
 use crate::event::{Event, Events};
-use crate::execute::{Executor, Options, StepCounter, Trees};
+use crate::execute::{Executor, Options, StepCounter, Trees, Watcher};
 use crate::graph::{self, LowerInput, Lowered};
 use crate::layer::{FileTime, LayerOptions, Times};
 use crate::remote::{Origins, Remote};
@@ -107,6 +108,8 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
 
     let options = options(&request);
     let times = options.layers.times;
+    let uploads = remote.uploads();
+    let early = early::Early::new(&graph, &request, &uploads, &store, &events, &steps);
     let executor = Executor {
         store: store.clone(),
         records,
@@ -120,7 +123,9 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         options,
         cancel: cancel.clone(),
         trees: Trees::default(),
+        watcher: early.clone().map(|early| early as Arc<dyn Watcher>),
     };
+    let guard = early::Guard::of(early);
     let graph = Arc::new(*graph);
     let (states, root) = {
         let (graph, force) = (graph.clone(), request.form.force_compression);
@@ -140,7 +145,8 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     let image = assemble::assemble(&graph, &states, &root, &request, &store)?;
     let origins: Origins =
         root.layers.iter().filter_map(|layer| Some((layer.digest.clone(), layer.origin.clone()?))).collect();
-    outputs::deliver(&image, &root, &origins, &request, &workshop, times, &remote, &events, &steps).await?;
+    outputs::deliver(&image, &root, &origins, &request, &workshop, times, &remote, &uploads, &events, &steps).await?;
+    guard.finish();
     if let Some(text) = outputs::where_it_is(&request) {
         events.hear(Event::Note { text });
     }

@@ -12,7 +12,7 @@ use crate::event::{Event, Events};
 use crate::execute::{RootState, StepCounter};
 use crate::export::{self, ExportError};
 use crate::layer::Times;
-use crate::remote::{Origins, Remote};
+use crate::remote::{Origins, Remote, Uploads};
 
 /// Where a result goes. A path that is none is standard output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +89,7 @@ pub(super) async fn deliver(
     workshop: &Workshop,
     times: Times,
     remote: &Remote,
+    uploads: &Uploads,
     events: &Events,
     steps: &StepCounter,
 ) -> Result<(), BuildError> {
@@ -109,7 +110,7 @@ pub(super) async fn deliver(
     if pushes {
         for name in &request.tags {
             let target = if request.form.by_digest { by_digest(name) } else { name.clone() };
-            push(&target, image, origins, remote, events, steps).await?;
+            push(&target, image, origins, uploads, events, steps).await?;
         }
     }
     // Under a name in the store stands only what is whole there.
@@ -154,13 +155,13 @@ async fn push(
     name: &Reference,
     image: &Built,
     origins: &Origins,
-    remote: &Remote,
+    uploads: &Uploads,
     events: &Events,
     steps: &StepCounter,
 ) -> Result<(), BuildError> {
     let step = steps.next();
     events.hear(Event::Started { step, name: format!("push {name}") });
-    match remote.push(&image.manifest, name, origins, step).await {
+    match uploads.push(&image.manifest, name, origins, step).await {
         Ok(_) => {
             events.hear(Event::Finished { step });
             Ok(())

@@ -9,7 +9,7 @@ use crate::blob::{Store, StoreError};
 use crate::event::Events;
 
 pub use pull::{Platform, RemoteImage};
-pub use push::Origins;
+pub use push::{Origins, Uploads};
 
 /// Largest image configuration that is read, in bytes. Real ones have some 10 kB; a manifest may have 8 MiB, and a
 /// configuration repeats its layers with a row of history each.

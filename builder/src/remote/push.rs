@@ -3,9 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Seek as _, SeekFrom};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fluyt_client::{Blob, ClientError, Pushed, Reference};
 use oci_spec::image::{Descriptor, Digest, MediaType};
+use tokio::sync::OnceCell;
 
 use super::{Remote, RemoteError};
 use crate::blob::StoreError;
@@ -18,7 +20,60 @@ const MANIFEST_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
 /// Where blobs can be had that the store need not have: layers of base images.
 pub type Origins = HashMap<Digest, Reference>;
 
+/// Blobs on their way into repositories. Clones share what they have sent: each blob goes to each repository once,
+/// however many tags and however many callers want it there.
+#[derive(Clone, Debug)]
+pub struct Uploads {
+    remote: Remote,
+    sent: Arc<Mutex<HashMap<(String, Digest), Sent>>>,
+}
+
+/// Filled once the blob is there.
+type Sent = Arc<OnceCell<()>>;
+
 impl Remote {
+    /// Uploads that remember what they sent.
+    #[must_use]
+    pub fn uploads(&self) -> Uploads {
+        Uploads { remote: self.clone(), sent: Arc::default() }
+    }
+
+    /// Pushes one image to one name; see [`Uploads::push`].
+    ///
+    /// # Errors
+    /// Those of [`Uploads::push`].
+    pub async fn push(
+        &self,
+        image: &Descriptor,
+        target: &Reference,
+        origins: &Origins,
+        step: StepId,
+    ) -> Result<Digest, RemoteError> {
+        self.uploads().push(image, target, origins, step).await
+    }
+}
+
+impl Uploads {
+    /// Sees that the repository of `target` has a blob: it may be there, come from another repository of the registry, from
+    /// the store, or from its `origin`. Waits for another caller that is at it already.
+    ///
+    /// # Errors
+    /// Those of the registries and of the store; the next caller tries again then.
+    pub async fn blob(
+        &self,
+        target: &Reference,
+        blob: Blob,
+        origin: Option<Reference>,
+        step: StepId,
+    ) -> Result<(), RemoteError> {
+        let place = (target.name(), blob.digest.clone());
+        let cell = {
+            let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(sent.entry(place).or_default())
+        };
+        cell.get_or_try_init(|| self.remote.push_blob(target, blob, origin, step)).await.map(|_| ())
+    }
+
     /// Pushes the image that `image` describes to `target`, with all that it names, and gives its digest.
     ///
     /// What the registry has already is not sent; what another of its repositories has is mounted.
@@ -32,15 +87,15 @@ impl Remote {
         origins: &Origins,
         step: StepId,
     ) -> Result<Digest, RemoteError> {
-        let bytes = self.manifest_bytes(image, target)?;
+        let bytes = self.remote.manifest_bytes(image, target)?;
         if let Manifest::Index(index) = parse(&bytes, target)? {
             for child in index.manifests() {
                 // Children go by digest; the tag comes last, with the index.
                 let child_target = target.with_digest(child.digest());
-                let child_bytes = self.manifest_bytes(child, target)?;
+                let child_bytes = self.remote.manifest_bytes(child, target)?;
                 self.push_manifest(child, child_bytes, &child_target, origins, step).await?;
             }
-            return self.put(image, bytes, target).await;
+            return self.remote.put(image, bytes, target).await;
         }
         self.push_manifest(image, bytes, target, origins, step).await
     }
@@ -66,10 +121,10 @@ impl Remote {
             {
                 continue;
             }
-            let (remote, target, origin) = (self.clone(), target.clone(), origins.get(descriptor.digest()).cloned());
+            let (uploads, target, origin) = (self.clone(), target.clone(), origins.get(descriptor.digest()).cloned());
             let blob = Blob { digest: descriptor.digest().clone(), size_bytes: descriptor.size() };
             // The client bounds how many of these are under way.
-            running.spawn(async move { remote.push_blob(&target, blob, origin, step).await });
+            running.spawn(async move { uploads.blob(&target, blob, origin, step).await });
         }
         while let Some(result) = running.join_next().await {
             match result {
@@ -77,9 +132,11 @@ impl Remote {
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             }
         }
-        self.put(image, bytes, target).await
+        self.remote.put(image, bytes, target).await
     }
+}
 
+impl Remote {
     async fn put(&self, image: &Descriptor, bytes: Vec<u8>, target: &Reference) -> Result<Digest, RemoteError> {
         Ok(self.client.push_manifest(target, image.media_type().as_ref(), bytes.into()).await?)
     }
@@ -92,34 +149,32 @@ impl Remote {
         step: StepId,
     ) -> Result<(), RemoteError> {
         let same_registry = origin.as_ref().filter(|origin| origin.host() == target.host());
-        if !self.store.contains(&blob.digest) {
-            if self.client.has_blob(target, &blob.digest).await? {
-                return Ok(());
-            }
-            if let Some(origin) = same_registry
-                && self.client.mount(target, &blob.digest, origin.repository()).await?
-            {
-                return Ok(());
-            }
-            let Some(origin) = &origin else {
-                return Err(RemoteError::Incomplete {
-                    reference: target.to_string(),
-                    what: format!("blob {}", blob.digest),
-                });
-            };
-            self.fetch_blob(origin, &blob.digest, blob.size_bytes, step).await?;
-        }
         let mount_from: Vec<String> = same_registry.map(|origin| origin.repository().to_owned()).into_iter().collect();
+        let (events, what, total_bytes) = (self.events.clone(), format!("pushing {}", blob.digest), blob.size_bytes);
+        let progress = move |done_bytes: u64| {
+            events.hear(Event::Moved { step, what: what.clone(), done_bytes, total_bytes: Some(total_bytes) });
+        };
+        if !self.store.contains(&blob.digest) {
+            let pushed = match &origin {
+                // It passes through memory: nothing here needs it.
+                Some(origin) => self.client.copy_blob(origin, target, &blob, &mount_from, &progress).await?,
+                None if self.client.has_blob(target, &blob.digest).await? => Pushed::Present,
+                None => {
+                    return Err(RemoteError::Incomplete {
+                        reference: target.to_string(),
+                        what: format!("blob {}", blob.digest),
+                    });
+                }
+            };
+            tracing::debug!(blob.digest = %blob.digest, ?pushed, "from its origin");
+            return Ok(());
+        }
         let store = self.store.clone();
         let digest = blob.digest.clone();
         let source = move |offset_bytes: u64| -> io::Result<File> {
             let mut file = store.open_blob(&digest).map_err(io::Error::other)?;
             file.seek(SeekFrom::Start(offset_bytes))?;
             Ok(file)
-        };
-        let (events, what, total_bytes) = (self.events.clone(), format!("pushing {}", blob.digest), blob.size_bytes);
-        let progress = move |done_bytes: u64| {
-            events.hear(Event::Moved { step, what: what.clone(), done_bytes, total_bytes: Some(total_bytes) });
         };
         let pushed = match self.client.push_blob(target, &blob, &mount_from, source, &progress).await {
             Err(error @ ClientError::Damaged { .. }) => return Err(self.damaged(&blob.digest, error)?),

@@ -11,4 +11,5 @@ mod mirrors;
 mod proxy;
 mod pull;
 mod push;
+mod relay;
 mod trust;

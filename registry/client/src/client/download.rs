@@ -75,12 +75,23 @@ impl Client {
     ///
     /// [`ClientError::Algorithm`] for a digest that cannot be checked; those of every request.
     pub async fn blob_stream(&self, reference: &Reference, blob: &Blob) -> Result<BlobStream, ClientError> {
+        let transfer = self.transfer().await;
+        self.stream_within(reference, blob, transfer).await
+    }
+
+    /// A stream within a transfer that the caller may have already: one that takes from a registry what it gives to another
+    /// must not wait for a second place.
+    pub(super) async fn stream_within(
+        &self,
+        reference: &Reference,
+        blob: &Blob,
+        transfer: Option<OwnedSemaphorePermit>,
+    ) -> Result<BlobStream, ClientError> {
         let subject = blob_subject(reference, &blob.digest);
         let hasher = Hasher::new(blob.digest.algorithm(), &subject)?;
         let mut endpoints = self.readers(reference)?;
         // Taken from the end.
         endpoints.reverse();
-        let transfer = self.transfer().await;
         let mut stream = BlobStream {
             client: self.clone(),
             reference: reference.clone(),

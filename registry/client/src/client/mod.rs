@@ -5,6 +5,7 @@ mod endpoint;
 mod exchange;
 mod login;
 mod manifest;
+mod relay;
 mod tags;
 mod upload;
 
