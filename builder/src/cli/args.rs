@@ -25,6 +25,8 @@ pub struct Arguments {
 pub enum Command {
     /// Build an image from a Dockerfile
     Build(Box<BuildArguments>),
+    /// Build twice under different conditions, and name what differs
+    Verify(Box<VerifyArguments>),
     /// Push an image from the store to a registry
     Push(PushArguments),
     /// Pull an image from a registry into the store, or into an OCI layout
@@ -145,6 +147,17 @@ pub struct BuildArguments {
     /// Registries.
     #[command(flatten)]
     pub registries: RegistryArguments,
+}
+
+/// `fluyt verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// Print all differences as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// What is built; what `build` writes, `verify` does not.
+    #[command(flatten)]
+    pub build: BuildArguments,
 }
 
 /// How progress is shown.

@@ -49,10 +49,10 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
 }
 
 /// Folder of the store that holds the logs of builds.
-const LOGS: &str = "logs";
+pub(super) const LOGS: &str = "logs";
 
 /// What is asked for, and the registries that an output calls insecure.
-fn request(typed: &BuildArguments) -> Result<(Request, Vec<String>), Failure> {
+pub(super) fn request(typed: &BuildArguments) -> Result<(Request, Vec<String>), Failure> {
     if typed.context.as_os_str() == "-" {
         return Err(Failure::usage("a context on standard input is not there yet").hint("name a folder"));
     }
@@ -224,7 +224,7 @@ pub(super) fn open_store(typed: Option<&Path>) -> Result<Store, Failure> {
 }
 
 /// A failed build as the user reads it.
-fn failure(error: BuildError) -> Failure {
+pub(super) fn failure(error: BuildError) -> Failure {
     Failure::from_error(error.fault().into(), &error).hints(error.hints())
 }
 

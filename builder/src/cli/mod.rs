@@ -13,6 +13,7 @@ pub mod output;
 pub mod progress;
 pub mod settings;
 mod transfer;
+mod verify;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -57,6 +58,7 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
     let store = arguments.store.as_deref();
     match arguments.command {
         Command::Build(typed) => build::run(store, *typed).await,
+        Command::Verify(typed) => verify::run(store, *typed).await,
         Command::Push(typed) => transfer::push(store, typed).await,
         Command::Pull(typed) => transfer::pull(store, typed).await,
         Command::Inspect(typed) => image::inspect(store, typed).await,

@@ -1,0 +1,317 @@
+//! Two images, part by part: configuration, layers, entries, bytes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read as _;
+
+use oci_spec::image::{Descriptor, ImageManifest};
+use serde_json::{Value, json};
+
+use super::suspects::{Suspect, suspect};
+use crate::blob::{Store, StoreError};
+use crate::cli::failure::{Blame, Failure};
+use crate::image::ImageConfig;
+use crate::layer::{IndexEntry, Kind, LayerError, LayerIndex, LayerPath, Limits, index_layer, read_layer};
+use crate::pipeline::Built;
+
+/// Largest manifest or configuration that is read from the store, in bytes.
+const DOCUMENT_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Most of a file's content that is compared byte by byte, to say where it differs.
+const CONTENT_MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Bytes shown of each side around the first difference.
+const SHOWN_BYTES: usize = 48;
+
+/// One thing that is not the same in both images.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Difference {
+    /// Which layer, from 1, and of how many; none for the configuration.
+    layer: Option<(usize, usize)>,
+    /// What made the layer.
+    made_by: String,
+    /// The file, or the field of the configuration.
+    place: String,
+    /// What of it.
+    what: String,
+    /// As it is in each build.
+    values: Option<(String, String)>,
+    suspect: Option<Suspect>,
+}
+
+impl Difference {
+    /// `/etc/machine-id (content)`.
+    pub(super) fn title(&self) -> String {
+        format!("{} ({})", self.place, self.what)
+    }
+
+    /// What to do about it.
+    pub(super) fn hint(&self) -> Option<String> {
+        self.suspect.map(|suspect| format!("{} is {}: {}", self.place, suspect.what, suspect.advice))
+    }
+
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "layer": self.layer.map(|(layer, _)| layer), "created_by": self.made_by, "path": self.place, "what": self.what,
+            "first": self.values.as_ref().map(|values| &values.0), "second": self.values.as_ref().map(|values| &values.1),
+            "suspect": self.suspect.map(|suspect| suspect.what), "advice": self.suspect.map(|suspect| suspect.advice)})
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "differs: {}", self.title())?;
+        if let Some((layer, layers)) = self.layer {
+            write!(f, ", layer {layer} of {layers}, made by `{}`", self.made_by)?;
+        }
+        if let Some((one, two)) = &self.values {
+            write!(f, "\n  first:  {one}\n  second: {two}")?;
+        }
+        if let Some(suspect) = self.suspect {
+            write!(f, "\n  this is {}", suspect.what)?;
+        }
+        Ok(())
+    }
+}
+
+/// What is not the same in two images, the first in build order first; nothing when they are the same.
+pub(super) fn images(store: &Store, one: &Built, two: &Built) -> Result<Vec<Difference>, Failure> {
+    if one.manifest.digest() == two.manifest.digest() {
+        return Ok(Vec::new());
+    }
+    let mut differences = Vec::new();
+    let (first, second) = (Image::read(store, one)?, Image::read(store, two)?);
+    let (ours, theirs) = (first.manifest.layers(), second.manifest.layers());
+    if ours.len() != theirs.len() {
+        differences.push(Difference {
+            layer: None,
+            made_by: String::new(),
+            place: "the image".to_owned(),
+            what: "number of layers".to_owned(),
+            values: Some((ours.len().to_string(), theirs.len().to_string())),
+            suspect: None,
+        });
+    }
+    for (number, (a, b)) in ours.iter().zip(theirs).enumerate() {
+        if a.digest() != b.digest() {
+            let about = About { number: number + 1, count: ours.len(), made_by: first.made_by(number) };
+            differences.extend(layers(store, a, b, &about)?);
+        }
+    }
+    if differences.is_empty() {
+        differences.extend(documents(&first.config, &second.config));
+    }
+    Ok(differences)
+}
+
+struct Image {
+    manifest: ImageManifest,
+    config: Value,
+    history: Vec<String>,
+}
+
+impl Image {
+    fn read(store: &Store, built: &Built) -> Result<Self, Failure> {
+        let broken = |error: serde_json::Error| Failure::from_error(Blame::Environment, &error);
+        let bytes = store.read(built.manifest.digest(), DOCUMENT_SIZE_MAX_BYTES).map_err(|error| failed(&error))?;
+        let manifest: ImageManifest = serde_json::from_slice(&bytes).map_err(broken)?;
+        let bytes = store.read(manifest.config().digest(), DOCUMENT_SIZE_MAX_BYTES).map_err(|error| failed(&error))?;
+        let parsed: ImageConfig = serde_json::from_slice(&bytes).map_err(broken)?;
+        let rows = parsed.history.into_iter().filter(|row| !row.empty_layer);
+        let history = rows.map(|row| row.created_by.unwrap_or_default()).collect();
+        Ok(Self { manifest, config: serde_json::from_slice(&bytes).map_err(broken)?, history })
+    }
+
+    fn made_by(&self, layer: usize) -> String {
+        self.history.get(layer).map(|text| text.split_whitespace().collect::<Vec<_>>().join(" ")).unwrap_or_default()
+    }
+}
+
+struct About {
+    number: usize,
+    count: usize,
+    made_by: String,
+}
+
+fn layers(store: &Store, one: &Descriptor, two: &Descriptor, about: &About) -> Result<Vec<Difference>, Failure> {
+    let (first, second) = (index(store, one)?, index(store, two)?);
+    let by_path = |index: LayerIndex| -> BTreeMap<LayerPath, IndexEntry> {
+        index.entries.into_iter().map(|entry| (entry.entry.path.clone(), entry)).collect()
+    };
+    let order = |index: &LayerIndex| index.entries.iter().map(|entry| entry.entry.path.clone()).collect::<Vec<_>>();
+    let same_order = order(&first) == order(&second);
+    let (first, second) = (by_path(first), by_path(second));
+    let mut found = Vec::new();
+    let mut paths: Vec<&LayerPath> = first.keys().chain(second.keys()).collect();
+    paths.sort();
+    paths.dedup();
+    let says = |path: &LayerPath, what: &str, values: Option<(String, String)>| {
+        let place = path.to_string();
+        Difference {
+            layer: Some((about.number, about.count)),
+            made_by: about.made_by.clone(),
+            what: what.to_owned(),
+            values,
+            suspect: suspect(&place),
+            place,
+        }
+    };
+    for path in paths {
+        match (first.get(path), second.get(path)) {
+            (Some(_), None) => found.push(says(path, "only in the first build", None)),
+            (None, Some(_)) => found.push(says(path, "only in the second build", None)),
+            (Some(a), Some(b)) if a != b => {
+                if let Some((what, values)) = entries(a, b) {
+                    found.push(says(path, what, values));
+                }
+            }
+            _ => {}
+        }
+    }
+    if found.is_empty() {
+        let what = if same_order { "form of the layer" } else { "order of the layer's entries" };
+        found.push(says(&LayerPath::root(), what, Some((one.digest().to_string(), two.digest().to_string()))));
+    }
+    // To read whole layers for each file would take long; the first tells the most.
+    if let Some(first_content) = found.iter_mut().find(|difference| difference.what == "content") {
+        first_content.values = contents(store, one, two, &first_content.place)?;
+    }
+    Ok(found)
+}
+
+/// What of an entry differs first, and how.
+fn entries(one: &IndexEntry, two: &IndexEntry) -> Option<(&'static str, Option<(String, String)>)> {
+    let (a, b) = (&one.entry, &two.entry);
+    let both = |a: String, b: String| Some((a, b));
+    if std::mem::discriminant(&a.kind) != std::mem::discriminant(&b.kind) {
+        return Some(("kind", both(kind(&a.kind).to_owned(), kind(&b.kind).to_owned())));
+    }
+    if one.content != two.content {
+        return Some(("content", None));
+    }
+    if a.kind != b.kind {
+        let target = |kind: &Kind| match kind {
+            Kind::Symlink(target) => String::from_utf8_lossy(target).into_owned(),
+            Kind::Hardlink(target) => target.to_string(),
+            other => format!("{other:?}"),
+        };
+        return Some(("target", both(target(&a.kind), target(&b.kind))));
+    }
+    if a.mode != b.mode {
+        return Some(("mode", both(format!("{:04o}", a.mode), format!("{:04o}", b.mode))));
+    }
+    if (a.uid, a.gid) != (b.uid, b.gid) {
+        return Some(("owner", both(format!("{}:{}", a.uid, a.gid), format!("{}:{}", b.uid, b.gid))));
+    }
+    if a.modified != b.modified {
+        let time = |entry: &crate::layer::Entry| {
+            let time =
+                jiff::Timestamp::new(entry.modified.seconds, i32::try_from(entry.modified.nanoseconds).unwrap_or(0));
+            time.map_or_else(|_| entry.modified.seconds.to_string(), |time| time.to_string())
+        };
+        return Some(("time", both(time(a), time(b))));
+    }
+    if a.xattrs != b.xattrs {
+        let names = |entry: &crate::layer::Entry| {
+            entry.xattrs.keys().map(|name| String::from_utf8_lossy(name).into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        return Some(("extended attributes", both(names(a), names(b))));
+    }
+    None
+}
+
+fn kind(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::File { .. } => "a file",
+        Kind::Directory => "a folder",
+        Kind::Symlink(_) => "a symbolic link",
+        Kind::Hardlink(_) => "a hard link",
+        Kind::CharDevice { .. } | Kind::BlockDevice { .. } => "a device",
+        Kind::Fifo => "a pipe",
+        Kind::Whiteout | Kind::Opaque => "a removal",
+    }
+}
+
+fn index(store: &Store, layer: &Descriptor) -> Result<LayerIndex, Failure> {
+    let blob = store.open_blob(layer.digest()).map_err(|error| failed(&error))?;
+    let (_, index) = index_layer(blob, "", &Limits::DEFAULT).map_err(|error| broken(layer, &error))?;
+    Ok(index)
+}
+
+fn failed(error: &StoreError) -> Failure {
+    Failure::from_error(Blame::Environment, error)
+}
+
+fn broken(layer: &Descriptor, error: &LayerError) -> Failure {
+    Failure::new(Blame::Environment, format!("cannot read the layer {}", layer.digest())).caused_by(error)
+}
+
+/// Where a file's content differs first, and what stands there.
+fn contents(
+    store: &Store,
+    one: &Descriptor,
+    two: &Descriptor,
+    path: &str,
+) -> Result<Option<(String, String)>, Failure> {
+    let (a, b) = (content(store, one, path)?, content(store, two, path)?);
+    let common = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+    if common == a.len().min(b.len()) && a.len() == b.len() {
+        return Ok(None);
+    }
+    let from = common.saturating_sub(SHOWN_BYTES / 3);
+    let piece = |bytes: &[u8]| {
+        let to = bytes.len().min(from + SHOWN_BYTES);
+        let shown = bytes.get(from.min(to)..to).unwrap_or_default().escape_ascii().to_string();
+        format!("byte {common} of {}: \"{shown}\"", bytes.len())
+    };
+    Ok(Some((piece(&a), piece(&b))))
+}
+
+fn content(store: &Store, layer: &Descriptor, path: &str) -> Result<Vec<u8>, Failure> {
+    let blob = store.open_blob(layer.digest()).map_err(|error| failed(&error))?;
+    let mut bytes = Vec::new();
+    let visited = read_layer(blob, "", &Limits::DEFAULT, &mut |entry, content| {
+        if matches!(entry.kind, Kind::File { .. }) && entry.path.to_string() == path {
+            bytes.clear();
+            content.take(CONTENT_MAX_BYTES).read_to_end(&mut bytes).map_err(LayerError::Read)?;
+        }
+        Ok::<_, LayerError>(())
+    });
+    visited.map_err(|error| broken(layer, &error))?;
+    Ok(bytes)
+}
+
+/// Fields of two configurations that differ, by their path.
+fn documents(one: &Value, two: &Value) -> Vec<Difference> {
+    let mut found = Vec::new();
+    compare("", one, two, &mut found);
+    found
+}
+
+fn compare(place: &str, one: &Value, two: &Value, found: &mut Vec<Difference>) {
+    match (one, two) {
+        (Value::Object(a), Value::Object(b)) => {
+            let mut names: Vec<&String> = a.keys().chain(b.keys()).collect();
+            names.sort();
+            names.dedup();
+            for name in names {
+                let of = |map: &serde_json::Map<String, Value>| map.get(name).cloned().unwrap_or(Value::Null);
+                compare(&format!("{place}.{name}"), &of(a), &of(b), found);
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            for (number, (a, b)) in a.iter().zip(b).enumerate() {
+                compare(&format!("{place}[{number}]"), a, b, found);
+            }
+        }
+        (a, b) if a != b => found.push(Difference {
+            layer: None,
+            made_by: String::new(),
+            place: place.trim_start_matches('.').to_owned(),
+            what: "the image's configuration".to_owned(),
+            values: Some((a.to_string(), b.to_string())),
+            suspect: None,
+        }),
+        _ => {}
+    }
+}

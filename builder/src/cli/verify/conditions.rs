@@ -1,0 +1,141 @@
+//! What is otherwise in the second build.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags, lgetxattr, lsetxattr, utimensat};
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use crate::cli::failure::{Blame, Failure};
+
+/// How much older the copy's files are, in seconds: an odd number, so that no unit of a day or a year hides it.
+const OLDER_S: i64 = 34_567_891;
+
+/// Largest value of an extended attribute that the kernel knows, in bytes.
+const XATTR_MAX_BYTES: usize = 64 * 1024;
+
+/// Copies a context into another folder: its files are made in the other order, and are older. Modes stay, because a layer
+/// shows them.
+pub(super) fn copy_context(from: &Path, below: &Path) -> Result<PathBuf, Failure> {
+    // A path of another length too, which programs write into what they make.
+    let to = below.join("verify").join("the same context in another folder");
+    let failed = |(path, error): (PathBuf, io::Error)| {
+        let full = error.kind() == io::ErrorKind::StorageFull;
+        let failure = Failure::new(
+            if full { Blame::Environment } else { Blame::User },
+            format!("cannot copy the context for the second build: {}", path.display()),
+        );
+        failure.caused_by(&error)
+    };
+    fs::create_dir_all(&to).map_err(|error| failed((to.clone(), error)))?;
+    copy_folder(from, &to, &mut HashMap::new()).map_err(failed)?;
+    Ok(to)
+}
+
+/// Where each file with several names was copied to first, by device and inode.
+type Links = HashMap<(u64, u64), PathBuf>;
+
+fn copy_folder(from: &Path, to: &Path, links: &mut Links) -> Result<(), (PathBuf, io::Error)> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |error: io::Error| (path, error)
+    };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(from).map_err(at(from))? {
+        names.push(entry.map_err(at(from))?.file_name());
+    }
+    // Some file systems list a folder in the order in which it was filled.
+    names.reverse();
+    for name in names {
+        let (source, target) = (from.join(&name), to.join(&name));
+        copy_entry(&source, &target, links)?;
+    }
+    let metadata = fs::metadata(from).map_err(at(from))?;
+    finish(from, to, &metadata).map_err(at(from))
+}
+
+fn copy_entry(source: &Path, target: &Path, links: &mut Links) -> Result<(), (PathBuf, io::Error)> {
+    let at = |error: io::Error| (source.to_owned(), error);
+    let metadata = fs::symlink_metadata(source).map_err(at)?;
+    let kind = metadata.file_type();
+    if kind.is_dir() {
+        fs::create_dir(target).map_err(at)?;
+        return copy_folder(source, target, links);
+    }
+    if kind.is_symlink() {
+        symlink(fs::read_link(source).map_err(at)?, target).map_err(at)?;
+        return older(target, &metadata).map_err(at);
+    }
+    if !kind.is_file() {
+        // Sockets, pipes and devices: a build that copies one says so in the first build.
+        debug_assert!(kind.is_socket() || kind.is_fifo() || kind.is_block_device() || kind.is_char_device());
+        return Ok(());
+    }
+    let key = (metadata.dev(), metadata.ino());
+    if metadata.nlink() > 1
+        && let Some(first) = links.get(&key)
+    {
+        return fs::hard_link(first, target).map_err(at);
+    }
+    fs::copy(source, target).map_err(at)?;
+    if metadata.nlink() > 1 {
+        links.insert(key, target.to_owned());
+    }
+    finish(source, target, &metadata).map_err(at)
+}
+
+/// Attributes, mode and times, in the order in which none undoes another.
+fn finish(source: &Path, target: &Path, metadata: &fs::Metadata) -> io::Result<()> {
+    const CAPABILITY: &str = "security.capability";
+    let mut value = vec![0; XATTR_MAX_BYTES];
+    // Most files have none, and not every file system knows of it.
+    if let Ok(length) = lgetxattr(source, CAPABILITY, &mut value[..]) {
+        lsetxattr(target, CAPABILITY, &value[..length], XattrFlags::empty())?;
+    }
+    fs::set_permissions(target, fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
+    older(target, metadata)
+}
+
+fn older(path: &Path, metadata: &fs::Metadata) -> io::Result<()> {
+    let time = Timespec { tv_sec: metadata.mtime() - OLDER_S, tv_nsec: 123_456_789 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// Holds all threads of this process, and what they start, on one processor; lets them go when dropped.
+#[derive(Debug)]
+pub(super) struct OneProcessor {
+    before: CpuSet,
+}
+
+impl OneProcessor {
+    /// `None` where there is one only, or the kernel does not let us.
+    pub(super) fn take() -> Option<Self> {
+        let before = sched_getaffinity(None).ok()?;
+        if before.count() < 2 {
+            return None;
+        }
+        let first = (0..CpuSet::MAX_CPU).find(|processor| before.is_set(*processor))?;
+        let mut one = CpuSet::new();
+        one.set(first);
+        set_for_all(&one).then_some(Self { before })
+    }
+}
+
+impl Drop for OneProcessor {
+    fn drop(&mut self) {
+        set_for_all(&self.before);
+    }
+}
+
+/// Threads that exist have to be told one by one; new ones and new processes inherit.
+fn set_for_all(set: &CpuSet) -> bool {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return false };
+    let ids = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
+    // A thread that has ended meanwhile needs nothing.
+    ids.filter_map(Pid::from_raw).map(|id| sched_setaffinity(Some(id), set)).filter(Result::is_ok).count() > 0
+}

@@ -1,0 +1,68 @@
+//! `fluyt verify`: two builds that agree, and two that do not.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn verify(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt"));
+    command.env("FLUYT_STORE", folder.join("store")).env_remove("SOURCE_DATE_EPOCH").current_dir(folder);
+    command.arg("verify").args(arguments).arg("context").output().unwrap()
+}
+
+fn place(dockerfile: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let context = folder.path().join("context");
+    std::fs::create_dir_all(context.join("tree/below")).unwrap();
+    std::fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+    for name in ["tree/a", "tree/b", "tree/below/c"] {
+        std::fs::write(context.join(name), name).unwrap();
+    }
+    std::fs::hard_link(context.join("tree/a"), context.join("tree/again")).unwrap();
+    std::os::unix::fs::symlink("b", context.join("tree/link")).unwrap();
+    folder
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn what_depends_on_its_input_alone_is_the_same() {
+    let folder = place("FROM scratch\nWORKDIR /made\nCOPY tree /tree\nCOPY --chmod=700 tree/b /x/\n");
+    let output = verify(folder.path(), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).starts_with("same: sha256:"), "{}", text(&output.stdout));
+    let left: Vec<_> = std::fs::read_dir(folder.path().join("store/tmp")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn what_a_command_draws_at_random_is_named() {
+    let busybox = Path::new("/bin/busybox");
+    if !rustix::process::geteuid().is_root() || !busybox.is_file() {
+        eprintln!("skipped: needs root and busybox-static");
+        return;
+    }
+    let folder = place(
+        "FROM scratch\nCOPY busybox /bin/sh\nCOPY busybox /bin/busybox\nRUN busybox mkdir -p /etc && busybox head -c 9 /dev/urandom > /etc/machine-id\nRUN echo same > /same\n",
+    );
+    std::fs::copy(busybox, folder.path().join("context/busybox")).unwrap();
+    let output = verify(folder.path(), &["-q"]);
+    let (told, listed) = (text(&output.stderr), text(&output.stdout));
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.starts_with("error: the two builds differ: /etc/machine-id (content)\n"), "{told}");
+    assert!(told.contains("hint: /etc/machine-id is the machine's id"), "{told}");
+    assert!(listed.contains("layer 3 of 4, made by `RUN") && listed.contains("  first:  byte "), "{listed}");
+}
+
+#[test]
+fn nothing_is_written_anywhere_by_mistake() {
+    let folder = place("FROM scratch\nCOPY tree /\n");
+    for arguments in [&["--push", "-t", "x"][..], &["-o", "out"], &["--iidfile", "id"]] {
+        let output = verify(folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output.stderr));
+    }
+    assert!(!folder.path().join("out").exists());
+}
