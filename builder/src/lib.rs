@@ -22,6 +22,7 @@ pub mod graph;
 pub mod remote;
 
 pub mod cache;
+pub mod cache_mount;
 pub mod execute;
 pub mod export;
 

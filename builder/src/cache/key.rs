@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use super::record::Stamps;
-use crate::graph::{Network, RunOp, Security};
+use crate::graph::{Mount, MountKind, Network, RunOp, Security, Sharing};
 use crate::layer::{Entry, Kind};
 
 /// A SHA-256 over a preimage that this file spells.
@@ -195,9 +195,52 @@ pub fn unpack(
     fields.finish()
 }
 
-/// Key of a `RUN`. Proxy variables that no `ARG` declares are left out, as the language says.
+/// What a mount of a `RUN` shows, as far as it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MountContent {
+    /// Nothing that counts.
+    Nothing,
+    /// Files of the context.
+    Files(LayerContent),
+    /// A root file system; the mount says which part of it.
+    Root(Content),
+}
+
+fn mount(fields: &mut Fields, mount: &Mount, content: MountContent) {
+    fields.bytes(mount.target.as_bytes()).bytes(mount.source.as_bytes()).number(u64::from(mount.read_only));
+    match content {
+        MountContent::Nothing => fields.bytes(b"nothing"),
+        MountContent::Files(content) => fields.bytes(b"files").bytes(&content.0.0),
+        MountContent::Root(content) => fields.bytes(b"root").bytes(&content.0.0),
+    };
+    match &mount.kind {
+        MountKind::Bind => fields.bytes(b"bind"),
+        MountKind::Cache { id, sharing, mode, uid, gid } => {
+            let sharing = match sharing {
+                Sharing::Shared => "shared",
+                Sharing::Private => "private",
+                Sharing::Locked => "locked",
+            };
+            fields.bytes(b"cache").bytes(id.as_bytes()).bytes(sharing.as_bytes());
+            fields.number((*mode).into()).number((*uid).into()).number((*gid).into())
+        }
+        MountKind::Tmpfs { size_bytes } => fields.bytes(b"tmpfs").number(*size_bytes),
+        // Secrets and agents count by name, never by value.
+        MountKind::Secret { id, env, required, mode, uid, gid } => {
+            fields.bytes(b"secret").bytes(id.as_bytes()).list(env.as_slice()).number(u64::from(*required));
+            fields.number((*mode).into()).number((*uid).into()).number((*gid).into())
+        }
+        MountKind::Ssh { id, required, mode, uid, gid } => {
+            fields.bytes(b"ssh").bytes(id.as_bytes()).number(u64::from(*required));
+            fields.number((*mode).into()).number((*uid).into()).number((*gid).into())
+        }
+    };
+}
+
+/// Key of a `RUN`; `mounts` are the contents of its mounts, in their order. Proxy variables that no `ARG` declares are left
+/// out, as the language says.
 #[must_use]
-pub fn run(below: Content, op: &RunOp, mode: Mode) -> Key {
+pub fn run(below: Content, op: &RunOp, mounts: &[MountContent], mode: Mode) -> Key {
     let mut fields = Fields::new("run/1");
     fields.bytes(&below.0.0).list(&op.argv);
     fields.number(op.env.len() as u64);
@@ -221,6 +264,12 @@ pub fn run(below: Content, op: &RunOp, mode: Mode) -> Key {
             fields.number(1).bytes(script.name.as_bytes()).bytes(&script.content).number(script.mode.into())
         }
     };
+    if !op.mounts.is_empty() {
+        fields.number(op.mounts.len() as u64);
+        for (one, content) in op.mounts.iter().zip(mounts) {
+            mount(&mut fields, one, *content);
+        }
+    }
     fields.number(u64::from(mode.reproducible));
     fields.finish()
 }
@@ -279,11 +328,11 @@ mod tests {
 
     #[test]
     fn fields_of_a_run_do_not_run_into_each_other() {
-        let key = |op: &RunOp| run(Content::empty(), op, Mode::default());
+        let key = |op: &RunOp| run(Content::empty(), op, &[], Mode::default());
         let base = key(&run_op(&["a", "b"], &[("x", "y")]));
         assert_ne!(base, key(&run_op(&["ab"], &[("x", "y")])));
         assert_ne!(base, key(&run_op(&["a", "b"], &[("xy", "")])));
-        assert_ne!(base, run(Content::empty(), &run_op(&["a", "b"], &[("x", "y")]), Mode { reproducible: true }));
+        assert_ne!(base, run(Content::empty(), &run_op(&["a", "b"], &[("x", "y")]), &[], Mode { reproducible: true }));
         let mut proxied = run_op(&["a", "b"], &[("x", "y")]);
         proxied.proxy_env.push(("http_proxy".to_owned(), "http://proxy".to_owned()));
         assert_eq!(base, key(&proxied));

@@ -87,6 +87,9 @@ pub struct BuildArguments {
     /// Value of an ARG; without `=V` the environment's
     #[arg(long = "build-arg", value_name = "K[=V]")]
     pub build_args: Vec<String>,
+    /// A secret for `RUN --mount=type=secret`: `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`
+    #[arg(long = "secret", value_name = "SPEC")]
+    pub secrets: Vec<String>,
     /// Stage to build [default: the last]
     #[arg(long, value_name = "STAGE")]
     pub target: Option<String>,

@@ -110,12 +110,17 @@ pub(super) fn request(typed: &BuildArguments) -> Result<(Request, Vec<String>), 
     for file in files.map(PathBuf::as_path).chain(destinations.iter().filter_map(Destination::path)) {
         check_folder(file)?;
     }
-    let build_args = settings::build_args(&typed.build_args)?;
+    let mut build_args = settings::build_args(&typed.build_args)?;
+    let epoch = epoch(&outputs, settings::epoch(&build_args)?, typed.reproducible)?;
+    if let Some(epoch) = epoch {
+        // An `ARG` sees the environment's too, as with buildx.
+        build_args.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert_with(|| epoch.to_string());
+    }
     let request = Request {
         context: typed.context.clone(),
         file: typed.file.clone(),
         tags,
-        epoch: epoch(&outputs, settings::epoch(&build_args)?, typed.reproducible)?,
+        epoch,
         build_args,
         target: typed.target.clone(),
         platform,
@@ -126,6 +131,7 @@ pub(super) fn request(typed: &BuildArguments) -> Result<(Request, Vec<String>), 
         pull: typed.pull,
         no_cache: typed.no_cache,
         reproducible: typed.reproducible,
+        secrets: settings::secrets(&typed.secrets)?,
         now: Timestamp::now(),
     };
     Ok((request, insecure))

@@ -7,6 +7,7 @@ use fluyt_client::{Environment, Reference};
 
 use super::args::RegistryArguments;
 use super::failure::{Blame, Failure};
+use crate::pipeline::{Secret, SecretValue};
 
 /// The folder of the store: `--store` and `FLUYT_STORE` (clap has read both), else the user's cache folder.
 ///
@@ -96,6 +97,51 @@ pub fn build_args(typed: &[String]) -> Result<BTreeMap<String, String>, Failure>
         }
     }
     Ok(values)
+}
+
+/// `--secret` as typed, by id. A value in the environment is read now, one in a file when a command needs it.
+///
+/// # Errors
+/// When a key is unknown, and when there is no such file or variable.
+pub fn secrets(typed: &[String]) -> Result<BTreeMap<String, Secret>, Failure> {
+    typed.iter().map(|text| secret(text)).collect()
+}
+
+fn secret(text: &str) -> Result<(String, Secret), Failure> {
+    let wrong = |problem: &str| {
+        Failure::usage(format!("`--secret {text}`: {problem}"))
+            .hint("write `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`")
+    };
+    let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
+    for field in text.split(',') {
+        let (key, value) = field.split_once('=').ok_or_else(|| wrong(&format!("`{field}` is no `key=value`")))?;
+        match key.trim().to_ascii_lowercase().as_str() {
+            "type" => kind = Some(value),
+            "id" => id = Some(value),
+            "src" | "source" => file = Some(value),
+            "env" => variable = Some(value),
+            other => return Err(wrong(&format!("unexpected key `{other}`: expected `id`, `src` or `env`"))),
+        }
+    }
+    let id = id.filter(|id| !id.is_empty()).ok_or_else(|| wrong("it has no `id`"))?;
+    let in_environment = match (kind, file, variable) {
+        (_, Some(_), Some(_)) => return Err(wrong("it takes `src` or `env`, not both")),
+        (Some("env"), source, variable) => Some(variable.or(source).unwrap_or(id)),
+        (None, None, Some(variable)) => Some(variable),
+        (None, None, None) if std::env::var_os(id).is_some() => Some(id),
+        (Some("file") | None, _, None) => None,
+        _ => return Err(wrong("expected `type=file` or `type=env`")),
+    };
+    if let Some(variable) = in_environment {
+        let value = std::env::var(variable)
+            .map_err(|_| wrong(&format!("the variable {variable} is not set, or is no UTF-8 text")))?;
+        return Ok((id.to_owned(), Secret::Value(SecretValue(value))));
+    }
+    let file = PathBuf::from(file.unwrap_or(id));
+    match file.is_file() {
+        true => Ok((id.to_owned(), Secret::File(file))),
+        false => Err(wrong(&format!("there is no file {}", file.display()))),
+    }
 }
 
 /// `SOURCE_DATE_EPOCH`: seconds since 1970. A build argument of that name goes before the environment's, and an empty

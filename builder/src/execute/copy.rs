@@ -146,7 +146,7 @@ impl Executor {
     }
 
     /// Hashes the files whose content is not known yet.
-    fn digest_contents(&self, items: &mut Items) -> Result<(), StepError> {
+    pub(super) fn digest_contents(&self, items: &mut Items) -> Result<(), StepError> {
         for item in items.iter_mut() {
             if item.digest.is_some() {
                 continue;

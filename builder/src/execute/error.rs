@@ -7,6 +7,7 @@ use super::owner::OwnerError;
 use super::placing::PlacingError;
 use super::select::SelectError;
 use crate::blob::StoreError;
+use crate::cache_mount::CacheMountError;
 use crate::context::{ContextError, IgnoreError, PlacementError};
 use crate::graph::About;
 use crate::layer::{ApplyError, ChangesError, LayerError, TreeError};
@@ -149,6 +150,35 @@ pub enum StepError {
         expected: String,
         /// What it is.
         found: String,
+    },
+    /// A cache mount could not be had or kept.
+    #[error(transparent)]
+    CacheMount(#[from] CacheMountError),
+    /// A cache mount should start with a file.
+    #[error("a cache mount is a folder, and its source /{path} is none")]
+    CacheFromFile {
+        /// The source.
+        path: String,
+    },
+    /// A secret that the command needs was not given.
+    #[error("the command needs the secret `{id}`, and the build was given none of that name")]
+    NoSecret {
+        /// Which.
+        id: String,
+    },
+    /// A secret for a variable that is no text.
+    #[error("the secret `{id}` is to be a variable, and is not UTF-8 text")]
+    SecretNotText {
+        /// Which.
+        id: String,
+    },
+    /// A secret that is too large.
+    #[error("the secret `{id}` is larger than the {limit_bytes} bytes that a secret may have")]
+    SecretTooLarge {
+        /// Which.
+        id: String,
+        /// The most, in bytes.
+        limit_bytes: u64,
     },
     /// The base image's platform is not what RUN can run here.
     #[error("this machine runs {machine}, and the step needs {wanted}")]

@@ -10,6 +10,7 @@ mod copy;
 mod error;
 mod extract;
 mod item;
+mod mounts;
 mod owner;
 mod placing;
 mod rewrite;
@@ -27,8 +28,10 @@ use tokio::runtime::Handle;
 
 pub use base::BaseImage;
 pub use error::{ExecuteError, StepError};
+pub use mounts::{MountSources, Secret, SecretValue};
 pub use owner::{Accounts, Identity, OwnerError};
 pub use placing::PlacingError;
+pub use run::EARLIEST_ZIP_TIME;
 pub use select::SelectError;
 pub use state::{BuiltLayer, RootState, Trees};
 pub use watch::Watcher;
@@ -78,6 +81,8 @@ pub struct Executor {
     pub bases: HashMap<ImageRequest, BaseImage>,
     /// How operations run.
     pub options: Options,
+    /// What the mounts of `RUN` are made of.
+    pub mounts: MountSources,
     /// Stops everything.
     pub cancel: Cancel,
     /// Views that were made lately.

@@ -14,22 +14,24 @@ use crate::sandbox::{self, Exit, Refusal, RunSpec};
 /// The host name that a command sees. A fixed one, because commands write it into what they make.
 const HOST_NAME: &str = "buildkitsandbox";
 
+/// What tools that want the same bytes twice read.
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// 1980-01-01, the earliest time that a zip archive can hold: what a reproducible build shows a command that no `ARG`
+/// tells another epoch.
+pub const EARLIEST_ZIP_TIME: i64 = 315_532_800;
+
 /// Whether RUN is possible here is tried once in a process: it takes some milliseconds, and does not change.
 static AVAILABLE: OnceLock<Result<(), Refusal>> = OnceLock::new();
 
 impl Executor {
     pub(super) fn run_command(&self, step: StepId, op: &RunOp, states: &States) -> Result<RootState, StepError> {
-        if !op.mounts.is_empty() {
-            return Err(StepError::NotThereYet { what: "`RUN --mount`" });
-        }
-        if op.script.is_some() {
-            return Err(StepError::NotThereYet { what: "a heredoc that begins with `#!`" });
-        }
         if op.security == Security::Insecure {
             return Err(StepError::NotThereYet { what: "`RUN --security=insecure`" });
         }
         let below = states.of(op.input);
-        let key = key::run(below.content, op, self.options.mode);
+        let shown = self.mount_contents(step, op, states)?;
+        let key = key::run(below.content, op, &Self::mount_keys(&shown), self.options.mode);
         if let Some(found) = self.recorded(step, key)? {
             self.events.hear(Event::Cached { step });
             return Ok(stacked(&below, found));
@@ -45,12 +47,17 @@ impl Executor {
         let tree = self.tree(step, &below)?;
         let identity = accounts(&tree).identity(&op.user)?;
 
-        let workspace = self.snapshots.prepare(&below.diff_ids())?;
+        let mut workspace = self.snapshots.prepare(&below.diff_ids())?;
+        let mut made = self.make_mounts(step, op, &shown, &tree, &mut workspace)?;
         let mut env = op.env.clone();
+        if self.options.mode.reproducible && !env.iter().any(|(name, _)| name == EPOCH) {
+            env.push((EPOCH.to_owned(), EARLIEST_ZIP_TIME.to_string()));
+        }
         env.extend(op.proxy_env.iter().cloned());
         if !env.iter().any(|(name, _)| name == "HOME") {
             env.push(("HOME".to_owned(), identity.home.clone()));
         }
+        env.append(&mut made.env);
         let spec = RunSpec {
             root: workspace.root().clone(),
             argv: op.argv.clone(),
@@ -67,6 +74,7 @@ impl Executor {
                 Network::Default | Network::Host => sandbox::Network::Host,
                 Network::None => sandbox::Network::None,
             },
+            mounts: std::mem::take(&mut made.mounts),
         };
         let mut output = |stream: sandbox::Stream, bytes: &[u8]| {
             let stream = match stream {
@@ -75,7 +83,10 @@ impl Executor {
             };
             self.events.hear(Event::Output { step, stream, bytes: bytes.to_vec() });
         };
-        match sandbox::run(&spec, &mut output, &self.cancel)? {
+        let exit = sandbox::run(&spec, &mut output, &self.cancel);
+        drop(spec);
+        made.finish()?;
+        match exit? {
             Exit::Code(0) => {}
             Exit::Code(status) => return Err(StepError::ExitStatus { status }),
             Exit::Signal { signal, out_of_memory } => return Err(StepError::Signal { signal, out_of_memory }),
@@ -105,7 +116,7 @@ impl Executor {
     }
 
     /// Unpacks the layers of a root file system that are not unpacked yet.
-    fn unpack_all(&self, step: StepId, state: &RootState) -> Result<(), StepError> {
+    pub(super) fn unpack_all(&self, step: StepId, state: &RootState) -> Result<(), StepError> {
         for (number, layer) in state.layers.iter().enumerate() {
             if self.snapshots.has(&layer.diff_id) {
                 continue;
@@ -116,12 +127,15 @@ impl Executor {
             self.ensure_blob(step, layer)?;
             let blob = self.store.open_blob(&layer.digest)?;
             let below = state.diff_ids()[..number].to_vec();
+            // A command sees the real times, whatever the blob was given.
+            let index = self.index(step, layer)?;
             self.snapshots.unpack(
                 &layer.diff_id,
                 &below,
                 Box::new(io::BufReader::new(blob)),
                 &layer.media_type,
                 &Limits::DEFAULT,
+                Some(&index),
             )?;
         }
         Ok(())

@@ -136,6 +136,13 @@ pub(super) fn from_tree(
     Ok(selected)
 }
 
+/// `path`, which has no links in it, and all below it.
+pub(super) fn all_below(tree: &Tree, diff_ids: &[Digest], path: &LayerPath) -> Vec<SelectedEntry> {
+    let mut entries = Vec::new();
+    collect(tree, diff_ids, path, path, &mut Files::default(), &mut entries);
+    entries
+}
+
 /// Numbers for the files that one step takes from a root file system: names of one file get the same.
 #[derive(Debug, Default)]
 pub(super) struct Files(BTreeMap<(usize, LayerPath), u64>);

@@ -135,6 +135,9 @@ impl StageLowering<'_, '_> {
                 None if syntax.kind == MountKind::Bind => MountFrom::Context,
                 None => MountFrom::Nothing,
             };
+            if matches!(syntax.kind, MountKind::Ssh { .. }) {
+                self.not_there_yet(word.span, "`RUN --mount=type=ssh`", &step.instruction);
+            }
             mounts.push(Mount {
                 kind: syntax.kind,
                 target: syntax.target,
@@ -142,7 +145,6 @@ impl StageLowering<'_, '_> {
                 source: syntax.source,
                 read_only: syntax.read_only,
             });
-            self.not_there_yet(word.span, "`RUN --mount`", &step.instruction);
         }
         mounts
     }

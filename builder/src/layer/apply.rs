@@ -30,7 +30,7 @@ use self::attributes::Attributes;
 use self::place::Folder;
 use super::lowers::MergedFolder;
 use super::read::check_media_type;
-use super::{Entry, Kind, LayerError, LayerPath, Limits, Scan};
+use super::{Entry, Kind, LayerError, LayerIndex, LayerPath, Limits, Scan};
 
 /// Bytes of content that are written at a time.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -152,9 +152,30 @@ pub fn apply_layer(
     root: &Path,
     form: Form<'_>,
 ) -> Result<Applied, ApplyError> {
+    apply_layer_with_times(blob, media_type, limits, root, form, None)
+}
+
+/// As [`apply_layer`], with the times of `index`, the layer's own: those that the layer carries may be cut or clamped.
+///
+/// # Errors
+/// As [`apply_layer`].
+pub fn apply_layer_with_times(
+    blob: impl Read + Send,
+    media_type: &str,
+    limits: &Limits,
+    root: &Path,
+    form: Form<'_>,
+    index: Option<&LayerIndex>,
+) -> Result<Applied, ApplyError> {
     let mut applier = Applier::new(root, form)?;
     check_media_type(media_type)?;
-    let scan = read_ahead(blob, limits, &mut |entry, content| applier.entry(entry, content))?;
+    let mut rows = index.map(|index| index.entries.iter()).unwrap_or_default();
+    let scan = read_ahead(blob, limits, &mut |entry, content| match rows.next() {
+        Some(row) if row.entry.path == entry.path && row.entry.modified != entry.modified => {
+            applier.entry(&Entry { modified: row.entry.modified, ..entry.clone() }, content)
+        }
+        _ => applier.entry(entry, content),
+    })?;
     applier.finish(scan)
 }
 

@@ -21,7 +21,7 @@ mod tar_reader;
 mod tar_writer;
 mod tree;
 
-pub use apply::{Applied, ApplyError, Form, LeftOut, apply_layer};
+pub use apply::{Applied, ApplyError, Form, LeftOut, apply_layer, apply_layer_with_times};
 pub use builder::{LayerBuilder, write_layer};
 pub use change::{Change, Layer, Source};
 pub use changes::{ChangesError, Manifest, overlay_changes, tidy_upper};

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use oci_spec::image::{Descriptor, MediaType};
 
-use super::{BuildError, Built, EARLIEST_ZIP_TIME, Request};
+use super::{BuildError, Built, Request};
 use crate::blob::Store;
-use crate::execute::{RootState, States};
+use crate::execute::{EARLIEST_ZIP_TIME, RootState, States};
 use crate::graph::{Graph, HistoryStep, OpId, StageResult};
 use crate::image::{HistoryRow, ImageConfig, RootFs, manifest};
 

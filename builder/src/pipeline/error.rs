@@ -155,6 +155,9 @@ impl BuildError {
             Self::NoName => vec!["name the image with `-t REGISTRY/NAME:TAG`".to_owned()],
             Self::Step { source, .. } => match &**source {
                 StepError::NoSandbox { fix, .. } => vec![fix.clone()],
+                StepError::NoSecret { id } => {
+                    vec![format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`")]
+                }
                 _ => Vec::new(),
             },
             Self::Base { source, .. } if is_not_found(source) => {
@@ -212,6 +215,10 @@ fn step_fault(error: &StepError) -> Fault {
         | StepError::Tree(_)
         | StepError::Read { .. }
         | StepError::Archive { .. }
+        | StepError::CacheFromFile { .. }
+        | StepError::NoSecret { .. }
+        | StepError::SecretNotText { .. }
+        | StepError::SecretTooLarge { .. }
         | StepError::Platform { .. } => Fault::User,
         StepError::Layer(error) => match error {
             LayerError::Changed { .. } | LayerError::ReservedName { .. } | LayerError::Content { .. } => Fault::User,
@@ -224,6 +231,7 @@ fn step_fault(error: &StepError) -> Fault {
         | StepError::Changes(_)
         | StepError::Apply(_)
         | StepError::Store(_)
+        | StepError::CacheMount(_)
         | StepError::Temporary { .. }
         | StepError::DiffId { .. }
         | StepError::IndexMismatch { .. } => Fault::Environment,

@@ -22,7 +22,7 @@ pub use request::{Built, ImageForm, Request};
 use crate::blob::Store;
 use crate::cache::{Mode, Records};
 use crate::event::{Event, Events};
-use crate::execute::{Executor, Options, StepCounter, Trees, Watcher};
+use crate::execute::{EARLIEST_ZIP_TIME, Executor, MountSources, Options, StepCounter, Trees, Watcher};
 use crate::graph::{self, LowerInput, Lowered};
 use crate::layer::{FileTime, LayerOptions, Times};
 use crate::remote::{Origins, Remote};
@@ -30,6 +30,7 @@ use crate::sandbox::Cancel;
 use crate::snapshot::Overlay;
 use fluyt_client::Client;
 
+pub use crate::execute::{Secret, SecretValue};
 pub use crate::graph::{Platform, PlatformError};
 
 /// The platform that this machine runs.
@@ -37,10 +38,6 @@ pub use crate::graph::{Platform, PlatformError};
 pub fn host_platform() -> Platform {
     Platform::new("linux", std::env::consts::ARCH, None)
 }
-
-/// Layers are clamped to this where the same bytes are asked for and no epoch is given: 1980-01-01, the earliest time that
-/// a zip archive can hold, in seconds since 1970.
-pub const EARLIEST_ZIP_TIME: i64 = 315_532_800;
 
 /// What a build works with.
 #[derive(Clone, Debug)]
@@ -124,6 +121,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         cancel: cancel.clone(),
         trees: Trees::default(),
         watcher: early.clone().map(|early| early as Arc<dyn Watcher>),
+        mounts: MountSources::new(request.secrets.clone()),
     };
     let guard = early::Guard::of(early);
     let graph = Arc::new(*graph);

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use oci_spec::image::{Descriptor, Digest};
 
 use super::outputs::Destination;
+use crate::execute::Secret;
 use crate::graph::Platform;
 use crate::image::Format;
 use crate::layer::Compression;
@@ -43,6 +44,8 @@ pub struct Request {
     pub reproducible: bool,
     /// `SOURCE_DATE_EPOCH`.
     pub epoch: Option<i64>,
+    /// `--secret`, by id.
+    pub secrets: BTreeMap<String, Secret>,
     /// The time of the build.
     pub now: Timestamp,
 }

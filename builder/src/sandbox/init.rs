@@ -16,7 +16,7 @@ use rustix::thread::UnshareFlags;
 use super::error::{During, Failure};
 use super::interior::{self, FromHost};
 use super::spec::RunSpec;
-use super::{capabilities, filter, system};
+use super::{capabilities, extra, filter, system};
 
 /// The codes that shells and other builders use for a command that could not be executed.
 const NOT_FOUND: i32 = 127;
@@ -45,8 +45,10 @@ fn set_up(spec: &RunSpec, root: &Path, stage: &OwnedFd) -> Result<String, Failur
     setsid().during(|| "starting a session".to_owned())?;
     system::unshare(UnshareFlags::NEWNS).during(|| "making a mount namespace".to_owned())?;
     let host = FromHost::take()?;
+    let trees = extra::take(&spec.mounts)?;
     pivot(root)?;
-    interior::furnish(spec, host)?;
+    let files = interior::furnish(spec, host)?;
+    extra::furnish(&spec.mounts, trees, files)?;
     system::set_host_name(&spec.hostname).during(|| format!("setting the host name `{}`", spec.hostname))?;
     umask(Mode::from_raw_mode(0o022));
     streams(spec)?;

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use rustix::fs::CWD;
@@ -16,7 +16,7 @@ use rustix::mount::{
 
 use super::error::{During, Failure};
 use super::mounts::{attach, new_mount};
-use super::spec::RunSpec;
+use super::spec::{MountSource, RunSpec};
 
 /// The host's device nodes that a RUN gets; no others, and it cannot use any that it makes itself.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -77,9 +77,10 @@ impl FromHost {
     }
 }
 
-/// Mounts everything; to be called when the root was changed.
-pub(super) fn furnish(spec: &RunSpec, host: FromHost) -> Result<(), Failure> {
-    generated_files(spec)?;
+/// Mounts everything; to be called when the root was changed. Returns the files of the step's own mounts, mounted
+/// nowhere yet, in the order of the mounts.
+pub(super) fn furnish(spec: &RunSpec, host: FromHost) -> Result<Vec<OwnedFd>, Failure> {
+    let files = generated_files(spec)?;
     attach(new_mount("proc", &[], DATA_ONLY)?, Path::new("/proc"))?;
     devices(host.devices)?;
     system(host.system)?;
@@ -89,24 +90,45 @@ pub(super) fn furnish(spec: &RunSpec, host: FromHost) -> Result<(), Failure> {
     for path in READ_ONLY {
         read_only(path)?;
     }
-    Ok(())
+    Ok(files)
 }
 
-/// `/etc/resolv.conf` and `/etc/hosts`: files of a memory file system, so what a RUN writes there is gone with it.
-fn generated_files(spec: &RunSpec) -> Result<(), Failure> {
+/// `/etc/resolv.conf` and `/etc/hosts`: files of a memory file system, so what a RUN writes there is gone with it. The
+/// files of the step's own mounts are made in the same way, and returned.
+fn generated_files(spec: &RunSpec) -> Result<Vec<OwnedFd>, Failure> {
     let scratch = Path::new("/dev");
-    attach(new_mount("tmpfs", &[("mode", "755"), ("size", "4m")], DATA_ONLY)?, scratch)?;
-    let file = |name: &str, content: &[u8]| {
+    let bytes = spec.mounts.iter().map(|mount| match &mount.source {
+        MountSource::File { content, .. } => content.len(),
+        _ => 0,
+    });
+    // A page for the end of each file, and room for the two.
+    let size_bytes = bytes.map(|length| length + 8192).sum::<usize>() + 4 * 1024 * 1024;
+    let size = size_bytes.to_string();
+    // Executable, for scripts.
+    attach(new_mount("tmpfs", &[("mode", "755"), ("size", &size)], NO_SUID | NO_DEVICES)?, scratch)?;
+    let file = |name: &str, content: &[u8], mode: u32, uid: u32, gid: u32| {
         let path = scratch.join(name);
-        let what = || format!("generating /etc/{name}");
-        fs::write(&path, content).during(what)?;
-        open_tree(CWD, &path, clone_flags()).during(what)
+        let make = || {
+            fs::write(&path, content)?;
+            std::os::unix::fs::chown(&path, Some(uid), Some(gid))?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+            Ok(open_tree(CWD, &path, clone_flags())?)
+        };
+        let made: std::io::Result<OwnedFd> = make();
+        made.during(|| format!("making the file {name} for the command"))
     };
-    let resolv_conf = file("resolv.conf", &spec.resolv_conf)?;
-    let hosts = file("hosts", &spec.hosts)?;
+    let resolv_conf = file("resolv.conf", &spec.resolv_conf, 0o644, 0, 0)?;
+    let hosts = file("hosts", &spec.hosts, 0o644, 0, 0)?;
+    let mut files = Vec::new();
+    for mount in &spec.mounts {
+        if let MountSource::File { content, mode, uid, gid } = &mount.source {
+            files.push(file(&format!("mount-{}", files.len()), content, *mode, *uid, *gid)?);
+        }
+    }
     unmount(scratch, UnmountFlags::DETACH).during(|| "leaving the scratch file system".to_owned())?;
     attach(resolv_conf, Path::new("/etc/resolv.conf"))?;
-    attach(hosts, Path::new("/etc/hosts"))
+    attach(hosts, Path::new("/etc/hosts"))?;
+    Ok(files)
 }
 
 fn devices(devices: Vec<(&'static str, OwnedFd)>) -> Result<(), Failure> {

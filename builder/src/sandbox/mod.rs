@@ -18,6 +18,7 @@
 //! | `parent` | the builder's side: `run` |
 //! | `stage`, `init` | the other two processes |
 //! | `mounts`, `interior`, `places` | the root; what is mounted in it; the mount points that an image lacks |
+//! | `extra` | the mounts that the step itself asks for |
 //! | `filter`, `capabilities` | what a command may do |
 //! | `trial` | whether this machine lets all of it work |
 //! | `system` | the only unsafe code |
@@ -34,6 +35,7 @@
 mod cancel;
 mod capabilities;
 mod error;
+mod extra;
 mod filter;
 mod init;
 mod interior;
@@ -50,6 +52,6 @@ mod wire;
 pub use cancel::Cancel;
 pub use error::{Failure, SandboxError};
 pub use parent::{run, set_program};
-pub use spec::{Exit, Network, RootMount, RunSpec, Stream};
+pub use spec::{Exit, MountSource, Network, RootMount, RunMount, RunSpec, Stream};
 pub use stage::stage;
 pub use trial::{Refusal, available};

@@ -257,6 +257,15 @@ fn check(spec: &RunSpec) -> Result<(), SandboxError> {
     if nul(&spec.cwd) || !spec.cwd.starts_with('/') {
         return refuse("the working folder is not an absolute path");
     }
+    for mount in &spec.mounts {
+        let names = mount.target.split('/').filter(|name| !name.is_empty());
+        if nul(&mount.target) || !mount.target.starts_with('/') || names.clone().any(|name| name == "..") {
+            return refuse("the target of a mount is not an absolute path without `..`");
+        }
+        if names.count() == 0 {
+            return refuse("a mount would cover the root");
+        }
+    }
     if nul(&spec.hostname) || spec.hostname.len() > 64 {
         return refuse("the host name is longer than the 64 bytes that Linux allows, or holds a zero byte");
     }

@@ -16,6 +16,7 @@ use rustix::fs::{
 use rustix::io::{Errno, dup};
 
 use super::error::{During, Failure};
+use super::spec::RunMount;
 
 /// What a run mounts, and on what kind of place.
 const PLACES: [(&str, Kind); 5] = [
@@ -49,12 +50,19 @@ struct Made {
 }
 
 impl Places {
-    /// Makes what is missing below `root`.
-    pub(super) fn make(root: &Path) -> Result<Self, Failure> {
+    /// Makes what is missing below `root`, for what every RUN has mounted and for `mounts`.
+    pub(super) fn make(root: &Path, mounts: &[RunMount]) -> Result<Self, Failure> {
         let root = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .during(|| format!("opening the root {}", root.display()))?;
         let mut places = Self::default();
-        for (path, kind) in PLACES {
+        // What is in a mount of the sandbox's own is made there.
+        let within = |mount: &&RunMount| {
+            let mut names = mount.target.split('/').filter(|name| !name.is_empty());
+            !matches!((names.next(), names.next()), (Some("dev" | "proc" | "sys"), Some(_)))
+        };
+        let kind = |mount: &RunMount| if mount.source.is_folder() { Kind::Folder } else { Kind::File };
+        let more = mounts.iter().filter(within).map(|mount| (mount.target.trim_start_matches('/'), kind(mount)));
+        for (path, kind) in PLACES.into_iter().chain(more) {
             if let Err(failure) = places.ensure(&root, path, kind) {
                 let _ = places.remove();
                 return Err(failure);
@@ -242,7 +250,7 @@ mod tests {
                 }
             }
             let before = picture(folder.path());
-            match Places::make(&root) {
+            match Places::make(&root, &[]) {
                 Ok(places) => {
                     let made = picture(folder.path());
                     let inside = |path: &&String| path.starts_with(root.to_str().unwrap());

@@ -32,6 +32,78 @@ pub struct RunSpec {
     pub resolv_conf: Vec<u8>,
     /// Which network the command sees.
     pub network: Network,
+    /// What is mounted in the root besides what every RUN has there, outer mounts before those in them. Places that the
+    /// root lacks are made for the command and gone after it.
+    pub mounts: Vec<RunMount>,
+}
+
+/// One mount in the root of a RUN.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunMount {
+    /// Where the command sees it: absolute, not the root.
+    pub target: String,
+    /// What is mounted.
+    pub source: MountSource,
+    /// Whether writes are refused.
+    pub read_only: bool,
+}
+
+/// What a mount shows.
+#[derive(Clone, Serialize, Deserialize)]
+pub enum MountSource {
+    /// Something in a tree on this machine.
+    Tree {
+        /// The tree. Writes to an overlay land in its upper folder, those to a folder in it.
+        root: RootMount,
+        /// Where in it; links are followed inside the tree only. Empty is all of it.
+        #[serde(with = "path_bytes")]
+        path: PathBuf,
+        /// Whether a folder is there, or something else.
+        is_folder: bool,
+    },
+    /// A file in memory.
+    File {
+        /// What is in it.
+        content: Vec<u8>,
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+    /// An empty folder in memory.
+    Memory {
+        /// Ceiling in bytes; 0 is the kernel's.
+        size_bytes: u64,
+    },
+}
+
+impl MountSource {
+    /// Whether it is mounted on a folder.
+    pub(super) fn is_folder(&self) -> bool {
+        match self {
+            Self::Tree { is_folder, .. } => *is_folder,
+            Self::File { .. } => false,
+            Self::Memory { .. } => true,
+        }
+    }
+}
+
+/// What is in a file may be a secret.
+impl std::fmt::Debug for MountSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tree { root, path, is_folder } => {
+                f.debug_struct("Tree").field("root", root).field("path", path).field("is_folder", is_folder).finish()
+            }
+            Self::File { content, mode, uid, gid } => {
+                let (length, owner) = (content.len(), (uid, gid));
+                f.debug_struct("File").field("bytes", &length).field("mode", mode).field("owner", &owner).finish()
+            }
+            Self::Memory { size_bytes } => f.debug_struct("Memory").field("size_bytes", size_bytes).finish(),
+        }
+    }
 }
 
 /// The root file system of a RUN. The stage mounts it in a mount namespace of its own, so nothing is left mounted.

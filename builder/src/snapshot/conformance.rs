@@ -10,7 +10,9 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::{SnapshotError, Snapshotter, Workspace};
 use crate::blob::Store;
-use crate::layer::{Change, Entry, FileTime, Kind, Layer, LayerBuilder, LayerOptions, LayerPath, Limits, Source};
+use crate::layer::{
+    Change, Entry, FileTime, Kind, Layer, LayerBuilder, LayerOptions, LayerPath, Limits, Source, Times, write_layer,
+};
 use crate::sandbox::RootMount;
 
 /// A root that a test writes to, as a sandbox does.
@@ -84,7 +86,7 @@ impl<S: Snapshotter> Bench<S> {
 
     fn unpack(&self, layer: &Layer, diff_id: &Digest, below: &[Digest]) -> Result<(), SnapshotError> {
         let blob = Box::new(self.store.open_blob(&layer.digest).unwrap());
-        self.snapshotter.unpack(diff_id, below, blob, &layer.media_type, &Limits::DEFAULT)
+        self.snapshotter.unpack(diff_id, below, blob, &layer.media_type, &Limits::DEFAULT, None)
     }
 
     /// Writes and unpacks a layer.
@@ -284,7 +286,7 @@ fn a_wrong_or_damaged_blob_leaves_nothing<S: Snapshotter>(bench: &Bench<S>) {
     assert!(matches!(&error, SnapshotError::WrongDiffId { actual, .. } if *actual == layer.diff_id), "{error}");
     let blob = fs::read(bench.store.path(&layer.digest)).unwrap();
     let cut = std::io::Cursor::new(blob[..blob.len() / 2].to_vec());
-    let cut = bench.snapshotter.unpack(&layer.diff_id, &[], Box::new(cut), "", &Limits::DEFAULT);
+    let cut = bench.snapshotter.unpack(&layer.diff_id, &[], Box::new(cut), "", &Limits::DEFAULT, None);
     assert!(matches!(cut, Err(SnapshotError::Apply { .. })), "{cut:?}");
     for diff_id in [&other, &layer.diff_id] {
         assert!(!bench.snapshotter.has(diff_id));
@@ -295,7 +297,7 @@ fn a_wrong_or_damaged_blob_leaves_nothing<S: Snapshotter>(bench: &Bench<S>) {
     assert!(bench.snapshotter.has(&layer.diff_id));
     // It is not even read again.
     let nothing = Box::new(std::io::empty());
-    bench.snapshotter.unpack(&layer.diff_id, &[], nothing, "", &Limits::DEFAULT).unwrap();
+    bench.snapshotter.unpack(&layer.diff_id, &[], nothing, "", &Limits::DEFAULT, None).unwrap();
 }
 
 fn a_layer_above_a_missing_one_is_refused<S: Snapshotter>(bench: &Bench<S>) {
@@ -325,6 +327,27 @@ fn the_root_is_as_the_topmost_layer_with_an_entry_for_it_says<S: Snapshotter>(be
     assert_eq!(lines, ["/c File { size_bytes: 1 } 644 0:0"]);
     let [base, top] = chain;
     assert_eq!(bench.tree(&[base, top, step])["/"], "dir 711 5:5");
+}
+
+fn times_are_those_of_the_index<S: Snapshotter>(bench: &Bench<S>) {
+    let file = |path: &str, seconds| {
+        let mut change = file(path, "same");
+        change.entry.modified = FileTime { seconds, nanoseconds: 7 };
+        change
+    };
+    let options = LayerOptions { times: Times::Clamp(100), ..LayerOptions::default() };
+    let changes = [file("later", 1_000), file("sooner", 50)];
+    let layer = write_layer(&bench.store, options, &changes).unwrap();
+    let blob = Box::new(bench.store.open_blob(&layer.digest).unwrap());
+    let (limits, index) = (&Limits::DEFAULT, Some(&layer.index));
+    bench.snapshotter.unpack(&layer.diff_id, &[], blob, &layer.media_type, limits, index).unwrap();
+    let workspace = bench.snapshotter.prepare(&[layer.diff_id]).unwrap();
+    let mounted = Mounted::of(&workspace, bench.folder.path());
+    let time = |name: &str| {
+        let metadata = fs::metadata(mounted.at.join(name)).unwrap();
+        (metadata.mtime(), metadata.mtime_nsec())
+    };
+    assert_eq!((time("later"), time("sooner")), ((1_000, 7), (50, 7)));
 }
 
 fn a_workspace_of_another_is_refused<S: Snapshotter>(bench: &Bench<S>) {
@@ -365,6 +388,7 @@ macro_rules! conformance {
                 a_layer_above_a_missing_one_is_refused,
                 a_step_that_changes_nothing_has_no_changes,
                 the_root_is_as_the_topmost_layer_with_an_entry_for_it_says,
+                times_are_those_of_the_index,
                 a_workspace_of_another_is_refused,
             ]);
         )*

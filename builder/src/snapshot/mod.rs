@@ -21,7 +21,7 @@ use std::io::Read;
 
 use oci_spec::image::Digest;
 
-use crate::layer::Limits;
+use crate::layer::{LayerIndex, Limits};
 
 pub use error::SnapshotError;
 pub use mutable_root::MutableRoot;
@@ -36,7 +36,8 @@ pub trait Snapshotter: Send + Sync {
     /// their owner from below): [`Snapshotter::unpack`] tells, and returns at once when there is nothing to do.
     fn has(&self, diff_id: &Digest) -> bool;
 
-    /// Unpacks a layer's blob, in any compression, as the layer above `below` (bottom first, all unpacked).
+    /// Unpacks a layer's blob, in any compression, as the layer above `below` (bottom first, all unpacked), with the
+    /// times of `index` where it is given: those in the blob may be cut or clamped.
     ///
     /// Atomic: after a crash or an error it is there whole or not at all. Does nothing when it is there.
     ///
@@ -50,6 +51,7 @@ pub trait Snapshotter: Send + Sync {
         blob: Box<dyn Read + Send>,
         media_type: &str,
         limits: &Limits,
+        index: Option<&LayerIndex>,
     ) -> Result<(), SnapshotError>;
 
     /// A writable view on a chain of layers (bottom first, all unpacked; an empty one is an empty root).

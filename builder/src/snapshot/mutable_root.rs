@@ -25,7 +25,8 @@ use super::workspace::Keep;
 use super::{SnapshotError, Snapshotter, Workspace};
 use crate::blob::{BlobWriter, Store};
 use crate::layer::{
-    Compression, Form, LayerBuilder, LayerError, LayerOptions, Limits, Manifest, apply_layer, read_layer,
+    Compression, Form, LayerBuilder, LayerError, LayerIndex, LayerOptions, Limits, Manifest, apply_layer_with_times,
+    read_layer,
 };
 use crate::sandbox::RootMount;
 
@@ -128,7 +129,8 @@ impl MutableRoot {
         let missing = || SnapshotError::NotUnpacked { diff_id: diff_id.clone() };
         let digest = self.blob(diff_id)?.ok_or_else(missing)?;
         let blob = self.layers.open_verified(&digest)?;
-        let applied = apply_layer(blob, "", &Limits::DEFAULT, root, Form::Flat)
+        let index = LayerIndex::load(&self.layers, diff_id).ok().flatten();
+        let applied = apply_layer_with_times(blob, "", &Limits::DEFAULT, root, Form::Flat, index.as_ref())
             .map_err(|source| SnapshotError::Apply { diff_id: diff_id.clone(), source: source.into() })?;
         for left_out in &applied.left_out {
             tracing::debug!(layer.diff_id = %diff_id, path = %left_out.path, what = left_out.what, "not unpacked");
@@ -163,7 +165,13 @@ impl Snapshotter for MutableRoot {
         blob: Box<dyn Read + Send>,
         media_type: &str,
         limits: &Limits,
+        index: Option<&LayerIndex>,
     ) -> Result<(), SnapshotError> {
+        if let Some(index) = index {
+            index
+                .save(&self.layers, diff_id)
+                .map_err(|error| SnapshotError::Apply { diff_id: diff_id.clone(), source: Box::new(error.into()) })?;
+        }
         if self.has(diff_id) {
             return Ok(());
         }

@@ -11,7 +11,7 @@ use super::entries::{Entries, Entry, remove_tree};
 use super::workspace::Keep;
 use super::{SnapshotError, Snapshotter, Workspace};
 use crate::blob::Store;
-use crate::layer::{Form, Limits, apply_layer, tidy_upper};
+use crate::layer::{Form, LayerIndex, Limits, apply_layer_with_times, tidy_upper};
 use crate::sandbox::RootMount;
 
 /// Each layer in a folder of its own, merged by the kernel when a step runs.
@@ -52,6 +52,7 @@ impl Snapshotter for Overlay {
         blob: Box<dyn Read + Send>,
         media_type: &str,
         limits: &Limits,
+        index: Option<&LayerIndex>,
     ) -> Result<(), SnapshotError> {
         if self.entries.find(diff_id, below).is_some() {
             return Ok(());
@@ -61,7 +62,7 @@ impl Snapshotter for Overlay {
         let folder = self.temporary()?;
         let fs = folder.0.join("fs");
         create(&fs)?;
-        let applied = apply_layer(blob, media_type, limits, &fs, Form::Overlay { lowers: &lowers })
+        let applied = apply_layer_with_times(blob, media_type, limits, &fs, Form::Overlay { lowers: &lowers }, index)
             .map_err(|source| SnapshotError::Apply { diff_id: diff_id.clone(), source: source.into() })?;
         if applied.scan.diff_id != *diff_id {
             return Err(SnapshotError::WrongDiffId { expected: diff_id.clone(), actual: applied.scan.diff_id });

@@ -41,6 +41,23 @@ impl Workspace {
         &self.root
     }
 
+    /// Lays the files in `folder` over the layers below: a command sees them in place of the layers' own. They must be
+    /// files that are there, with all that they have but their times. The folder must outlive the workspace.
+    pub fn cover(&mut self, folder: PathBuf) {
+        if let RootMount::Overlay { lowers, .. } = &mut self.root {
+            lowers.insert(0, folder);
+        }
+    }
+
+    /// The unpacked layers below, topmost first; none where the root is one folder.
+    #[must_use]
+    pub fn lowers(&self) -> &[PathBuf] {
+        match &self.root {
+            RootMount::Overlay { lowers, .. } => lowers,
+            RootMount::Directory(_) => &[],
+        }
+    }
+
     /// What was changed, as the entries of a layer: sorted, a folder before what is in it, content named by its place in
     /// this workspace.
     ///

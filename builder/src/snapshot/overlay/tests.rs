@@ -46,7 +46,7 @@ fn layer(overlay: &Overlay, whole: bool) -> (Digest, Vec<u8>) {
 }
 
 fn unpack(overlay: &Overlay, diff_id: &Digest, below: &[Digest], tar: &[u8]) -> Result<(), SnapshotError> {
-    overlay.unpack(diff_id, below, Box::new(Cursor::new(tar.to_vec())), "", &Limits::DEFAULT)
+    overlay.unpack(diff_id, below, Box::new(Cursor::new(tar.to_vec())), "", &Limits::DEFAULT, None)
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -184,7 +184,7 @@ fn a_failing_reader_leaves_nothing() {
     let (_folder, overlay) = open();
     let (diff_id, tar) = layer(&overlay, true);
     let failing = Box::new(Failing(Cursor::new(tar[..1100].to_vec())));
-    let error = overlay.unpack(&diff_id, &[], failing, "", &Limits::DEFAULT).unwrap_err();
+    let error = overlay.unpack(&diff_id, &[], failing, "", &Limits::DEFAULT, None).unwrap_err();
     let mut chain = vec![error.to_string()];
     let mut next = std::error::Error::source(&error);
     while let Some(error) = next {

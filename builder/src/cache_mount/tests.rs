@@ -1,0 +1,136 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn open() -> (tempfile::TempDir, CacheMounts) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("store")).unwrap();
+    (folder, CacheMounts::new(store))
+}
+
+fn wanted(id: &str) -> Wanted {
+    Wanted { id: id.to_owned(), initial: None, mode: 0o750, uid: 0, gid: 0 }
+}
+
+fn take(mounts: &CacheMounts, id: &str, share: Share) -> Option<HeldMount> {
+    let taken: Result<_, CacheMountError> = mounts.take(&wanted(id), share, &mut |_| Ok(()), &mut || false);
+    taken.unwrap()
+}
+
+#[test]
+fn what_is_put_in_is_there_again_whatever_the_id() {
+    let (_folder, mounts) = open();
+    for id in ["/root/.cache", "../../etc", "a\0b", "", &"x".repeat(5000)] {
+        let held = take(&mounts, id, Share::Shared).unwrap();
+        assert!(held.data().starts_with(mounts.store.root().join("cache-mounts")));
+        assert_eq!(fs::metadata(held.data()).unwrap().permissions().mode() & 0o7777, 0o750);
+        fs::write(held.data().join("file"), id).unwrap();
+        drop(held);
+        assert_eq!(fs::read_to_string(take(&mounts, id, Share::Locked).unwrap().data().join("file")).unwrap(), id);
+    }
+    let other = Wanted { uid: 5, ..wanted("/root/.cache") };
+    assert_ne!(other.name(), wanted("/root/.cache").name());
+}
+
+#[test]
+fn locked_is_one_at_a_time_shared_is_everyone_and_private_is_a_copy() {
+    let (_folder, mounts) = open();
+    let first = take(&mounts, "l", Share::Locked).unwrap();
+    assert!(take(&mounts, "l", Share::Locked).is_none());
+    assert!(take(&mounts, "l", Share::Shared).is_none());
+    assert!(take(&mounts, "other", Share::Locked).is_some());
+    let copy = take(&mounts, "l", Share::Private).unwrap();
+    assert_ne!(copy.data(), first.data());
+    let place = first.data();
+    drop(first);
+    assert_eq!(take(&mounts, "l", Share::Private).unwrap().data(), place);
+    let (one, two) = (take(&mounts, "l", Share::Shared).unwrap(), take(&mounts, "l", Share::Shared).unwrap());
+    assert_eq!(one.data(), two.data());
+    assert!(take(&mounts, "l", Share::Locked).is_none());
+}
+
+#[test]
+fn a_mount_whose_filling_fails_is_not_there() {
+    let (_folder, mounts) = open();
+    let fail = || CacheMountError::at("filling", Path::new("x"))(std::io::ErrorKind::Other.into());
+    let failed = mounts.take(&wanted("f"), Share::Shared, &mut |_| Err(fail()), &mut || false);
+    assert!(failed.is_err());
+    let filled: Result<_, CacheMountError> = mounts.take(
+        &wanted("f"),
+        Share::Shared,
+        &mut |data| fs::write(data.join("first"), "").map_err(CacheMountError::at("writing", data)),
+        &mut || false,
+    );
+    assert!(filled.unwrap().unwrap().data().join("first").is_file());
+}
+
+fn seen(content: u8, seconds: i64) -> Seen {
+    Seen { content: Fingerprint([content; 16]), shown: Moment { seconds, nanoseconds: 5 } }
+}
+
+fn now(seconds: i64) -> Moment {
+    Moment { seconds, nanoseconds: 0 }
+}
+
+#[test]
+fn the_end_of_a_run_is_remembered_and_a_killed_one_is_never_over() {
+    let (_folder, mounts) = open();
+    let mut held = take(&mounts, "m", Share::Shared).unwrap();
+    let turn = held.turn().unwrap();
+    assert_eq!(turn.memory, Memory::default());
+    held.begin(turn, vec![(b"a".to_vec(), seen(1, 1))], None).unwrap();
+    held.end(now(9)).unwrap();
+    let mut held = take(&mounts, "m", Share::Shared).unwrap();
+    let turn = held.turn().unwrap();
+    assert_eq!((turn.memory.last_use, turn.memory.seen.len()), (LastUse::At(now(9)), 1));
+    held.begin(turn, Vec::new(), None).unwrap();
+    // As a killed process leaves it.
+    drop(held);
+    let held = take(&mounts, "m", Share::Shared).unwrap();
+    assert_eq!(held.turn().unwrap().memory.last_use, LastUse::Running);
+    fs::write(held.place().join("memory"), "damaged").unwrap();
+    let memory = held.turn().unwrap().memory;
+    assert_eq!((memory.last_use, memory.seen.len()), (LastUse::Running, 0));
+}
+
+#[test]
+fn two_runs_at_once_forget_what_they_saw_differently() {
+    let (_folder, mounts) = open();
+    let (mut one, mut two) = (take(&mounts, "m", Share::Shared).unwrap(), take(&mounts, "m", Share::Shared).unwrap());
+    let turn = one.turn().unwrap();
+    one.begin(turn, vec![(b"a".to_vec(), seen(1, 1)), (b"b".to_vec(), seen(1, 1))], None).unwrap();
+    let turn = two.turn().unwrap();
+    assert_eq!(turn.memory.last_use, LastUse::Running);
+    two.begin(turn, vec![(b"a".to_vec(), seen(2, 1)), (b"b".to_vec(), seen(1, 1))], None).unwrap();
+    two.end(now(3)).unwrap();
+    one.end(now(4)).unwrap();
+    let memory = take(&mounts, "m", Share::Shared).unwrap().turn().unwrap().memory;
+    assert_eq!(memory.last_use, LastUse::At(now(4)));
+    assert_eq!(memory.seen, BTreeMap::from([(b"b".to_vec(), seen(1, 1))]));
+}
+
+proptest! {
+    #[test]
+    fn a_memory_reads_back_as_written(
+        paths in prop::collection::btree_map(prop::collection::vec(1_u8.., 0..20), (any::<[u8; 16]>(), any::<i64>(), 0..1_000_000_000_u32), 0..20),
+        generation: u64,
+        last in prop::option::of(any::<i64>()),
+    ) {
+        let seen = paths.into_iter().map(|(path, (content, seconds, nanoseconds))| {
+            (path, Seen { content: Fingerprint(content), shown: Moment { seconds, nanoseconds } })
+        });
+        let last_use = last.map_or(LastUse::Running, |seconds| LastUse::At(now(seconds)));
+        let memory = Memory { last_use, generation, cover: last.map(|_| "cover-1".to_owned()), seen: seen.collect() };
+        prop_assert_eq!(Memory::from_bytes(&memory.to_bytes()), Some(memory));
+    }
+
+    #[test]
+    fn any_bytes_are_a_memory_or_none(bytes: Vec<u8>) {
+        let _ = Memory::from_bytes(&bytes);
+        let _ = Memory::from_bytes(&[HEAD_FOR_TESTS, &bytes[..]].concat());
+    }
+}
+
+const HEAD_FOR_TESTS: &[u8] = b"fluyt-cache-mount-memory/1\nnever 1 -\n";

@@ -1,0 +1,194 @@
+//! What binds show, and what cache mounts start with: a part of the context, or of a root file system.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::super::item::{Item, Items};
+use super::super::placing::kept_attributes;
+use super::super::select::{self, SelectError, Selected, SelectedEntry};
+use super::super::{Executor, RootState, States, StepError};
+use super::{Temporary, folder};
+use crate::blob::Store;
+use crate::cache::key::MountContent;
+use crate::cache::{Content, LayerContent};
+use crate::event::StepId;
+use crate::graph::{Mount, MountFrom, MountKind, RunOp};
+use crate::layer::{Entry, Kind, LayerPath, Tree};
+
+/// What one mount shows.
+#[derive(Clone, Debug)]
+pub(in super::super) enum Shown {
+    /// Nothing that counts: an empty folder, memory, a secret.
+    Nothing,
+    /// Files of the user's.
+    Context(Arc<ContextTree>),
+    /// Files of a stage or an image.
+    Root(RootTree),
+}
+
+impl Shown {
+    pub(super) fn key(&self) -> MountContent {
+        match self {
+            Self::Nothing => MountContent::Nothing,
+            Self::Context(context) => MountContent::Files(context.content),
+            Self::Root(root) => MountContent::Root(root.content),
+        }
+    }
+}
+
+/// A file or folder of the context. A folder on this machine shows it, made when a command needs it: without what rules
+/// hide, owned by root, and with the content that the key was made of.
+#[derive(Debug)]
+pub(in super::super) struct ContextTree {
+    pub(super) items: Items,
+    pub(super) is_folder: bool,
+    content: LayerContent,
+    folder: Mutex<Option<Temporary>>,
+}
+
+impl ContextTree {
+    /// The name of a bound file in its folder.
+    pub(super) const FILE: &'static str = "file";
+
+    fn new(source: Selected, digest: impl FnOnce(&mut Items) -> Result<(), StepError>) -> Result<Self, StepError> {
+        let is_folder = source.is_directory();
+        let mut items = Items::default();
+        for entry in source.entries {
+            let path = if is_folder { entry.relative.clone() } else { Self::FILE.as_bytes().to_vec() };
+            items.put(item(LayerPath::clean(&path).unwrap_or_default(), entry, (0, 0)));
+        }
+        digest(&mut items)?;
+        items.link_names_of_one_file();
+        let content = items.layer_content();
+        Ok(Self { items, is_folder, content, folder: Mutex::default() })
+    }
+
+    /// Where it is on this machine.
+    pub(super) fn folder(&self, store: &Store) -> Result<PathBuf, StepError> {
+        let mut made = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = &*made {
+            return Ok(folder.0.clone());
+        }
+        let folder = Temporary(store.temporary()?);
+        folder::open_up(&folder.0)?;
+        folder::write(&self.items, None, &folder.0)?;
+        let path = folder.0.clone();
+        *made = Some(folder);
+        Ok(path)
+    }
+}
+
+/// A file or folder of a stage or an image.
+#[derive(Clone, Debug)]
+pub(in super::super) struct RootTree {
+    pub(super) state: Arc<RootState>,
+    pub(super) tree: Arc<Tree>,
+    /// Where in it, without links.
+    pub(super) path: LayerPath,
+    pub(super) is_folder: bool,
+    pub(super) content: Content,
+}
+
+impl RootTree {
+    fn find(state: Arc<RootState>, tree: Arc<Tree>, source: &str) -> Result<Self, StepError> {
+        let missing = || SelectError::Missing {
+            pattern: source.to_owned(),
+            place: "the stage or image it is mounted from".to_owned(),
+        };
+        let path = LayerPath::clean(source.as_bytes()).ok_or_else(missing)?;
+        let path = tree.resolve(&path, true)?;
+        let is_folder = match tree.get(&path) {
+            Some(node) => node.entry.kind == Kind::Directory,
+            None if path.is_root() => true,
+            None => return Err(missing().into()),
+        };
+        let content = state.content;
+        Ok(Self { state, tree, path, is_folder, content })
+    }
+
+    /// All of it, by paths below it.
+    pub(super) fn items(&self) -> Result<Items, StepError> {
+        let mut items = Items::default();
+        for entry in select::all_below(&self.tree, &self.state.diff_ids(), &self.path) {
+            let owner = entry.owner;
+            items.put(item(LayerPath::clean(&entry.relative).unwrap_or_default(), entry, owner));
+        }
+        items.link_names_of_one_file();
+        Ok(items)
+    }
+}
+
+fn item(path: LayerPath, entry: SelectedEntry, owner: (u32, u32)) -> Item {
+    let xattrs = kept_attributes(entry.capability.as_ref());
+    let SelectedEntry { kind, mode, modified, content, digest, same_file, .. } = entry;
+    let entry = Entry { path, kind, mode: mode & 0o7777, uid: owner.0, gid: owner.1, modified, xattrs };
+    Item { entry, content, digest, same_file, timeless: false }
+}
+
+impl Executor {
+    /// What the mounts of a command show, in their order.
+    pub(in super::super) fn mount_contents(
+        &self,
+        step: StepId,
+        op: &RunOp,
+        states: &States,
+    ) -> Result<Vec<Shown>, StepError> {
+        op.mounts.iter().map(|mount| self.mount_content(step, mount, states)).collect()
+    }
+
+    fn mount_content(&self, step: StepId, mount: &Mount, states: &States) -> Result<Shown, StepError> {
+        if !matches!(mount.kind, MountKind::Bind | MountKind::Cache { .. }) {
+            return Ok(Shown::Nothing);
+        }
+        match mount.from {
+            MountFrom::Nothing => Ok(Shown::Nothing),
+            MountFrom::Context => Ok(Shown::Context(self.context_tree(&mount.source)?)),
+            MountFrom::Root(root) => {
+                let state = states.of(root);
+                let tree = self.tree(step, &state)?;
+                Ok(Shown::Root(RootTree::find(state, tree, &mount.source)?))
+            }
+        }
+    }
+
+    /// A part of the context, looked at once in a build.
+    fn context_tree(&self, source: &str) -> Result<Arc<ContextTree>, StepError> {
+        let mut known = self.mounts.context.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known.get(source) {
+            return Ok(found.clone());
+        }
+        // As in a path of the context: `..` stops at its root.
+        let mut names: Vec<&str> = Vec::new();
+        for name in source.split('/') {
+            match name {
+                "" | "." => {}
+                ".." => drop(names.pop()),
+                name => names.push(name),
+            }
+        }
+        // A bind has no wildcards.
+        let literal: String = names.join("/").chars().fold(String::new(), |mut text, character| {
+            if matches!(character, '*' | '?' | '[' | '\\') {
+                text.push('\\');
+            }
+            text.push(character);
+            text
+        });
+        let selection = self.context.select(&literal)?;
+        let Some(selected) = selection.sources.into_iter().next() else {
+            return Err(
+                SelectError::Missing { pattern: source.to_owned(), place: "the build context".to_owned() }.into()
+            );
+        };
+        let tree = ContextTree::new(select::from_context(selected), |items| self.digest_contents(items))?;
+        let tree = Arc::new(tree);
+        known.insert(source.to_owned(), tree.clone());
+        Ok(tree)
+    }
+}
+
+/// The path as the system writes it, relative.
+pub(super) fn as_path(path: &LayerPath) -> &Path {
+    use std::os::unix::ffi::OsStrExt as _;
+    Path::new(std::ffi::OsStr::from_bytes(path.as_bytes()))
+}

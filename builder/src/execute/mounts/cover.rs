@@ -1,0 +1,140 @@
+//! Files with other times than their layers', in a folder that lies over these layers for one command.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, XattrFlags};
+
+use super::super::StepError;
+use super::folder::{set_like, set_time};
+use crate::cache_mount::Moment;
+
+const CAPABILITY: &str = "security.capability";
+
+/// Largest `security.capability` attribute, in bytes; version 3 has 24.
+const CAPABILITY_MAX_BYTES: usize = 64;
+
+/// A file in one of the folders below.
+pub(super) struct Below {
+    file: File,
+    metadata: Metadata,
+    /// Its time.
+    pub(super) modified: Moment,
+}
+
+/// What a merged view of `lowers` (topmost first) shows at `path`, when it is a regular file.
+pub(super) fn find_below(lowers: &[PathBuf], path: &Path) -> Option<Below> {
+    lowers.iter().find_map(|lower| {
+        let file = File::from(open(lower, path, OFlags::RDONLY | OFlags::NONBLOCK)?);
+        let metadata = file.metadata().ok().filter(Metadata::is_file)?;
+        let modified = Moment { seconds: metadata.mtime(), nanoseconds: metadata.mtime_nsec().try_into().unwrap_or(0) };
+        Some(Below { file, metadata, modified })
+    })
+}
+
+/// Links are not followed: what a view shows has none on its way, and one in a lower layer leads elsewhere.
+fn open(lower: &Path, path: &Path, flags: OFlags) -> Option<OwnedFd> {
+    let folder = rustix::fs::open(lower, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(&folder, path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty(), resolve).ok()
+}
+
+/// A cover while it is made.
+pub(super) struct Cover {
+    folder: PathBuf,
+    /// The one before, whose files may be used again.
+    before: Option<PathBuf>,
+    lowers: Vec<PathBuf>,
+    /// The folders made, with what they must look like in the end.
+    folders: BTreeMap<PathBuf, Option<Metadata>>,
+}
+
+impl Cover {
+    pub(super) fn create(folder: PathBuf, before: Option<PathBuf>, lowers: Vec<PathBuf>) -> Result<Self, StepError> {
+        // One that a killed build left under that name.
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).map_err(failed(&folder))?;
+        let mut cover = Self { folder, before, lowers, folders: BTreeMap::new() };
+        cover.add_folder(Path::new(""))?;
+        Ok(cover)
+    }
+
+    /// Shows the file at `path` with that time. `is_known` says that the cover before has it with this content and time.
+    pub(super) fn add(&mut self, path: &Path, shown: Moment, is_known: bool) -> Result<(), StepError> {
+        // A file that is there by its index and not on the disk: the command would not see it either.
+        let Some(below) = find_below(&self.lowers, path) else { return Ok(()) };
+        if let Some(parent) = path.parent() {
+            self.add_folders(parent)?;
+        }
+        let target = self.folder.join(path);
+        if is_known && self.link(path, &below, shown, &target) {
+            return Ok(());
+        }
+        copy(&below, shown, &target).map_err(failed(&target))
+    }
+
+    /// Uses the file of the cover before, which spares the copy.
+    fn link(&self, path: &Path, below: &Below, shown: Moment, target: &Path) -> bool {
+        let Some(before) = &self.before else { return false };
+        let file = before.join(path);
+        let same = |metadata: &Metadata| {
+            let id = |metadata: &Metadata| (metadata.mode(), metadata.uid(), metadata.gid(), metadata.len());
+            id(metadata) == id(&below.metadata)
+                && (metadata.mtime(), metadata.mtime_nsec()) == (shown.seconds, shown.nanoseconds.into())
+        };
+        fs::symlink_metadata(&file).is_ok_and(|metadata| same(&metadata)) && fs::hard_link(&file, target).is_ok()
+    }
+
+    fn add_folders(&mut self, path: &Path) -> Result<(), StepError> {
+        let mut so_far = PathBuf::new();
+        for name in path.components() {
+            so_far.push(name);
+            if !self.folders.contains_key(&so_far) {
+                let target = self.folder.join(&so_far);
+                fs::create_dir(&target).map_err(failed(&target))?;
+                self.add_folder(&so_far)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_folder(&mut self, path: &Path) -> Result<(), StepError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let metadata = self.lowers.iter().find_map(|lower| File::from(open(lower, path, flags)?).metadata().ok());
+        self.folders.insert(path.to_owned(), metadata);
+        Ok(())
+    }
+
+    /// Gives the folders what they show below, and says where the cover is.
+    pub(super) fn finish(self) -> Result<PathBuf, StepError> {
+        for (path, metadata) in self.folders.iter().rev() {
+            let path = self.folder.join(path);
+            if let Some(metadata) = metadata {
+                set_like(&path, metadata).map_err(failed(&path))?;
+            }
+        }
+        Ok(self.folder)
+    }
+}
+
+fn copy(below: &Below, shown: Moment, target: &Path) -> io::Result<()> {
+    let mut to = File::options().write(true).create_new(true).open(target)?;
+    // The kernel shares the blocks where the file system can.
+    io::copy(&mut &below.file, &mut to)?;
+    set_like(target, &below.metadata)?;
+    let mut value = [0; CAPABILITY_MAX_BYTES];
+    if let Ok(length) = rustix::fs::fgetxattr(&below.file, CAPABILITY, &mut value[..]) {
+        rustix::fs::fsetxattr(&to, CAPABILITY, &value[..length], XattrFlags::empty())?;
+    }
+    set_time(target, shown.seconds, shown.nanoseconds.into())
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> StepError {
+    let path = path.to_owned();
+    move |source| StepError::Temporary { path, source }
+}

@@ -1,0 +1,145 @@
+//! Writes items into an empty folder of ours, as they are.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags, mknodat, utimensat};
+
+use super::super::StepError;
+use super::super::extract::Spool;
+use super::super::item::{Content, Item, Items};
+use super::content::as_path;
+use crate::blob::HashingReader;
+use crate::layer::{Entry, FileTime, Kind, LayerError, Source};
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> StepError {
+    let path = path.to_owned();
+    move |source| StepError::Temporary { path: path.clone(), source }
+}
+
+/// Makes a folder that every user may enter.
+pub(super) fn make(folder: &Path) -> Result<(), StepError> {
+    fs::create_dir(folder).map_err(failed(folder))?;
+    open_up(folder)
+}
+
+pub(super) fn open_up(folder: &Path) -> Result<(), StepError> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).map_err(failed(folder))
+}
+
+/// Makes a folder with owner, mode and time of another.
+pub(super) fn make_like(folder: &Path, other: &Path) -> Result<(), StepError> {
+    fs::create_dir(folder).map_err(failed(folder))?;
+    let metadata = fs::metadata(other).map_err(failed(other))?;
+    set_like(folder, &metadata).map_err(failed(folder))
+}
+
+/// Gives a file or folder owner, mode and time of another.
+pub(super) fn set_like(path: &Path, metadata: &Metadata) -> io::Result<()> {
+    std::os::unix::fs::lchown(path, Some(metadata.uid()), Some(metadata.gid()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
+    set_time(path, metadata.mtime(), metadata.mtime_nsec())
+}
+
+pub(super) fn set_time(path: &Path, seconds: i64, nanoseconds: i64) -> io::Result<()> {
+    let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
+    let times = Timestamps { last_access: time, last_modification: time };
+    Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// Writes all items into `folder`; `spool` has the contents that came out of layers.
+///
+/// # Errors
+/// When a file of the context is not what it was when it was hashed, or the file system refuses.
+pub(super) fn write(items: &Items, mut spool: Option<&mut Spool>, folder: &Path) -> Result<(), StepError> {
+    let mut folders: Vec<(PathBuf, &Entry)> = Vec::new();
+    for item in items.iter() {
+        let entry = &item.entry;
+        let path = folder.join(as_path(&entry.path));
+        if entry.kind == Kind::Directory {
+            if !entry.path.is_root() {
+                fs::create_dir(&path).map_err(failed(&path))?;
+            }
+            // Later, as what is put into it changes its time.
+            folders.push((path, entry));
+            continue;
+        }
+        write_one(item, spool.as_deref_mut(), folder, &path)?;
+        if !matches!(entry.kind, Kind::Hardlink(_)) {
+            set(&path, entry).map_err(failed(&path))?;
+        }
+    }
+    for (path, entry) in folders.into_iter().rev() {
+        set(&path, entry).map_err(failed(&path))?;
+    }
+    Ok(())
+}
+
+fn write_one(item: &Item, spool: Option<&mut Spool>, folder: &Path, path: &Path) -> Result<(), StepError> {
+    let make = || File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed(path));
+    let node = |kind: FileType, device: u64| {
+        mknodat(CWD, path, kind, Mode::from_raw_mode(0o600), device).map_err(|errno| failed(path)(errno.into()))
+    };
+    match (&item.entry.kind, &item.content) {
+        (Kind::File { .. }, Content::Source(Source::File { path: from, expected })) => {
+            copy_checked(from, expected.as_ref(), make()?, path)
+        }
+        (Kind::File { .. }, Content::Source(Source::Bytes(bytes))) => fs::write(path, bytes).map_err(failed(path)),
+        (Kind::File { size_bytes }, Content::Spooled { offset_bytes }) => {
+            let mut file = make()?;
+            let Some(spool) = spool else { return Ok(()) };
+            io::copy(&mut spool.part(*offset_bytes, *size_bytes)?, &mut file).map(drop).map_err(failed(path))
+        }
+        (Kind::File { .. }, _) => make().map(drop),
+        (Kind::Symlink(target), _) => std::os::unix::fs::symlink(OsStr::from_bytes(target), path).map_err(failed(path)),
+        (Kind::Hardlink(target), _) => fs::hard_link(folder.join(as_path(target)), path).map_err(failed(path)),
+        (Kind::Fifo, _) => node(FileType::Fifo, 0),
+        (Kind::CharDevice { major, minor }, _) => node(FileType::CharacterDevice, rustix::fs::makedev(*major, *minor)),
+        (Kind::BlockDevice { major, minor }, _) => node(FileType::BlockDevice, rustix::fs::makedev(*major, *minor)),
+        // Folders are made before; of removals there are none in what is shown.
+        (Kind::Directory | Kind::Whiteout | Kind::Opaque, _) => Ok(()),
+    }
+}
+
+/// The content must be what the key was made of.
+fn copy_checked(
+    from: &Path,
+    expected: Option<&oci_spec::image::Digest>,
+    to: File,
+    path: &Path,
+) -> Result<(), StepError> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let unreadable = |source| StepError::Read { path: from.to_owned(), source };
+    let file = File::options().read(true).custom_flags(flags).open(from).map_err(unreadable)?;
+    let changed = |found: String| {
+        let expected = expected.cloned();
+        StepError::Layer(LayerError::Changed { path: from.to_owned(), expected, found })
+    };
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        return Err(changed("no regular file".to_owned()));
+    }
+    let mut reader = HashingReader::new(file);
+    let mut to = to;
+    io::copy(&mut reader, &mut to).map_err(failed(path))?;
+    let found = reader.finish().0;
+    match expected {
+        Some(expected) if *expected != found => Err(changed(found.to_string())),
+        _ => Ok(()),
+    }
+}
+
+fn set(path: &Path, entry: &Entry) -> io::Result<()> {
+    std::os::unix::fs::lchown(path, Some(entry.uid), Some(entry.gid))?;
+    if !matches!(entry.kind, Kind::Symlink(_)) {
+        fs::set_permissions(path, fs::Permissions::from_mode(entry.mode))?;
+        for (name, value) in &entry.xattrs {
+            rustix::fs::lsetxattr(path, &name[..], value, XattrFlags::empty())?;
+        }
+    }
+    let FileTime { seconds, nanoseconds } = entry.modified;
+    set_time(path, seconds, nanoseconds.into())
+}

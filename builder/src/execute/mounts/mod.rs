@@ -1,0 +1,297 @@
+//! The mounts of a `RUN`: what they show, and what of it counts.
+//!
+//! Their content is found out for the key ([`Executor::mount_contents`]); when the command runs, they are made real
+//! ([`Executor::make_mounts`]): a bind is an overlay whose changes are thrown away, a cache mount is a folder of the store,
+//! a secret is a file in memory. Nothing of them comes into a layer.
+//!
+//! | where | what |
+//! |---|---|
+//! | `content` | what binds and the first content of cache mounts are |
+//! | `folder` | writes such content into a folder |
+//! | `times` | no input is older than the cache mount that knew it with other content |
+//! | `cover` | files with other times than their layers', as a layer that no image contains |
+
+mod content;
+mod cover;
+mod folder;
+mod times;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use self::content::ContextTree;
+use self::times::Inputs;
+use super::extract::Spool;
+use super::{Executor, StepError};
+use crate::cache::key::MountContent;
+use crate::cache_mount::{CacheMounts, HeldMount, Share, Wanted};
+use crate::event::{Event, StepId};
+use crate::graph::{Mount, MountKind, RunOp, Sharing};
+use crate::layer::Tree;
+use crate::sandbox::{MountSource, RootMount, RunMount};
+use crate::snapshot::Workspace;
+
+pub(super) use self::content::Shown;
+
+/// How often somebody else's cache mount is asked for again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Largest secret, in bytes: what other builders take.
+const SECRET_MAX_BYTES: u64 = 500 * 1024;
+
+/// Where a secret's value is. It is read when a command that mounts it runs, and kept nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Secret {
+    /// In a file.
+    File(PathBuf),
+    /// This; from the environment.
+    Value(SecretValue),
+}
+
+/// A value that no message shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretValue(pub String);
+
+impl std::fmt::Debug for SecretValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretValue(..)")
+    }
+}
+
+/// What the mounts of a build's commands are made of, beside its graph.
+#[derive(Debug, Default)]
+pub struct MountSources {
+    /// The secrets, by id.
+    pub secrets: BTreeMap<String, Secret>,
+    /// What was found in the context for binds, by source: once in a build.
+    context: Mutex<HashMap<String, Arc<ContextTree>>>,
+}
+
+impl MountSources {
+    /// With these secrets.
+    #[must_use]
+    pub fn new(secrets: BTreeMap<String, Secret>) -> Self {
+        Self { secrets, ..Self::default() }
+    }
+}
+
+/// The mounts of one command, ready for the sandbox.
+#[derive(Debug, Default)]
+pub(super) struct MadeMounts {
+    pub(super) mounts: Vec<RunMount>,
+    /// Variables that they set.
+    pub(super) env: Vec<(String, String)>,
+    caches: Vec<HeldMount>,
+    _views: Vec<Workspace>,
+    _folders: Vec<Temporary>,
+}
+
+impl MadeMounts {
+    /// To be called when the command has ended, however it did.
+    pub(super) fn finish(self) -> Result<(), StepError> {
+        let now = times::now();
+        for held in self.caches {
+            held.end(now)?;
+        }
+        Ok(())
+    }
+}
+
+/// A folder below the store's `tmp/` that goes when this is dropped.
+#[derive(Debug)]
+pub(super) struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // What cannot be removed goes with the next start's cleaning.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Executor {
+    /// What the mounts' contents are for the key, in the order of the mounts.
+    pub(super) fn mount_keys(contents: &[Shown]) -> Vec<MountContent> {
+        contents.iter().map(Shown::key).collect()
+    }
+
+    /// Makes the mounts of a command that runs in `workspace`, and gives that the times that a cache mount asks for.
+    pub(super) fn make_mounts(
+        &self,
+        step: StepId,
+        op: &RunOp,
+        contents: &[Shown],
+        tree: &Tree,
+        workspace: &mut Workspace,
+    ) -> Result<MadeMounts, StepError> {
+        let mut made = MadeMounts::default();
+        let held = self.take_caches(step, op, contents)?;
+        let mut order: Vec<(usize, &Mount)> = op.mounts.iter().enumerate().collect();
+        // An outer mount before those in it.
+        order.sort_by(|(_, a), (_, b)| a.target.cmp(&b.target));
+        let mut inputs = Inputs::of_root(tree, op);
+        for (number, mount) in order {
+            let source = match &mount.kind {
+                MountKind::Bind => self.bind(step, number, mount, &contents[number], &mut inputs, &mut made)?,
+                MountKind::Cache { .. } => {
+                    let held = held.get(&self.wanted(mount, &contents[number])?);
+                    let Some(held) = held else { continue };
+                    MountSource::Tree { root: RootMount::Directory(held.data()), path: PathBuf::new(), is_folder: true }
+                }
+                MountKind::Tmpfs { size_bytes } => MountSource::Memory { size_bytes: *size_bytes },
+                MountKind::Secret { id, env, required, mode, uid, gid } => {
+                    let Some(value) = self.secret(id, *required)? else { continue };
+                    if let Some(name) = env {
+                        let text = String::from_utf8(value.clone());
+                        let text = text.map_err(|_| StepError::SecretNotText { id: id.clone() })?;
+                        made.env.push((name.clone(), text));
+                    }
+                    if mount.target.is_empty() {
+                        continue;
+                    }
+                    MountSource::File { content: value, mode: *mode, uid: *uid, gid: *gid }
+                }
+                MountKind::Ssh { .. } => return Err(StepError::NotThereYet { what: "`RUN --mount=type=ssh`" }),
+            };
+            made.mounts.push(RunMount { target: mount.target.clone(), source, read_only: mount.read_only });
+        }
+        if let Some(script) = &op.script {
+            let source = MountSource::File { content: script.content.clone(), mode: script.mode, uid: 0, gid: 0 };
+            made.mounts.push(RunMount { target: script.name.clone(), source, read_only: true });
+        }
+        let writable = |held: &HeldMount| {
+            op.mounts.iter().zip(contents).any(|(mount, content)| {
+                !mount.read_only
+                    && matches!(mount.kind, MountKind::Cache { .. })
+                    && self
+                        .wanted(mount, content)
+                        .is_ok_and(|wanted| held.place().parent().is_some_and(|folder| folder.ends_with(wanted.name())))
+            })
+        };
+        let (mut writable, others): (Vec<_>, Vec<_>) = held.into_values().partition(writable);
+        if !writable.is_empty() {
+            writable.sort_by(|a, b| a.place().cmp(b.place()));
+            times::show(inputs, &mut writable, workspace, &mut made.mounts)?;
+        }
+        made.caches.extend(writable.into_iter().chain(others));
+        Ok(made)
+    }
+
+    /// Takes the cache mounts of a command, each once, always in the same order: two commands that want the same ones
+    /// cannot wait for each other.
+    fn take_caches(
+        &self,
+        step: StepId,
+        op: &RunOp,
+        contents: &[Shown],
+    ) -> Result<BTreeMap<Wanted, HeldMount>, StepError> {
+        let mut wanted: BTreeMap<Wanted, (Share, &Shown)> = BTreeMap::new();
+        for (mount, content) in op.mounts.iter().zip(contents) {
+            let MountKind::Cache { sharing, .. } = &mount.kind else { continue };
+            let share = match sharing {
+                Sharing::Shared => Share::Shared,
+                Sharing::Private => Share::Private,
+                Sharing::Locked => Share::Locked,
+            };
+            let entry = wanted.entry(self.wanted(mount, content)?).or_insert((share, content));
+            if share == Share::Locked {
+                entry.0 = share;
+            }
+        }
+        let mounts = CacheMounts::new(self.store.clone());
+        let mut held = BTreeMap::new();
+        for (wanted, (share, content)) in wanted {
+            let mut said = false;
+            let mut wait = || {
+                if !said {
+                    let text = format!("waiting for the cache mount `{}`, which another step or build uses", wanted.id);
+                    self.events.hear(Event::Note { text });
+                    said = true;
+                }
+                std::thread::sleep(PAUSE);
+                !self.cancel.is_cancelled()
+            };
+            let mut fill = |folder: &Path| self.fill(step, content, folder);
+            let taken = mounts.take(&wanted, share, &mut fill, &mut wait)?;
+            held.insert(wanted, taken.ok_or(StepError::Cancelled)?);
+        }
+        Ok(held)
+    }
+
+    /// Which cache mount that is.
+    fn wanted(&self, mount: &Mount, content: &Shown) -> Result<Wanted, StepError> {
+        let MountKind::Cache { id, mode, uid, gid, .. } = &mount.kind else {
+            return Err(StepError::NotThereYet { what: "a cache mount that is none" });
+        };
+        let initial = match content {
+            Shown::Root(root) => Some(format!("{:?} {}", root.content, root.path)),
+            Shown::Context(_) | Shown::Nothing => None,
+        };
+        Ok(Wanted { id: id.clone(), initial, mode: *mode, uid: *uid, gid: *gid })
+    }
+
+    /// Puts the first content of a cache mount into a folder.
+    fn fill(&self, step: StepId, content: &Shown, folder: &Path) -> Result<(), StepError> {
+        let Shown::Root(root) = content else { return Ok(()) };
+        if !root.is_folder {
+            return Err(StepError::CacheFromFile { path: root.path.to_string() });
+        }
+        let items = root.items()?;
+        let mut spool = Spool::create(&self.store)?;
+        let items = self.extract(step, items, &root.state, &mut spool)?;
+        folder::write(&items, Some(&mut spool), folder)
+    }
+
+    /// A bind: an overlay over what it shows, whose changes go with it.
+    fn bind(
+        &self,
+        step: StepId,
+        number: usize,
+        mount: &Mount,
+        content: &Shown,
+        inputs: &mut Inputs,
+        made: &mut MadeMounts,
+    ) -> Result<MountSource, StepError> {
+        match content {
+            Shown::Nothing => Err(StepError::NotThereYet { what: "a bind of nothing" }),
+            Shown::Context(context) => {
+                inputs.add_items(number, mount, context);
+                let lower = context.folder(&self.store)?;
+                let own = Temporary(self.store.temporary()?);
+                let (upper, work) = (own.0.join("upper"), own.0.join("work"));
+                folder::make_like(&upper, &lower)?;
+                folder::make(&work)?;
+                made._folders.push(own);
+                let path = if context.is_folder { PathBuf::new() } else { PathBuf::from(ContextTree::FILE) };
+                let root = RootMount::Overlay { lowers: vec![lower], upper, work };
+                Ok(MountSource::Tree { root, path, is_folder: context.is_folder })
+            }
+            Shown::Root(root) => {
+                inputs.add_root(number, mount, root);
+                self.unpack_all(step, &root.state)?;
+                let view = self.snapshots.prepare(&root.state.diff_ids())?;
+                let (tree, path) = (view.root().clone(), content::as_path(&root.path).to_owned());
+                made._views.push(view);
+                Ok(MountSource::Tree { root: tree, path, is_folder: root.is_folder })
+            }
+        }
+    }
+
+    /// The value of a secret; none when the build was given none and needs none.
+    fn secret(&self, id: &str, required: bool) -> Result<Option<Vec<u8>>, StepError> {
+        match self.mounts.secrets.get(id) {
+            None if required => Err(StepError::NoSecret { id: id.to_owned() }),
+            None => Ok(None),
+            Some(Secret::Value(SecretValue(value))) => Ok(Some(value.clone().into_bytes())),
+            Some(Secret::File(path)) => {
+                let failed = |source| StepError::Read { path: path.clone(), source };
+                let length = std::fs::metadata(path).map_err(failed)?.len();
+                if length > SECRET_MAX_BYTES {
+                    return Err(StepError::SecretTooLarge { id: id.to_owned(), limit_bytes: SECRET_MAX_BYTES });
+                }
+                std::fs::read(path).map(Some).map_err(failed)
+            }
+        }
+    }
+}

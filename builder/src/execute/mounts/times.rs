@@ -1,0 +1,288 @@
+//! No input is older than the cache mount that knew it with other content.
+//!
+//! Programs like make and cargo tell by times whether what they made is out of date. In a cache mount what they made
+//! outlives the sources that it was made of: a `COPY` that is reverted, or a checkout with old times, would be older than
+//! the outputs of other sources, and count as built. So each mount remembers which content each input file had, and with
+//! which time it was shown. A file whose content is another, and that is not newer than the last use of the mount, is
+//! shown with the time at which this run starts; and whoever has the same content again is shown with no earlier time than
+//! before, as its outputs may not have been made when it was seen first.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::super::StepError;
+use super::content::{ContextTree, RootTree, as_path};
+use super::cover::{Cover, find_below};
+use crate::cache_mount::{Fingerprint, HeldMount, LastUse, Memory, Moment, Seen, Turn};
+use crate::graph::{Mount, RunOp};
+use crate::layer::{Kind, LayerPath, Tree};
+use crate::sandbox::{MountSource, RootMount, RunMount};
+use crate::snapshot::Workspace;
+
+/// How long a clock that ticks is waited for.
+const TICK: Duration = Duration::from_millis(1);
+const TICKS_MAX: u32 = 100;
+
+/// Where an input is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// In the root.
+    Root,
+    /// In the mount of this number.
+    Mount(usize),
+}
+
+/// One file that the command sees.
+#[derive(Clone, Debug)]
+struct Input {
+    /// Where the command sees it, without the leading `/`.
+    path: Vec<u8>,
+    place: Place,
+    /// Where it is in the tree of that place.
+    inside: PathBuf,
+    content: Fingerprint,
+    /// Its time.
+    own: Moment,
+}
+
+/// The files that a command sees, as far as layers and the context bring them.
+#[derive(Debug, Default)]
+pub(super) struct Inputs {
+    files: Vec<Input>,
+    /// The targets of the mounts by their number.
+    targets: Vec<String>,
+}
+
+impl Inputs {
+    /// Those in the root, without what the mounts cover.
+    pub(super) fn of_root(tree: &Tree, op: &RunOp) -> Self {
+        let targets: Vec<String> = op.mounts.iter().map(|mount| mount.target.clone()).collect();
+        let covered: Vec<LayerPath> = op
+            .mounts
+            .iter()
+            .filter(|mount| !mount.target.is_empty())
+            .filter_map(|mount| LayerPath::clean(mount.target.as_bytes()))
+            .collect();
+        let mut inputs = Self { files: Vec::new(), targets };
+        for (path, node) in tree.iter() {
+            if covered.iter().any(|target| path.starts_with(target)) {
+                continue;
+            }
+            inputs.add(path, node, Place::Root, path.as_bytes().to_vec());
+        }
+        inputs
+    }
+
+    /// Those of a bind of the context.
+    pub(super) fn add_items(&mut self, number: usize, mount: &Mount, context: &ContextTree) {
+        for item in context.items.iter() {
+            let Some(digest) = &item.digest else { continue };
+            let path = if context.is_folder { item.entry.path.clone() } else { LayerPath::root() };
+            let modified = item.entry.modified;
+            self.files.push(Input {
+                path: shown_at(mount, &path),
+                place: Place::Mount(number),
+                inside: as_path(&item.entry.path).to_owned(),
+                content: Fingerprint::of_hex(digest.digest()),
+                own: Moment { seconds: modified.seconds, nanoseconds: modified.nanoseconds },
+            });
+        }
+    }
+
+    /// Those of a bind of a stage or an image.
+    pub(super) fn add_root(&mut self, number: usize, mount: &Mount, root: &RootTree) {
+        for (path, node) in root.tree.iter() {
+            if !path.starts_with(&root.path) {
+                continue;
+            }
+            let below = &path.as_bytes()[root.path.as_bytes().len()..];
+            let below = LayerPath::clean(below).unwrap_or_default();
+            self.add(path, node, Place::Mount(number), shown_at(mount, &below));
+        }
+    }
+
+    fn add(&mut self, inside: &LayerPath, node: &crate::layer::Node, place: Place, path: Vec<u8>) {
+        let (Kind::File { .. }, Some(digest)) = (&node.entry.kind, &node.content) else { return };
+        let modified = node.entry.modified;
+        self.files.push(Input {
+            path,
+            place,
+            inside: as_path(inside).to_owned(),
+            content: Fingerprint::of_hex(digest.digest()),
+            own: Moment { seconds: modified.seconds, nanoseconds: modified.nanoseconds },
+        });
+    }
+}
+
+fn shown_at(mount: &Mount, below: &LayerPath) -> Vec<u8> {
+    let target = mount.target.trim_start_matches('/').as_bytes();
+    if below.is_root() { target.to_vec() } else { [target, b"/", below.as_bytes()].concat() }
+}
+
+/// Shows the inputs with times that all of these cache mounts agree to, and lets them remember what is seen.
+pub(super) fn show(
+    inputs: Inputs,
+    held: &mut [HeldMount],
+    workspace: &mut Workspace,
+    mounts: &mut [RunMount],
+) -> Result<(), StepError> {
+    let turns = held.iter().map(HeldMount::turn).collect::<Result<Vec<Turn>, _>>()?;
+    let memories: Vec<&Memory> = turns.iter().map(|turn| &turn.memory).collect();
+    let (start, last_uses) = start(&memories);
+    let lowers = Lowers::of(&inputs, workspace, mounts);
+    let mut seen: Vec<(Vec<u8>, Seen)> = Vec::with_capacity(inputs.files.len());
+    let mut covered: Vec<(&Input, Moment)> = Vec::new();
+    for input in &inputs.files {
+        let mut own = input.own;
+        if memories.iter().zip(&last_uses).any(|(memory, last)| !is_settled(memory, *last, input, own))
+            && let Some(metadata) = find_below(lowers.of_place(input.place), &input.inside)
+        {
+            // What counts is what the command would see.
+            own = metadata.modified;
+        }
+        let wanted = memories.iter().zip(&last_uses).map(|(memory, last)| wanted(memory, *last, input, own, start));
+        let shown = wanted.max().unwrap_or(own).max(own);
+        if shown > own {
+            covered.push((input, shown));
+        }
+        seen.push((input.path.clone(), Seen { content: input.content, shown }));
+    }
+    let mut cover = None;
+    if !covered.is_empty()
+        && let Some(first) = held.first()
+    {
+        let (name, before) = (format!("cover-{}", memories[0].generation + 1), memories[0].cover.as_deref());
+        let folder = first.place().join(&name);
+        let before = before.map(|before| first.place().join(before));
+        for place in places(&covered) {
+            let within = match place {
+                Place::Root => PathBuf::from("root"),
+                Place::Mount(number) => PathBuf::from(number.to_string()),
+            };
+            let before = before.as_ref().map(|before| before.join(&within));
+            let mut cover = Cover::create(folder.join(&within), before, lowers.of_place(place).to_vec())?;
+            for (input, shown) in covered.iter().filter(|(input, _)| input.place == place) {
+                // Of equal content and time, what was made before is what would be made now.
+                let known = memories[0].seen.get(&input.path);
+                let known = known.is_some_and(|seen| *seen == Seen { content: input.content, shown: *shown });
+                cover.add(&input.inside, *shown, known)?;
+            }
+            let cover = cover.finish()?;
+            match place {
+                Place::Root => workspace.cover(cover),
+                Place::Mount(number) => cover_mount(mounts, &inputs.targets[number], cover),
+            }
+        }
+        cover = Some(name);
+    }
+    for (number, (held, turn)) in held.iter_mut().zip(turns).enumerate() {
+        let cover = cover.clone().filter(|_| number == 0);
+        held.begin(turn, seen.clone(), cover)?;
+    }
+    Ok(())
+}
+
+/// Whether a mount surely asks for nothing: it has not been used, or knows the file as it is.
+fn is_settled(memory: &Memory, last_use: Option<Moment>, input: &Input, own: Moment) -> bool {
+    last_use.is_none()
+        || memory.seen.get(&input.path).is_some_and(|seen| seen.content == input.content && seen.shown <= own)
+}
+
+/// The earliest time that a mount lets the file be shown with.
+fn wanted(memory: &Memory, last_use: Option<Moment>, input: &Input, own: Moment, start: Moment) -> Moment {
+    let Some(last_use) = last_use else { return own };
+    match memory.seen.get(&input.path) {
+        Some(seen) if seen.content == input.content => {
+            // Layers may be unpacked with times of whole seconds, which is no change.
+            if seen.shown.seconds == own.seconds { own } else { seen.shown }
+        }
+        _ if own > last_use => own,
+        _ => start,
+    }
+}
+
+/// When this run starts, as files are given times, and when each mount was used last: none when it never was.
+///
+/// Files that the command writes must not be older than that, and what is in the mounts must not be newer; the clock of
+/// file times ticks in milliseconds.
+fn start(memories: &[&Memory]) -> (Moment, Vec<Option<Moment>>) {
+    let used_now = now();
+    let last_uses: Vec<Option<Moment>> = memories
+        .iter()
+        .map(|memory| match memory.last_use {
+            LastUse::Never => None,
+            LastUse::At(moment) => Some(moment),
+            LastUse::Running => Some(used_now),
+        })
+        .collect();
+    let Some(last) = last_uses.iter().flatten().max().copied() else { return (coarse(), last_uses) };
+    for _ in 0..TICKS_MAX {
+        let start = coarse();
+        if start > last {
+            return (start, last_uses);
+        }
+        std::thread::sleep(TICK);
+    }
+    // A mount from a machine whose clock is ahead.
+    (Moment { seconds: last.seconds + 1, ..last }, last_uses)
+}
+
+/// The time.
+pub(super) fn now() -> Moment {
+    read(ClockId::Realtime)
+}
+
+/// The time as the kernel notes it on files.
+fn coarse() -> Moment {
+    read(ClockId::RealtimeCoarse)
+}
+
+fn read(clock: ClockId) -> Moment {
+    let time = clock_gettime(clock);
+    Moment { seconds: time.tv_sec, nanoseconds: time.tv_nsec.try_into().unwrap_or(0) }
+}
+
+/// Where the files of each place are on this machine: folders, topmost first.
+struct Lowers {
+    root: Vec<PathBuf>,
+    mounts: Vec<Vec<PathBuf>>,
+}
+
+impl Lowers {
+    fn of(inputs: &Inputs, workspace: &Workspace, mounts: &[RunMount]) -> Self {
+        let of_target = |target: &String| {
+            let mount = mounts.iter().find(|mount| mount.target == *target);
+            match mount.map(|mount| &mount.source) {
+                Some(MountSource::Tree { root: RootMount::Overlay { lowers, .. }, .. }) => lowers.clone(),
+                _ => Vec::new(),
+            }
+        };
+        Self { root: workspace.lowers().to_vec(), mounts: inputs.targets.iter().map(of_target).collect() }
+    }
+
+    fn of_place(&self, place: Place) -> &[PathBuf] {
+        match place {
+            Place::Root => &self.root,
+            Place::Mount(number) => self.mounts.get(number).map_or(&[], Vec::as_slice),
+        }
+    }
+}
+
+fn places(covered: &[(&Input, Moment)]) -> Vec<Place> {
+    let mut places = Vec::new();
+    for (input, _) in covered {
+        if !places.contains(&input.place) {
+            places.push(input.place);
+        }
+    }
+    places
+}
+
+fn cover_mount(mounts: &mut [RunMount], target: &str, cover: PathBuf) {
+    let mount = mounts.iter_mut().find(|mount| mount.target == target);
+    if let Some(RunMount { source: MountSource::Tree { root: RootMount::Overlay { lowers, .. }, .. }, .. }) = mount {
+        lowers.insert(0, cover);
+    }
+}
