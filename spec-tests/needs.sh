@@ -14,6 +14,7 @@ cargo_fuzz_version=0.13.2
 seaweedfs_version=4.48
 fake_gcs_version=v1.56.1
 azurite_version=3.37.0
+buildkit_version=v0.34.2
 
 say() { printf '%s\n' "$*" >&2; }
 stop() { say "error: $*"; exit 3; }
@@ -79,6 +80,25 @@ need_go() {
   mkdir -p "$tools"
   GOBIN=$tools go install "$2" >"$tools/$1.log" 2>&1 </dev/null || { tail -n 20 "$tools/$1.log" >&2; return 1; }
   printf '%s\n' "$2" >"$mark"
+}
+
+# need_buildkit: buildkitd and buildctl. Their module has exclude lines, which `go install` refuses, so a module of our own
+# that needs them is built and thrown away.
+need_buildkit() {
+  local mark=$tools/buildkit.version module package=github.com/moby/buildkit/cmd
+  [ ! -x "$tools/buildkitd" ] || [ ! -x "$tools/buildctl" ] || [ "$(cat "$mark" 2>/dev/null)" != "$buildkit_version" ] || return 0
+  command -v go >/dev/null || { say "error: no Go toolchain to build BuildKit with"; return 1; }
+  say "building buildkitd and buildctl ($buildkit_version), which takes some minutes"
+  mkdir -p "$tools"
+  module=$(mktemp -d)
+  if ! (cd "$module" && go mod init throwaway && go get "$package/buildkitd@$buildkit_version" "$package/buildctl@$buildkit_version" \
+    && go build -o "$tools/" "$package/buildkitd" "$package/buildctl") >"$tools/buildkit.log" 2>&1 </dev/null; then
+    tail -n 20 "$tools/buildkit.log" >&2
+    rm -rf "$module"
+    return 1
+  fi
+  rm -rf "$module"
+  printf '%s\n' "$buildkit_version" >"$mark"
 }
 
 # need_python PACKAGE VERSION: installs a package of PyPI into target/tools/python, once for each version.

@@ -51,9 +51,22 @@ row() {
       | (if $a == null or $b == null then null elif $better == "more" then $a / $b else $b / $a end) as $ratio
       | {row: $row, subject: $subject, version: $version, flags: $flags, unit: $unit, runs: ($ours | length),
          median: ($a | if . then round3 else . end), min: ($ours | min), max: ($ours | max),
-         ratio: ($ratio | if . then round3 else . end), goal: $goal, met: (if $ratio == null then null else $ratio >= $goal end)},
+         ratio: ($ratio | if . then round3 else . end), goal: $goal, met: (if $ratio == null or $goal == null then null else $ratio >= $goal end)},
         ({row: $row, subject: $peer, version: $peer_version, flags: $flags, unit: $unit, runs: ($theirs | length),
           median: ($b | if . then round3 else . end), min: ($theirs | min), max: ($theirs | max), ratio: null, goal: null, met: null}
          + (if $reason == "" then {} else {reason: $reason} end))')
+  [ -s "$folder/ours" ] || unable=1
+}
+
+# row_absolute ROW UNIT FLAGS MAX: prints a row of ours alone, whose goal is at most MAX.
+row_absolute() {
+  local line
+  line=$(jq -nc --arg row "$1" --arg unit "$2" --arg flags "$3" --argjson goal "$4" --arg subject "$subject" --arg version "$version" \
+    --slurpfile ours "$folder/ours" '
+      ($ours | sort | if length == 0 then null elif length % 2 == 1 then .[length / 2 | floor] else (.[length / 2 - 1] + .[length / 2]) / 2 end) as $a
+      | {row: $row, subject: $subject, version: $version, flags: $flags, unit: $unit, runs: ($ours | length), median: $a, min: ($ours | min),
+         max: ($ours | max), ratio: null, goal: $goal, met: (if $a == null then null else $a <= $goal end)}')
+  printf '%s\n' "$line"
+  [ -z "$json_file" ] || printf '%s\n' "$line" >>"$json_file"
   [ -s "$folder/ours" ] || unable=1
 }
