@@ -15,6 +15,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
+use super::plan::PlanKey;
 use super::record::Stamps;
 use crate::graph::{Mount, MountKind, Network, RunOp, Security, Sharing};
 use crate::layer::{Entry, Kind};
@@ -22,6 +23,12 @@ use crate::layer::{Entry, Kind};
 /// A SHA-256 over a preimage that this file spells.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key([u8; 32]);
+
+impl Key {
+    pub(super) fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+}
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,28 +59,28 @@ impl<'de> Deserialize<'de> for Key {
 
 /// Collects the fields of one key.
 #[derive(Clone, Debug)]
-struct Fields(Sha256);
+pub(super) struct Fields(Sha256);
 
 impl Fields {
     /// `schema` is raised whenever the meaning of a field changes.
-    fn new(schema: &str) -> Self {
+    pub(super) fn new(schema: &str) -> Self {
         let mut fields = Self(Sha256::new());
         fields.bytes(schema.as_bytes());
         fields
     }
 
-    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.number(bytes.len() as u64);
         self.0.update(bytes);
         self
     }
 
-    fn number(&mut self, number: u64) -> &mut Self {
+    pub(super) fn number(&mut self, number: u64) -> &mut Self {
         self.0.update(number.to_be_bytes());
         self
     }
 
-    fn list<T: AsRef<[u8]>>(&mut self, items: &[T]) -> &mut Self {
+    pub(super) fn list<T: AsRef<[u8]>>(&mut self, items: &[T]) -> &mut Self {
         self.number(items.len() as u64);
         for item in items {
             self.bytes(item.as_ref());
@@ -81,7 +88,21 @@ impl Fields {
         self
     }
 
-    fn finish(self) -> Key {
+    pub(super) fn kind(&mut self, kind: &Kind) -> &mut Self {
+        match kind {
+            Kind::File { size_bytes } => self.bytes(b"file").number(*size_bytes),
+            Kind::Directory => self.bytes(b"directory"),
+            Kind::Symlink(target) => self.bytes(b"symlink").bytes(target),
+            Kind::Hardlink(target) => self.bytes(b"hardlink").bytes(target.as_bytes()),
+            Kind::CharDevice { major, minor } => self.bytes(b"char").number((*major).into()).number((*minor).into()),
+            Kind::BlockDevice { major, minor } => self.bytes(b"block").number((*major).into()).number((*minor).into()),
+            Kind::Fifo => self.bytes(b"fifo"),
+            Kind::Whiteout => self.bytes(b"whiteout"),
+            Kind::Opaque => self.bytes(b"opaque"),
+        }
+    }
+
+    pub(super) fn finish(self) -> Key {
         Key(self.0.finalize().into())
     }
 }
@@ -119,6 +140,14 @@ impl Content {
 #[serde(transparent)]
 pub struct LayerContent(Key);
 
+impl LayerContent {
+    /// Its form as a plain key.
+    #[must_use]
+    pub fn key(self) -> Key {
+        self.0
+    }
+}
+
 /// Collects the entries of a layer, in the layer's order.
 #[derive(Clone, Debug)]
 pub struct LayerContentHasher(Fields);
@@ -134,19 +163,7 @@ impl LayerContentHasher {
     pub fn entry(&mut self, entry: &Entry, content: Option<&str>) {
         let fields = &mut self.0;
         fields.bytes(entry.path.as_bytes());
-        match &entry.kind {
-            Kind::File { size_bytes } => fields.bytes(b"file").number(*size_bytes),
-            Kind::Directory => fields.bytes(b"directory"),
-            Kind::Symlink(target) => fields.bytes(b"symlink").bytes(target),
-            Kind::Hardlink(target) => fields.bytes(b"hardlink").bytes(target.as_bytes()),
-            Kind::CharDevice { major, minor } => fields.bytes(b"char").number((*major).into()).number((*minor).into()),
-            Kind::BlockDevice { major, minor } => {
-                fields.bytes(b"block").number((*major).into()).number((*minor).into())
-            }
-            Kind::Fifo => fields.bytes(b"fifo"),
-            Kind::Whiteout => fields.bytes(b"whiteout"),
-            Kind::Opaque => fields.bytes(b"opaque"),
-        };
+        fields.kind(&entry.kind);
         fields.number(entry.mode.into()).number(entry.uid.into()).number(entry.gid.into());
         fields.bytes(content.unwrap_or_default().as_bytes());
         fields.number(entry.xattrs.len() as u64);
@@ -206,44 +223,41 @@ pub enum MountContent {
     Root(Content),
 }
 
-fn mount(fields: &mut Fields, mount: &Mount, content: MountContent) {
-    fields.bytes(mount.target.as_bytes()).bytes(mount.source.as_bytes()).number(u64::from(mount.read_only));
-    match content {
-        MountContent::Nothing => fields.bytes(b"nothing"),
-        MountContent::Files(content) => fields.bytes(b"files").bytes(&content.0.0),
-        MountContent::Root(content) => fields.bytes(b"root").bytes(&content.0.0),
-    };
-    match &mount.kind {
-        MountKind::Bind => fields.bytes(b"bind"),
-        MountKind::Cache { id, sharing, mode, uid, gid } => {
-            let sharing = match sharing {
-                Sharing::Shared => "shared",
-                Sharing::Private => "private",
-                Sharing::Locked => "locked",
-            };
-            fields.bytes(b"cache").bytes(id.as_bytes()).bytes(sharing.as_bytes());
-            fields.number((*mode).into()).number((*uid).into()).number((*gid).into())
-        }
-        MountKind::Tmpfs { size_bytes } => fields.bytes(b"tmpfs").number(*size_bytes),
-        // Secrets and agents count by name, never by value.
-        MountKind::Secret { id, env, required, mode, uid, gid } => {
-            fields.bytes(b"secret").bytes(id.as_bytes()).list(env.as_slice()).number(u64::from(*required));
-            fields.number((*mode).into()).number((*uid).into()).number((*gid).into())
-        }
-        MountKind::Ssh { id, required, mode, uid, gid } => {
-            fields.bytes(b"ssh").bytes(id.as_bytes()).number(u64::from(*required));
-            fields.number((*mode).into()).number((*uid).into()).number((*gid).into())
-        }
-    };
+/// Key of a `RUN`; `mounts` are the contents of its mounts, in their order, and `before` the plans of earlier steps that may
+/// have left something in a cache mount which it sees too.
+#[must_use]
+pub fn run(below: Content, op: &RunOp, mounts: &[MountContent], before: &[PlanKey], mode: Mode) -> Key {
+    let mut fields = Fields::new("run/2");
+    fields.bytes(&below.0.0);
+    run_fields(&mut fields, op, mode);
+    fields.number(mounts.len() as u64);
+    for content in mounts {
+        match content {
+            MountContent::Nothing => fields.bytes(b"nothing"),
+            MountContent::Files(content) => fields.bytes(b"files").bytes(&content.0.0),
+            MountContent::Root(content) => fields.bytes(b"root").bytes(&content.0.0),
+        };
+    }
+    fields.number(before.len() as u64);
+    for earlier in before {
+        fields.bytes(&earlier.key().0);
+    }
+    fields.finish()
 }
 
-/// Key of a `RUN`; `mounts` are the contents of its mounts, in their order. Proxy variables that no `ARG` declares are left
-/// out, as the language says.
+/// Key of what a command left: where an earlier run of the same command left the same, its layer stands for this one, times
+/// included (early cut-off).
 #[must_use]
-pub fn run(below: Content, op: &RunOp, mounts: &[MountContent], mode: Mode) -> Key {
-    let mut fields = Fields::new("run/1");
-    fields.bytes(&below.0.0).list(&op.argv);
-    fields.number(op.env.len() as u64);
+pub fn left(op: &RunOp, content: LayerContent, mode: Mode) -> Key {
+    let mut fields = Fields::new("left/1");
+    run_fields(&mut fields, op, mode);
+    fields.bytes(&content.0.0);
+    fields.finish()
+}
+
+/// All of a command but what it runs on. Proxy variables that no `ARG` declares are left out, as the language says.
+pub(super) fn run_fields(fields: &mut Fields, op: &RunOp, mode: Mode) {
+    fields.list(&op.argv).number(op.env.len() as u64);
     for (name, value) in &op.env {
         fields.bytes(name.as_bytes()).bytes(value.as_bytes());
     }
@@ -264,14 +278,38 @@ pub fn run(below: Content, op: &RunOp, mounts: &[MountContent], mode: Mode) -> K
             fields.number(1).bytes(script.name.as_bytes()).bytes(&script.content).number(script.mode.into())
         }
     };
-    if !op.mounts.is_empty() {
-        fields.number(op.mounts.len() as u64);
-        for (one, content) in op.mounts.iter().zip(mounts) {
-            mount(&mut fields, one, *content);
-        }
+    fields.number(op.mounts.len() as u64);
+    for mount in &op.mounts {
+        mount_fields(fields, mount);
     }
     fields.number(u64::from(mode.reproducible));
-    fields.finish()
+}
+
+/// A mount by what it is: caches, secrets and agents by their names, never by what they hold.
+fn mount_fields(fields: &mut Fields, mount: &Mount) {
+    fields.bytes(mount.target.as_bytes()).bytes(mount.source.as_bytes()).number(u64::from(mount.read_only));
+    match &mount.kind {
+        MountKind::Bind => fields.bytes(b"bind"),
+        MountKind::Cache { id, sharing, mode, uid, gid } => {
+            let sharing: &[u8] = match sharing {
+                Sharing::Shared => b"shared",
+                Sharing::Private => b"private",
+                Sharing::Locked => b"locked",
+            };
+            fields.bytes(b"cache").bytes(id.as_bytes()).bytes(sharing);
+            fields.number((*mode).into()).number((*uid).into()).number((*gid).into())
+        }
+        MountKind::Tmpfs { size_bytes } => fields.bytes(b"tmpfs").number(*size_bytes),
+        MountKind::Secret { id, env, required, mode, uid, gid } => {
+            fields.bytes(b"secret").bytes(id.as_bytes()).bytes(env.as_deref().unwrap_or_default().as_bytes());
+            fields.number(u64::from(env.is_some())).number(u64::from(*required));
+            fields.number((*mode).into()).number((*uid).into()).number((*gid).into())
+        }
+        MountKind::Ssh { id, required, mode, uid, gid } => {
+            fields.bytes(b"ssh").bytes(id.as_bytes()).number(u64::from(*required));
+            fields.number((*mode).into()).number((*uid).into()).number((*gid).into())
+        }
+    };
 }
 
 #[cfg(test)]
@@ -328,11 +366,14 @@ mod tests {
 
     #[test]
     fn fields_of_a_run_do_not_run_into_each_other() {
-        let key = |op: &RunOp| run(Content::empty(), op, &[], Mode::default());
+        let key = |op: &RunOp| run(Content::empty(), op, &[], &[], Mode::default());
         let base = key(&run_op(&["a", "b"], &[("x", "y")]));
         assert_ne!(base, key(&run_op(&["ab"], &[("x", "y")])));
         assert_ne!(base, key(&run_op(&["a", "b"], &[("xy", "")])));
-        assert_ne!(base, run(Content::empty(), &run_op(&["a", "b"], &[("x", "y")]), &[], Mode { reproducible: true }));
+        assert_ne!(
+            base,
+            run(Content::empty(), &run_op(&["a", "b"], &[("x", "y")]), &[], &[], Mode { reproducible: true })
+        );
         let mut proxied = run_op(&["a", "b"], &[("x", "y")]);
         proxied.proxy_env.push(("http_proxy".to_owned(), "http://proxy".to_owned()));
         assert_eq!(base, key(&proxied));

@@ -1,7 +1,9 @@
 //! Keys of operations (pure) and records on disk: what a step made, found again by content.
 
 pub mod key;
+mod plan;
 mod record;
 
 pub use key::{Content, Key, LayerContent, LayerContentHasher, Mode};
-pub use record::{BaseRecord, ConvertedRecord, Fidelity, LayerRecord, Records, Stamps};
+pub use plan::{PlanKey, SelectionHasher, SourceKey};
+pub use record::{BaseRecord, ConvertedRecord, Fidelity, LayerRecord, PlanRecord, PlannedLayer, Records, Stamps};

@@ -3,6 +3,7 @@
 //! ```text
 //! <store>/records/1/<key>.json            a step's layer
 //! <store>/records/1/<key>-<form>.json     the same layer in another compression, or with other times
+//! <store>/records/1/plan-<key>.json       a step's layer and all those below it that steps made, as one build had them
 //! <store>/records/1/converted-<key>.json  another image's layer in another compression
 //! <store>/records/1/base-<key>.json       what a base image's name meant when its registry last answered
 //! ```
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::key::{Key, LayerContent};
+use super::plan::PlanKey;
 use crate::blob::{Store, StoreError};
 
 /// How exact the sandbox was that made a layer. Exact serves everyone, the others only their own kind.
@@ -25,6 +27,14 @@ use crate::blob::{Store, StoreError};
 pub enum Fidelity {
     /// Owners, modes and attributes as a real container would have left them.
     Exact,
+}
+
+impl Fidelity {
+    /// Whether what such a sandbox made may stand for what a sandbox of `wanted` would make.
+    #[must_use]
+    pub fn serves(self, wanted: Self) -> bool {
+        self == Self::Exact || self == wanted
+    }
 }
 
 /// Whose times a layer's entries have, which tells what becomes of them where the result may depend on inputs alone.
@@ -66,6 +76,22 @@ pub struct LayerRecord {
     pub fidelity: Fidelity,
     /// When it was made, in seconds since 1970: an image that is found whole in the cache keeps its times, and so its digest.
     pub made_at: i64,
+}
+
+/// A step's layer and all those below it that steps made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanRecord {
+    /// The layers above the base image's, bottom first.
+    pub layers: Vec<PlannedLayer>,
+}
+
+/// A layer of a plan's chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedLayer {
+    /// Key of the record that it was found or kept under.
+    pub key: Key,
+    /// That record, as it was then.
+    pub record: LayerRecord,
 }
 
 /// A layer of somebody else's image in another compression.
@@ -123,6 +149,20 @@ impl Records {
     /// When it cannot be written; then nothing is there that was not there before.
     pub fn keep_layer(&self, key: Key, record: &LayerRecord) -> Result<(), StoreError> {
         self.write(&key.to_string(), record)
+    }
+
+    /// The chain of layers that one build had for a plan.
+    #[must_use]
+    pub fn plan(&self, key: PlanKey) -> Option<PlanRecord> {
+        self.read(&plan_name(key))
+    }
+
+    /// Keeps the chain of layers that this build has for a plan; the newest wins.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_plan(&self, key: PlanKey, record: &PlanRecord) -> Result<(), StoreError> {
+        self.write(&plan_name(key), record)
     }
 
     /// The layer of `newest` in another form, when one was made of it before.
@@ -184,6 +224,10 @@ impl Records {
 
 fn place(name: &str) -> PathBuf {
     PathBuf::from("records").join("1").join(format!("{name}.json"))
+}
+
+fn plan_name(key: PlanKey) -> String {
+    format!("plan-{}", key.key())
 }
 
 fn variant_name(key: Key, compression: &str, times: &str) -> String {

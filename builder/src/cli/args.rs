@@ -126,6 +126,9 @@ pub struct BuildArguments {
     /// Run every step again
     #[arg(long)]
     pub no_cache: bool,
+    /// Run every step of these stages again (`a,b`; may be given several times)
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub no_cache_filter: Vec<String>,
     /// How progress is shown
     #[arg(long, value_enum, default_value_t = Progress::Auto, env = "BUILDKIT_PROGRESS", hide_env = true)]
     pub progress: Progress,

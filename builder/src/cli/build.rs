@@ -130,6 +130,7 @@ pub(super) fn request(typed: &BuildArguments) -> Result<(Request, Vec<String>), 
         form,
         pull: typed.pull,
         no_cache: typed.no_cache,
+        no_cache_stages: typed.no_cache_filter.iter().map(|stage| stage.to_lowercase()).collect(),
         reproducible: typed.reproducible,
         secrets: settings::secrets(&typed.secrets)?,
         now: Timestamp::now(),
@@ -231,7 +232,8 @@ pub(super) fn open_store(typed: Option<&Path>) -> Result<Store, Failure> {
 
 /// A failed build as the user reads it.
 pub(super) fn failure(error: BuildError) -> Failure {
-    Failure::from_error(error.fault().into(), &error).hints(error.hints())
+    let one = |error: &BuildError| Failure::from_error(error.fault().into(), error).hints(error.hints());
+    one(&error).beside(error.others().iter().map(one))
 }
 
 /// Writes a file by rename, so that nobody reads half of it.

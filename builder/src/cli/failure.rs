@@ -52,13 +52,15 @@ pub struct Failure {
     pub causes: Vec<String>,
     /// What to do.
     pub hints: Vec<String>,
+    /// What failed beside it.
+    pub others: Vec<Failure>,
 }
 
 impl Failure {
     /// A failure with this message alone.
     #[must_use]
     pub fn new(blame: Blame, message: impl Into<String>) -> Self {
-        Self { blame, message: message.into(), causes: Vec::new(), hints: Vec::new() }
+        Self { blame, message: message.into(), causes: Vec::new(), hints: Vec::new(), others: Vec::new() }
     }
 
     /// Wrong usage.
@@ -107,6 +109,13 @@ impl Failure {
         self
     }
 
+    /// Adds what failed beside it.
+    #[must_use]
+    pub fn beside(mut self, others: impl IntoIterator<Item = Self>) -> Self {
+        self.others.extend(others);
+        self
+    }
+
     /// The lines that the user reads on standard error.
     #[must_use]
     pub fn render(&self) -> String {
@@ -116,6 +125,9 @@ impl Failure {
         }
         for hint in &self.hints {
             let _ = writeln!(text, "hint: {hint}");
+        }
+        for other in &self.others {
+            text.push_str(&other.render());
         }
         text
     }

@@ -3,7 +3,7 @@
 use fluyt_client::Reference;
 use oci_spec::image::Digest;
 
-use super::{BuiltLayer, Executor, RootState, StepError};
+use super::{BuiltLayer, Executor, RootState};
 use crate::cache::Content;
 use crate::graph::BaseOp;
 use crate::image::ImageConfig;
@@ -22,9 +22,9 @@ pub struct BaseImage {
 }
 
 impl Executor {
-    pub(super) fn base(&self, op: &BaseOp) -> Result<RootState, StepError> {
+    pub(super) fn base(&self, op: &BaseOp) -> RootState {
         // The caller resolved every image that it lowered the graph with.
         let layers = self.bases.get(&op.request).map(|base| base.layers.clone()).unwrap_or_default();
-        Ok(RootState { content: Content::of_base(&op.diff_ids), layers })
+        RootState { content: Content::of_base(&op.diff_ids), layers }
     }
 }

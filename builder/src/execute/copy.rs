@@ -13,18 +13,25 @@ use super::extract::Spool;
 use super::item::{Content, Item, Items};
 use super::owner::Accounts;
 use super::placing::{Placing, changed_mode, kept_attributes};
+use super::plan::StepPlan;
 use super::select::{self, Files, Selected, SelectedEntry};
 use super::unpack::Archive;
 use super::{BuiltLayer, Executor, RootState, States, StepError, unpack};
 use crate::blob::HashingReader;
-use crate::cache::{Fidelity, Key, LayerContent, LayerContentHasher, LayerRecord, Stamps, key};
-use crate::context::{DestinationState, Ignore, Placement, SourceShape, plan_copy};
+use crate::cache::{Fidelity, Key, LayerContent, LayerContentHasher, LayerRecord, PlannedLayer, Stamps, key};
+use crate::context::{DestinationState, Placement, SourceShape, plan_copy};
 use crate::event::{Event, StepId};
 use crate::graph::{CopyFrom, CopyOp, InlineFile};
 use crate::layer::{Change, Kind, Layer, LayerBuilder, LayerPath, Source, Tree};
 
 impl Executor {
-    pub(super) fn copy(&self, step: StepId, op: &CopyOp, states: &States) -> Result<RootState, StepError> {
+    pub(super) fn copy(
+        &self,
+        step: StepId,
+        op: &CopyOp,
+        plan: &StepPlan,
+        states: &States,
+    ) -> Result<RootState, StepError> {
         if op.parents {
             return Err(StepError::NotThereYet { what: "`COPY --parents`" });
         }
@@ -37,25 +44,27 @@ impl Executor {
         let tree = if looks_below { self.tree(step, &below)? } else { Arc::default() };
         let accounts = accounts(&tree);
         let owner = op.chown.as_deref().map(|text| accounts.owner(text)).transpose()?;
-        // An independent layer meets nothing at its destination.
         let nothing = Tree::new();
         let met = if op.link { &nothing } else { &*tree };
         let mut placing = Placing::new(met, owner.unwrap_or((0, 0)), self.options.made_at);
         let destination = LayerPath::clean(op.destination.as_bytes()).unwrap_or_default();
         let destination = placing.resolve(&destination, true)?;
 
-        let mut archives = Vec::new();
-        match self.sources(step, op, states)? {
-            None => placing.make_directory(&destination)?,
-            Some(selected) => {
-                let selected = self.take_archives(op, selected, &mut archives)?;
+        let mut archives: &[Archive] = &[];
+        match (&op.from, &plan.taken) {
+            (CopyFrom::Root(root), _) => {
+                let selected = self.taken_from_root(step, op, &states.of(*root))?;
                 place(&mut placing, op, owner, &destination, &selected)?;
+            }
+            (_, Some(taken)) => {
+                archives = &taken.archives;
+                place(&mut placing, op, owner, &destination, &taken.selected)?;
                 if !archives.is_empty() {
                     placing.make_directory(&destination)?;
                 }
             }
+            (_, None) => placing.make_directory(&destination)?,
         }
-        self.digest_contents(&mut placing.items)?;
         placing.items.link_names_of_one_file();
 
         let stamps = match &op.from {
@@ -73,12 +82,14 @@ impl Executor {
                 key::unpack(below.content, &digests, planned, destination.as_bytes(), chown, &chmod)
             }
         };
-        if let Some(found) = self.recorded(step, key)? {
+        if plan.reads_cache
+            && let Some(found) = self.recorded(step, key)?
+        {
             self.events.hear(Event::Cached { step });
             return Ok(stacked(&below, found));
         }
         let mut spool = Spool::create(&self.store)?;
-        for archive in &archives {
+        for archive in archives {
             unpack::unpack(archive, &destination, op, owner, &mut placing, &mut spool)?;
         }
         let mut items = placing.items;
@@ -89,39 +100,19 @@ impl Executor {
         Ok(stacked(&below, self.keep(key, &layer, stamps, fixed)?))
     }
 
-    /// What the step takes; `None` for a step that only makes its destination.
-    fn sources(&self, step: StepId, op: &CopyOp, states: &States) -> Result<Option<Vec<Selected>>, StepError> {
-        let mut selected = Vec::new();
-        match &op.from {
-            CopyFrom::MakeDirectory => return Ok(None),
-            CopyFrom::Fetch(_) => return Err(StepError::NotThereYet { what: "fetching a URL or a git repository" }),
-            CopyFrom::Inline(files) => selected.extend(files.iter().map(|file| inline(file, self.options.made_at))),
-            CopyFrom::Context => {
-                let exclude = Ignore::from_patterns(op.exclude.iter().map(String::as_str))?;
-                for pattern in &op.sources {
-                    let selection = self.context.select_without(pattern, &exclude)?;
-                    for socket in &selection.skipped_sockets {
-                        let text = format!("left out the socket {}", String::from_utf8_lossy(socket));
-                        self.events.hear(Event::Warning { text });
-                    }
-                    selected.extend(selection.sources.into_iter().map(select::from_context));
-                }
-            }
-            CopyFrom::Root(root) => {
-                let state = states.of(*root);
-                let tree = self.tree(step, &state)?;
-                let diff_ids = state.diff_ids();
-                let (place, mut files) = ("the stage or image it is copied from", Files::default());
-                for pattern in &op.sources {
-                    selected.extend(select::from_tree(&tree, &diff_ids, pattern, place, &mut files)?);
-                }
-            }
+    /// What the step takes of a stage's or an image's root.
+    fn taken_from_root(&self, step: StepId, op: &CopyOp, state: &RootState) -> Result<Vec<Selected>, StepError> {
+        let tree = self.tree(step, state)?;
+        let diff_ids = state.diff_ids();
+        let (place, mut files, mut selected) = ("the stage or image it is copied from", Files::default(), Vec::new());
+        for pattern in &op.sources {
+            selected.extend(select::from_tree(&tree, &diff_ids, pattern, place, &mut files)?);
         }
-        Ok(Some(selected))
+        Ok(selected)
     }
 
     /// Takes the sources that are archives out of `selected` when the step unpacks them.
-    fn take_archives(
+    pub(super) fn take_archives(
         &self,
         op: &CopyOp,
         selected: Vec<Selected>,
@@ -190,41 +181,61 @@ impl Executor {
         Ok(builder.finish()?)
     }
 
-    /// The layer that a step of this key made before, when it can still be had: in the form that this build wants, which is
-    /// made of it where it is not there yet.
+    /// The layer that a step of this key made before, when it can still be had, in the form that this build wants.
     ///
     /// # Errors
     /// When the store cannot be written.
     pub(super) fn recorded(&self, step: StepId, key: Key) -> Result<Option<(BuiltLayer, LayerContent)>, StepError> {
-        if self.options.no_cache {
+        match self.records.layer(key) {
+            Some(newest) => self.in_form(step, key, &newest),
+            None => Ok(None),
+        }
+    }
+
+    /// The layer of a record in the form that this build wants, which is made of it where it is not there yet; none where
+    /// the layer is gone, or was made by a sandbox that does not serve this one.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub(super) fn in_form(
+        &self,
+        step: StepId,
+        key: Key,
+        record: &LayerRecord,
+    ) -> Result<Option<(BuiltLayer, LayerContent)>, StepError> {
+        if !record.fidelity.serves(Fidelity::Exact) {
             return Ok(None);
         }
-        let Some(newest) = self.records.layer(key) else { return Ok(None) };
-        let (compression, times) = self.form(newest.stamps);
-        if newest.compression == compression && newest.times == times {
-            return Ok(self.stored(&newest));
+        let (compression, times) = self.form(record.stamps);
+        if record.compression == compression && record.times == times {
+            return Ok(self.stored(key, record));
         }
-        let variant = self.records.variant(key, &newest, &compression, &times);
-        if let Some(found) = variant.and_then(|variant| self.stored(&variant)) {
+        let variant = self.records.variant(key, record, &compression, &times);
+        if let Some(found) = variant.and_then(|variant| self.stored(key, &variant)) {
             return Ok(Some(found));
         }
-        let Some(made) = self.as_wanted(step, &newest)? else { return Ok(None) };
+        let Some(made) = self.as_wanted(step, record)? else { return Ok(None) };
         self.records.keep_variant(key, &made)?;
-        Ok(self.stored(&made))
+        Ok(self.stored(key, &made))
     }
 
     /// The layer of a record, when its blob is there.
-    fn stored(&self, record: &LayerRecord) -> Option<(BuiltLayer, LayerContent)> {
-        let layer = BuiltLayer {
+    fn stored(&self, key: Key, record: &LayerRecord) -> Option<(BuiltLayer, LayerContent)> {
+        let layer = self.built(key, record)?;
+        let there = self.store.size(&layer.digest).ok()? == Some(layer.size_bytes);
+        there.then_some((layer, record.content))
+    }
+
+    fn built(&self, key: Key, record: &LayerRecord) -> Option<BuiltLayer> {
+        Some(BuiltLayer {
             diff_id: record.diff_id.parse().ok()?,
             digest: record.digest.parse().ok()?,
             size_bytes: record.size_bytes,
             media_type: record.media_type.clone(),
             origin: None,
             made_at: Some(self.told_time(record.made_at)),
-        };
-        let there = self.store.size(&layer.digest).ok()? == Some(layer.size_bytes);
-        there.then_some((layer, record.content))
+            planned: Some(Arc::new(PlannedLayer { key, record: record.clone() })),
+        })
     }
 
     /// Records a finished layer under its step's key. Its blob is synced by then.
@@ -235,11 +246,7 @@ impl Executor {
         stamps: Stamps,
         fixed: Vec<String>,
     ) -> Result<(BuiltLayer, LayerContent), StepError> {
-        let mut hasher = LayerContentHasher::default();
-        for entry in &layer.index.entries {
-            hasher.entry(&entry.entry, entry.content.as_ref().map(Digest::digest));
-        }
-        let content = hasher.finish();
+        let content = content_of(layer);
         layer.index.save(&self.store, &layer.diff_id)?;
         let (compression, times) = self.form(stamps);
         let record = LayerRecord {
@@ -263,9 +270,19 @@ impl Executor {
             media_type: layer.media_type.clone(),
             origin: None,
             made_at: Some(self.told_time(self.options.made_at.seconds)),
+            planned: Some(Arc::new(PlannedLayer { key, record })),
         };
         Ok((built, content))
     }
+}
+
+/// What a finished layer holds.
+pub(super) fn content_of(layer: &Layer) -> LayerContent {
+    let mut hasher = LayerContentHasher::default();
+    for entry in &layer.index.entries {
+        hasher.entry(&entry.entry, entry.content.as_ref().map(Digest::digest));
+    }
+    hasher.finish()
 }
 
 /// `below` with one more layer.
@@ -288,14 +305,14 @@ fn source_state(op: &CopyOp, states: &States) -> RootState {
     }
 }
 
-fn digest_of(path: &std::path::Path) -> Result<Digest, StepError> {
+pub(super) fn digest_of(path: &std::path::Path) -> Result<Digest, StepError> {
     let read = |source| StepError::Read { path: path.to_owned(), source };
     let mut reader = HashingReader::new(File::open(path).map_err(read)?);
     io::copy(&mut reader, &mut io::sink()).map_err(read)?;
     Ok(reader.finish().0)
 }
 
-fn inline(file: &InlineFile, made_at: crate::layer::FileTime) -> Selected {
+pub(super) fn inline(file: &InlineFile, made_at: crate::layer::FileTime) -> Selected {
     let entry = SelectedEntry {
         relative: Vec::new(),
         kind: Kind::File { size_bytes: file.content.len() as u64 },

@@ -21,14 +21,21 @@ pub enum ExecuteError {
     /// The user stopped the build.
     #[error("interrupted")]
     Cancelled,
-    /// A step failed.
-    #[error("step `{}` failed", about.instruction)]
-    Step {
-        /// Which one.
-        about: Box<About>,
-        /// Why.
-        source: Box<StepError>,
+    /// Steps failed, in this order.
+    #[error("{}", failures.iter().map(|failure| format!("step `{}` failed", failure.about.instruction)).collect::<Vec<_>>().join("; "))]
+    Steps {
+        /// At least one.
+        failures: Vec<StepFailure>,
     },
+}
+
+/// A step that failed.
+#[derive(Debug)]
+pub struct StepFailure {
+    /// Which one.
+    pub about: Box<About>,
+    /// Why.
+    pub source: Box<StepError>,
 }
 
 /// Why a step failed.

@@ -2,32 +2,42 @@
 //!
 //! An operation leaves a [`RootState`]: a chain of layers, each with its blob in the store (or still at its base image's
 //! registry) and its index. Nothing is unpacked before a `RUN` needs it, and no base layer is fetched before a path in it
-//! must be looked up or a `RUN` must mount it. Operations run one after the other here; each is blocking code that
-//! asks the runtime only for transfers.
+//! must be looked up or a `RUN` must mount it.
+//!
+//! A build is planned first (`plan`): every step gets its plan key. Then it is looked for from the target backwards
+//! (`schedule`): what an earlier build made for the same plan stands for a step and all below it. What is left is looked
+//! for by result keys once its inputs are there, or run; independent steps at the same time, each in a thread of its own,
+//! which asks the runtime only for transfers.
 
 mod base;
+mod budget;
 mod copy;
+mod engine;
 mod error;
 mod extract;
+mod flights;
 mod item;
 mod mounts;
 mod owner;
 mod placing;
+mod plan;
 mod rewrite;
 mod run;
+mod schedule;
 mod select;
 mod state;
 mod unpack;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::runtime::Handle;
 
 pub use base::BaseImage;
-pub use error::{ExecuteError, StepError};
+pub use error::{ExecuteError, StepError, StepFailure};
+pub use flights::Flights;
 pub use mounts::{MountSources, Secret, SecretValue};
 pub use owner::{Accounts, Identity, OwnerError};
 pub use placing::PlacingError;
@@ -39,18 +49,41 @@ pub use watch::Watcher;
 use crate::blob::Store;
 use crate::cache::{Mode, Records};
 use crate::context::Context;
-use crate::event::{Event, Events, Origin, StepId};
-use crate::graph::{About, Graph, ImageRequest, Node, Op, OpId, Root};
+use crate::event::{Events, Origin, StepId};
+use crate::graph::{About, ImageRequest, OpId, Root};
 use crate::layer::{FileTime, LayerOptions};
 use crate::remote::Remote;
 use crate::sandbox::Cancel;
 use crate::snapshot::Snapshotter;
 
+/// Which steps run again although an earlier build ran them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NoCache {
+    /// None.
+    #[default]
+    Never,
+    /// Those of these stages, by name; in small letters, as names of stages are.
+    Stages(BTreeSet<String>),
+    /// All.
+    Always,
+}
+
+impl NoCache {
+    /// Whether records may stand for a step.
+    fn allows(&self, about: &About) -> bool {
+        match self {
+            Self::Never => true,
+            Self::Stages(stages) => !about.stage.as_ref().is_some_and(|stage| stages.contains(stage)),
+            Self::Always => false,
+        }
+    }
+}
+
 /// What decides how operations run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Read no records; new ones replace the old.
-    pub no_cache: bool,
+    /// Steps for which no records are read; new ones replace the old.
+    pub no_cache: NoCache,
     /// Whether the result may depend on inputs alone.
     pub mode: Mode,
     /// How layers are written.
@@ -83,8 +116,12 @@ pub struct Executor {
     pub options: Options,
     /// What the mounts of `RUN` are made of.
     pub mounts: MountSources,
-    /// Stops everything.
+    /// Stops the steps: a child of `interrupt`, which the first failure trips too.
     pub cancel: Cancel,
+    /// The user's wish to stop.
+    pub interrupt: Cancel,
+    /// What is being fetched and unpacked.
+    pub flights: Flights,
     /// Views that were made lately.
     pub trees: Trees,
     /// Who hears of finished layers.
@@ -122,7 +159,16 @@ impl States {
         }
     }
 
-    /// What an operation left, if it ran.
+    /// What these operations left, and nothing else.
+    fn only(&self, ids: &[OpId]) -> Self {
+        Self(ids.iter().filter_map(|id| Some((*id, self.0.get(id)?.clone()))).collect())
+    }
+
+    fn insert(&mut self, id: OpId, state: Arc<RootState>) {
+        self.0.insert(id, state);
+    }
+
+    /// What an operation left, if it is part of what the result needs.
     #[must_use]
     pub fn get(&self, id: OpId) -> Option<&Arc<RootState>> {
         self.0.get(&id)
@@ -138,52 +184,4 @@ fn described(about: &About) -> (String, Origin) {
         last_line: about.lines.last,
     };
     (about.title(), origin)
-}
-
-impl Executor {
-    /// Runs all operations. Blocks; call it from a thread that may.
-    ///
-    /// # Errors
-    /// The first operation that failed, with its instruction and lines.
-    pub fn run(&self, graph: &Graph) -> Result<States, ExecuteError> {
-        let mut states = States::default();
-        for (id, node) in graph.ops() {
-            if self.cancel.is_cancelled() {
-                return Err(ExecuteError::Cancelled);
-            }
-            let step = self.steps.next();
-            let (name, origin) = described(&node.about);
-            // Nothing waits where one operation runs after the other, and inputs stand before their users.
-            self.events.hear(Event::Planned { step, name: name.clone(), origin, needs: Vec::new() });
-            self.events.hear(Event::Started { step, name });
-            match self.operation(step, node, &states) {
-                Ok(state) => {
-                    self.events.hear(Event::Finished { step });
-                    let state = Arc::new(state);
-                    if let Some(watcher) = &self.watcher {
-                        watcher.finished(id, &state);
-                    }
-                    states.0.insert(id, state);
-                }
-                Err(StepError::Cancelled) => {
-                    self.events.hear(Event::Stopped { step });
-                    return Err(ExecuteError::Cancelled);
-                }
-                Err(source) => {
-                    self.events.hear(Event::Failed { step, error: source.to_string() });
-                    return Err(ExecuteError::Step { about: Box::new(node.about.clone()), source: Box::new(source) });
-                }
-            }
-        }
-        Ok(states)
-    }
-
-    fn operation(&self, step: StepId, node: &Node, states: &States) -> Result<RootState, StepError> {
-        match &node.op {
-            Op::Base(op) => self.base(op),
-            Op::Copy(op) => self.copy(step, op, states),
-            Op::Run(op) => self.run_command(step, op, states),
-            Op::Fetch(_) => Err(StepError::NotThereYet { what: "fetching a URL or a git repository" }),
-        }
-    }
 }

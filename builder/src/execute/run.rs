@@ -1,10 +1,13 @@
 //! `RUN`: unpack what lies below, run the command on it, and make a layer of what it changed.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
-use std::sync::OnceLock;
+use std::sync::{OnceLock, PoisonError};
 
-use super::copy::{accounts, stacked};
-use super::{Executor, RootState, States, StepError};
+use super::copy::{accounts, content_of, stacked};
+use super::plan::StepPlan;
+use super::{BuiltLayer, Executor, RootState, States, StepError};
 use crate::cache::{Stamps, key};
 use crate::event::{Event, StepId, Stream};
 use crate::graph::{Network, Platform, RunOp, Security};
@@ -25,14 +28,22 @@ pub const EARLIEST_ZIP_TIME: i64 = 315_532_800;
 static AVAILABLE: OnceLock<Result<(), Refusal>> = OnceLock::new();
 
 impl Executor {
-    pub(super) fn run_command(&self, step: StepId, op: &RunOp, states: &States) -> Result<RootState, StepError> {
+    pub(super) fn run_command(
+        &self,
+        step: StepId,
+        op: &RunOp,
+        plan: &StepPlan,
+        states: &States,
+    ) -> Result<RootState, StepError> {
         if op.security == Security::Insecure {
             return Err(StepError::NotThereYet { what: "`RUN --security=insecure`" });
         }
         let below = states.of(op.input);
         let shown = self.mount_contents(step, op, states)?;
-        let key = key::run(below.content, op, &Self::mount_keys(&shown), self.options.mode);
-        if let Some(found) = self.recorded(step, key)? {
+        let key = key::run(below.content, op, &Self::mount_keys(&shown), &plan.before, self.options.mode);
+        if plan.reads_cache
+            && let Some(found) = self.recorded(step, key)?
+        {
             self.events.hear(Event::Cached { step });
             return Ok(stacked(&below, found));
         }
@@ -111,20 +122,46 @@ impl Executor {
             builder.add(&change)?;
         }
         let layer = builder.finish()?;
+        let content = content_of(&layer);
+        // A command that leaves what it left before keeps the layer that it left then, times included: what stands on it
+        // and the image are what they were. Under `--no-cache` the user asked for a new one.
+        let left = key::left(op, content, self.options.mode);
+        if plan.reads_cache
+            && let Some(earlier) = self.records.layer(left)
+            && earlier.content == content
+            && let Some(found) = self.in_form(step, left, &earlier)?
+        {
+            self.records.keep_layer(key, &earlier)?;
+            return Ok(stacked(&below, found));
+        }
         self.snapshots.commit(workspace, &layer.diff_id)?;
-        Ok(stacked(&below, self.keep(key, &layer, Stamps::Made, fixed)?))
+        let (kept, content) = self.keep(key, &layer, Stamps::Made, fixed)?;
+        if let Some(planned) = &kept.planned {
+            self.records.keep_layer(left, &planned.record)?;
+        }
+        Ok(stacked(&below, (kept, content)))
     }
 
-    /// Unpacks the layers of a root file system that are not unpacked yet.
+    /// Unpacks the layers of a root file system that are not unpacked yet. All that is not here is fetched at once.
     pub(super) fn unpack_all(&self, step: StepId, state: &RootState) -> Result<(), StepError> {
-        for (number, layer) in state.layers.iter().enumerate() {
-            if self.snapshots.has(&layer.diff_id) {
-                continue;
+        let absent = |layer: &&BuiltLayer| !self.snapshots.has(&layer.diff_id);
+        let mut fetches = HashMap::new();
+        for layer in state.layers.iter().filter(absent).filter(|layer| !self.store.contains(&layer.digest)) {
+            if let Entry::Vacant(place) = fetches.entry(layer.digest.clone()) {
+                place.insert(self.runtime.spawn(self.fetch(step, layer)?));
+            }
+        }
+        for (number, layer) in state.layers.iter().enumerate().filter(|(_, layer)| absent(layer)) {
+            if let Some(fetch) = fetches.remove(&layer.digest) {
+                let joined =
+                    async { fetch.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) };
+                self.wait_for(joined)?;
             }
             if self.cancel.is_cancelled() {
                 return Err(StepError::Cancelled);
             }
-            self.ensure_blob(step, layer)?;
+            let flight = self.flights.layer(&layer.diff_id);
+            let _one_at_a_time = flight.lock().unwrap_or_else(PoisonError::into_inner);
             let blob = self.store.open_blob(&layer.digest)?;
             let below = state.diff_ids()[..number].to_vec();
             // A command sees the real times, whatever the blob was given.

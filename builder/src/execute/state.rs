@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use fluyt_client::Reference;
 use oci_spec::image::Digest;
 
 use super::{Executor, StepError};
-use crate::cache::Content;
+use crate::blob::StoreError;
+use crate::cache::{Content, PlannedLayer};
 use crate::event::StepId;
 use crate::layer::{LayerIndex, Limits, Tree, index_layer};
 
@@ -26,6 +28,8 @@ pub struct BuiltLayer {
     pub origin: Option<Reference>,
     /// When a step made it, in seconds since 1970; none for a base image's.
     pub made_at: Option<i64>,
+    /// What the cache has of it; none for a base image's.
+    pub planned: Option<Arc<PlannedLayer>>,
 }
 
 /// A root file system as a chain of layers, bottom first.
@@ -57,13 +61,43 @@ impl Executor {
         if self.store.contains(&layer.digest) {
             return Ok(());
         }
-        let Some(origin) = &layer.origin else {
+        let fetch = self.fetch(step, layer)?;
+        self.wait_for(fetch)
+    }
+
+    /// Begins to fetch a layer's blob; another step that wants it too waits for the same.
+    pub(super) fn fetch(
+        &self,
+        step: StepId,
+        layer: &BuiltLayer,
+    ) -> Result<impl Future<Output = Result<(), StepError>> + Send + use<>, StepError> {
+        let Some(origin) = layer.origin.clone() else {
             // A record is taken only when its blob is there; it was removed since.
-            self.store.open_blob(&layer.digest)?;
-            return Ok(());
+            return Err(StepError::Store(StoreError::Missing { digest: layer.digest.clone() }));
         };
-        let fetch = self.remote.fetch_blob(origin, &layer.digest, layer.size_bytes, step);
-        Ok(self.runtime.block_on(fetch)?)
+        let (remote, flight) = (self.remote.clone(), self.flights.blob(&layer.digest));
+        let (digest, size_bytes) = (layer.digest.clone(), layer.size_bytes);
+        Ok(async move {
+            let _one_at_a_time = flight.lock().await;
+            Ok(remote.fetch_blob(&origin, &digest, size_bytes, step).await?)
+        })
+    }
+
+    /// Waits for a transfer, and no longer than the build goes on.
+    pub(super) fn wait_for<T>(&self, transfer: impl Future<Output = Result<T, StepError>>) -> Result<T, StepError> {
+        /// How soon a transfer is given up. Nobody notices, and the switch needs no descriptor.
+        const LOOK: Duration = Duration::from_millis(50);
+        self.runtime.block_on(async {
+            tokio::pin!(transfer);
+            loop {
+                if let Ok(result) = tokio::time::timeout(LOOK, &mut transfer).await {
+                    return result;
+                }
+                if self.cancel.is_cancelled() {
+                    return Err(StepError::Cancelled);
+                }
+            }
+        })
     }
 
     /// The index of a layer: kept beside it, or made by reading it once.
@@ -108,7 +142,7 @@ pub struct Trees(Mutex<VecDeque<(Vec<Digest>, Arc<Tree>)>>);
 impl Trees {
     /// How many are kept: enough for the stages that a build goes back and forth between. A view of a whole
     /// distribution takes some MB.
-    const KEPT: usize = 4;
+    const KEPT: usize = 8;
 
     /// The view of the longest part of `chain` that is known, and how many layers that is.
     fn longest(&self, chain: &[Digest]) -> (usize, Arc<Tree>) {

@@ -99,6 +99,7 @@ fn is_tar_header(block: &[u8; BLOCK_BYTES]) -> bool {
 }
 
 /// An archive that is unpacked into the destination.
+#[derive(Debug)]
 pub(super) struct Archive {
     /// The source's name, for messages.
     pub(super) name: String,

@@ -13,6 +13,12 @@ use crate::image::{HistoryRow, ImageConfig, RuntimeConfig};
 pub struct OpId(pub(super) usize);
 
 impl OpId {
+    /// The operation at this place in [`Graph::ops`].
+    #[must_use]
+    pub fn at(index: usize) -> Self {
+        Self(index)
+    }
+
     /// Its place in [`Graph::ops`].
     #[must_use]
     pub fn index(self) -> usize {

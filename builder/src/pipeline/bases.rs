@@ -125,6 +125,7 @@ fn layers(manifest: &ImageManifest, config: &ImageConfig, origin: Option<&Refere
             media_type: descriptor.media_type().to_string(),
             origin: origin.cloned(),
             made_at: None,
+            planned: None,
         })
         .collect()
 }

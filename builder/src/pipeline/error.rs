@@ -70,6 +70,8 @@ pub enum BuildError {
         about: Box<About>,
         /// Why.
         source: Box<StepError>,
+        /// What failed beside it, before the build could be stopped.
+        others: Vec<BuildError>,
     },
     /// The image cannot be pushed.
     #[error("cannot push {reference}")]
@@ -139,6 +141,15 @@ impl BuildError {
             Self::Step { source, .. } | Self::Compress { source } => step_fault(source),
             Self::Export { source, .. } => export_fault(source),
             Self::Image(_) | Self::Store(_) | Self::Layer(_) | Self::Snapshot(_) => Fault::Environment,
+        }
+    }
+
+    /// What failed beside this.
+    #[must_use]
+    pub fn others(&self) -> &[Self] {
+        match self {
+            Self::Step { others, .. } => others,
+            _ => &[],
         }
     }
 

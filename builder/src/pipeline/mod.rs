@@ -22,7 +22,9 @@ pub use request::{Built, ImageForm, Request};
 use crate::blob::Store;
 use crate::cache::{Mode, Records};
 use crate::event::{Event, Events};
-use crate::execute::{EARLIEST_ZIP_TIME, Executor, MountSources, Options, StepCounter, Trees, Watcher};
+use crate::execute::{
+    EARLIEST_ZIP_TIME, Executor, Flights, MountSources, NoCache, Options, StepCounter, Trees, Watcher,
+};
 use crate::graph::{self, LowerInput, Lowered};
 use crate::layer::{FileTime, LayerOptions, Times};
 use crate::remote::{Origins, Remote};
@@ -118,7 +120,9 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         steps: steps.clone(),
         bases: found,
         options,
-        cancel: cancel.clone(),
+        cancel: cancel.child(),
+        interrupt: cancel.clone(),
+        flights: Flights::default(),
         trees: Trees::default(),
         watcher: early.clone().map(|early| early as Arc<dyn Watcher>),
         mounts: MountSources::new(request.secrets.clone()),
@@ -159,7 +163,11 @@ fn options(request: &Request) -> Options {
         (None, false) => Times::Real,
     };
     Options {
-        no_cache: request.no_cache,
+        no_cache: match request.no_cache {
+            true => NoCache::Always,
+            false if request.no_cache_stages.is_empty() => NoCache::Never,
+            false => NoCache::Stages(request.no_cache_stages.clone()),
+        },
         mode: Mode { reproducible: request.reproducible || request.epoch.is_some() },
         layers: LayerOptions { compression: request.form.compression, threads, times },
         made_at: FileTime { seconds: request.now.as_second(), nanoseconds: 0 },

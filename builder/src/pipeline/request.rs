@@ -1,6 +1,6 @@
 //! What is asked of a build, and what it gives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use fluyt_client::Reference;
@@ -40,6 +40,8 @@ pub struct Request {
     pub pull: bool,
     /// Run every step again.
     pub no_cache: bool,
+    /// Run the steps of these stages again; in small letters.
+    pub no_cache_stages: BTreeSet<String>,
     /// The result may depend on inputs alone.
     pub reproducible: bool,
     /// `SOURCE_DATE_EPOCH`.

@@ -1,12 +1,13 @@
 //! Reads the Dockerfile and opens the context.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{BuildError, Request};
 use crate::context::{Context, read_dockerfile, read_ignore};
 use crate::dockerfile::{self, Dockerfile, Instruction, Problem};
 use crate::event::{Event, Events};
-use crate::execute::{ExecuteError, StepCounter};
+use crate::execute::{ExecuteError, StepCounter, StepFailure};
 
 /// The Dockerfile and the context of a build.
 #[derive(Debug)]
@@ -99,7 +100,21 @@ impl Read {
     pub(super) fn failed(&self, error: ExecuteError) -> BuildError {
         match error {
             ExecuteError::Cancelled => BuildError::Cancelled,
-            ExecuteError::Step { about, source } => BuildError::Step { file: self.name.clone(), about, source },
+            ExecuteError::Steps { failures } => {
+                let mut failures: VecDeque<BuildError> =
+                    failures.into_iter().map(|one| self.step_failed(one)).collect();
+                match failures.pop_front() {
+                    Some(BuildError::Step { file, about, source, .. }) => {
+                        BuildError::Step { file, about, source, others: failures.into() }
+                    }
+                    _ => BuildError::Cancelled,
+                }
+            }
         }
+    }
+
+    fn step_failed(&self, failure: StepFailure) -> BuildError {
+        let StepFailure { about, source } = failure;
+        BuildError::Step { file: self.name.clone(), about, source, others: Vec::new() }
     }
 }

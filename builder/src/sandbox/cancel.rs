@@ -15,6 +15,8 @@ struct Shared {
     cancelled: AtomicBool,
     /// The event descriptors of the runs that listen.
     listeners: Mutex<Vec<Weak<OwnedFd>>>,
+    /// Switches that this one trips too.
+    children: Mutex<Vec<Weak<Shared>>>,
 }
 
 impl Cancel {
@@ -23,12 +25,31 @@ impl Cancel {
         Self::default()
     }
 
+    /// A switch that trips when this one does, and can be tripped without it: for a part of the work.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        let child = Self::new();
+        let mut children = self.0.children.lock().unwrap_or_else(PoisonError::into_inner);
+        children.retain(|child| child.strong_count() > 0);
+        children.push(Arc::downgrade(&child.0));
+        drop(children);
+        // A cancel before the push has tripped no child.
+        if self.is_cancelled() {
+            child.cancel();
+        }
+        child
+    }
+
     /// Ends every run that was given this switch, and refuses later ones.
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::SeqCst);
         for listener in self.listeners().iter().filter_map(Weak::upgrade) {
             // The only refusal possible is a full counter, and then the listener is awake already.
             let _ = rustix::io::write(listener.as_fd(), &1u64.to_ne_bytes());
+        }
+        let children = std::mem::take(&mut *self.0.children.lock().unwrap_or_else(PoisonError::into_inner));
+        for child in children.iter().filter_map(Weak::upgrade) {
+            Self(child).cancel();
         }
     }
 
@@ -63,5 +84,21 @@ pub(super) struct Listener(Arc<OwnedFd>);
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_trips_with_its_parent_and_not_the_other_way() {
+        let parent = Cancel::new();
+        let (one, two) = (parent.child(), parent.child());
+        one.cancel();
+        assert!(one.is_cancelled() && !two.is_cancelled() && !parent.is_cancelled());
+        let grandchild = two.child();
+        parent.cancel();
+        assert!(two.is_cancelled() && grandchild.is_cancelled() && parent.child().is_cancelled());
     }
 }

@@ -10,7 +10,7 @@ use super::super::{Executor, RootState, States, StepError};
 use super::{Temporary, folder};
 use crate::blob::Store;
 use crate::cache::key::MountContent;
-use crate::cache::{Content, LayerContent};
+use crate::cache::{Content, Key, LayerContent};
 use crate::event::StepId;
 use crate::graph::{Mount, MountFrom, MountKind, RunOp};
 use crate::layer::{Entry, Kind, LayerPath, Tree};
@@ -49,6 +49,11 @@ pub(in super::super) struct ContextTree {
 impl ContextTree {
     /// The name of a bound file in its folder.
     pub(super) const FILE: &'static str = "file";
+
+    /// What is in it, for plans.
+    pub(in super::super) fn key(&self) -> Key {
+        self.content.key()
+    }
 
     fn new(source: Selected, digest: impl FnOnce(&mut Items) -> Result<(), StepError>) -> Result<Self, StepError> {
         let is_folder = source.is_directory();
@@ -152,7 +157,7 @@ impl Executor {
     }
 
     /// A part of the context, looked at once in a build.
-    fn context_tree(&self, source: &str) -> Result<Arc<ContextTree>, StepError> {
+    pub(in super::super) fn context_tree(&self, source: &str) -> Result<Arc<ContextTree>, StepError> {
         let mut known = self.mounts.context.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known.get(source) {
             return Ok(found.clone());

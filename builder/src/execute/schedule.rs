@@ -1,0 +1,203 @@
+//! What of a graph has to be done, and in which order: pure, so that it is tested without running anything.
+//!
+//! Work is found from the target backwards: an operation whose result is known needs none of its inputs. What is left is
+//! started as soon as all its inputs are there, as many at a time as there are slots.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::graph::OpId;
+
+/// The part of a graph that has to be done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Work {
+    /// Each operation with those of its inputs that are not there yet.
+    waiting: BTreeMap<OpId, BTreeSet<OpId>>,
+    /// Who waits for an operation.
+    users: BTreeMap<OpId, Vec<OpId>>,
+    running: BTreeSet<OpId>,
+}
+
+impl Work {
+    /// All that `target` needs. `known` is asked once for each operation that is needed, users before their inputs;
+    /// inputs of one whose result is known are not needed for it.
+    pub(super) fn find(
+        target: Option<OpId>,
+        inputs: impl Fn(OpId) -> Vec<OpId>,
+        mut known: impl FnMut(OpId) -> bool,
+    ) -> Self {
+        let mut work = Self::default();
+        let mut done = BTreeSet::new();
+        // Inputs stand before their users, so the highest number left is nobody's input that is still to be asked.
+        let mut needed: BTreeSet<OpId> = target.into_iter().collect();
+        while let Some(id) = needed.pop_last() {
+            if known(id) {
+                done.insert(id);
+                continue;
+            }
+            let inputs: BTreeSet<OpId> = inputs(id).into_iter().collect();
+            needed.extend(&inputs);
+            work.waiting.insert(id, inputs);
+        }
+        for (id, inputs) in &mut work.waiting {
+            inputs.retain(|input| !done.contains(input));
+            for input in inputs.iter() {
+                work.users.entry(*input).or_default().push(*id);
+            }
+        }
+        work
+    }
+
+    /// Whether nothing is left, neither to start nor running.
+    pub(super) fn is_done(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Whether the operation is, or was, part of the work.
+    pub(super) fn has(&self, id: OpId) -> bool {
+        self.waiting.contains_key(&id) || self.running.contains(&id)
+    }
+
+    /// The operations that wait, each with what it waits for; with nothing, it waits for its turn.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (OpId, &BTreeSet<OpId>)> {
+        self.waiting.iter().map(|(id, inputs)| (*id, inputs))
+    }
+
+    /// Takes the next operation that can be started while fewer than `slots` run: the first of the Dockerfile.
+    pub(super) fn start(&mut self, slots: usize) -> Option<OpId> {
+        if self.running.len() >= slots {
+            return None;
+        }
+        let id = self.waiting.iter().find(|(_, inputs)| inputs.is_empty()).map(|(id, _)| *id)?;
+        self.waiting.remove(&id);
+        self.running.insert(id);
+        Some(id)
+    }
+
+    /// An operation is done: those that waited for it may start.
+    pub(super) fn finish(&mut self, id: OpId) {
+        self.running.remove(&id);
+        for user in self.users.remove(&id).unwrap_or_default() {
+            if let Some(inputs) = self.waiting.get_mut(&user) {
+                inputs.remove(&id);
+            }
+        }
+    }
+
+    /// An operation did not come to its end; nothing is started any more.
+    pub(super) fn stop(&mut self, id: OpId) {
+        self.running.remove(&id);
+        self.clear();
+    }
+
+    /// Nothing is started any more.
+    pub(super) fn clear(&mut self) {
+        self.waiting.clear();
+    }
+}
+
+/// How many operations run at the same time on so many cores and with so much memory.
+///
+/// Steps wait for networks and disks as much as for cores, so there are two for each core; a command that has less than
+/// 256 MiB is more likely to be killed than to be quicker.
+pub(super) fn slots(cores: usize, memory_bytes: Option<u64>) -> usize {
+    const STEP_BYTES: u64 = 256 * 1024 * 1024;
+    let by_memory = memory_bytes.map_or(usize::MAX, |bytes| usize::try_from(bytes / STEP_BYTES).unwrap_or(usize::MAX));
+    (2 * cores.max(1)).min(by_memory).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn id(number: usize) -> OpId {
+        OpId::at(number)
+    }
+
+    #[test]
+    fn what_is_known_needs_no_inputs() {
+        // 0 <- 1 <- 2, 3 <- 4; 4 takes from 2 and 3.
+        let inputs = |of: OpId| match of.index() {
+            1 => vec![id(0)],
+            2 => vec![id(1)],
+            4 => vec![id(2), id(3)],
+            _ => vec![],
+        };
+        let mut asked = Vec::new();
+        let mut work = Work::find(Some(id(4)), inputs, |of| {
+            asked.push(of.index());
+            of.index() == 2
+        });
+        assert_eq!(asked, [4, 3, 2]);
+        assert_eq!(work.start(9), Some(id(3)));
+        assert_eq!(work.start(9), None);
+        assert_eq!(work.waiting().collect::<Vec<_>>(), [(id(4), &BTreeSet::from([id(3)]))]);
+        work.finish(id(3));
+        assert_eq!(work.start(9), Some(id(4)));
+        work.finish(id(4));
+        assert!(work.is_done());
+        assert!(Work::find(None, |_| vec![], |_| false).is_done());
+    }
+
+    #[test]
+    fn after_a_failure_nothing_starts() {
+        let mut work = Work::find(Some(id(2)), |of| if of == id(2) { vec![id(0), id(1)] } else { vec![] }, |_| false);
+        assert_eq!((work.start(1), work.start(1)), (Some(id(0)), None));
+        assert_eq!(work.start(2), Some(id(1)));
+        work.stop(id(0));
+        assert!(!work.is_done());
+        work.finish(id(1));
+        assert_eq!(work.start(2), None);
+        assert!(work.is_done());
+    }
+
+    #[test]
+    fn slots_follow_cores_and_memory() {
+        let mib = |mib: u64| Some(mib * 1024 * 1024);
+        assert_eq!(slots(1, None), 2);
+        assert_eq!(slots(4, mib(16_384)), 8);
+        assert_eq!(slots(4, mib(600)), 2);
+        assert_eq!(slots(4, mib(100)), 1);
+        assert_eq!(slots(0, None), 2);
+    }
+
+    proptest! {
+        /// Any graph, any set of known results, any number of slots and any order of finishing.
+        #[test]
+        fn each_needed_operation_runs_once_and_after_its_inputs(
+            edges in proptest::collection::vec(proptest::collection::vec(any::<prop::sample::Index>(), 0..4), 1..25),
+            known in proptest::collection::vec(any::<bool>(), 25),
+            slots in 1_usize..5,
+            picks in proptest::collection::vec(any::<prop::sample::Index>(), 60),
+        ) {
+            let inputs = |of: OpId| -> Vec<OpId> {
+                let number = of.index();
+                edges[number].iter().filter(|_| number > 0).map(|edge| id(edge.index(number))).collect()
+            };
+            let target = id(edges.len() - 1);
+            let mut work = Work::find(Some(target), inputs, |of| known[of.index()]);
+            let mut needed = BTreeSet::new();
+            let mut open = vec![target];
+            while let Some(of) = open.pop() {
+                if !known[of.index()] && needed.insert(of) {
+                    open.extend(inputs(of));
+                }
+            }
+            let (mut running, mut done) = (Vec::new(), BTreeSet::new());
+            let mut picks = picks.iter().cycle();
+            while !work.is_done() {
+                while let Some(started) = work.start(slots) {
+                    prop_assert!(needed.contains(&started));
+                    prop_assert!(inputs(started).iter().all(|input| done.contains(input) || known[input.index()]));
+                    running.push(started);
+                }
+                prop_assert!(!running.is_empty() && running.len() <= slots);
+                let finished = running.swap_remove(picks.next().unwrap().index(running.len()));
+                prop_assert!(done.insert(finished));
+                work.finish(finished);
+            }
+            prop_assert_eq!(done, needed);
+        }
+    }
+}

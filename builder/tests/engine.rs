@@ -1,0 +1,243 @@
+//! How steps are found again, cut off, run beside each other and stopped: real builds with RUNs in busybox.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+/// What every Dockerfile here begins with.
+const BUSYBOX: &str = "FROM scratch AS busybox\n\
+    COPY busybox /bin/busybox\n\
+    RUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n";
+
+/// A context and a store.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    /// `None`, with the reason told, where RUN is not possible.
+    fn new() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
+            println!("skipped: RUN needs root and /bin/busybox here");
+            return None;
+        }
+        let place = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(place.path("context")).unwrap();
+        fs::copy("/bin/busybox", place.path("context/busybox")).unwrap();
+        Some(place)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn dockerfile(&self, text: &str) {
+        fs::write(self.path("context/Dockerfile"), format!("{BUSYBOX}{text}")).unwrap();
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt"));
+        command.env("FLUYT_STORE", self.path("store")).env_remove("SOURCE_DATE_EPOCH");
+        command.args(["build", "--progress", "plain"]).args(arguments).arg("context");
+        command.current_dir(self.0.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Builds; gives the digest and what was said.
+    fn build(&self, arguments: &[&str]) -> (String, String) {
+        let built = self.run(arguments);
+        let said = String::from_utf8_lossy(&built.stderr).into_owned();
+        assert!(built.status.success(), "{said}");
+        (String::from_utf8_lossy(&built.stdout).trim().to_owned(), said)
+    }
+
+    /// The files of the result, in a fresh folder.
+    fn files(&self, arguments: &[&str]) -> PathBuf {
+        let folder = tempfile::tempdir_in(self.0.path()).unwrap().keep();
+        self.build(&[arguments, &["-o", folder.to_str().unwrap()]].concat());
+        folder
+    }
+}
+
+/// The step of a build's progress that this instruction is, with what became of it.
+fn fate<'a>(said: &'a str, instruction: &str) -> &'a str {
+    let title =
+        said.lines().find(|line| line.ends_with(instruction)).unwrap_or_else(|| panic!("{instruction}: {said}"));
+    let number = title.split(' ').next().unwrap();
+    let ends = |line: &&str| {
+        line.strip_prefix(number)
+            .is_some_and(|rest| [" CACHED", " DONE", " ERROR"].iter().any(|end| rest.starts_with(end)))
+    };
+    let fate = said.lines().find(ends).unwrap_or_else(|| panic!("{instruction} has no end: {said}"));
+    fate[number.len() + 1..].split(' ').next().unwrap()
+}
+
+fn free_port() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
+}
+
+#[test]
+fn independent_stages_run_at_the_same_time() {
+    let Some(place) = Place::new() else { return };
+    // Each waits for the other: run one after the other they would both give up.
+    place.dockerfile(
+        "FROM busybox AS listens\nARG PORT\nRUN timeout 60 nc -l -p $PORT > /heard\n\
+         FROM busybox AS speaks\nARG PORT\nRUN for i in $(seq 300); do echo hello | nc 127.0.0.1 $PORT && exit 0; sleep 0.2; done; exit 1\n\
+         FROM busybox\nCOPY --from=listens /heard /\nCOPY --from=speaks /bin/busybox /busybox\n",
+    );
+    let files = place.files(&["--build-arg", &format!("PORT={}", free_port())]);
+    assert_eq!(fs::read_to_string(files.join("heard")).unwrap(), "hello\n");
+}
+
+#[test]
+fn a_failure_stops_what_runs_and_names_itself_alone() {
+    let Some(place) = Place::new() else { return };
+    place.dockerfile(
+        "FROM busybox AS slow\nRUN sleep 1000\n\
+         FROM busybox AS bad\nRUN sleep 1; exit 7\n\
+         FROM busybox\nCOPY --from=slow /bin/busybox /a\nCOPY --from=bad /bin/busybox /b\n",
+    );
+    let built = place.run(&[]);
+    let said = String::from_utf8_lossy(&built.stderr);
+    assert_eq!(built.status.code(), Some(1), "{said}");
+    assert!(said.contains("step `RUN sleep 1; exit 7` failed in stage `bad` (Dockerfile:7)"), "{said}");
+    assert!(said.contains("the command exited with status 7"), "{said}");
+    assert!(!said.contains("step `RUN sleep 1000` failed"), "{said}");
+    assert!(fs::read_dir(place.path("store/tmp")).unwrap().next().is_none(), "something is left in tmp");
+}
+
+#[test]
+fn a_rebuild_finds_all_and_gives_the_same_image() {
+    let Some(place) = Place::new() else { return };
+    place.dockerfile(
+        "FROM busybox AS one\nRUN date +%N > /one\nFROM busybox\nCOPY --from=one /one /\nRUN cat /one > /two\n",
+    );
+    let (first, _) = place.build(&[]);
+    let (second, said) = place.build(&[]);
+    assert_eq!(first, second);
+    for instruction in ["RUN date +%N > /one", "COPY --from=one /one /", "RUN cat /one > /two"] {
+        assert_eq!(fate(&said, instruction), "CACHED", "{said}");
+    }
+}
+
+#[test]
+fn a_stage_can_be_run_again_alone() {
+    let Some(place) = Place::new() else { return };
+    place.dockerfile(
+        "FROM busybox AS one\nRUN cat /proc/sys/kernel/random/uuid > /one\n\
+         FROM busybox AS two\nRUN cat /proc/sys/kernel/random/uuid > /two\n\
+         FROM busybox\nCOPY --from=one /one /\nCOPY --from=two /two /\n",
+    );
+    let read = |files: &Path, name: &str| fs::read_to_string(files.join(name)).unwrap();
+    let before = place.files(&[]);
+    let after = place.files(&["--no-cache-filter", "One"]);
+    assert_ne!(read(&before, "one"), read(&after, "one"));
+    assert_eq!(read(&before, "two"), read(&after, "two"));
+    // What ran again replaced what was there.
+    let later = place.files(&[]);
+    assert_eq!(read(&after, "one"), read(&later, "one"));
+}
+
+#[test]
+fn a_step_that_leaves_what_it_left_keeps_its_earlier_layer() {
+    let Some(place) = Place::new() else { return };
+    place.dockerfile(
+        "FROM busybox AS build\nCOPY source /source\nRUN head -n 1 /source > /first\n\
+         FROM busybox\nCOPY --from=build /first /first\nRUN cat /first > /second\n",
+    );
+    fs::write(place.path("context/source"), "same\none\n").unwrap();
+    let (first, _) = place.build(&[]);
+    // File times have whole seconds in a layer.
+    std::thread::sleep(Duration::from_millis(1100));
+    fs::write(place.path("context/source"), "same\ntwo\n").unwrap();
+    let (second, said) = place.build(&[]);
+    assert_eq!(fate(&said, "RUN head -n 1 /source > /first"), "DONE", "{said}");
+    assert_eq!(fate(&said, "COPY --from=build /first /first"), "CACHED", "{said}");
+    assert_eq!(fate(&said, "RUN cat /first > /second"), "CACHED", "{said}");
+    assert_eq!(first, second);
+    // And the layer of the step that ran again is the earlier one.
+    let times = |digest: &str| {
+        let (built, _) = place.build(&["--target", "build"]);
+        assert_ne!(built, digest);
+        built
+    };
+    let with_two = times(&first);
+    fs::write(place.path("context/source"), "same\none\n").unwrap();
+    assert_ne!(with_two, times(&first), "the source differs");
+}
+
+#[test]
+fn what_a_copy_meets_counts() {
+    let Some(place) = Place::new() else { return };
+    place.dockerfile("COPY base/ /\nCOPY thing /lib/\n");
+    fs::write(place.path("context/thing"), "thing").unwrap();
+    fs::create_dir_all(place.path("context/base/usr/lib")).unwrap();
+    fs::create_dir_all(place.path("context/base/lib")).unwrap();
+    let files = place.files(&[]);
+    assert!(files.join("lib/thing").is_file() && !files.join("usr/lib/thing").exists());
+    fs::remove_dir(place.path("context/base/lib")).unwrap();
+    std::os::unix::fs::symlink("usr/lib", place.path("context/base/lib")).unwrap();
+    let files = place.files(&[]);
+    assert!(files.join("lib").is_symlink() && files.join("usr/lib/thing").is_file());
+}
+
+#[test]
+fn builds_that_miss_together_are_never_mixed() {
+    let Some(place) = Place::new() else { return };
+    let text = "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /id\nRUN cp /id /copy\n";
+    place.dockerfile(text);
+    for round in 0..3 {
+        let builds: Vec<_> = (0..2)
+            .map(|_| place.command(&["--no-cache"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+            .collect();
+        for mut build in builds {
+            assert!(build.wait().unwrap().success());
+        }
+        place.dockerfile(&format!("{text}RUN echo {round} > /round\n"));
+        let files = place.files(&[]);
+        let read = |name: &str| fs::read_to_string(files.join(name)).unwrap();
+        assert_eq!(read("id"), read("copy"), "round {round}");
+        place.dockerfile(text);
+    }
+}
+
+#[test]
+fn one_of_two_copies_can_be_taken_back() {
+    let Some(place) = Place::new() else { return };
+    place.dockerfile("COPY a /a\nCOPY b /b\nRUN cat /a /b > /both\n");
+    let write = |name: &str, text: &str| fs::write(place.path("context").join(name), text).unwrap();
+    let both = || fs::read_to_string(place.files(&[]).join("both")).unwrap();
+    write("a", "a1 ");
+    write("b", "b1");
+    assert_eq!(both(), "a1 b1");
+    write("a", "a2 ");
+    write("b", "b2");
+    assert_eq!(both(), "a2 b2");
+    write("a", "a1 ");
+    assert_eq!(both(), "a1 b2");
+    write("b", "b1");
+    let (_, said) = place.build(&[]);
+    assert_eq!(fate(&said, "RUN cat /a /b > /both"), "CACHED", "{said}");
+    assert_eq!(both(), "a1 b1");
+}
+
+#[test]
+fn a_step_forced_to_run_again_and_back() {
+    let Some(place) = Place::new() else { return };
+    place.dockerfile(
+        "FROM busybox AS made\nCOPY source /source\nRUN cp /source /out\nFROM busybox\nCOPY --from=made /out /out\n",
+    );
+    for (text, arguments) in
+        [("A1", &[][..]), ("B2", &[]), ("A1", &["--no-cache-filter", "made"]), ("B2", &["--no-cache"])]
+    {
+        fs::write(place.path("context/source"), text).unwrap();
+        assert_eq!(fs::read_to_string(place.files(arguments).join("out")).unwrap(), text);
+    }
+}
