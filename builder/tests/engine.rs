@@ -241,3 +241,35 @@ fn a_step_forced_to_run_again_and_back() {
         assert_eq!(fs::read_to_string(place.files(arguments).join("out")).unwrap(), text);
     }
 }
+
+#[test]
+fn why_a_step_was_missed_is_said_in_words() {
+    let Some(place) = Place::new() else { return };
+    let text = "ARG LEVEL=1\nCOPY --chmod=644 source /source\nRUN cat /source\nRUN echo $LEVEL > /level\n";
+    place.dockerfile(text);
+    fs::write(place.path("context/source"), "one").unwrap();
+    fs::write(place.path("context/other"), "other").unwrap();
+    let explained = |arguments: &[&str]| {
+        let (_, said) = place.build(&[&["--explain"], arguments].concat());
+        said.lines().filter(|line| line.contains(" runs again: ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first = explained(&[]);
+    assert_eq!(first.len(), 5, "{first:?}");
+    assert!(first.iter().all(|line| line.ends_with("no earlier build of this Dockerfile here had such a step")));
+    assert_eq!(explained(&[]), Vec::<String>::new());
+
+    fs::write(place.path("context/source"), "two").unwrap();
+    let changed = explained(&[]);
+    assert_eq!(changed.len(), 3, "{changed:?}");
+    assert!(changed[0].ends_with("`COPY --chmod=644 source /source`: changed: file source"), "{changed:?}");
+    let stands_on = "`RUN cat /source`: the result of `COPY --chmod=644 source /source` (line 5) is not what it was";
+    assert!(changed[1].ends_with(stands_on), "{changed:?}");
+
+    let argument = explained(&["--build-arg", "LEVEL=2"]);
+    assert!(argument[0].ends_with("`RUN cat /source`: variable LEVEL changed from `1` to `2`"), "{argument:?}");
+    place.dockerfile(&text.replace("644", "600"));
+    let mode = explained(&[]);
+    assert!(mode[0].ends_with("--chmod changed from `644` to `600`"), "{mode:?}");
+    let told = explained(&["--no-cache"]);
+    assert!(told.iter().all(|line| line.ends_with("it was told to run again (--no-cache)")), "{told:?}");
+}

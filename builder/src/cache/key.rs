@@ -126,6 +126,12 @@ impl Content {
         Self(fields.finish())
     }
 
+    /// Its form as a plain key.
+    #[must_use]
+    pub fn key(self) -> Key {
+        self.0
+    }
+
     /// This with one more layer on top.
     #[must_use]
     pub fn with(self, layer: LayerContent) -> Self {

@@ -4,6 +4,7 @@
 //! <store>/records/1/<key>.json            a step's layer
 //! <store>/records/1/<key>-<form>.json     the same layer in another compression, or with other times
 //! <store>/records/1/plan-<key>.json       a step's layer and all those below it that steps made, as one build had them
+//! <store>/records/1/preimages-<place>.json  what the steps of a Dockerfile and context were made of (see `explain`)
 //! <store>/records/1/converted-<key>.json  another image's layer in another compression
 //! <store>/records/1/base-<key>.json       what a base image's name meant when its registry last answered
 //! ```
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::explain::Preimages;
 use super::key::{Key, LayerContent};
 use super::plan::PlanKey;
 use crate::blob::{Store, StoreError};
@@ -165,6 +167,20 @@ impl Records {
         self.write(&plan_name(key), record)
     }
 
+    /// What the steps of this place were made of in its last build.
+    #[must_use]
+    pub fn preimages(&self, of: &str) -> Preimages {
+        self.read(&preimages_name(of)).unwrap_or_default()
+    }
+
+    /// Keeps what the steps of this place were made of.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_preimages(&self, of: &str, preimages: &Preimages) -> Result<(), StoreError> {
+        self.write(&preimages_name(of), preimages)
+    }
+
     /// The layer of `newest` in another form, when one was made of it before.
     #[must_use]
     pub fn variant(&self, key: Key, newest: &LayerRecord, compression: &str, times: &str) -> Option<LayerRecord> {
@@ -224,6 +240,10 @@ impl Records {
 
 fn place(name: &str) -> PathBuf {
     PathBuf::from("records").join("1").join(format!("{name}.json"))
+}
+
+fn preimages_name(place: &str) -> String {
+    format!("preimages-{}", hex::encode(Sha256::digest(place)))
 }
 
 fn plan_name(key: PlanKey) -> String {

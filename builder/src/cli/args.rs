@@ -126,6 +126,9 @@ pub struct BuildArguments {
     /// Run every step again
     #[arg(long)]
     pub no_cache: bool,
+    /// Say of every step that runs why it was not found in the cache
+    #[arg(long)]
+    pub explain: bool,
     /// Run every step of these stages again (`a,b`; may be given several times)
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub no_cache_filter: Vec<String>,

@@ -88,6 +88,7 @@ impl Executor {
             self.events.hear(Event::Cached { step });
             return Ok(stacked(&below, found));
         }
+        self.missed(step, plan, states, Some(planned.key()));
         let mut spool = Spool::create(&self.store)?;
         for archive in archives {
             unpack::unpack(archive, &destination, op, owner, &mut placing, &mut spool)?;

@@ -106,6 +106,9 @@ impl Run<'_> {
             }
         };
         let mut work = self.look_up(&plans);
+        if !work.is_done() {
+            self.executor.begin_to_explain(self.graph, &plans);
+        }
         let slots = budget::slots();
         let (sender, receiver) = mpsc::channel::<(OpId, Outcome)>();
         std::thread::scope(|scope| {
@@ -148,6 +151,7 @@ impl Run<'_> {
                 }
             }
         });
+        self.executor.end_explaining(&self.states);
         if !self.failures.is_empty() || self.executor.cancel.is_cancelled() {
             return Err(self.error());
         }

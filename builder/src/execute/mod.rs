@@ -14,6 +14,7 @@ mod budget;
 mod copy;
 mod engine;
 mod error;
+mod explain;
 mod extract;
 mod flights;
 mod item;
@@ -37,6 +38,7 @@ use tokio::runtime::Handle;
 
 pub use base::BaseImage;
 pub use error::{ExecuteError, StepError, StepFailure};
+pub use explain::Explain;
 pub use flights::Flights;
 pub use mounts::{MountSources, Secret, SecretValue};
 pub use owner::{Accounts, Identity, OwnerError};
@@ -120,6 +122,8 @@ pub struct Executor {
     pub cancel: Cancel,
     /// The user's wish to stop.
     pub interrupt: Cancel,
+    /// Says why steps were missed.
+    pub explain: Explain,
     /// What is being fetched and unpacked.
     pub flights: Flights,
     /// Views that were made lately.

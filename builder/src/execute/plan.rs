@@ -18,8 +18,10 @@ use crate::graph::{CopyFrom, CopyOp, Graph, Mount, MountFrom, MountKind, Op, OpI
 use crate::layer::Source;
 
 /// What is known of a step before it runs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct StepPlan {
+    /// Which step.
+    pub(super) id: OpId,
     /// Its plan key; none for what cannot be told beforehand, and for all that stands on it.
     pub(super) key: Option<PlanKey>,
     /// Plans of the last earlier steps that may have written to the cache mounts that it sees.
@@ -38,6 +40,8 @@ pub(super) struct Taken {
     pub(super) selected: Vec<Selected>,
     /// Sources that are archives, to be unpacked.
     pub(super) archives: Vec<Archive>,
+    /// What it comes to.
+    pub(super) key: Key,
 }
 
 /// The plans of a graph's steps.
@@ -70,7 +74,8 @@ impl Executor {
             };
             let reads_cache = self.options.no_cache.allows(&node.about);
             let reads_chain = reads_cache && node.op.inputs().iter().all(|input| plans.of(*input).reads_chain);
-            let mut plan = StepPlan { reads_cache, reads_chain, ..StepPlan::default() };
+            let (key, before, taken) = (None, Vec::new(), None);
+            let mut plan = StepPlan { id, key, before, taken, reads_cache, reads_chain };
             match &node.op {
                 Op::Base(op) => plan.key = Some(PlanKey::base(&op.diff_ids)),
                 Op::Fetch(_) => {}
@@ -112,7 +117,7 @@ impl Executor {
         let mut selected = self.take_archives(op, selected, &mut archives)?;
         self.hash(&mut selected)?;
         let key = key_of(&selected, &archives);
-        plan.taken = Some(Taken { selected, archives });
+        plan.taken = Some(Taken { selected, archives, key });
         Ok(Some(SourceKey::Content(key)))
     }
 

@@ -47,6 +47,7 @@ impl Executor {
             self.events.hear(Event::Cached { step });
             return Ok(stacked(&below, found));
         }
+        self.missed(step, plan, states, None);
         let machine = Platform::new("linux", std::env::consts::ARCH, None);
         if (&op.platform.os, &op.platform.architecture) != (&machine.os, &machine.architecture) {
             return Err(StepError::Platform { machine: machine.to_string(), wanted: op.platform.to_string() });

@@ -23,7 +23,7 @@ use crate::blob::Store;
 use crate::cache::{Mode, Records};
 use crate::event::{Event, Events};
 use crate::execute::{
-    EARLIEST_ZIP_TIME, Executor, Flights, MountSources, NoCache, Options, StepCounter, Trees, Watcher,
+    EARLIEST_ZIP_TIME, Executor, Explain, Flights, MountSources, NoCache, Options, StepCounter, Trees, Watcher,
 };
 use crate::graph::{self, LowerInput, Lowered};
 use crate::layer::{FileTime, LayerOptions, Times};
@@ -109,6 +109,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     let times = options.layers.times;
     let uploads = remote.uploads();
     let early = early::Early::new(&graph, &request, &uploads, &store, &events, &steps);
+    let place = std::path::absolute(&request.context).unwrap_or_else(|_| request.context.clone());
     let executor = Executor {
         store: store.clone(),
         records,
@@ -122,6 +123,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         options,
         cancel: cancel.child(),
         interrupt: cancel.clone(),
+        explain: Explain::new(&place, read.name(), &request.platform.to_string(), request.explain),
         flights: Flights::default(),
         trees: Trees::default(),
         watcher: early.clone().map(|early| early as Arc<dyn Watcher>),

@@ -38,6 +38,8 @@ pub struct Request {
     pub form: ImageForm,
     /// Registries must be asked for every base image.
     pub pull: bool,
+    /// Say of every step that runs why no earlier result stands for it.
+    pub explain: bool,
     /// Run every step again.
     pub no_cache: bool,
     /// Run the steps of these stages again; in small letters.

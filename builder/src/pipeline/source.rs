@@ -57,6 +57,11 @@ fn first_line(error: &BuildError) -> String {
 }
 
 impl Read {
+    /// The Dockerfile's name for messages.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The error of a Dockerfile that cannot be built.
     pub(super) fn refused(&self, problems: &[Problem]) -> BuildError {
         let rendered = problems

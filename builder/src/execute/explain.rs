@@ -1,0 +1,171 @@
+//! What the steps of this build are made of, kept for the next one, and compared with the last one when a step is missed.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use oci_spec::image::Digest;
+
+use super::plan::{Plans, StepPlan};
+use super::{Executor, States};
+use crate::cache::{Key, Preimage, Preimages};
+use crate::event::{Event, StepId};
+use crate::graph::{CopyFrom, Graph, MountFrom, Op, Root};
+use crate::layer::Kind;
+
+/// What it meets counts for a copy's result, and is told only where nothing else explains a miss.
+const MET: &str = "what it meets at its destination";
+
+/// Says why steps were missed.
+#[derive(Debug, Default)]
+pub struct Explain {
+    /// Which Dockerfile, context and platform: what was built there before is what is compared with.
+    place: String,
+    /// Whether it is said at all.
+    say: bool,
+    session: Mutex<Session>,
+}
+
+#[derive(Debug, Default)]
+struct Session {
+    earlier: Preimages,
+    now: Vec<Preimage>,
+    /// What each step stands on, by what it is called.
+    stands_on: Vec<Vec<(String, Root)>>,
+}
+
+impl Explain {
+    /// For builds of this Dockerfile in this context.
+    #[must_use]
+    pub fn new(context: &Path, dockerfile: &str, platform: &str, say: bool) -> Self {
+        let place = format!("{}\n{dockerfile}\n{platform}", context.display());
+        Self { place, say, session: Mutex::default() }
+    }
+
+    fn session(&self) -> std::sync::MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Executor {
+    /// Begins a build that has something to do.
+    pub(super) fn begin_to_explain(&self, graph: &Graph, plans: &Plans) {
+        let called = |root: Root| {
+            let node = graph.node(root.op()?);
+            let name = match &node.op {
+                Op::Base(base) => format!("base image {}", base.request.reference),
+                _ => format!("the result of `{}` (line {})", node.about.instruction, node.about.lines.first),
+            };
+            Some((name, root))
+        };
+        let mut session = self.explain.session();
+        session.earlier = self.records.preimages(&self.explain.place);
+        for (id, node) in graph.ops() {
+            let mut preimage = Preimage::of(&node.op, &node.about);
+            if matches!(node.op, Op::Run(_)) {
+                preimage.mode(self.options.mode.reproducible);
+            }
+            plans.of(id).describe(&mut preimage);
+            let mut roots: Vec<Root> = node.op.below().into_iter().collect();
+            match &node.op {
+                Op::Copy(op) => roots.extend(if let CopyFrom::Root(root) = op.from { Some(root) } else { None }),
+                Op::Run(op) => roots.extend(op.mounts.iter().filter_map(|mount| match mount.from {
+                    MountFrom::Root(root) => Some(root),
+                    MountFrom::Context | MountFrom::Nothing => None,
+                })),
+                Op::Base(_) | Op::Fetch(_) => {}
+            }
+            session.now.push(preimage);
+            session.stands_on.push(roots.into_iter().filter_map(called).collect());
+        }
+    }
+
+    /// A step has to run; `writes` is what a copy is about to write.
+    pub(super) fn missed(&self, step: StepId, plan: &StepPlan, states: &States, writes: Option<Key>) {
+        let mut session = self.explain.session();
+        let Session { earlier, now, stands_on } = &mut *session;
+        let number = plan.id.index();
+        let (Some(preimage), Some(stands_on)) = (now.get_mut(number), stands_on.get(number)) else { return };
+        for (name, root) in stands_on {
+            preimage.result(name.clone(), states.of(*root).content.key().to_string());
+        }
+        let met = writes.map(|key| key.to_string());
+        preimage.last_result = met.map(|met| (MET.to_owned(), met));
+        if !self.explain.say {
+            return;
+        }
+        let before = earlier.nearest(preimage);
+        let reasons = match before {
+            _ if !plan.reads_cache => vec!["it was told to run again (--no-cache)".to_owned()],
+            None => vec!["no earlier build of this Dockerfile here had such a step".to_owned()],
+            Some(before) => preimage.since(before),
+        };
+        let why = match reasons.is_empty() {
+            true => "all that it is made of is as it was; its layer is gone from the store, or was never finished"
+                .to_owned(),
+            false => reasons.join("; "),
+        };
+        let text = format!("{step} runs again: `{}`: {why}", preimage.instruction);
+        drop(session);
+        self.events.hear(Event::Note { text });
+    }
+
+    /// Keeps what this build's steps were made of. That it cannot be kept fails no build.
+    pub(super) fn end_explaining(&self, states: &States) {
+        let mut session = self.explain.session();
+        let Session { earlier, now, stands_on } = &mut *session;
+        for (preimage, stands_on) in now.iter_mut().zip(&*stands_on) {
+            for (name, root) in stands_on {
+                if let Some(state) = root.op().and_then(|id| states.get(id)) {
+                    preimage.result(name.clone(), state.content.key().to_string());
+                }
+            }
+            if let Some(before) = earlier.nearest(preimage) {
+                preimage.complete_from(before);
+            }
+        }
+        let now = Preimages(std::mem::take(now));
+        if now != *earlier
+            && let Err(error) = self.records.keep_preimages(&self.explain.place, &now)
+        {
+            tracing::debug!(%error, "what the steps were made of cannot be kept");
+        }
+    }
+}
+
+impl StepPlan {
+    /// What it takes of the context, and what may have been left in its cache mounts.
+    fn describe(&self, preimage: &mut Preimage) {
+        for source in self.taken.iter().flat_map(|taken| &taken.selected) {
+            for entry in &source.entries {
+                let mut path = source.name.clone();
+                if !entry.relative.is_empty() {
+                    path.push(b'/');
+                    path.extend(&entry.relative);
+                }
+                let (kind, content) = match &entry.kind {
+                    Kind::File { .. } => ("file", entry.digest.as_ref().map(short).unwrap_or_default()),
+                    Kind::Directory => ("folder", String::new()),
+                    Kind::Symlink(target) => ("link", String::from_utf8_lossy(target).into_owned()),
+                    _ => ("other", String::new()),
+                };
+                let path = String::from_utf8_lossy(&path).into_owned();
+                preimage.file(path, format!("{kind} {content} {:o}", entry.mode));
+            }
+        }
+        for archive in self.taken.iter().flat_map(|taken| &taken.archives) {
+            preimage.file(archive.name.clone(), format!("archive {} 0", short(&archive.digest)));
+        }
+        if let Some(taken) = &self.taken {
+            preimage.all_files(taken.key);
+        }
+        for (number, earlier) in self.before.iter().enumerate() {
+            let name = format!("what earlier steps may have left in its cache mount {}", number + 1);
+            preimage.result(name, earlier.key().to_string());
+        }
+    }
+}
+
+/// Enough of a digest to tell two contents of one file apart.
+fn short(digest: &Digest) -> String {
+    digest.digest().chars().take(16).collect()
+}
