@@ -84,3 +84,37 @@ async fn what_other_policies_take() {
         assert_eq!(app.put("a", "i", INDEX, &index).await.status, 201, "{policy:?}");
     }
 }
+
+/// Caches of build tools are indexes that list their layers: whoever was told that one is there relies on it.
+#[tokio::test]
+async fn an_index_that_lists_a_blob_that_was_here() {
+    let index = |blobs: &[&str]| {
+        let listed = blobs.iter().map(|blob| {
+            let (digest, size) = (digest(blob), blob.len());
+            format!(
+                r#"{{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"{digest}","size":{size}}}"#
+            )
+        });
+        let listed: Vec<String> = listed.collect();
+        format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{}]}}"#, listed.join(","))
+    };
+    for policy in [SparsePolicy::Images, SparsePolicy::Indexes] {
+        let app = TestApp::with_sparse(policy).await;
+        for blob in ["kept", "gone"] {
+            app.blob("a", blob.as_bytes()).await;
+        }
+        assert_eq!(app.put("a", "whole", INDEX, &index(&["kept", "gone"])).await.status, 201);
+        // One that was never here is as any manifest that is not.
+        let answer = app.put("a", "sparse", INDEX, &index(&["kept", "never"])).await;
+        assert_eq!(answer.status, 201, "{}", answer.shown());
+        assert!(answer.header("warning").contains(digest("never").hex()), "{}", answer.shown());
+        assert_eq!(app.get(&format!("DELETE /v2/a/blobs/{}", digest("gone"))).await.status, 202);
+        let answer = app.put("a", "again", INDEX, &index(&["kept", "gone"])).await;
+        assert_eq!(answer.status, 400, "{}", answer.shown());
+        assert!(answer.shown().contains("MANIFEST_BLOB_UNKNOWN"), "{}", answer.shown());
+    }
+    let app = TestApp::with_sparse(SparsePolicy::Refuse).await;
+    app.blob("a", b"kept").await;
+    assert_eq!(app.put("a", "whole", INDEX, &index(&["kept"])).await.status, 201);
+    assert_eq!(app.put("a", "sparse", INDEX, &index(&["kept", "never"])).await.status, 400);
+}

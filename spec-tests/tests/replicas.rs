@@ -4,7 +4,7 @@
 use http::Method;
 use spec_tests::registry::Registry;
 use spec_tests::samples::{self, MANIFEST, Sample};
-use spec_tests::stores::{Seaweed, skipped};
+use spec_tests::stores::{Azurite, Seaweed, skipped};
 use spec_tests::target::{Answer, Target};
 
 const MIB: usize = 1024 * 1024;
@@ -119,6 +119,57 @@ fn an_upload_goes_on_elsewhere_after_a_cut_connection() {
     let _ = finish(&targets[2], &path(&went_on), &blob).expect_status(201);
     expect_blob(&targets[1], "a/b", &blob);
     expect_blob(&targets[2], "a/b", &blob);
+}
+
+/// Two clients go on with one session at once, each through its own replica: no blob mixes their bytes, though the parts of
+/// both go to one upload of the store.
+fn no_mixture(url: &str, variables: &[(&'static str, String)]) {
+    let replicas = [0, 1].map(|_| Registry::start_at(url, &[], variables));
+    for round in 0..4 {
+        let begun = samples::bytes(400 + round, PART + 100);
+        let ends = [410, 420].map(|seed| samples::bytes(seed + round, 2 * PART + 300));
+        let target = replicas[0].target();
+        let location = path(&target.request(Method::POST, "/v2/a/b/blobs/uploads/").send().expect_status(202));
+        let location = path(&patch(&target, &location, 0, &begun).expect_status(202));
+        let answers: Vec<Answer> = std::thread::scope(|scope| {
+            let writers = ends.iter().zip(&replicas).map(|(end, registry)| {
+                let (location, from) = (&location, begun.len());
+                scope.spawn(move || patch(&registry.target(), location, from, end))
+            });
+            let writers: Vec<_> = writers.collect();
+            writers.into_iter().map(|writer| writer.join().expect("a writer")).collect()
+        });
+        let mut finished = 0;
+        for (end, answer) in ends.iter().zip(answers) {
+            let answer = answer.expect_one_of(&[202, 404, 416]);
+            if answer.status != 202 {
+                continue;
+            }
+            let whole = [&begun[..], end].concat();
+            let answer = finish(&replicas[1].target(), &path(&answer), &whole).expect_one_of(&[201, 404, 416]);
+            if answer.status == 201 {
+                finished += 1;
+                expect_blob(&target, "a/b", &whole);
+            }
+        }
+        assert!(finished < 2, "two that went on from one state both came to an end");
+    }
+}
+
+#[test]
+fn two_writers_of_one_session_make_no_mixture_on_s3() {
+    let test = "two_writers_of_one_session_make_no_mixture_on_s3";
+    let Some(server) = Seaweed::shared() else { return skipped(test, "SeaweedFS") };
+    no_mixture(&format!("s3://{}/images", server.bucket()), &server.variables());
+}
+
+// Not on GCS: its emulator has none of the API that uploads in parts go through.
+
+#[test]
+fn two_writers_of_one_session_make_no_mixture_on_azure() {
+    let test = "two_writers_of_one_session_make_no_mixture_on_azure";
+    let Some(server) = Azurite::shared() else { return skipped(test, "azurite") };
+    no_mixture(&format!("az://{}/images", server.container()), &server.variables());
 }
 
 /// What one replica acknowledged the next request to any other sees: pushes, tags that move, deletions.

@@ -115,12 +115,14 @@ impl Registry {
             referrer: self.referrer_entry(manifest, digest, stored.bytes.len()),
             stamp: Stamp { time, by: by.map(str::to_owned) }.encode(),
         };
-        let present = manifest.blobs.iter().filter(|blob| !stored.absent.contains(blob));
+        // What an index lists as blobs is looked for as blobs: a client that was told that they are there relies on them.
+        let present = manifest.blobs.iter().chain(&manifest.listed).filter(|blob| !stored.absent.contains(blob));
+        let children = manifest.children.iter().filter(|child| !manifest.listed.contains(child));
         let plan = PutPlan {
             repo: repo.clone(),
             digest: digest.clone(),
             blobs: present.cloned().collect(),
-            children: manifest.children.clone(),
+            children: children.cloned().collect(),
             subject: manifest.subject.clone(),
             tags: tags.to_vec(),
             in_catalog: self.storage.is_catalogued(repo),

@@ -3,7 +3,7 @@
 //! The specification lets a registry take them, and mirrors that hold some platforms or layers rely on it. What must not
 //! happen is that a client which was told that a blob is there comes to acknowledge an image without it. So an image is
 //! sparse only when its config and one layer are here and its repository has never heard of the others: a blob that was
-//! deleted or collected leaves a trace for longer than any push lasts.
+//! deleted or collected leaves a trace for longer than any push lasts. The same goes for what an index lists as a blob.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -38,7 +38,13 @@ impl Registry {
     ) -> Result<bool, RegistryError> {
         let has = |digest: &&Digest| !absent.contains(digest);
         let enough = manifest.config.as_ref().filter(has).is_some() && manifest.layers.iter().any(|layer| has(&layer));
-        if self.sparse != SparsePolicy::Images || !enough {
+        let is_index = manifest.config.is_none();
+        let allowed = match self.sparse {
+            SparsePolicy::Images => is_index || enough,
+            SparsePolicy::Indexes => is_index,
+            SparsePolicy::Refuse => false,
+        };
+        if !allowed {
             return Ok(false);
         }
         let traces: Vec<bool> = stream::iter(absent.iter().cloned())
@@ -54,7 +60,10 @@ impl Registry {
         if self.sparse != SparsePolicy::Refuse {
             return Ok(());
         }
-        let absent: Vec<Digest> = stream::iter(manifest.children.iter().cloned())
+        // What it lists as blobs is looked for with the blobs.
+        let children = manifest.children.iter().filter(|child| !manifest.listed.contains(child));
+        let children: Vec<Digest> = children.cloned().collect();
+        let absent: Vec<Digest> = stream::iter(children)
             .map(|child| async move {
                 let find = FindCopies::new(repo.clone(), child.clone());
                 let copies = self.storage.run(find, &Attachments::default()).await?;

@@ -105,6 +105,9 @@ pub struct Manifest {
     pub layers: Vec<Digest>,
     /// Manifests that an index lists. They may be absent (sparse indexes).
     pub children: Vec<Digest>,
+    /// What an index lists, by its media type, as something that is no manifest: caches of build tools list their layers
+    /// so. They may be absent, like `children`, among which they are.
+    pub listed: Vec<Digest>,
     /// The manifest that this one refers to. It may be absent.
     pub subject: Option<Digest>,
     artifact_type: Option<String>,
@@ -153,6 +156,15 @@ struct Content {
     urls: Vec<String>,
 }
 
+impl Content {
+    /// Whether it says that it is something else than a manifest. One without a type says nothing.
+    fn is_no_manifest(&self) -> bool {
+        let manifests = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST];
+        let media_type = self.media_type.as_str();
+        !media_type.is_empty() && !manifests.contains(&media_type) && !DOCKER_SCHEMA_1.contains(&media_type)
+    }
+}
+
 impl Manifest {
     /// Reads a manifest; `content_type` is the header's value, with or without parameters.
     pub fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Self, ManifestError> {
@@ -192,7 +204,10 @@ impl Manifest {
             body.layers.into_iter().flatten().partition(|layer| layer.urls.is_empty());
         let layers = digests(local_layers)?;
         let beside_config = layers.iter().filter(|layer| Some(*layer) != config.as_ref());
+        let listed = body.manifests.iter().flatten().filter(|content| content.is_no_manifest());
+        let listed: Vec<Digest> = listed.filter_map(|content| content.digest.parse().ok()).collect();
         Ok(Self {
+            listed,
             elsewhere: elsewhere.iter().filter_map(|layer| layer.digest.parse().ok()).collect(),
             blobs: config.iter().chain(beside_config).cloned().collect(),
             config,

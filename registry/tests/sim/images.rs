@@ -51,6 +51,17 @@ fn index(of: &[Image], children: &'static [usize]) -> Image {
     Image { media_type: INDEX, digest: digest(&manifest), manifest, blobs: &[], children }
 }
 
+/// An index that lists blobs as if they were manifests, as caches of build tools are.
+fn cache(blobs: &'static [usize]) -> Image {
+    let content = |blob: &usize| {
+        let text = BLOBS[*blob];
+        format!(r#"{{"mediaType":"application/x","digest":"{}","size":{}}}"#, digest(text), text.len())
+    };
+    let listed: Vec<String> = blobs.iter().map(content).collect();
+    let manifest = format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{}]}}"#, listed.join(","));
+    Image { media_type: INDEX, digest: digest(&manifest), manifest, blobs, children: &[] }
+}
+
 /// All of them; an index comes after what it lists.
 pub(crate) static IMAGES: LazyLock<Vec<Image>> = LazyLock::new(|| {
     let mut images = vec![image(&[0, 1], ""), image(&[0, 2], ""), image(&[0, 1, 2, 3], ""), image(&[0, 4], "")];
@@ -61,5 +72,6 @@ pub(crate) static IMAGES: LazyLock<Vec<Image>> = LazyLock::new(|| {
     );
     images.push(image(&[0], &subject));
     images.push(index(&images, &[0, 1]));
+    images.push(cache(&[2, 4]));
     images
 });
