@@ -34,7 +34,11 @@ struct Clock {
 
 impl<P> Clocked<P> {
     pub(crate) fn new(port: P) -> Self {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        Self::at(port, SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000))
+    }
+
+    /// One whose clock begins then.
+    pub(crate) fn at(port: P, now: SystemTime) -> Self {
         let clock = Clock { now, written: HashMap::new(), multiparts: Vec::new(), room: None };
         Self { port, clock: Arc::new(Mutex::new(clock)) }
     }

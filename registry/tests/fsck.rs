@@ -1,12 +1,17 @@
 //! `fsck`: what it finds in a store that something happened to, and what it repairs.
 
+use std::time::{Duration, SystemTime};
+
 use fluyt_registry::admin::{FsckPlan, Kind, Progress, Report};
 use fluyt_registry::spec::RepoName;
+use fluyt_registry::storage::Memory;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
 use crate::app::{INDEX, MANIFEST, digest, image, send};
+use crate::clocked::Clocked;
 use crate::history::{Operated, marked};
+use crate::watched::Watched;
 
 const LOOK: FsckPlan = FsckPlan { rehash: false, repair: false };
 const REHASH: FsckPlan = FsckPlan { rehash: true, repair: false };
@@ -55,7 +60,18 @@ fn layer_hex() -> String {
 
 /// Two tags, an index, and a referrer.
 async fn whole() -> Operated {
-    let app = Operated::new().await;
+    fill(Operated::new().await).await
+}
+
+/// The same, written hours ago by the store's clock.
+async fn whole_and_old() -> Operated {
+    let store = Memory::default();
+    let hours_ago = SystemTime::now() - Duration::from_secs(6 * 60 * 60);
+    let clocked = Clocked::at(Watched::new(store.clone()), hours_ago);
+    fill(Operated::through(clocked, store, |registry| registry).await).await
+}
+
+async fn fill(app: Operated) -> Operated {
     app.push("a", "t", "one").await;
     app.push("a", "u", "two").await;
     let index = format!(
@@ -265,4 +281,27 @@ async fn lists_longer_than_a_page() {
     // A list for each thousand keys, not for each key; no look, as all manifests were read.
     assert!(report.checked.lists < 3 * 256 + 60, "{:?}", report.checked);
     assert_eq!(report.checked.looks, 5, "{:?}", report.checked);
+}
+
+#[tokio::test]
+async fn a_lost_entry_of_a_referrers_list_is_written_again() {
+    // One that is young may be a push's that is under way.
+    let young = whole().await;
+    let entry = young.lose(&["repos/a/_referrers/"]).await;
+    assert_eq!(kinds(&young.fsck(REPAIR).await), []);
+    assert!(!young.keys().await.contains(&entry));
+    let app = whole_and_old().await;
+    let content = app.read(&app.keys_with(&["repos/a/_referrers/"]).await[0]).await;
+    let key = app.lose(&["repos/a/_referrers/"]).await;
+    let list = format!("GET /v2/a/referrers/{}", marked("one").1);
+    let listed = async |app: &Operated| String::from_utf8(app.get(&list).await.body).unwrap();
+    assert!(!listed(&app).await.contains(digest(referrer()).hex()));
+    let report = app.fsck(LOOK).await;
+    assert_eq!(kinds(&report), [Kind::MissingReferrer], "{:?}", report.findings);
+    assert_eq!((report.findings[0].key.as_str(), report.left), (key.as_str(), 1));
+    let report = app.fsck(REPAIR).await;
+    assert_eq!((kinds(&report), report.left, report.repaired), (vec![Kind::MissingReferrer], 0, 1));
+    assert!(listed(&app).await.contains(digest(referrer()).hex()));
+    assert_eq!(app.read(&key).await, content);
+    assert_eq!(kinds(&app.fsck(LOOK).await), []);
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use axum::Router;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use fluyt_registry::admin::{Admin, History, State};
+use fluyt_registry::admin::{Admin, History, Progress, State};
 use fluyt_registry::auth::{Accounts, Authorizer, Passwords, TokenKey, Users};
 use fluyt_registry::http::{App, router};
 use fluyt_registry::service::{Registry, Surroundings};
@@ -43,7 +43,7 @@ impl Operated {
         Self::through(store.clone(), store, settings).await
     }
 
-    async fn through(port: impl Port, store: Memory, settings: impl FnOnce(Registry) -> Registry) -> Self {
+    pub(crate) async fn through(port: impl Port, store: Memory, settings: impl FnOnce(Registry) -> Registry) -> Self {
         let clock = Arc::new(AtomicI64::new(START));
         let hand = clock.clone();
         let now = move || jiff::Timestamp::from_second(hand.load(Ordering::Relaxed)).unwrap().to_string();
@@ -314,4 +314,34 @@ async fn a_history_tells_who_did_it() {
     let window = jiff::SignedDuration::from_hours(24);
     let found = admin.explain(&"a".parse().unwrap(), &marked("three").1, window).await.unwrap();
     assert_eq!((found.hints[0].why.as_str(), found.hints[0].by.as_deref()), ("deleted", Some("bob")));
+}
+
+/// What emptying a repository costs grows with what it holds, not with the square of that.
+#[tokio::test]
+async fn a_repository_is_emptied_in_as_many_requests_as_it_has_things() {
+    let mut cost = Vec::new();
+    for count in [20, 40, 80] {
+        let store = Memory::default();
+        let port = crate::watched::Watched::new(store.clone());
+        let app = Operated::through(port.clone(), store, |registry| registry).await;
+        for n in 0..count {
+            app.push("a", &format!("t{n}"), &format!("image {n}")).await;
+        }
+        app.push("b", "t", "image 0").await;
+        port.requests();
+        let deleted = app.admin.delete_repository(&"a".parse().unwrap(), &Progress::none()).await.unwrap();
+        assert_eq!((deleted.tags, deleted.manifests, deleted.blobs), (count, count, 2));
+        cost.push(port.requests().len());
+        for n in 0..count {
+            for reference in [format!("t{n}"), marked(&format!("image {n}")).1.to_string()] {
+                assert_eq!(app.named("a", &reference).await, "404 Not Found");
+            }
+        }
+        assert_eq!(app.named("b", "t").await, marked("image 0").1.to_string());
+        // The hint of it ends no push that comes afterwards.
+        app.push("a", "t0", "image 0").await;
+        assert_eq!(app.named("a", "t0").await, marked("image 0").1.to_string());
+    }
+    let (first, second) = (cost[1] - cost[0], cost[2] - cost[1]);
+    assert!(cost[0] > 40 && second.abs_diff(2 * first) < 10, "{cost:?}");
 }

@@ -1,5 +1,6 @@
 //! A registry whose S3 store fails: what is repeated inside, what its clients are told, and that nothing acknowledged is
-//! lost. The store is real (SeaweedFS), the faults come from a proxy before it.
+//! lost. The store is real (SeaweedFS for S3, azurite for Azure), the faults come from a proxy before it. The emulator of GCS
+//! has none of the API that the registry writes with, so its faults are not here.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use http::Method;
 use spec_tests::proxy::{Fault, Proxy};
 use spec_tests::registry::Registry;
 use spec_tests::samples::{self, MANIFEST, Sample};
-use spec_tests::stores::{Seaweed, skipped};
+use spec_tests::stores::{Azurite, Seaweed, skipped};
 use spec_tests::target::{Answer, Target};
 
 /// Longer than one part of an upload.
@@ -23,12 +24,30 @@ const INTERNAL: Fault = Fault::Refused(
 const FORBIDDEN: Fault =
     Fault::Refused("403 Forbidden", "<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>");
 
+/// How Azure says the same.
+const SERVER_BUSY: Fault = Fault::Refused(
+    "503 The server is busy.",
+    "<?xml version=\"1.0\" encoding=\"utf-8\"?><Error><Code>ServerBusy</Code><Message>Egress is over the account limit.</Message></Error>",
+);
+const AZURE_INTERNAL: Fault = Fault::Refused(
+    "500 The server encountered an internal error.",
+    "<?xml version=\"1.0\" encoding=\"utf-8\"?><Error><Code>InternalError</Code><Message>Please retry.</Message></Error>",
+);
+const AZURE_FORBIDDEN: Fault = Fault::Refused(
+    "403 This request is not authorized to perform this operation using this permission.",
+    "<?xml version=\"1.0\" encoding=\"utf-8\"?><Error><Code>AuthorizationPermissionMismatch</Code><Message>This request is not authorized.</Message></Error>",
+);
+
 /// A bucket, and a registry that reaches it through a proxy.
 struct Faulty {
     proxy: Proxy,
     url: String,
     variables: Vec<(&'static str, String)>,
     registry: Registry,
+    /// Not now.
+    busy: [Fault; 2],
+    /// Never; and the word for it.
+    forbidden: (Fault, &'static str),
 }
 
 impl Faulty {
@@ -46,7 +65,25 @@ impl Faulty {
             }
         }
         let registry = Registry::start_at(&url, &[], &variables);
-        Some(Self { proxy, url, variables, registry })
+        let (busy, forbidden) = ([SLOW_DOWN, INTERNAL], (FORBIDDEN, "AccessDenied"));
+        Some(Self { proxy, url, variables, registry, busy, forbidden })
+    }
+
+    /// On Azure.
+    fn start_on_azure(test: &str) -> Option<Self> {
+        let Some(server) = Azurite::shared() else {
+            skipped(test, "azurite");
+            return None;
+        };
+        let mut variables = server.variables();
+        let (_, connection) = variables.first_mut()?;
+        let endpoint = connection.split("BlobEndpoint=").nth(1)?.split("/devstore").next()?.to_owned();
+        let proxy = Proxy::before(&endpoint);
+        *connection = connection.replace(&endpoint, &proxy.endpoint());
+        let url = format!("az://{}/images", server.container());
+        let registry = Registry::start_at(&url, &[], &variables);
+        let (busy, forbidden) = ([SERVER_BUSY, AZURE_INTERNAL], (AZURE_FORBIDDEN, "AuthorizationPermissionMismatch"));
+        Some(Self { proxy, url, variables, registry, busy, forbidden })
     }
 
     /// Another registry on the same bucket, which remembers nothing.
@@ -114,12 +151,25 @@ fn ask_everything(target: &Target, repository: &str, there: &Sample, mut see: im
 
 #[test]
 fn a_store_that_fails_now_and_then_is_asked_again() {
-    let Some(faulty) = Faulty::start("a_store_that_fails_now_and_then_is_asked_again") else { return };
+    if let Some(faulty) = Faulty::start("a_store_that_fails_now_and_then_is_asked_again") {
+        fails_now_and_then(&faulty);
+    }
+}
+
+#[test]
+fn a_store_that_fails_now_and_then_is_asked_again_on_azure() {
+    if let Some(faulty) = Faulty::start_on_azure("a_store_that_fails_now_and_then_is_asked_again_on_azure") {
+        fails_now_and_then(&faulty);
+    }
+}
+
+fn fails_now_and_then(faulty: &Faulty) {
     let target = faulty.registry.target();
     let (first, second) = (image(83), image(84));
-    faulty.proxy.set(|_, _, number| match number % 6 {
-        0 => SLOW_DOWN,
-        3 => INTERNAL,
+    let [busy, internal] = faulty.busy.clone();
+    faulty.proxy.set(move |_, _, number| match number % 6 {
+        0 => busy.clone(),
+        3 => internal.clone(),
         _ => Fault::None,
     });
     // Every answer is the one that a client gets without faults.
@@ -136,15 +186,28 @@ fn a_store_that_fails_now_and_then_is_asked_again() {
 
 #[test]
 fn a_store_that_stays_busy_or_forbids_is_told_to_the_client() {
-    let Some(faulty) = Faulty::start("a_store_that_stays_busy_or_forbids_is_told_to_the_client") else { return };
+    if let Some(faulty) = Faulty::start("a_store_that_stays_busy_or_forbids_is_told_to_the_client") {
+        stays_busy_or_forbids(&faulty);
+    }
+}
+
+#[test]
+fn a_store_that_stays_busy_or_forbids_is_told_to_the_client_on_azure() {
+    if let Some(faulty) = Faulty::start_on_azure("a_store_that_stays_busy_or_forbids_is_told_to_the_client_on_azure") {
+        stays_busy_or_forbids(&faulty);
+    }
+}
+
+fn stays_busy_or_forbids(faulty: &Faulty) {
     let (target, there) = (faulty.registry.target(), image(85));
     there.push(&target, "a/b", "one");
-    for fault in [SLOW_DOWN, INTERNAL] {
+    for fault in faulty.busy.clone() {
         faulty.proxy.set(move |_, _, _| fault.clone());
         ask_everything(&target, "a/b", &there, expect_busy);
         assert!(faulty.proxy.clear() > 20, "the store was not asked again");
     }
-    faulty.proxy.set(|_, _, _| FORBIDDEN);
+    let (forbidden, word) = faulty.forbidden.clone();
+    faulty.proxy.set(move |_, _, _| forbidden.clone());
     ask_everything(&target, "a/b", &there, |answer| {
         let head = answer.request.starts_with("HEAD");
         let answer = if head { answer.expect_status(500) } else { answer.expect_error(500, "UNKNOWN") };
@@ -153,7 +216,7 @@ fn a_store_that_stays_busy_or_forbids_is_told_to_the_client() {
         assert!(head || message.contains("not allowed to use its store"), "{message}");
     });
     let _ = faulty.proxy.clear();
-    assert!(faulty.registry.log().contains("AccessDenied"), "{}", faulty.registry.log());
+    assert!(faulty.registry.log().contains(word), "{}", faulty.registry.log());
     assert!(!faulty.registry.log().contains("panicked"), "{}", faulty.registry.log());
     // Nothing of it was done by half.
     for replica in [&target, &faulty.replica().target()] {
@@ -166,7 +229,19 @@ fn a_store_that_stays_busy_or_forbids_is_told_to_the_client() {
 
 #[test]
 fn answers_that_get_lost_lose_no_image() {
-    let Some(faulty) = Faulty::start("answers_that_get_lost_lose_no_image") else { return };
+    if let Some(faulty) = Faulty::start("answers_that_get_lost_lose_no_image") {
+        answers_get_lost(&faulty);
+    }
+}
+
+#[test]
+fn answers_that_get_lost_lose_no_image_on_azure() {
+    if let Some(faulty) = Faulty::start_on_azure("answers_that_get_lost_lose_no_image_on_azure") {
+        answers_get_lost(&faulty);
+    }
+}
+
+fn answers_get_lost(faulty: &Faulty) {
     let target = faulty.registry.target();
     faulty.proxy.set(|method, _, number| match is_write(method) && number % 4 == 1 {
         true => Fault::Lost,
@@ -207,7 +282,19 @@ fn answers_that_get_lost_lose_no_image() {
 
 #[test]
 fn a_store_that_is_silent_is_not_waited_for_long() {
-    let Some(faulty) = Faulty::start("a_store_that_is_silent_is_not_waited_for_long") else { return };
+    if let Some(faulty) = Faulty::start("a_store_that_is_silent_is_not_waited_for_long") {
+        is_silent(&faulty);
+    }
+}
+
+#[test]
+fn a_store_that_is_silent_is_not_waited_for_long_on_azure() {
+    if let Some(faulty) = Faulty::start_on_azure("a_store_that_is_silent_is_not_waited_for_long_on_azure") {
+        is_silent(&faulty);
+    }
+}
+
+fn is_silent(faulty: &Faulty) {
     let there = image(90);
     there.push(&faulty.registry.target(), "a/b", "one");
     faulty.proxy.set(|_, _, _| Fault::Silent(Duration::from_secs(50)));
@@ -237,7 +324,19 @@ fn a_store_that_is_silent_is_not_waited_for_long() {
 
 #[test]
 fn a_body_that_breaks_off_is_gone_on_with_or_cut() {
-    let Some(faulty) = Faulty::start("a_body_that_breaks_off_is_gone_on_with_or_cut") else { return };
+    if let Some(faulty) = Faulty::start("a_body_that_breaks_off_is_gone_on_with_or_cut") {
+        body_breaks_off(&faulty);
+    }
+}
+
+#[test]
+fn a_body_that_breaks_off_is_gone_on_with_or_cut_on_azure() {
+    if let Some(faulty) = Faulty::start_on_azure("a_body_that_breaks_off_is_gone_on_with_or_cut_on_azure") {
+        body_breaks_off(&faulty);
+    }
+}
+
+fn body_breaks_off(faulty: &Faulty) {
     let there = image(91);
     there.push(&faulty.registry.target(), "a/b", "one");
     let registry = faulty.replica();
@@ -248,9 +347,11 @@ fn a_body_that_breaks_off_is_gone_on_with_or_cut() {
         |method: &str, path: &str| method == "GET" && (path.contains("/data/") || path.contains("_manifests/"));
 
     // For good: nobody may take a part of it for the whole.
-    faulty.proxy.set(move |method, path, _| match is_content(method, path) && !path.contains("list-type") {
-        true => Fault::Cut(if path.contains("/data/") { 100_000 } else { 10 }),
-        false => Fault::None,
+    faulty.proxy.set(move |method, path, _| {
+        match is_content(method, path) && !path.contains("list-type") && !path.contains("comp=list") {
+            true => Fault::Cut(if path.contains("/data/") { 100_000 } else { 10 }),
+            false => Fault::None,
+        }
     });
     let answer = target.request(Method::GET, &blob).try_send();
     assert!(

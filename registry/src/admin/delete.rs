@@ -1,8 +1,8 @@
 //! Emptying a repository: its tags end, then its manifests go, then its links. Data that nobody else has is a
 //! collector's then.
 //!
-//! Each step is the DELETE that a client could send, so a push that comes meanwhile is as safe as beside any DELETE: it
-//! is refused, or it is acknowledged and stays.
+//! Each step is the DELETE that a client could send, or several of them at once, so a push that comes meanwhile is as safe
+//! as beside any DELETE: it is refused, or it is acknowledged and stays.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use super::error::AdminError;
 use crate::auth::{Authorizer, Caller};
 use crate::protocol::DeleteTag;
 use crate::service::RegistryError;
-use crate::spec::{Reference, RepoName};
+use crate::spec::RepoName;
 use crate::storage::{Attachments, Stamp};
 
 /// How many deletes are under way at once.
@@ -66,19 +66,7 @@ impl Admin {
         loop {
             let page = storage.manifest_digests(repo, last.as_ref(), PAGE).await?;
             last = page.items.last().cloned();
-            let gone = stream::iter(page.items)
-                .map(|digest| {
-                    let may = &may;
-                    async move {
-                        match self.registry().delete_manifest(may, &Reference::Digest(digest)).await {
-                            Ok(()) => Ok(true),
-                            Err(RegistryError::ManifestUnknown { .. }) => Ok(false),
-                            Err(error) => Err(error),
-                        }
-                    }
-                })
-                .buffer_unordered(SIDE_BY_SIDE);
-            deleted.manifests += count(gone).await?;
+            deleted.manifests += self.registry().delete_manifests(&may, page.items).await?;
             progress.say(format!("{} manifests removed", deleted.manifests));
             if !page.more {
                 break;

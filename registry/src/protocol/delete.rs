@@ -63,14 +63,15 @@ impl Machine for DeleteTag {
     }
 }
 
-/// Removes a manifest and every tag whose value it is. Output: whether it was there.
+/// Removes a manifest, or several of one repository, and every tag whose value one of them is. Output: whether any was there.
 ///
 /// The tags end first, so that nothing older shows when the copies go, and once more afterwards, for what was published
 /// in between.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DeleteManifest {
     repo: RepoName,
-    subject: Option<Digest>,
+    /// What copies refer to.
+    subjects: Vec<(Digest, Copy)>,
     nonces: Nonces,
     copies: Vec<Copy>,
     /// What the histories said of it when its copies had gone.
@@ -92,7 +93,17 @@ enum ManifestStage {
 impl DeleteManifest {
     /// Removes these copies, which were listed just now and are all of a manifest in `repo`; `subject` is what it refers to.
     pub fn new(repo: RepoName, copies: Vec<Copy>, subject: Option<Digest>, nonces: Nonces) -> Self {
-        Self { repo, subject, nonces, copies, history: Vec::new(), stage: ManifestStage::Start }
+        let subjects = subject.iter().flat_map(|subject| copies.iter().map(|copy| (subject.clone(), copy.clone())));
+        let subjects = subjects.collect();
+        Self { repo, subjects, nonces, copies, history: Vec::new(), stage: ManifestStage::Start }
+    }
+
+    /// Removes these copies of any manifests in `repo`, each with what it refers to: the tags of a repository are listed
+    /// as often for all of them as for one.
+    pub fn several(repo: RepoName, copies: Vec<(Copy, Option<Digest>)>, nonces: Nonces) -> Self {
+        let subjects = copies.iter().filter_map(|(copy, subject)| Some((subject.clone()?, copy.clone()))).collect();
+        let copies = copies.into_iter().map(|(copy, _)| copy).collect();
+        Self { repo, subjects, nonces, copies, history: Vec::new(), stage: ManifestStage::Start }
     }
 
     fn ends(&self, tags: &[TagItems]) -> Vec<Request> {
@@ -106,9 +117,7 @@ impl DeleteManifest {
     /// are not to keep it then.
     fn removed(&self) -> Vec<Object> {
         let copies = self.copies.iter().cloned().map(Object::Copy);
-        let referrers = self.subject.iter().flat_map(|subject| {
-            self.copies.iter().map(|copy| Object::Referrer { subject: subject.clone(), copy: copy.clone() })
-        });
+        let referrers = self.subjects.iter().cloned().map(|(subject, copy)| Object::Referrer { subject, copy });
         copies.chain(referrers).chain(self.history.iter().cloned().map(Object::History)).collect()
     }
 }
@@ -156,7 +165,7 @@ impl Machine for DeleteManifest {
                     self.stage = ManifestStage::Cleaned;
                     let removed = self.removed();
                     let mut requests = Vec::new();
-                    if self.subject.is_some() {
+                    if !self.subjects.is_empty() {
                         let referrers = removed.iter().filter(|o| matches!(o, Object::Referrer { .. }));
                         requests.push(Request::Remove(referrers.cloned().collect()));
                     }

@@ -1,6 +1,7 @@
 //! Manifests and tags: put, read, delete.
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::Registry;
 use super::error::RegistryError;
@@ -8,6 +9,9 @@ use crate::auth::{MayDelete, MayPull, MayPush};
 use crate::protocol::{Copy, DeleteManifest, DeleteTag, FindCopies, FindTag, Object, PutManifest, PutOutcome, PutPlan};
 use crate::spec::{Algorithm, Digest, MANIFEST_SIZE_MAX_BYTES, Manifest, PastTag, Reference, RepoName, Tag};
 use crate::storage::{Attachments, Stamp, StoredManifest};
+
+/// How many manifests are looked at at once.
+const SIDE_BY_SIDE: usize = 16;
 
 /// A manifest to be put.
 #[derive(Clone, Debug)]
@@ -196,6 +200,32 @@ impl Registry {
             }
         };
         if was_there { Ok(()) } else { Err(RegistryError::ManifestUnknown { repo, reference: reference.clone() }) }
+    }
+
+    /// Removes manifests, with every tag that names one of them; how many were there. What each costs does not grow with
+    /// the number of tags, as it does one by one.
+    pub(crate) async fn delete_manifests(
+        &self,
+        delete: &MayDelete,
+        digests: Vec<Digest>,
+    ) -> Result<u64, RegistryError> {
+        let repo = delete.repo();
+        let found: Vec<Vec<(Copy, Option<Digest>)>> = stream::iter(digests)
+            .map(|digest| async move {
+                let copies = self.storage.run(FindCopies::new(repo.clone(), digest), &Attachments::default()).await?;
+                let subject = self.subject_of(&copies).await?;
+                let with_subject = copies.into_iter().map(|copy| (copy, subject.clone()));
+                Ok::<_, RegistryError>(with_subject.collect())
+            })
+            .buffered(SIDE_BY_SIDE)
+            .try_collect()
+            .await?;
+        let count = found.iter().filter(|copies| !copies.is_empty()).count();
+        let stamp = Stamp { time: self.now(), by: delete.by().map(str::to_owned) }.encode();
+        let attachments = Attachments { stamp, ..Default::default() };
+        let copies = found.into_iter().flatten().collect();
+        self.storage.run(DeleteManifest::several(repo.clone(), copies, self.nonces()), &attachments).await?;
+        Ok(count as u64)
     }
 
     /// What a manifest refers to, read from one of its copies.

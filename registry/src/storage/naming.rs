@@ -1,6 +1,6 @@
 //! What refers to what, as collectors ask it: what copies name, what histories hold, what digests data has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -152,9 +152,11 @@ fn parse(content: &Bytes) -> Option<Named> {
     let stored = StoredManifest::decode(content)?;
     let manifest = Manifest::parse(&stored.bytes, Some(&stored.media_type)).ok()?;
     let absent = stored.absent.into_iter().chain(manifest.elsewhere.iter().cloned());
+    let blobs: BTreeSet<Digest> = manifest.blobs.into_iter().chain(manifest.elsewhere.iter().cloned()).collect();
     Some(Named {
-        absent: absent.collect(),
-        blobs: manifest.blobs.into_iter().chain(manifest.elsewhere).collect(),
+        // What an index lists and does not have breaks it no more than an absent manifest does.
+        absent: absent.filter(|digest| blobs.contains(digest)).collect(),
+        blobs,
         children: manifest.children.into_iter().collect(),
         subject: manifest.subject,
     })

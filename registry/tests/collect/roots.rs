@@ -93,6 +93,18 @@ async fn blobs_that_an_index_lists_as_if_they_were_manifests_stay() {
     place.stays().await;
 }
 
+/// By digest alone, and with nothing of what it lists: an index is not broken by that.
+#[tokio::test]
+async fn a_sparse_index_of_blobs_stays() {
+    let place = Place::new().await;
+    let index = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{{"mediaType":"application/x","digest":"{}","size":5}}]}}"#,
+        digest("never")
+    );
+    assert_eq!(place.app.put("a", &digest(&index).to_string(), INDEX, &index).await.status, 201);
+    place.stays().await;
+}
+
 #[tokio::test]
 async fn a_layer_that_lives_elsewhere_and_was_pushed_all_the_same_stays() {
     let place = Place::new().await;
