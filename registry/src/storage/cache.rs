@@ -51,7 +51,7 @@ impl Weighter<String, (Instant, Keys)> for ListWeight {
 pub(super) struct Kept {
     copies: Cache<Copy, StoredManifest, CopyWeight>,
     lists: Cache<String, (Instant, Keys), ListWeight>,
-    flights: Flights<Keys>,
+    flights: Flights<Keys, StorageError>,
     /// How old a list may be that a client reads from.
     older: Duration,
 }

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::ErrorKind;
+use std::sync::Arc;
 
 use object_store::client::{HttpError, HttpErrorKind};
 
@@ -10,12 +11,12 @@ use super::cloud::{Trouble, cause, chain, is_refusal};
 /// The store's name in an error that tells of an object of ours.
 const DAMAGED: &str = "fluyt";
 
-/// A request to the store failed.
-#[derive(Debug, thiserror::Error)]
-#[error("{during} failed: {}", chain(.source))]
+/// A request to the store failed. Clones tell of the same failure.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{during} failed: {}", chain(&**.source))]
 pub struct StorageError {
     during: &'static str,
-    source: object_store::Error,
+    source: Arc<object_store::Error>,
 }
 
 /// What somebody can do about it.
@@ -33,16 +34,16 @@ pub enum StorageErrorKind {
 
 impl StorageError {
     pub(crate) fn new(during: &'static str, source: object_store::Error) -> Self {
-        Self { during, source }
+        Self { during, source: Arc::new(source) }
     }
 
     pub(crate) fn damaged(during: &'static str, what: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { during, source: object_store::Error::Generic { store: DAMAGED, source: what.into() } }
+        Self::new(during, object_store::Error::Generic { store: DAMAGED, source: what.into() })
     }
 
     /// Whether an object of ours is not what it should be, rather than that the store failed.
     pub fn is_damage(&self) -> bool {
-        matches!(self.source, object_store::Error::Generic { store: DAMAGED, .. })
+        matches!(*self.source, object_store::Error::Generic { store: DAMAGED, .. })
     }
 
     /// Nothing is pushed any more, so that what frees space can still be done.
@@ -52,28 +53,28 @@ impl StorageError {
 
     /// Whether what was asked for is not there.
     pub fn is_absent(&self) -> bool {
-        matches!(self.source, object_store::Error::NotFound { .. })
+        matches!(*self.source, object_store::Error::NotFound { .. })
     }
 
     /// What somebody can do about it.
     pub fn kind(&self) -> StorageErrorKind {
         if matches!(
-            self.source,
+            *self.source,
             object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }
-        ) || is_refusal(&self.source)
+        ) || is_refusal(&*self.source)
         {
             return StorageErrorKind::Denied;
         }
         // All of what a store says of itself with a type of its own, a redirect excepted.
-        let trouble = cause::<Trouble>(&self.source);
-        let unreachable = cause::<HttpError>(&self.source).is_some_and(|error| {
+        let trouble = cause::<Trouble>(&*self.source);
+        let unreachable = cause::<HttpError>(&*self.source).is_some_and(|error| {
             use HttpErrorKind::{Connect, Interrupted, Request, Timeout};
             matches!(error.kind(), Connect | Request | Timeout | Interrupted)
         });
         if trouble.map_or(unreachable, |trouble| !matches!(trouble, Trouble::Moved { .. })) {
             return StorageErrorKind::Busy;
         }
-        let mut cause: Option<&(dyn Error + 'static)> = Some(&self.source);
+        let mut cause: Option<&(dyn Error + 'static)> = Some(&*self.source);
         while let Some(error) = cause {
             match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
                 Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => return StorageErrorKind::Full,
