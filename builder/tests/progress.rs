@@ -117,10 +117,13 @@ fn raw_json_is_json_to_the_last_line() {
 #[test]
 fn a_warning_stands_beside_its_file_on_github() {
     let place = Place::new("FROM scratch\nCOPY program $NOWHERE/\n");
-    let mut command = place.build(&[]);
-    command.env("GITHUB_ACTIONS", "true").env("GITHUB_WORKSPACE", place.0.path());
-    let told = String::from_utf8(command.output().unwrap().stderr).unwrap();
-    assert!(told.contains("\n::warning file=context/Dockerfile,line=2,endLine=2,title=UndefinedVar::"), "{told}");
+    let absolute = place.0.path().join("context/Dockerfile").display().to_string();
+    for file in ["context/Dockerfile", "./context/Dockerfile", &absolute] {
+        let mut command = place.build(&["-f", file]);
+        command.env("GITHUB_ACTIONS", "true").env("GITHUB_WORKSPACE", place.0.path());
+        let told = String::from_utf8(command.output().unwrap().stderr).unwrap();
+        assert!(told.contains("\n::warning file=context/Dockerfile,line=2,endLine=2,title=UndefinedVar::"), "{told}");
+    }
 }
 
 #[test]
@@ -135,6 +138,7 @@ fn a_build_that_fails_names_its_log_and_draws_its_time() {
     assert!(log.contains("COPY program /\n") && log.contains(" ERROR: ") && log.contains(">>> COPY absent /"), "{log}");
     let timeline = std::fs::read(place.0.path().join("time.json")).unwrap();
     let timeline: serde_json::Value = serde_json::from_slice(&timeline).unwrap();
-    let steps = timeline["traceEvents"].as_array().unwrap().iter().filter(|event| event["cat"] == "step");
-    assert_eq!(steps.count(), 3);
+    let events = timeline["traceEvents"].as_array().unwrap();
+    let failed = events.iter().find(|event| event["cat"] == "step" && event["args"]["error"].is_string()).unwrap();
+    assert_eq!(failed["args"]["lines"], serde_json::json!([3, 3]));
 }

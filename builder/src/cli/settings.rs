@@ -35,8 +35,8 @@ pub struct Surroundings {
     pub no_colour: bool,
     /// The terminal can do nothing but print.
     pub dumb_terminal: bool,
-    /// On GitHub Actions: where the command runs, from the top of the workspace.
-    pub github_workspace: Option<String>,
+    /// On GitHub Actions: the folder of the workspace, if it is known, and where the command runs below it.
+    pub github_workspace: Option<(String, String)>,
     /// On GitLab CI.
     pub gitlab: bool,
 }
@@ -48,11 +48,14 @@ impl Surroundings {
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let here = std::env::current_dir().unwrap_or_default();
         let github = set("GITHUB_ACTIONS").is_some_and(|value| value == "true");
-        let below = |workspace: String| here.strip_prefix(workspace).map(|path| path.display().to_string()).ok();
+        let below = |workspace: String| {
+            let below = here.strip_prefix(&workspace).map(|path| path.display().to_string()).unwrap_or_default();
+            (workspace, below)
+        };
         Self {
             no_colour: set("NO_COLOR").is_some(),
             dumb_terminal: set("TERM").is_some_and(|value| value == "dumb"),
-            github_workspace: github.then(|| set("GITHUB_WORKSPACE").and_then(below).unwrap_or_default()),
+            github_workspace: github.then(|| set("GITHUB_WORKSPACE").map(below).unwrap_or_default()),
             gitlab: set("GITLAB_CI").is_some_and(|value| value == "true"),
         }
     }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use super::View;
@@ -29,10 +30,12 @@ const KEPT_MAX_BYTES: usize = 1024 * 1024;
 /// Whose log it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Service {
-    /// GitHub Actions. Files are named from the workspace's top: this stands before the Dockerfile's path.
+    /// GitHub Actions, where files are named from the workspace's top.
     GitHub {
-        /// From the top of the workspace to where the build runs.
-        below_workspace: String,
+        /// The workspace's folder.
+        workspace: String,
+        /// From there to where the build runs.
+        below: String,
     },
     /// GitLab CI, whose sections carry the time: the build's start, in seconds since 1970.
     GitLab {
@@ -181,13 +184,14 @@ impl Groups {
 
     /// A message that the service shows beside the file.
     fn annotation(&self, kind: &str, title: &str, lines: Option<(usize, usize)>, text: &str) -> String {
-        let Service::GitHub { below_workspace } = &self.service else { return format!("{kind}: {text}\n") };
+        let Service::GitHub { workspace, below } = &self.service else { return format!("{kind}: {text}\n") };
         let mut properties = Vec::new();
         if let Some((first, last)) = lines {
-            let path = match below_workspace.is_empty() || self.path.starts_with('/') {
-                true => self.path.clone(),
-                false => format!("{below_workspace}/{}", self.path),
-            };
+            let inside = Path::new(&self.path).strip_prefix(workspace).ok().filter(|_| !workspace.is_empty());
+            // As the name is shown there: without a `./` that somebody typed.
+            let path = inside.map_or_else(|| Path::new(below).join(&self.path), Path::to_path_buf);
+            let path = path.components().filter(|part| *part != Component::CurDir).collect::<PathBuf>();
+            let path = path.to_string_lossy();
             properties.push(format!("file={},line={first},endLine={last}", property(&path)));
         }
         if !title.is_empty() {

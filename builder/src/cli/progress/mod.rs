@@ -141,7 +141,7 @@ fn view(kind: Progress, around: &Surroundings, began: Timestamp) -> Box<dyn View
     let colour = !around.no_colour;
     let plain = || -> Box<dyn View> {
         let service = match (&around.github_workspace, around.gitlab) {
-            (Some(below_workspace), _) => Service::GitHub { below_workspace: below_workspace.clone() },
+            (Some((workspace, below)), _) => Service::GitHub { workspace: workspace.clone(), below: below.clone() },
             (None, true) => Service::GitLab { began_s: began.as_second() },
             (None, false) => return Box::new(plain::Plain::new(colour)),
         };

@@ -155,7 +155,7 @@ fn rawjson() {
 
 #[test]
 fn github() {
-    let service = Service::GitHub { below_workspace: "sub".to_owned() };
+    let service = Service::GitHub { workspace: "/w".to_owned(), below: "sub".to_owned() };
     insta::assert_snapshot!(played(Box::new(Groups::new(service, false)), &recorded(), None));
 }
 
@@ -250,7 +250,7 @@ fn the_step_that_has_the_word_gives_it_up_when_silent_and_takes_it_again() {
         (6200, Event::Finished { step: step(2) }),
         (6300, Event::Finished { step: step(1) }),
     ];
-    let service = Service::GitHub { below_workspace: String::new() };
+    let service = Service::GitHub { workspace: String::new(), below: String::new() };
     insta::assert_snapshot!(played(Box::new(Groups::new(service, false)), &record, None), @r"
     ::group::#1 one
     #1 0.010 1a
@@ -277,7 +277,7 @@ fn a_program_in_a_group_cannot_speak_to_the_service() {
         (20, Event::Warning { text: "50% of\nit".to_owned() }),
         (30, Event::Finished { step: step(1) }),
     ];
-    let service = Service::GitHub { below_workspace: String::new() };
+    let service = Service::GitHub { workspace: String::new(), below: String::new() };
     let text = played(Box::new(Groups::new(service, false)), &record, None);
     let commands: Vec<&str> = text.lines().filter(|line| line.starts_with("::")).collect();
     assert_eq!(commands, ["::group::#1 ::set-env name=A::b", "::endgroup::", "::warning::50%25 of%0Ait"]);
@@ -288,7 +288,7 @@ fn a_program_in_a_group_cannot_speak_to_the_service() {
 fn lines_of_steps_that_print_at_once_are_never_torn() {
     let views: [Box<dyn View>; 2] = [
         Box::new(plain::Plain::new(false)),
-        Box::new(Groups::new(Service::GitHub { below_workspace: String::new() }, false)),
+        Box::new(Groups::new(Service::GitHub { workspace: String::new(), below: String::new() }, false)),
     ];
     for view in views {
         let text = Arc::new(Mutex::new(String::new()));
@@ -338,7 +338,7 @@ proptest! {
         let mut record = vec![(0, started(1, "one")), (0, started(2, "two"))];
         record.extend(pieces.iter().map(|(number, text)| (1, output(*number, text))));
         record.extend([(2, Event::Finished { step: step(1) }), (2, Event::Finished { step: step(2) })]);
-        for view in [Box::new(plain::Plain::new(false)) as Box<dyn View>, Box::new(Groups::new(Service::GitHub { below_workspace: String::new() }, false))] {
+        for view in [Box::new(plain::Plain::new(false)) as Box<dyn View>, Box::new(Groups::new(Service::GitHub { workspace: String::new(), below: String::new() }, false))] {
             let said = played(view, &record, None);
             for number in 1u32..3 {
                 let all: String = pieces.iter().filter(|(of, _)| *of == number).map(|(_, text)| text.as_str()).collect();
