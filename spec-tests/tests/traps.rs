@@ -365,7 +365,8 @@ fn an_archive_made_in_a_run_is_whole_and_the_same_twice() {
     const WHEEL: &str = "import os, time, zipfile\n\
         at = time.gmtime(max(int(os.environ.get('SOURCE_DATE_EPOCH', time.time())), 315532800))[:6]\n\
         with zipfile.ZipFile('/out', 'w') as z:\n    \
-            z.writestr(zipfile.ZipInfo('module.py', at), open('/src/module.py').read())\n";
+            z.writestr(zipfile.ZipInfo('module.py', at), open('/src/module.py').read())\n    \
+            z.comment = os.environ.get('SOURCE_DATE_EPOCH', str(time.time_ns())).encode()\n";
     Trap::each("an_archive_made_in_a_run_is_whole_and_the_same_twice", |trap| {
         trap.write("wheel.py", WHEEL, None);
         trap.dockerfile(&with_out(
