@@ -287,3 +287,54 @@ fn wait_until(what: &str, mut check: impl FnMut() -> bool) {
     }
     panic!("{what}: not within a minute");
 }
+
+/// A process of the test, ended with it.
+struct Child(std::process::Child);
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn an_agent_answers_the_user_that_it_is_mounted_for() {
+    let test = "an_agent_answers_the_user_that_it_is_mounted_for";
+    if !program::is_root(test) || !program::all_installed(test, &["ssh-agent", "ssh-add", "ssh-keygen"]) {
+        return;
+    }
+    let keys = TestDir::new();
+    let (socket, key) = (keys.join("agent"), keys.join("key"));
+    let mut agent = Command::new("ssh-agent");
+    agent.arg("-D").arg("-a").arg(&socket).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let _agent = Child(agent.spawn().unwrap());
+    wait_until("the agent listens", || socket.exists());
+    let path = key.to_str().unwrap();
+    let _ = program::run("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", path]).expect_success();
+    let mut add = Command::new("ssh-add");
+    add.arg(&key).env("SSH_AUTH_SOCK", &socket);
+    let _ = program::finish(add).expect_success();
+    let shown = program::run("ssh-keygen", ["-lf", path]).expect_success().text().to_owned();
+    let fingerprint = shown.split(' ').nth(1).unwrap();
+
+    let context = context(
+        "COPY root /\nUSER 5\nENV PATH=/usr/bin:/bin\n\
+         RUN --mount=type=ssh,uid=5,required ssh-add -l; stat -c '%u %a' $SSH_AUTH_SOCK\n\
+         RUN test -z \"$SSH_AUTH_SOCK\" && test ! -e /run/buildkit\n",
+    );
+    context.write("root/etc/passwd", "five:x:5:5::/:/bin/sh\n");
+    let libraries = program::run("ldd", ["/usr/bin/ssh-add"]).expect_success().stdout;
+    let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
+    for path in libraries.chain(["/usr/bin/ssh-add"]) {
+        let content = fs::read(path).unwrap();
+        let copy = context.write(&format!("root{path}"), content);
+        fs::set_permissions(copy, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let fluyt = Fluyt::new();
+    let _ = fluyt.build(context.path(), &[]).expect_code(1).expect_message(&["the agent `default`", "--ssh default"]);
+    let mut build = fluyt.command();
+    build.args(["build", "--progress=plain", "--ssh", "default"]).arg(context.path()).env("SSH_AUTH_SOCK", &socket);
+    let said = program::finish(build).expect_success().stderr;
+    assert!(said.contains(fingerprint) && said.contains(" 5 600"), "{said}");
+}

@@ -134,6 +134,7 @@ pub(super) fn request(typed: &BuildArguments) -> Result<(Request, Vec<String>), 
         no_cache_stages: typed.no_cache_filter.iter().map(|stage| stage.to_lowercase()).collect(),
         reproducible: typed.reproducible,
         secrets: settings::secrets(&typed.secrets)?,
+        agents: settings::agents(&typed.agents)?,
         now: Timestamp::now(),
     };
     Ok((request, insecure))

@@ -147,6 +147,30 @@ fn secret(text: &str) -> Result<(String, Secret), Failure> {
     }
 }
 
+/// `--ssh` as typed: agents' sockets by id. `NAME` alone is the agent of `SSH_AUTH_SOCK`.
+///
+/// # Errors
+/// When there is no such socket.
+pub fn agents(typed: &[String]) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    typed.iter().map(|text| agent(text)).collect()
+}
+
+fn agent(text: &str) -> Result<(String, PathBuf), Failure> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let wrong = |problem: String| Failure::usage(format!("`--ssh {text}`: {problem}"));
+    let (id, path) = text.split_once('=').map_or((text, None), |(id, path)| (id, Some(PathBuf::from(path))));
+    let from_environment = || std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let path = path
+        .or_else(from_environment)
+        .ok_or_else(|| wrong("SSH_AUTH_SOCK is not set".to_owned()).hint("start an agent: `eval $(ssh-agent)`"))?;
+    let kind = std::fs::metadata(&path).map_err(|error| wrong(format!("{}: {error}", path.display())))?.file_type();
+    if !kind.is_socket() {
+        return Err(wrong(format!("{} is no agent's socket; keys in files are not there yet", path.display()))
+            .hint("give the key to an agent with `ssh-add`"));
+    }
+    Ok((if id.is_empty() { "default" } else { id }.to_owned(), path))
+}
+
 /// `SOURCE_DATE_EPOCH`: seconds since 1970. A build argument of that name goes before the environment's, and an empty
 /// value is none.
 ///

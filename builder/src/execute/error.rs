@@ -173,6 +173,20 @@ pub enum StepError {
         /// Which.
         id: String,
     },
+    /// An agent that the command needs was not given.
+    #[error("the command needs the agent `{id}`, and the build was given none of that name")]
+    NoAgent {
+        /// Which.
+        id: String,
+    },
+    /// An agent that does not answer.
+    #[error("cannot connect to the agent at {}", path.display())]
+    Agent {
+        /// Its socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A secret for a variable that is no text.
     #[error("the secret `{id}` is to be a variable, and is not UTF-8 text")]
     SecretNotText {

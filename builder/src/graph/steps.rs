@@ -8,6 +8,9 @@ use super::stages::{Origin, Step};
 use super::values::{absolute, chmod};
 use crate::dockerfile::{CommandLine, Expander, Instruction, Problem, RunSyntax, Span, Transfer, Word};
 
+/// Where an agent's socket is shown that names no other place; a number follows.
+const AGENT_PATH: &str = "/run/buildkit/ssh_agent";
+
 /// Where a script of a `RUN <<EOF` that begins with `#!` is shown to the command.
 const SCRIPT_FOLDER: &str = "/dev/pipes";
 
@@ -135,16 +138,12 @@ impl StageLowering<'_, '_> {
                 None if syntax.kind == MountKind::Bind => MountFrom::Context,
                 None => MountFrom::Nothing,
             };
-            if matches!(syntax.kind, MountKind::Ssh { .. }) {
-                self.not_there_yet(word.span, "`RUN --mount=type=ssh`", &step.instruction);
-            }
-            mounts.push(Mount {
-                kind: syntax.kind,
-                target: syntax.target,
-                from,
-                source: syntax.source,
-                read_only: syntax.read_only,
-            });
+            let agents = mounts.iter().filter(|mount: &&Mount| matches!(mount.kind, MountKind::Ssh { .. })).count();
+            let target = match syntax.kind {
+                MountKind::Ssh { .. } if syntax.target.is_empty() => format!("{AGENT_PATH}.{agents}"),
+                _ => syntax.target,
+            };
+            mounts.push(Mount { kind: syntax.kind, target, from, source: syntax.source, read_only: syntax.read_only });
         }
         mounts
     }

@@ -166,6 +166,7 @@ impl BuildError {
             Self::NoName => vec!["name the image with `-t REGISTRY/NAME:TAG`".to_owned()],
             Self::Step { source, .. } => match &**source {
                 StepError::NoSandbox { fix, .. } => vec![fix.clone()],
+                StepError::NoAgent { id } => vec![format!("give it with `--ssh {id}`, or `--ssh {id}=SOCKET`")],
                 StepError::NoSecret { id } => {
                     vec![format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`")]
                 }
@@ -228,6 +229,8 @@ fn step_fault(error: &StepError) -> Fault {
         | StepError::Archive { .. }
         | StepError::CacheFromFile { .. }
         | StepError::NoSecret { .. }
+        | StepError::NoAgent { .. }
+        | StepError::Agent { .. }
         | StepError::SecretNotText { .. }
         | StepError::SecretTooLarge { .. }
         | StepError::Platform { .. } => Fault::User,

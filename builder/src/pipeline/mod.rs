@@ -127,7 +127,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         flights: Flights::default(),
         trees: Trees::default(),
         watcher: early.clone().map(|early| early as Arc<dyn Watcher>),
-        mounts: MountSources::new(request.secrets.clone()),
+        mounts: MountSources::new(request.secrets.clone(), request.agents.clone()),
     };
     let guard = early::Guard::of(early);
     let graph = Arc::new(*graph);

@@ -50,6 +50,8 @@ pub struct Request {
     pub epoch: Option<i64>,
     /// `--secret`, by id.
     pub secrets: BTreeMap<String, Secret>,
+    /// `--ssh`: agents' sockets, by id.
+    pub agents: BTreeMap<String, PathBuf>,
     /// The time of the build.
     pub now: Timestamp,
 }

@@ -8,9 +8,11 @@
 //! |---|---|
 //! | `content` | what binds and the first content of cache mounts are |
 //! | `folder` | writes such content into a folder |
+//! | `agent` | passes on what is said to an agent |
 //! | `times` | no input is older than the cache mount that knew it with other content |
 //! | `cover` | files with other times than their layers', as a layer that no image contains |
 
+mod agent;
 mod content;
 mod cover;
 mod folder;
@@ -21,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use self::agent::Forward;
 use self::content::ContextTree;
 use self::times::Inputs;
 use super::extract::Spool;
@@ -37,6 +40,12 @@ pub(super) use self::content::Shown;
 
 /// How often somebody else's cache mount is asked for again.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// The name of an agent's socket in its folder.
+const AGENT: &str = "agent";
+
+/// What tells a command where its agent is.
+const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 
 /// Largest secret, in bytes: what other builders take.
 const SECRET_MAX_BYTES: u64 = 500 * 1024;
@@ -65,15 +74,17 @@ impl std::fmt::Debug for SecretValue {
 pub struct MountSources {
     /// The secrets, by id.
     pub secrets: BTreeMap<String, Secret>,
+    /// The agents' sockets, by id.
+    pub agents: BTreeMap<String, PathBuf>,
     /// What was found in the context for binds, by source: once in a build.
     context: Mutex<HashMap<String, Arc<ContextTree>>>,
 }
 
 impl MountSources {
-    /// With these secrets.
+    /// With these secrets and agents' sockets.
     #[must_use]
-    pub fn new(secrets: BTreeMap<String, Secret>) -> Self {
-        Self { secrets, ..Self::default() }
+    pub fn new(secrets: BTreeMap<String, Secret>, agents: BTreeMap<String, PathBuf>) -> Self {
+        Self { secrets, agents, ..Self::default() }
     }
 }
 
@@ -84,6 +95,7 @@ pub(super) struct MadeMounts {
     /// Variables that they set.
     pub(super) env: Vec<(String, String)>,
     caches: Vec<HeldMount>,
+    _agents: Vec<Forward>,
     _views: Vec<Workspace>,
     _folders: Vec<Temporary>,
 }
@@ -152,7 +164,21 @@ impl Executor {
                     }
                     MountSource::File { content: value, mode: *mode, uid: *uid, gid: *gid }
                 }
-                MountKind::Ssh { .. } => return Err(StepError::NotThereYet { what: "`RUN --mount=type=ssh`" }),
+                MountKind::Ssh { id, required, mode, uid, gid } => {
+                    let agent = match self.mounts.agents.get(id) {
+                        Some(agent) => agent,
+                        None if *required => return Err(StepError::NoAgent { id: id.clone() }),
+                        None => continue,
+                    };
+                    let folder = Temporary(self.store.temporary()?);
+                    made._agents.push(Forward::start(&folder.0, AGENT, agent, (*mode, *uid, *gid))?);
+                    if made.env.iter().all(|(name, _)| name != AGENT_VARIABLE) {
+                        made.env.push((AGENT_VARIABLE.to_owned(), mount.target.clone()));
+                    }
+                    let root = RootMount::Directory(folder.0.clone());
+                    made._folders.push(folder);
+                    MountSource::Tree { root, path: PathBuf::from(AGENT), is_folder: false }
+                }
             };
             made.mounts.push(RunMount { target: mount.target.clone(), source, read_only: mount.read_only });
         }
