@@ -184,6 +184,26 @@ impl Store {
         }
     }
 
+    /// As [`Store::write_entry`], without a sync: for what is worth nothing but time when a machine that lost its power
+    /// has it not, or has it empty.
+    pub fn write_hint(&self, relative: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        debug_assert!(relative.components().all(|part| matches!(part, std::path::Component::Normal(_))));
+        let target = self.root().join(relative);
+        let temporary = self.scratch_path();
+        let rename = || fs::rename(&temporary, &target);
+        let written = fs::write(&temporary, bytes).and_then(|()| match rename() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(target.parent().unwrap_or(self.root()))?;
+                rename()
+            }
+            done => done,
+        });
+        written.map_err(|error| {
+            let _ = fs::remove_file(&temporary);
+            StoreError::io("writing", &target, error)
+        })
+    }
+
     /// Renames a synced file into place and syncs the folder, so that what is written later cannot outlive it.
     pub(super) fn reveal(&self, temporary: &Path, target: &Path) -> Result<(), StoreError> {
         let parent = target.parent().unwrap_or(self.root());

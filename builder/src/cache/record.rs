@@ -9,7 +9,8 @@
 //! <store>/records/1/base-<key>.json       what a base image's name meant when its registry last answered
 //! ```
 //!
-//! A record appears by rename, whole or not at all, after what it names was synced. The number in the path is the
+//! A record appears by rename, whole or not at all, after what it names was synced. It is not synced itself: a step has
+//! several, and one that is lost with the machine's power costs a miss. The number in the path is the
 //! schema's; a store may hold records of several. What cannot be read counts as absent: a cache never fails a build.
 
 use std::path::PathBuf;
@@ -234,7 +235,8 @@ impl Records {
 
     fn write<T: Serialize>(&self, name: &str, record: &T) -> Result<(), StoreError> {
         let bytes = serde_json::to_vec(record).expect("strings and numbers always have a JSON form");
-        self.store.write_entry(&place(name), &bytes)
+        // Unsynced: what it names was synced, and a record that a power cut left empty counts as absent.
+        self.store.write_hint(&place(name), &bytes)
     }
 }
 

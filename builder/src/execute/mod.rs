@@ -28,6 +28,7 @@ mod schedule;
 mod select;
 mod state;
 mod unpack;
+mod unpack_layers;
 mod watch;
 
 use std::collections::{BTreeSet, HashMap};

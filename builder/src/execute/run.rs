@@ -1,17 +1,14 @@
 //! `RUN`: unpack what lies below, run the command on it, and make a layer of what it changed.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::io;
-use std::sync::{OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use super::copy::{accounts, content_of, stacked};
 use super::plan::StepPlan;
-use super::{BuiltLayer, Executor, RootState, States, StepError};
+use super::{Executor, RootState, States, StepError};
 use crate::cache::{Stamps, key};
 use crate::event::{Event, StepId, Stream};
 use crate::graph::{Network, Platform, RunOp, Security};
-use crate::layer::{Kind, LayerBuilder, Limits};
+use crate::layer::{Kind, LayerBuilder};
 use crate::sandbox::{self, Exit, Refusal, RunSpec};
 
 /// The host name that a command sees. A fixed one, because commands write it into what they make.
@@ -141,41 +138,5 @@ impl Executor {
             self.records.keep_layer(left, &planned.record)?;
         }
         Ok(stacked(&below, (kept, content)))
-    }
-
-    /// Unpacks the layers of a root file system that are not unpacked yet. All that is not here is fetched at once.
-    pub(super) fn unpack_all(&self, step: StepId, state: &RootState) -> Result<(), StepError> {
-        let absent = |layer: &&BuiltLayer| !self.snapshots.has(&layer.diff_id);
-        let mut fetches = HashMap::new();
-        for layer in state.layers.iter().filter(absent).filter(|layer| !self.store.contains(&layer.digest)) {
-            if let Entry::Vacant(place) = fetches.entry(layer.digest.clone()) {
-                place.insert(self.runtime.spawn(self.fetch(step, layer)?));
-            }
-        }
-        for (number, layer) in state.layers.iter().enumerate().filter(|(_, layer)| absent(layer)) {
-            if let Some(fetch) = fetches.remove(&layer.digest) {
-                let joined =
-                    async { fetch.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) };
-                self.wait_for(joined)?;
-            }
-            if self.cancel.is_cancelled() {
-                return Err(StepError::Cancelled);
-            }
-            let flight = self.flights.layer(&layer.diff_id);
-            let _one_at_a_time = flight.lock().unwrap_or_else(PoisonError::into_inner);
-            let blob = self.store.open_blob(&layer.digest)?;
-            let below = state.diff_ids()[..number].to_vec();
-            // A command sees the real times, whatever the blob was given.
-            let index = self.index(step, layer)?;
-            self.snapshots.unpack(
-                &layer.diff_id,
-                &below,
-                Box::new(io::BufReader::new(blob)),
-                &layer.media_type,
-                &Limits::DEFAULT,
-                Some(&index),
-            )?;
-        }
-        Ok(())
     }
 }

@@ -123,12 +123,16 @@ impl Executor {
     /// The merged view of a root file system.
     pub(super) fn tree(&self, step: StepId, state: &RootState) -> Result<Arc<Tree>, StepError> {
         let chain = state.diff_ids();
-        let (known, mut tree) = self.trees.longest(&chain);
+        let of_base = state.layers.iter().take_while(|layer| layer.planned.is_none()).count();
+        let (known, mut tree) = self.trees.longest(&chain, of_base);
         if known == chain.len() {
             return Ok(tree);
         }
         for (number, layer) in state.layers.iter().enumerate().skip(known) {
             Arc::make_mut(&mut tree).push(&self.index(step, layer)?, number);
+            if number + 1 == of_base && number + 1 < chain.len() {
+                self.trees.keep(chain[..of_base].to_vec(), tree.clone());
+            }
         }
         self.trees.keep(chain, tree.clone());
         Ok(tree)
@@ -145,17 +149,44 @@ impl Trees {
     const KEPT: usize = 8;
 
     /// The view of the longest part of `chain` that is known, and how many layers that is.
-    fn longest(&self, chain: &[Digest]) -> (usize, Arc<Tree>) {
-        let trees = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let parts = trees.iter().filter(|(known, _)| chain.starts_with(known));
-        parts
-            .max_by_key(|(known, _)| known.len())
-            .map_or_else(|| (0, Arc::new(Tree::new())), |(known, tree)| (known.len(), tree.clone()))
+    ///
+    /// One that ends above the base, in a step's layer, is given away when more is to be put on it: the next step grows
+    /// it in place, where a copy for each step would cost as much as the base is large. Other stages begin at the base.
+    fn longest(&self, chain: &[Digest], of_base: usize) -> (usize, Arc<Tree>) {
+        let mut trees = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = trees.iter().enumerate().filter(|(_, (known, _))| chain.starts_with(known));
+        let Some((place, known)) = parts.map(|(place, (known, _))| (place, known.len())).max_by_key(|part| part.1)
+        else {
+            return (0, Arc::new(Tree::new()));
+        };
+        let given_away = known > of_base && known < chain.len();
+        let tree = if given_away { trees.remove(place) } else { trees.get(place).cloned() };
+        tree.map_or_else(|| (0, Arc::new(Tree::new())), |(_, tree)| (known, tree))
     }
 
     fn keep(&self, chain: Vec<Digest>, tree: Arc<Tree>) {
         let mut trees = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         trees.push_front((chain, tree));
         trees.truncate(Self::KEPT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_grows_the_view_below_it_and_the_base_stays() {
+        let chain: Vec<Digest> = (0..3_u8).map(|number| crate::blob::sha256(&[number])).collect();
+        let trees = Trees::default();
+        trees.keep(chain[..1].to_vec(), Arc::default());
+        trees.keep(chain[..2].to_vec(), Arc::default());
+        let (known, tree) = trees.longest(&chain[..2], 1);
+        assert_eq!((known, Arc::strong_count(&tree)), (2, 2), "whole, and so shared");
+        drop(tree);
+        let (known, tree) = trees.longest(&chain, 1);
+        assert_eq!((known, Arc::strong_count(&tree)), (2, 1), "nobody else has it, so nothing is copied");
+        let (known, tree) = trees.longest(&chain, 1);
+        assert_eq!((known, Arc::strong_count(&tree)), (1, 2), "the base's is shared");
     }
 }

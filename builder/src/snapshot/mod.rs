@@ -54,6 +54,12 @@ pub trait Snapshotter: Send + Sync {
         index: Option<&LayerIndex>,
     ) -> Result<(), SnapshotError>;
 
+    /// Whether a layer that takes nothing from those below it may be unpacked as above nothing, beside them, and then
+    /// serves every chain.
+    fn unpacks_apart(&self) -> bool {
+        false
+    }
+
     /// A writable view on a chain of layers (bottom first, all unpacked; an empty one is an empty root).
     ///
     /// # Errors

@@ -74,6 +74,10 @@ impl Snapshotter for Overlay {
         self.entries.reveal(&folder.0, diff_id, below, applied.has_root)
     }
 
+    fn unpacks_apart(&self) -> bool {
+        true
+    }
+
     fn prepare(&self, chain: &[Digest]) -> Result<Workspace, SnapshotError> {
         let entries = self.entries.chain(chain)?;
         let folder = self.temporary()?;
