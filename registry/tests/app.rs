@@ -48,7 +48,7 @@ pub(crate) async fn router_on(store: impl Port) -> Router {
     router_with(store, |registry| registry).await
 }
 
-async fn router_with(store: impl Port, set: impl FnOnce(Registry) -> Registry) -> Router {
+pub(crate) async fn router_with(store: impl Port, set: impl FnOnce(Registry) -> Registry) -> Router {
     let storage = Storage::open(store, [7; 32]).await.unwrap();
     let registry = set(Registry::new(storage, surroundings()));
     router(App::new(Arc::new(registry), Authorizer::Everyone))

@@ -1,9 +1,12 @@
 //! Uploads: `end-4`, `end-5`, `end-6`, `end-11`, `end-13`, `end-14`.
 
+use axum::body::{Body, Bytes};
 use fluyt_registry::spec::{Algorithm, Digest};
+use fluyt_registry::storage::Folder;
+use futures_util::stream;
 use insta::assert_snapshot;
 
-use crate::app::{TestApp, digest};
+use crate::app::{TestApp, digest, router_with, send};
 
 async fn begun(app: &TestApp) -> String {
     app.get("POST /v2/a/blobs/uploads/").await.header("location").to_owned()
@@ -325,4 +328,36 @@ async fn after_a_wrong_digest_a_long_upload_is_unknown() {
     assert_eq!(app.get(&with_digest(location, &digest("other"))).await.status, 400);
     let answer = app.get(&with_digest(location, &digest(long(5 * 1024 * 1024)))).await;
     assert!([404, 500].contains(&answer.status.as_u16()), "{}", answer.shown());
+}
+
+#[tokio::test]
+async fn a_long_body_that_breaks_off_is_gone_on_with_where_several_processors_hash_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Folder::open(folder.path(), false).unwrap();
+    let router = router_with(store, |registry| registry.with_processors(2)).await;
+    let content = Bytes::from(long(50_000_000));
+    let half = content.len() / 2 + 7;
+    let frames = |part: Bytes| {
+        let sizes = [100_000, 1, 64 * 1024, 700_000, 30, 30, 30].into_iter().cycle();
+        let cut = sizes.scan(part, |left, size| {
+            (!left.is_empty()).then(|| Ok::<_, std::io::Error>(left.split_to(left.len().min(size))))
+        });
+        cut.collect::<Vec<_>>()
+    };
+    // The first PATCH is whole, so that its Location is known; the second breaks off.
+    let location = send(&router, "POST /v2/a/blobs/uploads/", &[], "").await.header("location").to_owned();
+    let first = Body::from_stream(stream::iter(frames(content.slice(..half))));
+    let location = send(&router, &format!("PATCH {location}"), &[], first).await.header("location").to_owned();
+    let broken = frames(content.slice(half..half + 20_000_000)).into_iter().chain([Err(std::io::Error::other("cut"))]);
+    let answer = send(&router, &format!("PATCH {location}"), &[], Body::from_stream(stream::iter(broken))).await;
+    assert_eq!(answer.status, 400, "{}", answer.shown());
+    let status = send(&router, &format!("GET {location}"), &[], "").await;
+    let there: usize = status.header("range").trim_start_matches("0-").parse::<usize>().unwrap() + 1;
+    assert_eq!(there, half + 20_000_000);
+    let rest = Body::from_stream(stream::iter(frames(content.slice(there..))));
+    let line = with_digest(status.header("location"), &digest(&content));
+    let finished = send(&router, &line, &[], rest).await;
+    assert_eq!(finished.status, 201, "{}", finished.shown());
+    let back = send(&router, &format!("GET /v2/a/blobs/{}", digest(&content)), &[], "").await;
+    assert!(back.body == content, "{} bytes", back.body.len());
 }

@@ -32,7 +32,8 @@ pub(crate) async fn run(mut settings: Serve) -> Result<ExitCode, Failure> {
     let registry = Registry::new(storage, surroundings())
         .with_sparse(settings.sparse.into())
         .with_immutable_tags(settings.immutable_tags)
-        .with_redirects((&settings.redirects).into());
+        .with_redirects((&settings.redirects).into())
+        .with_processors(std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
     let registry = Arc::new(registry);
     let collector = Arc::new(collector(registry.storage().clone(), settings.retention.into(), metrics.clone()));
     let commands = Admin::new(registry.clone()).commands().with(Collecting(collector.clone()));

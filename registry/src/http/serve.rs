@@ -35,6 +35,11 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const FINISH_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a connection may hold of a body that is not read yet, and what its request's head may have at most.
 const BUFFER_BYTES: usize = 64 * 1024;
+/// The same while there are few connections. It comes to be so much only where a body comes faster than it is stored, and then
+/// each read costs as much as some ten KiB more of it.
+const ROOMY_BUFFER_BYTES: usize = 256 * 1024;
+/// So many are few: their buffers are a small part of what all bodies may hold.
+const ROOMY_CONNECTIONS: usize = 8;
 /// How long to wait when the system has no more sockets for us.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The first byte of every TLS connection: a record of a handshake.
@@ -82,7 +87,9 @@ pub async fn serve(
     let running = GracefulShutdown::new();
     let free = Arc::new(Semaphore::new(settings.connections_max.clamp(1, Semaphore::MAX_PERMITS)));
     let (stopping, stopped) = watch::channel(());
-    let connection = Connection { http: http(), tls: settings.tls, router, metrics: settings.metrics, stopped };
+    let connection =
+        Connection { http: http(BUFFER_BYTES), tls: settings.tls, router, metrics: settings.metrics, stopped };
+    let roomy = Connection { http: http(ROOMY_BUFFER_BYTES), ..connection.clone() };
     let mut stop = std::pin::pin!(stop);
     loop {
         let next = async {
@@ -103,7 +110,8 @@ pub async fn serve(
         };
         // Replies are written whole; waiting to fill a packet only delays them.
         let _ = stream.set_nodelay(true);
-        let connection = connection.clone();
+        let few = running.count() < ROOMY_CONNECTIONS;
+        let connection = if few { roomy.clone() } else { connection.clone() };
         let watcher = running.watcher();
         tokio::spawn(async move {
             let _permit = permit;
@@ -121,13 +129,13 @@ pub async fn serve(
     }
 }
 
-fn http() -> auto::Builder<TokioExecutor> {
+fn http(buffer_bytes: usize) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
     // A client that sends no more may still read, and what it asked for is finished either way: half an operation only
     // leaves garbage.
     http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).half_close(true);
     // Without a bound each connection that brings a body comes to hold 400 KiB.
-    http.http1().max_buf_size(BUFFER_BYTES);
+    http.http1().max_buf_size(buffer_bytes);
     http.http2()
         .timer(TokioTimer::new())
         .adaptive_window(true)

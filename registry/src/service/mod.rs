@@ -4,6 +4,7 @@
 
 mod blobs;
 mod error;
+mod hashing;
 mod manifests;
 mod memory;
 mod names;
@@ -28,6 +29,7 @@ pub use uploads::{ChunkPlace, Finished};
 use crate::protocol::{Nonce, Nonces};
 use crate::spec::{RepoName, Tag, TagPattern, UploadId};
 use crate::storage::{PartPlan, Storage};
+use hashing::Processors;
 use memory::BodyMemory;
 
 /// What the registry takes from its surroundings. Tests give fixed ones.
@@ -51,6 +53,7 @@ pub struct Registry {
     storage: Arc<Storage>,
     surroundings: Surroundings,
     body_memory: BodyMemory,
+    processors: Processors,
     redirects: Redirects,
     sparse: SparsePolicy,
     immutable: Vec<TagPattern>,
@@ -66,7 +69,14 @@ impl Registry {
         };
         let body_memory = BodyMemory::new(pool_bytes);
         let (redirects, sparse) = (Redirects::default(), SparsePolicy::default());
-        Self { storage, surroundings, body_memory, redirects, sparse, immutable: Vec::new() }
+        let processors = Processors::new(1);
+        Self { storage, surroundings, body_memory, processors, redirects, sparse, immutable: Vec::new() }
+    }
+
+    /// The same registry on so many processors: as long as some have nothing to do, long uploads are hashed by threads of
+    /// their own. Without this word it is one.
+    pub fn with_processors(self, count: usize) -> Self {
+        Self { processors: Processors::new(count), ..self }
     }
 
     /// How many bytes of memory are lent to bodies under way, and how many can be.

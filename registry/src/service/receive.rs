@@ -9,13 +9,15 @@
 //!   that is too slow to fill it must not keep others waiting: what has come of its part is put aside in small objects
 //!   ("tails") beside the upload's state, and read back in front of the rest when the part can be completed.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt, TryStreamExt};
-use tokio::time::Instant;
+use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::error::RegistryError;
+use super::hashing::{Hashing, Processors};
 use super::memory::{BodyMemory, Leave, OWN_BYTES};
 use crate::protocol::Nonces;
 use crate::spec::{Algorithm, Digest, Hasher, UploadId};
@@ -113,11 +115,46 @@ impl Rope {
     }
 }
 
+/// Sees when nothing comes for [`PAUSE`]. Its timer is set when it runs off and not for each frame: most frames are waited
+/// for, and setting one wakes the thread that keeps the timers.
+#[derive(Debug)]
+struct Pause {
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Pause {
+    fn new() -> Self {
+        Self { timer: Box::pin(sleep(PAUSE)) }
+    }
+
+    /// What comes; `None` when nothing does.
+    async fn before<T>(&mut self, what: impl Future<Output = T>) -> Option<T> {
+        let mut what = std::pin::pin!(what);
+        if let Some(came) = what.as_mut().now_or_never() {
+            return Some(came);
+        }
+        let end = Instant::now() + PAUSE;
+        loop {
+            tokio::select! {
+                biased;
+                came = &mut what => return Some(came),
+                () = &mut self.timer => {}
+            }
+            let now = Instant::now();
+            self.timer.as_mut().reset(if now < end { end } else { now + PAUSE });
+            if now >= end {
+                return None;
+            }
+        }
+    }
+}
+
 /// An upload being received.
 #[derive(Debug)]
 pub(super) struct Receiver<'a> {
     storage: &'a Storage,
     memory: BodyMemory,
+    processors: Processors,
     plan: PartPlan,
     upload: UploadId,
     hasher: Hasher,
@@ -148,7 +185,7 @@ impl<'a> Receiver<'a> {
     /// From the beginning.
     pub(super) fn new(
         storage: &'a Storage,
-        memory: BodyMemory,
+        (memory, processors): (BodyMemory, Processors),
         upload: UploadId,
         algorithm: Algorithm,
         nonces: Nonces,
@@ -157,6 +194,7 @@ impl<'a> Receiver<'a> {
         Self {
             storage,
             memory,
+            processors,
             plan,
             upload,
             hasher: Hasher::new(algorithm),
@@ -173,13 +211,13 @@ impl<'a> Receiver<'a> {
     /// Goes on with a multipart upload; `rest` are the bytes that its state held.
     pub(super) async fn resume(
         storage: &'a Storage,
-        memory: BodyMemory,
+        means: (BodyMemory, Processors),
         upload: UploadId,
         (session, rest): (Session, ByteStream),
         nonces: Nonces,
     ) -> Result<Self, RegistryError> {
         let Session { offset_bytes, hasher, writer, tails, rest_bytes } = session;
-        let mut this = Self::new(storage, memory, upload, hasher.algorithm(), nonces);
+        let mut this = Self::new(storage, means, upload, hasher.algorithm(), nonces);
         (this.hasher, this.offset_bytes, this.writer, this.tails) = (hasher, offset_bytes, Some(writer), tails);
         if rest_bytes > OWN_BYTES as u64 {
             this.leave = Some(this.memory.take(this.part_bytes()).await);
@@ -215,13 +253,27 @@ impl<'a> Receiver<'a> {
     ) -> Result<(), RegistryError> {
         let end_bytes = announced_bytes.map(|bytes| self.offset_bytes.saturating_add(bytes));
         self.check_size(end_bytes.unwrap_or(self.offset_bytes))?;
+        let mut hashing = Hashing::new(self.hasher.clone(), self.processors.clone(), self.memory.clone());
+        let taken = self.take_frames(body, end_bytes, &mut hashing).await;
+        self.hasher = hashing.end().await;
+        taken
+    }
+
+    async fn take_frames<E: std::fmt::Display>(
+        &mut self,
+        body: impl Stream<Item = Result<Bytes, E>>,
+        end_bytes: Option<u64>,
+        hashing: &mut Hashing,
+    ) -> Result<(), RegistryError> {
         let mut body = std::pin::pin!(body);
+        let mut pause = Pause::new();
         loop {
-            let Some(frame) = self.next(&mut body).await? else { return Ok(()) };
+            let Some(frame) = self.next(&mut body, &mut pause).await? else { return Ok(()) };
             if self.rope.size_bytes == 0 {
                 self.filling = Some(Instant::now());
             }
-            self.hasher.update(&frame);
+            // On an object store the network is what bounds a push, and a frame kept is a part's memory.
+            hashing.update(&frame, self.writer.is_some() && self.plan == PartPlan::Any).await;
             self.offset_bytes += frame.len() as u64;
             self.rope.exact = self.leave.is_some() && self.plan != PartPlan::Any;
             self.rope.push(frame);
@@ -236,9 +288,10 @@ impl<'a> Receiver<'a> {
     async fn next<E: std::fmt::Display>(
         &mut self,
         body: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
+        pause: &mut Pause,
     ) -> Result<Option<Bytes>, RegistryError> {
         let cut = |error: E| RegistryError::BodyCut { reason: error.to_string() };
-        if let Ok(frame) = tokio::time::timeout(PAUSE, body.next()).await {
+        if let Some(frame) = pause.before(body.next()).await {
             return frame.transpose().map_err(cut);
         }
         if self.leave.is_some() && self.memory.is_short_of(self.part_bytes()) {
@@ -483,6 +536,25 @@ impl<'a> Receiver<'a> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_is_seen_whenever_it_begins() {
+        let mut pause = Pause::new();
+        for wait in [0, 60, 99, 30, 5, 99] {
+            let frame = async {
+                sleep(Duration::from_millis(wait)).await;
+                wait
+            };
+            assert_eq!(pause.before(frame).await, Some(wait));
+        }
+        for _ in 0..2 {
+            let began = Instant::now();
+            assert_eq!(pause.before(std::future::pending::<()>()).await, None);
+            assert_eq!(began.elapsed().as_millis(), PAUSE.as_millis());
+            sleep(PAUSE * 3).await;
+        }
+        assert_eq!(pause.before(sleep(PAUSE / 2)).await, Some(()));
+    }
 
     proptest! {
         #[test]

@@ -409,21 +409,22 @@ impl Registry {
     }
 
     async fn receiver(&self, ticket: &Ticket) -> Result<Receiver<'_>, RegistryError> {
-        let (storage, memory, id) = (&self.storage, self.body_memory.clone(), ticket.id().clone());
+        let (storage, id) = (&self.storage, ticket.id().clone());
+        let means = (self.body_memory.clone(), self.processors.clone());
         match &ticket.held {
-            Held::Nothing => Ok(Receiver::new(storage, memory, id, ticket.algorithm, self.nonces())),
+            Held::Nothing => Ok(Receiver::new(storage, means, id, ticket.algorithm, self.nonces())),
             Held::Data { digest, nonce } => {
                 // At most one part: it is read back in front of what comes now.
                 let data = DataId::Known(digest.clone(), nonce.clone());
                 let before = self.storage.read_data(&data, None).await?.ok_or(RegistryError::UploadUnknown)?;
-                let mut receiver = Receiver::new(storage, memory, id, ticket.algorithm, self.nonces());
+                let mut receiver = Receiver::new(storage, means, id, ticket.algorithm, self.nonces());
                 receiver.take_in(before, None).await?;
                 Ok(receiver)
             }
             Held::Session(name) => {
                 let session = self.storage.read_session(ticket.id(), name).await?;
                 let session = session.ok_or(RegistryError::UploadUnknown)?;
-                Receiver::resume(storage, memory, id, session, self.nonces()).await
+                Receiver::resume(storage, means, id, session, self.nonces()).await
             }
         }
     }

@@ -7,7 +7,7 @@
 //! of another boot counts as gone: the client begins its upload again.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::MutexGuard;
@@ -41,7 +41,7 @@ impl Inner {
         let lock = self.appending(id);
         let mut file = File::options().append(true).open(path)?;
         let start = file.metadata()?.len();
-        let written = data.iter().try_for_each(|piece| file.write_all(piece));
+        let written = write_all(&mut file, data);
         if let Err(error) = written {
             // So that the next try lies where this one should.
             let _ = file.set_len(start);
@@ -155,6 +155,24 @@ impl Inner {
             _ => Ok(()),
         }
     }
+}
+
+/// Writes all pieces, as many at once as the system takes: a file system that keeps large pieces of a file together has
+/// less to do for one long write than for many short ones.
+fn write_all(file: &mut File, data: &PutPayload) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = data.iter().map(|piece| IoSlice::new(piece)).collect();
+    let mut left = slices.as_mut_slice();
+    // Empty ones in front.
+    IoSlice::advance_slices(&mut left, 0);
+    while !left.is_empty() {
+        match file.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => IoSlice::advance_slices(&mut left, count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Counts as not there: what remains of it is of no use.
