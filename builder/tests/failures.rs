@@ -97,6 +97,7 @@ fn every_failure_that_happened_is_reported() {
         reproducible: false,
         epoch: None,
         secrets: std::collections::BTreeMap::new(),
+        agents: std::collections::BTreeMap::new(),
         now: jiff::Timestamp::now(),
     };
     let workshop = Workshop {
