@@ -77,7 +77,9 @@ fn a_terminal_gets_a_drawing_and_a_pipe_gets_lines() {
             rest = rest.get(1..).unwrap_or_default();
         }
         shown.push_str(rest);
-        assert!(shown.trim_end().chars().count() < 60 || shown.contains("the image is in the store"), "{shown:?}");
+        // A drawing that replaces another begins at the left edge.
+        let shown = shown.replace('\r', "");
+        assert!(shown.chars().count() < 60 || shown.contains("the image is in the store"), "{shown:?}");
     }
 
     let (_, _, drawn) = {
