@@ -11,6 +11,12 @@
 //!    to be there. Only then is the client told yes.
 //! 3. Only collectors delete what may have content; a failing operation leaves garbage and a hint.
 //! 4. A mark belongs to the run of a collector that wrote it.
+//!
+//! What it does not promise (the model's `s17` shows it): a link that a collector removed comes back by a repetition of its PUT,
+//! and a manifest that knew it relies on it while another collector takes the data. A link is removed a grace time (a day)
+//! after it was written at the earliest, so that repetition is older than that, and stores refuse requests that were signed a
+//! quarter of an hour ago. Reading the marks once more after the links were listed again would close it, at the price of one
+//! request and one round trip for each manifest: not worth it.
 
 mod claim;
 mod collect;
