@@ -62,7 +62,8 @@ const GETS: &[GetRow] = &[
     GetRow("blob-256mb-c8", Asked::Blob(256 * MB), 8, Some(1.5), None),
 ];
 
-/// A row of pushes: blobs of a size, at a number of connections, in memory or on the disk.
+/// A row of pushes: blobs of a size, at a number of connections, in memory or on the disk. Which goal is not met, and why, is
+/// said in `spec-tests/benches/registry`.
 struct PushRow(&'static str, u64, usize, usize, bool, Option<f64>);
 
 const PUSHES: &[PushRow] = &[
