@@ -23,6 +23,11 @@ pub struct Moment {
     pub nanoseconds: u32,
 }
 
+impl Moment {
+    /// Before every other.
+    pub const EARLIEST: Self = Self { seconds: i64::MIN, nanoseconds: 0 };
+}
+
 /// What is in a file, as far as it is told apart: the first half of a SHA-256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 16]);
@@ -57,7 +62,8 @@ pub enum LastUse {
 pub struct Seen {
     /// What was in it.
     pub content: Fingerprint,
-    /// The time that it was shown with.
+    /// The time that it was shown with. [`Moment::EARLIEST`] when the mount has known no other content of it since it was
+    /// new: whatever was made of it then is right, and its time does not matter.
     pub shown: Moment,
 }
 

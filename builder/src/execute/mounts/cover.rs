@@ -26,8 +26,14 @@ pub(super) struct Below {
     pub(super) modified: Moment,
 }
 
+/// Opens the folders of a merged view.
+pub(super) fn open_all(lowers: &[PathBuf]) -> Vec<OwnedFd> {
+    let open = |lower: &PathBuf| rustix::fs::open(lower, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok();
+    lowers.iter().filter_map(open).collect()
+}
+
 /// What a merged view of `lowers` (topmost first) shows at `path`, when it is a regular file.
-pub(super) fn find_below(lowers: &[PathBuf], path: &Path) -> Option<Below> {
+pub(super) fn find_below(lowers: &[OwnedFd], path: &Path) -> Option<Below> {
     lowers.iter().find_map(|lower| {
         let file = File::from(open(lower, path, OFlags::RDONLY | OFlags::NONBLOCK)?);
         let metadata = file.metadata().ok().filter(Metadata::is_file)?;
@@ -37,25 +43,24 @@ pub(super) fn find_below(lowers: &[PathBuf], path: &Path) -> Option<Below> {
 }
 
 /// Links are not followed: what a view shows has none on its way, and one in a lower layer leads elsewhere.
-fn open(lower: &Path, path: &Path, flags: OFlags) -> Option<OwnedFd> {
-    let folder = rustix::fs::open(lower, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+fn open(lower: &OwnedFd, path: &Path, flags: OFlags) -> Option<OwnedFd> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(&folder, path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty(), resolve).ok()
+    rustix::fs::openat2(lower, path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty(), resolve).ok()
 }
 
 /// A cover while it is made.
-pub(super) struct Cover {
+pub(super) struct Cover<'a> {
     folder: PathBuf,
     /// The one before, whose files may be used again.
     before: Option<PathBuf>,
-    lowers: Vec<PathBuf>,
+    lowers: &'a [OwnedFd],
     /// The folders made, with what they must look like in the end.
     folders: BTreeMap<PathBuf, Option<Metadata>>,
 }
 
-impl Cover {
-    pub(super) fn create(folder: PathBuf, before: Option<PathBuf>, lowers: Vec<PathBuf>) -> Result<Self, StepError> {
+impl<'a> Cover<'a> {
+    pub(super) fn create(folder: PathBuf, before: Option<PathBuf>, lowers: &'a [OwnedFd]) -> Result<Self, StepError> {
         // One that a killed build left under that name.
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).map_err(failed(&folder))?;
@@ -67,7 +72,7 @@ impl Cover {
     /// Shows the file at `path` with that time. `is_known` says that the cover before has it with this content and time.
     pub(super) fn add(&mut self, path: &Path, shown: Moment, is_known: bool) -> Result<(), StepError> {
         // A file that is there by its index and not on the disk: the command would not see it either.
-        let Some(below) = find_below(&self.lowers, path) else { return Ok(()) };
+        let Some(below) = find_below(self.lowers, path) else { return Ok(()) };
         if let Some(parent) = path.parent() {
             self.add_folders(parent)?;
         }

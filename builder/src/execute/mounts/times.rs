@@ -7,6 +7,7 @@
 //! shown with the time at which this run starts; and whoever has the same content again is shown with no earlier time than
 //! before, as its outputs may not have been made when it was seen first.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::super::StepError;
 use super::content::{ContextTree, RootTree, as_path};
-use super::cover::{Cover, find_below};
+use super::cover::{Cover, find_below, open_all};
 use crate::cache_mount::{Fingerprint, HeldMount, LastUse, Memory, Moment, Seen, Turn};
 use crate::graph::{Mount, RunOp};
 use crate::layer::{Kind, LayerPath, Tree};
@@ -132,7 +133,7 @@ pub(super) fn show(
     let memories: Vec<&Memory> = turns.iter().map(|turn| &turn.memory).collect();
     let (start, last_uses) = start(&memories);
     let lowers = Lowers::of(&inputs, workspace, mounts);
-    let mut seen: Vec<(Vec<u8>, Seen)> = Vec::with_capacity(inputs.files.len());
+    let mut shown_at: Vec<Moment> = Vec::with_capacity(inputs.files.len());
     let mut covered: Vec<(&Input, Moment)> = Vec::new();
     for input in &inputs.files {
         let mut own = input.own;
@@ -147,7 +148,7 @@ pub(super) fn show(
         if shown > own {
             covered.push((input, shown));
         }
-        seen.push((input.path.clone(), Seen { content: input.content, shown }));
+        shown_at.push(shown);
     }
     let mut cover = None;
     if !covered.is_empty()
@@ -162,7 +163,7 @@ pub(super) fn show(
                 Place::Mount(number) => PathBuf::from(number.to_string()),
             };
             let before = before.as_ref().map(|before| before.join(&within));
-            let mut cover = Cover::create(folder.join(&within), before, lowers.of_place(place).to_vec())?;
+            let mut cover = Cover::create(folder.join(&within), before, lowers.of_place(place))?;
             for (input, shown) in covered.iter().filter(|(input, _)| input.place == place) {
                 // Of equal content and time, what was made before is what would be made now.
                 let known = memories[0].seen.get(&input.path);
@@ -179,7 +180,20 @@ pub(super) fn show(
     }
     for (number, (held, turn)) in held.iter_mut().zip(turns).enumerate() {
         let cover = cover.clone().filter(|_| number == 0);
-        held.begin(turn, seen.clone(), cover)?;
+        let seen = inputs.files.iter().zip(&shown_at).map(|(input, shown)| {
+            let first = match turn.memory.last_use {
+                LastUse::Never => true,
+                _ => turn
+                    .memory
+                    .seen
+                    .get(&input.path)
+                    .is_some_and(|seen| seen.content == input.content && seen.shown == Moment::EARLIEST),
+            };
+            let shown = if first { Moment::EARLIEST } else { *shown };
+            (input.path.clone(), Seen { content: input.content, shown })
+        });
+        let seen = seen.collect();
+        held.begin(turn, seen, cover)?;
     }
     Ok(())
 }
@@ -246,8 +260,8 @@ fn read(clock: ClockId) -> Moment {
 
 /// Where the files of each place are on this machine: folders, topmost first.
 struct Lowers {
-    root: Vec<PathBuf>,
-    mounts: Vec<Vec<PathBuf>>,
+    root: Vec<OwnedFd>,
+    mounts: Vec<Vec<OwnedFd>>,
 }
 
 impl Lowers {
@@ -255,14 +269,14 @@ impl Lowers {
         let of_target = |target: &String| {
             let mount = mounts.iter().find(|mount| mount.target == *target);
             match mount.map(|mount| &mount.source) {
-                Some(MountSource::Tree { root: RootMount::Overlay { lowers, .. }, .. }) => lowers.clone(),
+                Some(MountSource::Tree { root: RootMount::Overlay { lowers, .. }, .. }) => open_all(lowers),
                 _ => Vec::new(),
             }
         };
-        Self { root: workspace.lowers().to_vec(), mounts: inputs.targets.iter().map(of_target).collect() }
+        Self { root: open_all(workspace.lowers()), mounts: inputs.targets.iter().map(of_target).collect() }
     }
 
-    fn of_place(&self, place: Place) -> &[PathBuf] {
+    fn of_place(&self, place: Place) -> &[OwnedFd] {
         match place {
             Place::Root => &self.root,
             Place::Mount(number) => self.mounts.get(number).map_or(&[], Vec::as_slice),
