@@ -25,6 +25,7 @@ pub mod cache;
 pub mod cache_mount;
 pub mod execute;
 pub mod export;
+pub mod prune;
 
 pub mod pipeline;
 

@@ -41,6 +41,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("export", &["event", "blob", "image", "layer"]),
+    ("prune", &["blob"]),
     (
         "pipeline",
         &[
@@ -57,9 +58,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "cache",
             "execute",
             "export",
+            "prune",
         ],
     ),
-    ("cli", &["event", "blob", "image", "layer", "remote", "export", "pipeline", "sandbox"]),
+    ("cli", &["event", "blob", "image", "layer", "remote", "export", "prune", "pipeline", "sandbox"]),
 ];
 
 /// Rooms that turn values into values: no files, environment, clocks or threads of a runtime.

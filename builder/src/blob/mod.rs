@@ -5,6 +5,7 @@
 //!         oci-layout        these three make the store an OCI image layout that other tools read in place
 //!         index.json        names (`-t`) to descriptors; changed by rename under `index.lock`
 //!         blobs/<algorithm>/<hex>
+//!         locks             a byte an entry, locked by who uses the entry; see `holds`
 //!         tmp/<process>/    what is being written; one locked folder a process, so that leftovers of a dead one are known
 //! ```
 //!
@@ -15,13 +16,17 @@
 
 mod digest;
 mod error;
+mod holds;
 mod names;
 mod place;
+mod range_lock;
 mod scratch;
 mod store;
+mod trash;
 mod writer;
 
 pub use digest::{Hasher, HashingReader, HashingWriter, sha256};
 pub use error::StoreError;
 pub use store::{Store, VerifiedBlob};
+pub use trash::remove_tree;
 pub use writer::{BlobInfo, BlobWriter};

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use oci_spec::image::Descriptor;
+use oci_spec::image::{Descriptor, Digest};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Map, Value, json};
 
@@ -67,6 +67,13 @@ impl Store {
         }
         tags.sort_by(|one, other| one.0.cmp(&other.0));
         Ok(tags)
+    }
+
+    /// Digests of all that stands in `index.json`, rows without a name too: another tool may have written them.
+    pub fn roots(&self) -> Result<Vec<Digest>, StoreError> {
+        let index = read(self)?;
+        let digests = rows(&index).iter().filter_map(|row| row.get("digest")?.as_str()?.parse().ok());
+        Ok(digests.collect())
     }
 
     /// What `name` stands for.

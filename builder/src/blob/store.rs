@@ -4,13 +4,18 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use oci_spec::image::Digest;
 
+use super::holds::Holds;
 use super::scratch::{Scratch, unique};
 use super::{BlobInfo, BlobWriter, Hasher, StoreError, names, place};
 
 /// The builder's folder on disk. Clones share it; any number of processes may have it open.
+///
+/// Every blob that this store answered for (it is there, it was opened, it was written) is held until the last clone is
+/// dropped: nobody prunes it meanwhile.
 #[derive(Clone, Debug)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -20,7 +25,11 @@ pub struct Store {
 struct Inner {
     root: PathBuf,
     scratch: Scratch,
+    holds: Holds,
 }
+
+/// How long after its last use an entry is marked as used again: the order of removal needs no finer times.
+const USE_GRAIN: Duration = Duration::from_secs(60);
 
 impl Store {
     /// Opens the store at `root`, creates it when the folder is absent or empty, and removes what dead processes left.
@@ -34,7 +43,8 @@ impl Store {
         let blobs = root.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(StoreError::at("creating", &blobs))?;
         let scratch = Scratch::open(&root.join("tmp"))?;
-        let store = Self { inner: Arc::new(Inner { root, scratch }) };
+        let holds = Holds::open(&root)?;
+        let store = Self { inner: Arc::new(Inner { root, scratch, holds }) };
         names::prepare(&store)?;
         Ok(store)
     }
@@ -50,6 +60,12 @@ impl Store {
         let path = self.scratch_path();
         fs::create_dir(&path).map_err(StoreError::at("creating", &path))?;
         Ok(path)
+    }
+
+    /// This process's own folder below `tmp/`.
+    #[must_use]
+    pub fn scratch(&self) -> &Path {
+        self.inner.scratch.path()
     }
 
     fn scratch_path(&self) -> PathBuf {
@@ -77,27 +93,61 @@ impl Store {
         self.root().join("blobs").join(digest.algorithm().as_ref()).join(digest.digest())
     }
 
-    /// Whether the blob is there.
+    /// Whether the blob is there; then it is held.
     #[must_use]
     pub fn contains(&self, digest: &Digest) -> bool {
-        self.path(digest).is_file()
+        matches!(self.size(digest), Ok(Some(_)))
     }
 
-    /// The blob's size in bytes; `None` when it is not there.
+    /// The blob's size in bytes, and then it is held; `None` when it is not there.
     pub fn size(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
         let path = self.path(digest);
-        match fs::metadata(&path) {
-            Ok(metadata) => Ok(Some(metadata.len())),
+        self.inner.holds.hold(&blob_name(digest), |new| match fs::metadata(&path) {
+            Ok(metadata) if !metadata.is_file() => Ok(None),
+            Ok(metadata) => {
+                if new {
+                    mark_used(&path, metadata.accessed());
+                }
+                Ok(Some(metadata.len()))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(StoreError::io("looking at", &path, error)),
-        }
+        })
+    }
+
+    /// Holds an entry of another room, named by its path below the store: taken first, and then `look` tells whether
+    /// it is there. What is not is not held.
+    ///
+    /// # Errors
+    /// Those of `look`, and a file system that cannot lock.
+    pub fn hold<T>(
+        &self,
+        entry: &str,
+        look: impl FnOnce() -> Result<Option<T>, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        self.inner.holds.hold(entry, |_| look())
+    }
+
+    /// Holds an entry no more: what was found there has been damaged since.
+    pub fn let_go(&self, entry: &str) {
+        self.inner.holds.let_go(entry);
+    }
+
+    /// Does `remove` while nobody holds that entry, this process included; `None` when somebody does.
+    ///
+    /// # Errors
+    /// When the file system cannot lock.
+    pub fn alone<T>(&self, entry: &str, remove: impl FnOnce() -> T) -> Result<Option<T>, StoreError> {
+        self.inner.holds.alone(entry, remove)
     }
 
     /// Opens the blob as it is on disk, unchecked. Use [`Store::open_verified`] where the bytes are used in one pass.
     pub fn open_blob(&self, digest: &Digest) -> Result<File, StoreError> {
         let path = self.path(digest);
+        let missing = || StoreError::Missing { digest: digest.clone() };
+        self.size(digest)?.ok_or_else(missing)?;
         File::open(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => StoreError::Missing { digest: digest.clone() },
+            io::ErrorKind::NotFound => missing(),
             _ => StoreError::io("opening", &path, error),
         })
     }
@@ -204,6 +254,24 @@ impl Store {
         })
     }
 
+    /// Keeps an entry of another room from being the next to be pruned.
+    pub fn entry_used(&self, relative: &Path) {
+        let path = self.root().join(relative);
+        let now = SystemTime::now();
+        let last = fs::metadata(&path).and_then(|metadata| metadata.modified());
+        if last.is_ok_and(|last| now.duration_since(last).is_ok_and(|ago| ago >= USE_GRAIN)) {
+            let _ = File::open(&path).and_then(|file| file.set_times(fs::FileTimes::new().set_modified(now)));
+        }
+    }
+
+    /// Renames a synced file to its blob's place, and holds it.
+    pub(super) fn reveal_blob(&self, temporary: &Path, digest: &Digest) -> Result<(), StoreError> {
+        let revealed =
+            self.inner.holds.hold(&blob_name(digest), |_| self.reveal(temporary, &self.path(digest)).map(Some))?;
+        debug_assert!(revealed.is_some());
+        Ok(())
+    }
+
     /// Renames a synced file into place and syncs the folder, so that what is written later cannot outlive it.
     pub(super) fn reveal(&self, temporary: &Path, target: &Path) -> Result<(), StoreError> {
         let parent = target.parent().unwrap_or(self.root());
@@ -217,6 +285,22 @@ impl Store {
         }
         .map_err(StoreError::at("renaming a finished file to", target))?;
         File::open(parent).and_then(|folder| folder.sync_all()).map_err(StoreError::at("syncing", parent))
+    }
+}
+
+/// The name under which a blob is held: its path below the store.
+fn blob_name(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm().as_ref(), digest.digest())
+}
+
+/// Sets the time of a blob's last use, which is its access time (what changed it stays as it is, for backups). A
+/// file system that refuses only loses the order in which blobs are pruned.
+fn mark_used(path: &Path, last: io::Result<SystemTime>) {
+    let now = SystemTime::now();
+    let lately = last.is_ok_and(|last| now.duration_since(last).is_ok_and(|ago| ago < USE_GRAIN));
+    if !lately {
+        let times = fs::FileTimes::new().set_accessed(now);
+        let _ = File::open(path).and_then(|file| file.set_times(times));
     }
 }
 

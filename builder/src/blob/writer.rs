@@ -76,7 +76,7 @@ impl BlobWriter {
             return Ok(info);
         }
         self.file.sync_all().map_err(StoreError::at("syncing", &self.path.0))?;
-        self.store.reveal(&self.path.0, &self.store.path(&info.digest))?;
+        self.store.reveal_blob(&self.path.0, &info.digest)?;
         Ok(info)
     }
 }

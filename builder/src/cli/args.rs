@@ -39,6 +39,10 @@ pub enum Command {
     Tag(TagArguments),
     /// Take a name from an image in the store
     Rmi(RmiArguments),
+    /// Remove cached steps, layers and cache mounts that nothing needs, least recently used first
+    Prune(PruneArguments),
+    /// See what the cache takes
+    Cache(CacheArguments),
     /// Keep a registry's credentials for later commands
     Login(LoginArguments),
     /// Forget a registry's credentials
@@ -269,6 +273,70 @@ pub struct RmiArguments {
     /// Names to take away
     #[arg(value_name = "REF", required = true)]
     pub references: Vec<String>,
+}
+
+/// `fluyt prune`: flags are those of `docker buildx prune`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without limits all that is reclaimable goes. What a running build uses stays, and so does what an image needs \
+                  that has a name (`fluyt images`), unless --all is given. Nothing is asked."
+)]
+pub struct PruneArguments {
+    /// Remove images that have a name too, and their names
+    #[arg(short, long)]
+    pub all: bool,
+    /// Only what was not used for a time (`until=24h`), or of a kind (`type=layer`)
+    #[arg(long = "filter", value_name = "FILTER")]
+    pub filters: Vec<String>,
+    /// Remove until the store takes at most this much (`20GB`)
+    #[arg(long, value_name = "SIZE", value_parser = crate::prune::bytes)]
+    pub max_used_space: Option<u64>,
+    /// Always leave the store this much
+    #[arg(long, alias = "keep-storage", value_name = "SIZE", value_parser = crate::prune::bytes)]
+    pub reserved_space: Option<u64>,
+    /// Remove until this much is free on the disk
+    #[arg(long, value_name = "SIZE", value_parser = crate::prune::bytes)]
+    pub min_free_space: Option<u64>,
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// List each entry
+    #[arg(long, conflicts_with = "json")]
+    pub verbose: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Taken for the sake of scripts: nothing is asked in any case
+    #[arg(short, long, hide = true)]
+    pub force: bool,
+}
+
+/// `fluyt cache`.
+#[derive(Debug, Args)]
+pub struct CacheArguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CacheCommand,
+}
+
+/// The commands of `fluyt cache`.
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// Show what takes how much of the disk, and what of it can go
+    Du(DuArguments),
+    /// The same as `fluyt prune`
+    Prune(PruneArguments),
+}
+
+/// `fluyt cache du`.
+#[derive(Debug, Args)]
+pub struct DuArguments {
+    /// List each entry with its last use
+    #[arg(long)]
+    pub verbose: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `fluyt login`.

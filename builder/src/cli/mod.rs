@@ -11,6 +11,7 @@ mod login;
 mod metadata;
 pub mod output;
 pub mod progress;
+mod prune;
 pub mod settings;
 mod transfer;
 mod verify;
@@ -65,6 +66,8 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Images(typed) => image::list(store, &typed),
         Command::Tag(typed) => image::tag(store, &typed),
         Command::Rmi(typed) => image::untag(store, &typed),
+        Command::Prune(typed) => prune::run(store, &typed),
+        Command::Cache(typed) => prune::cache(store, &typed),
         Command::Login(typed) => login::login(typed).await,
         Command::Logout(typed) => login::logout(&typed),
         Command::Version(typed) => version(typed.json),

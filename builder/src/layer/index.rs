@@ -49,6 +49,7 @@ impl LayerIndex {
     /// [`LayerError::BadIndex`] when the file is not what we write.
     pub fn load(store: &Store, diff_id: &Digest) -> Result<Option<Self>, LayerError> {
         let Some(bytes) = store.read_entry(&place(diff_id))? else { return Ok(None) };
+        store.entry_used(&place(diff_id));
         Self::from_json(&bytes).map_err(|reason| LayerError::BadIndex { diff_id: diff_id.clone(), reason })
     }
 

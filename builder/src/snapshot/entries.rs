@@ -4,15 +4,13 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use oci_spec::image::Digest;
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::SnapshotError;
-use crate::blob::{Store, sha256};
+use crate::blob::{Store, remove_tree, sha256};
 
 /// The file that tells whether an entry is what was written.
 const META: &str = "meta.json";
@@ -24,6 +22,9 @@ const CHAIN_HEX: usize = 16;
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long after its last use an entry is marked as used again.
+const USE_GRAIN: Duration = Duration::from_secs(60);
+
 /// What stands beside an unpacked layer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Meta {
@@ -34,12 +35,11 @@ pub(super) struct Meta {
     pub(super) has_root: bool,
 }
 
-/// An unpacked layer that nobody removes while this lives.
+/// An unpacked layer. Nobody prunes it as long as the store is open that it was found in.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) fs: PathBuf,
     pub(super) meta: Meta,
-    pub(super) lock: File,
 }
 
 /// The folder of unpacked layers.
@@ -72,12 +72,20 @@ impl Entries {
 
     /// The form of a layer that is the same whatever is below it.
     pub(super) fn find_independent(&self, diff_id: &Digest) -> Option<Entry> {
-        open_entry(&self.place(diff_id, None))
+        self.open(&self.place(diff_id, None))
+    }
+
+    /// Opens and holds an entry; `None` when it is not there, or not what was written.
+    fn open(&self, place: &Path) -> Option<Entry> {
+        let found = self.store.hold(&name_of(place), || Ok(read_meta(place)));
+        let meta = found.ok()??;
+        mark_used(&place.join(META));
+        Some(Entry { fs: place.join("fs"), meta })
     }
 
     /// The layer above those layers.
     pub(super) fn find(&self, diff_id: &Digest, below: &[Digest]) -> Option<Entry> {
-        self.find_independent(diff_id).or_else(|| open_entry(&self.place(diff_id, Some(below))))
+        self.find_independent(diff_id).or_else(|| self.open(&self.place(diff_id, Some(below))))
     }
 
     /// All layers of a chain, bottom first.
@@ -116,18 +124,30 @@ impl Entries {
         let layers = self.store.root().join("layers");
         fs::create_dir_all(&layers).map_err(SnapshotError::at("creating", &layers))?;
         loop {
-            match fs::rename(folder, &target) {
-                Ok(()) => break,
-                Err(error)
+            // Held from before it is there: nobody prunes what has just been made.
+            let mut failed = None;
+            let made = self.store.hold(&name_of(&target), || match fs::rename(folder, &target) {
+                Ok(()) => Ok(Some(())),
+                Err(error) => {
+                    failed = Some(error);
+                    Ok(None)
+                }
+            })?;
+            match failed {
+                None => {
+                    debug_assert!(made.is_some());
+                    break;
+                }
+                Some(error)
                     if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) =>
                 {
-                    if open_entry(&target).is_some() {
+                    if self.open(&target).is_some() {
                         remove_tree(folder);
                         return Ok(());
                     }
                     self.throw_away(&target)?;
                 }
-                Err(error) => return Err(SnapshotError::at("renaming a finished layer to", &target)(error)),
+                Some(error) => return Err(SnapshotError::at("renaming a finished layer to", &target)(error)),
             }
         }
         let synced = File::open(&layers).and_then(|folder| folder.sync_all());
@@ -137,58 +157,45 @@ impl Entries {
     /// Takes away an entry that is not what was written. Another process may do the same at the same time.
     fn throw_away(&self, entry: &Path) -> Result<(), SnapshotError> {
         let failed = |error| SnapshotError::at("replacing the damaged", entry)(error);
-        let lock = match File::open(entry) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            opened => opened.map_err(failed)?,
+        let trash = self.store.temporary()?;
+        let take = || match read_meta(entry) {
+            Some(_) => Ok(()),
+            None => fs::rename(entry, trash.join("entry")),
         };
-        // Whoever has it found it in order, or is removing it.
+        self.store.let_go(&name_of(entry));
+        // Whoever holds it found it in order, or is about to see that it is not.
         let mut tries = LOCK_TRIES;
-        loop {
-            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(Errno::INTR) => {}
-                Err(Errno::WOULDBLOCK) if tries > 0 => {
+        let taken = loop {
+            match self.store.alone(&name_of(entry), take)? {
+                Some(taken) => break taken,
+                None if tries > 0 => {
                     tries -= 1;
                     std::thread::sleep(LOCK_PAUSE);
                 }
-                Err(error) => return Err(failed(error.into())),
+                None => break Err(io::ErrorKind::WouldBlock.into()),
             }
-        }
-        if !is_at(&lock, entry) || read_meta(entry).is_some() {
-            return Ok(());
-        }
-        let trash = self.store.temporary()?;
-        match fs::rename(entry, trash.join("entry")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
+        };
         remove_tree(&trash);
-        Ok(())
-    }
-}
-
-/// Opens and locks an entry; `None` when it is not there, or not what was written.
-fn open_entry(place: &Path) -> Option<Entry> {
-    loop {
-        let lock = File::open(place).ok()?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => {}
-            Err(Errno::INTR) => continue,
-            // Someone is removing it.
-            Err(_) => return None,
-        }
-        // It may have been replaced between the two.
-        if is_at(&lock, place) {
-            let meta = read_meta(place)?;
-            return Some(Entry { fs: place.join("fs"), meta, lock });
+        match taken {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
         }
     }
 }
 
-/// Whether the open folder is the one at that place.
-fn is_at(folder: &File, place: &Path) -> bool {
-    let id = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
-    matches!((folder.metadata(), fs::symlink_metadata(place)), (Ok(held), Ok(there)) if id(&held) == id(&there))
+/// The name under which an entry is held: its path below the store.
+fn name_of(place: &Path) -> String {
+    format!("layers/{}", place.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// The time of an entry's last use is that of its file. A file system that refuses only loses the order of pruning.
+fn mark_used(meta: &Path) {
+    let now = SystemTime::now();
+    let last = fs::symlink_metadata(meta).and_then(|metadata| metadata.modified());
+    let lately = last.is_ok_and(|last| now.duration_since(last).is_ok_and(|ago| ago < USE_GRAIN));
+    if !lately {
+        let _ = File::open(meta).and_then(|file| file.set_times(fs::FileTimes::new().set_modified(now)));
+    }
 }
 
 /// What stands in an entry's file, when the entry is what was written.
@@ -196,75 +203,4 @@ fn read_meta(place: &Path) -> Option<Meta> {
     let meta: Meta = serde_json::from_slice(&fs::read(place.join(META)).ok()?).ok()?;
     let found = fs::symlink_metadata(place.join("fs")).ok()?;
     (found.is_dir() && (meta.inode, meta.device) == (found.ino(), found.dev())).then_some(meta)
-}
-
-/// Folders in folders that are removed without taking them apart: the removal holds each of them open.
-const DEPTH: usize = 100;
-
-/// Length of a path to which one more name can be joined (`PATH_MAX` is 4,096, and a name has 255 bytes at most).
-const PATH_BYTES: usize = 3800;
-
-/// Removes a tree below the store's `tmp/`. What cannot be removed stays there, and goes with the next start's cleaning.
-pub(super) fn remove_tree(tree: &Path) {
-    let removed = match fs::remove_dir_all(tree) {
-        Ok(()) => return,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-        Err(_) => remove_deep_tree(tree),
-    };
-    if let Err(error) = removed {
-        tracing::debug!(path = %tree.display(), %error, "a temporary tree could not be removed");
-    }
-}
-
-/// Moves what is deep in the tree up, beside it, and removes it piece by piece: a step can make folders deeper than
-/// files can be open, and than a path can be long.
-fn remove_deep_tree(tree: &Path) -> io::Result<()> {
-    let mut pieces = vec![tree.to_owned()];
-    let mut count = 0;
-    while let Some(piece) = pieces.pop() {
-        let mut ahead = vec![(piece.clone(), 0)];
-        while let Some((folder, depth)) = ahead.pop() {
-            if depth == DEPTH || folder.as_os_str().len() > PATH_BYTES {
-                count += 1;
-                let up = tree.with_extension(format!("deep-{count}"));
-                fs::rename(&folder, &up)?;
-                pieces.push(up);
-                continue;
-            }
-            for entry in fs::read_dir(&folder)? {
-                let entry = entry?;
-                if entry.file_type()?.is_dir() {
-                    ahead.push((entry.path(), depth + 1));
-                }
-            }
-        }
-        fs::remove_dir_all(&piece)?;
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tree_that_is_deeper_than_a_path_is_long_is_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let tree = folder.path().join("tree");
-        fs::create_dir(&tree).unwrap();
-        // Built from the inside: each time, what is there moves one folder of long names down.
-        let long = ["n".repeat(200), "m".repeat(200), "o".repeat(200)].join("/");
-        for number in 0..12 {
-            let above = folder.path().join(format!("above-{number}"));
-            fs::create_dir_all(above.join(&long)).unwrap();
-            fs::write(above.join("file"), "").unwrap();
-            fs::rename(&tree, above.join(&long).join("tree")).unwrap();
-            fs::rename(&above, &tree).unwrap();
-        }
-        let deep = vec!["d"; 300].join("/");
-        fs::create_dir_all(tree.join(&deep)).unwrap();
-        remove_deep_tree(&tree).unwrap();
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-        remove_tree(&tree);
-    }
 }

@@ -20,10 +20,9 @@ use std::time::Duration;
 use oci_spec::image::Digest;
 use rustix::fs::FlockOperation;
 
-use super::entries::remove_tree;
 use super::workspace::Keep;
 use super::{SnapshotError, Snapshotter, Workspace};
-use crate::blob::{BlobWriter, Store};
+use crate::blob::{BlobWriter, Store, remove_tree};
 use crate::layer::{
     Compression, Form, LayerBuilder, LayerError, LayerIndex, LayerOptions, Limits, Manifest, apply_layer_with_times,
     read_layer,
@@ -47,6 +46,8 @@ impl MutableRoot {
     /// Uses the root in that store.
     pub fn open(store: Store) -> Result<Self, SnapshotError> {
         let folder = store.root().join("mutable");
+        // Held before it is looked at: it is pruned as a whole or not at all.
+        store.hold("mutable", || Ok(Some(())))?;
         fs::create_dir_all(&folder).map_err(SnapshotError::at("creating", &folder))?;
         let layers = Store::open(&folder.join("layers"))?;
         Ok(Self { store, layers, folder })

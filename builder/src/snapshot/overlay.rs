@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::image::Digest;
 
-use super::entries::{Entries, Entry, remove_tree};
+use super::entries::{Entries, Entry};
 use super::workspace::Keep;
 use super::{SnapshotError, Snapshotter, Workspace};
-use crate::blob::Store;
+use crate::blob::{Store, remove_tree};
 use crate::layer::{Form, LayerIndex, Limits, apply_layer_with_times, tidy_upper};
 use crate::sandbox::RootMount;
 
@@ -87,14 +87,12 @@ impl Snapshotter for Overlay {
         copy_root_attributes(&entries, &upper)?;
         let lowers = topmost_first(&entries);
         let folder = folder.keep();
-        let locks = entries.into_iter().map(|entry| entry.lock).collect();
         let root = RootMount::Overlay { lowers, upper, work };
-        Ok(Workspace { root, chain: chain.to_vec(), keep: Keep::Overlay { folder, _locks: locks } })
+        Ok(Workspace { root, chain: chain.to_vec(), keep: Keep::Overlay { folder } })
     }
 
     fn commit(&self, workspace: Workspace, diff_id: &Digest) -> Result<(), SnapshotError> {
-        let (Keep::Overlay { folder, .. }, RootMount::Overlay { lowers, upper, work }) =
-            (&workspace.keep, &workspace.root)
+        let (Keep::Overlay { folder }, RootMount::Overlay { lowers, upper, work }) = (&workspace.keep, &workspace.root)
         else {
             return Err(SnapshotError::AnothersWorkspace { expected: "the overlay" });
         };

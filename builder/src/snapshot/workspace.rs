@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use oci_spec::image::Digest;
 
-use super::entries::remove_tree;
+use crate::blob::remove_tree;
 use crate::layer::{Change, ChangesError, Manifest, overlay_changes};
 use crate::sandbox::RootMount;
 
@@ -23,8 +23,6 @@ pub(super) enum Keep {
     Overlay {
         /// Holds `upper` and `work`.
         folder: PathBuf,
-        /// Shared locks on the layers below: who prunes takes exclusive ones.
-        _locks: Vec<File>,
     },
     MutableRoot {
         /// The tree as it was prepared.

@@ -3,8 +3,6 @@
 use std::io::Cursor;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::fs::FlockOperation;
-
 use super::*;
 use crate::layer::{
     Change, Compression, Entry as LayerEntry, FileTime, Kind, LayerBuilder, LayerOptions, LayerPath, Source,
@@ -143,31 +141,26 @@ fn many_may_unpack_one_layer() {
 }
 
 #[test]
-fn a_layer_in_use_is_locked_until_the_workspace_goes() {
+fn a_layer_that_was_found_is_held_until_the_store_is_closed() {
     let (_folder, overlay) = open();
     let (diff_id, tar) = layer(&overlay, true);
     unpack(&overlay, &diff_id, &[], &tar).unwrap();
-    let entry = overlay.entries.store().root().join("layers").join(diff_id.digest());
-    let exclusive = || {
-        let folder = fs::File::open(&entry).unwrap();
-        rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive).map(|()| folder)
-    };
-    let first = overlay.prepare(std::slice::from_ref(&diff_id)).unwrap();
-    let second = overlay.prepare(std::slice::from_ref(&diff_id)).unwrap();
-    let (RootMount::Overlay { upper: one, .. }, RootMount::Overlay { upper: other, .. }) =
-        (first.root(), second.root())
-    else {
-        panic!("{first:?} and {second:?}")
-    };
-    assert_ne!(one, other);
-    drop(first);
-    assert!(exclusive().is_err());
-    drop(second);
-    let pruning = exclusive().unwrap();
-    assert!(!overlay.has(&diff_id), "it is about to go");
-    drop(pruning);
+    let name = format!("layers/{}", diff_id.digest());
+    let root = overlay.entries.store().root().to_owned();
+    let other = Store::open(&root).unwrap();
+    assert_eq!(other.alone(&name, || ()).unwrap(), None, "who made it holds it");
+    drop(overlay);
+    other.alone(&name, || ()).unwrap().unwrap();
+    let overlay = Overlay::open(other).unwrap();
+    let third = Store::open(&root).unwrap();
     assert!(overlay.has(&diff_id));
-    assert_eq!(leftovers(&overlay), 0);
+    assert_eq!(third.alone(&name, || ()).unwrap(), None, "who found it holds it");
+    drop(overlay);
+    assert_eq!(
+        third.alone(&name, || fs::rename(root.join(&name), root.join("gone"))).unwrap().map(|done| done.is_ok()),
+        Some(true)
+    );
+    assert!(!Overlay::open(third).unwrap().has(&diff_id));
 }
 
 #[test]

@@ -1,0 +1,107 @@
+//! One thing in the store that can be removed on its own.
+
+use std::time::SystemTime;
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// An unpacked layer: it can be made again from its blob.
+    Layer,
+    /// The root folder of machines that can only `chroot`.
+    MutableRoot,
+    /// A layer, a configuration or a manifest as registries have it.
+    Blob,
+    /// What a layer holds, in words.
+    Index,
+    /// What a step made, by its key.
+    Record,
+    /// The digests of the context's files.
+    StatCache,
+    /// A folder of `RUN --mount=type=cache`.
+    CacheMount,
+    /// What a process that died left behind.
+    Temporary,
+}
+
+impl Kind {
+    /// All kinds, in the order in which they are shown.
+    pub const ALL: [Self; 8] = [
+        Self::Blob,
+        Self::Layer,
+        Self::Record,
+        Self::Index,
+        Self::CacheMount,
+        Self::StatCache,
+        Self::MutableRoot,
+        Self::Temporary,
+    ];
+
+    /// Its name in filters and in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Layer => "layer",
+            Self::MutableRoot => "mutable-root",
+            Self::Blob => "blob",
+            Self::Index => "index",
+            Self::Record => "record",
+            Self::StatCache => "stat-cache",
+            Self::CacheMount => "cache-mount",
+            Self::Temporary => "temporary",
+        }
+    }
+
+    /// Its name in a table.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Layer => "unpacked layers",
+            Self::MutableRoot => "mutable root",
+            Self::Blob => "blobs",
+            Self::Index => "layer indexes",
+            Self::Record => "records",
+            Self::StatCache => "stat cache",
+            Self::CacheMount => "cache mounts",
+            Self::Temporary => "temporary",
+        }
+    }
+
+    /// The kinds of a `type=` filter: our names, and what they are in buildx's.
+    #[must_use]
+    pub fn of_filter(name: &str) -> Option<Vec<Self>> {
+        match name {
+            "exec.cachemount" => Some(vec![Self::CacheMount]),
+            "source.local" => Some(vec![Self::StatCache]),
+            "regular" => Some(vec![Self::Blob, Self::Layer, Self::MutableRoot, Self::Record, Self::Index]),
+            "internal" => Some(vec![Self::Temporary]),
+            own => Self::ALL.into_iter().find(|kind| kind.name() == own).map(|kind| vec![kind]),
+        }
+    }
+}
+
+/// One entry of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What it is.
+    pub kind: Kind,
+    /// Its path below the store.
+    pub name: String,
+    /// What it takes on the disk.
+    pub size_bytes: u64,
+    /// When it was last used.
+    pub used: SystemTime,
+    /// Whether the image of a name needs it.
+    pub needed: bool,
+    /// Whether somebody uses it now.
+    pub held: bool,
+    /// What a record names.
+    pub(super) names: Vec<String>,
+}
+
+impl Entry {
+    /// Whether it goes when all that can be had again, or is not used, is to go.
+    #[must_use]
+    pub fn reclaimable(&self) -> bool {
+        !self.needed && !self.held
+    }
+}

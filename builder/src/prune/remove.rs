@@ -1,0 +1,338 @@
+//! Removing entries beside running builds.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::FlockOperation;
+
+use super::PruneError;
+use super::choose::Policy;
+use super::entry::{Entry, Kind};
+use super::needed::needed;
+use super::survey::{Survey, survey};
+use crate::blob::{Store, remove_tree};
+
+/// One entry, or one name, that was removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// An entry.
+    Entry {
+        /// What it was.
+        kind: Kind,
+        /// Its path below the store.
+        name: String,
+        /// What it took.
+        size_bytes: u64,
+    },
+    /// The name of an image.
+    Name(String),
+}
+
+/// What was removed, or would be.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// What, in order.
+    pub removed: Vec<Removed>,
+    /// What that took.
+    pub freed_bytes: u64,
+    /// What the store takes now.
+    pub left_bytes: u64,
+    /// Entries that could not be removed, and why.
+    pub failed: Vec<(String, String)>,
+}
+
+/// Removes what the policy says, least recently used first.
+///
+/// # Errors
+/// When the store cannot be looked at. An entry that cannot be removed is told in the outcome.
+pub fn prune(store: &Store, policy: &Policy) -> Result<Outcome, PruneError> {
+    // Their names first, so that one that is given in between is noticed.
+    let names = Names::read(store)?;
+    prune_surveyed(store, policy, survey(store)?, Some(names))
+}
+
+/// Removes of what was found.
+pub(super) fn prune_surveyed(
+    store: &Store,
+    policy: &Policy,
+    survey: Survey,
+    names: Option<Names>,
+) -> Result<Outcome, PruneError> {
+    let used_bytes = survey.size_bytes();
+    let mut pruning = Pruning {
+        store,
+        policy,
+        limit_bytes: policy.limit(used_bytes, survey.free_bytes),
+        used_bytes,
+        survey,
+        trash: Vec::new(),
+        outcome: Outcome::default(),
+        names: names.unwrap_or_default(),
+    };
+    pruning.entries();
+    if policy.all {
+        pruning.images()?;
+    }
+    pruning.records();
+    let mut outcome = pruning.outcome;
+    outcome.left_bytes = pruning.used_bytes;
+    // Their entries are gone since they were renamed; taking the trees apart may take long.
+    for tree in pruning.trash {
+        remove_tree(&tree);
+    }
+    Ok(outcome)
+}
+
+/// What the names need, read again whenever `index.json` was written since.
+#[derive(Default)]
+pub(super) struct Names {
+    needed: BTreeSet<String>,
+    stamp: Option<(u64, i64, i64)>,
+}
+
+impl Names {
+    fn read(store: &Store) -> Result<Self, PruneError> {
+        // The stamp first: what is written in between is read twice, and never missed.
+        let stamp = Self::stamp(store);
+        Ok(Self { needed: needed(store)?, stamp })
+    }
+
+    fn stamp(store: &Store) -> Option<(u64, i64, i64)> {
+        let metadata = fs::metadata(store.root().join("index.json")).ok()?;
+        Some((metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
+    }
+
+    /// Whether the names need this digest now. When that cannot be told, they do.
+    fn need(&mut self, store: &Store, digest: &str) -> bool {
+        if Self::stamp(store) != self.stamp {
+            match Self::read(store) {
+                Ok(names) => *self = names,
+                Err(_) => return true,
+            }
+        }
+        self.needed.contains(digest)
+    }
+}
+
+struct Pruning<'a> {
+    store: &'a Store,
+    policy: &'a Policy,
+    survey: Survey,
+    used_bytes: u64,
+    limit_bytes: u64,
+    trash: Vec<PathBuf>,
+    outcome: Outcome,
+    names: Names,
+}
+
+impl Pruning<'_> {
+    fn done(&self) -> bool {
+        self.used_bytes <= self.limit_bytes
+    }
+
+    /// Removes entries that no name needs, until the limit is met.
+    fn entries(&mut self) {
+        let order: Vec<Entry> = self.policy.order(&self.survey.entries).into_iter().cloned().collect();
+        for entry in order {
+            if self.done() {
+                break;
+            }
+            // Those of a removed blob go at the end; alone they go only when they are asked for, or name nothing.
+            if entry.kind != Kind::Record || self.policy.kinds.contains(&Kind::Record) {
+                self.remove(&entry);
+            }
+        }
+    }
+
+    fn remove(&mut self, entry: &Entry) {
+        match self.take(entry) {
+            Ok(true) => {
+                self.used_bytes = self.used_bytes.saturating_sub(entry.size_bytes);
+                self.outcome.freed_bytes += entry.size_bytes;
+                let (kind, name, size_bytes) = (entry.kind, entry.name.clone(), entry.size_bytes);
+                self.outcome.removed.push(Removed::Entry { kind, name, size_bytes });
+                self.survey.entries.retain(|other| other.name != entry.name);
+            }
+            Ok(false) => {}
+            Err(error) => self.outcome.failed.push((entry.name.clone(), error.to_string())),
+        }
+    }
+
+    /// Takes an entry away when nobody holds it and, still, no name needs it; says whether.
+    fn take(&mut self, entry: &Entry) -> io::Result<bool> {
+        let path = self.store.root().join(&entry.name);
+        if self.policy.dry_run {
+            return Ok(!is_held(self.store, entry.kind, &entry.name));
+        }
+        match entry.kind {
+            Kind::Blob => {
+                let digest = entry.name.trim_start_matches("blobs/").replacen('/', ":", 1);
+                let (store, names) = (self.store, &mut self.names);
+                // A build names its image before it lets go of what is in it.
+                let removed = store.alone(&entry.name, || match names.need(store, &digest) {
+                    true => Ok(false),
+                    false => gone(fs::remove_file(&path)),
+                });
+                removed.map_err(io::Error::other)?.unwrap_or(Ok(false))
+            }
+            Kind::Layer | Kind::MutableRoot => {
+                let trash = self.trash_place()?;
+                let removed = self.store.alone(&entry.name, || gone(fs::rename(&path, &trash)));
+                removed.map_err(io::Error::other)?.unwrap_or(Ok(false))
+            }
+            Kind::CacheMount => self.take_mount(&path),
+            Kind::Temporary => {
+                let Some(_lock) = lock_folder(&path) else { return Ok(false) };
+                let trash = self.trash_place()?;
+                gone(fs::rename(&path, &trash))
+            }
+            Kind::Index | Kind::Record | Kind::StatCache => gone(fs::remove_file(&path)),
+        }
+    }
+
+    fn trash_place(&mut self) -> io::Result<PathBuf> {
+        let trash = self.store.temporary().map_err(io::Error::other)?;
+        self.trash.push(trash.clone());
+        Ok(trash.join("entry"))
+    }
+
+    /// A cache mount and its copies: a RUN holds the file `lock` of the copy that it uses.
+    fn take_mount(&mut self, mount: &Path) -> io::Result<bool> {
+        let mut locks = Vec::new();
+        for copy in fs::read_dir(mount)? {
+            let lock = copy?.path().join("lock");
+            match File::open(&lock) {
+                Ok(file) => match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                    Ok(()) => locks.push(file),
+                    Err(_) => return Ok(false),
+                },
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let trash = self.trash_place()?;
+        gone(fs::rename(mount, trash))
+    }
+
+    /// Takes names away, that of the least recently used image first, and what then is needed no more.
+    fn images(&mut self) -> Result<(), PruneError> {
+        if !self.policy.kinds.is_empty() && !self.policy.kinds.contains(&Kind::Blob) {
+            return Ok(());
+        }
+        let place = |digest: &str| format!("blobs/{}", digest.replacen(':', "/", 1));
+        let mut names: Vec<(SystemTime, String, String)> = Vec::new();
+        for (name, descriptor) in self.store.tags()? {
+            let place = place(descriptor.digest().as_ref());
+            let entry = self.survey.entries.iter().find(|entry| entry.name == place);
+            let used = entry.map_or(SystemTime::UNIX_EPOCH, |entry| entry.used);
+            if self.policy.until.is_none_or(|until| used < until) && entry.is_none_or(|entry| !entry.held) {
+                names.push((used, name, place));
+            }
+        }
+        names.sort();
+        for (_, name, _) in names {
+            if self.done() {
+                break;
+            }
+            self.outcome.removed.push(Removed::Name(name.clone()));
+            if self.policy.dry_run {
+                continue;
+            }
+            self.store.untag(&name)?;
+            self.names = Names::read(self.store)?;
+            self.mark_needed();
+            self.entries();
+        }
+        if self.policy.dry_run {
+            // Without their names nothing is needed.
+            self.survey.entries.iter_mut().for_each(|entry| entry.needed = false);
+            self.entries();
+        }
+        Ok(())
+    }
+
+    fn mark_needed(&mut self) {
+        let needed = &self.names.needed;
+        for entry in &mut self.survey.entries {
+            let digest = match entry.kind {
+                Kind::Blob => entry.name.trim_start_matches("blobs/").replacen('/', ":", 1),
+                Kind::Index => {
+                    format!("sha256:{}", entry.name.trim_start_matches("indexes/").trim_end_matches(".json"))
+                }
+                _ => continue,
+            };
+            entry.needed = needed.contains(&digest);
+        }
+    }
+
+    /// Removes the records that name something which is gone, and those that name nothing that is here.
+    fn records(&mut self) {
+        let gone: BTreeSet<String> = self
+            .outcome
+            .removed
+            .iter()
+            .filter_map(|removed| match removed {
+                Removed::Entry { kind: Kind::Blob, name, .. } => {
+                    Some(name.trim_start_matches("blobs/").replacen('/', ":", 1))
+                }
+                _ => None,
+            })
+            .collect();
+        if gone.is_empty() {
+            return;
+        }
+        let records: Vec<Entry> = self
+            .survey
+            .entries
+            .iter()
+            .filter(|entry| entry.kind == Kind::Record && entry.names.iter().any(|name| gone.contains(name)))
+            .cloned()
+            .collect();
+        for record in records {
+            // A build that made the step again since has written it anew.
+            let path = self.store.root().join(&record.name);
+            let written = fs::metadata(&path).and_then(|metadata| metadata.modified());
+            if self.policy.dry_run || written.is_ok_and(|written| written <= record.used) {
+                self.remove(&record);
+            }
+        }
+    }
+}
+
+/// Whether somebody uses an entry. What cannot be told counts as used.
+pub(super) fn is_held(store: &Store, kind: Kind, name: &str) -> bool {
+    let path = store.root().join(name);
+    match kind {
+        Kind::Blob | Kind::Layer | Kind::MutableRoot => !matches!(store.alone(name, || ()), Ok(Some(()))),
+        Kind::Temporary => lock_folder(&path).is_none(),
+        Kind::CacheMount => fs::read_dir(&path).is_ok_and(|copies| {
+            copies
+                .flatten()
+                .filter_map(|copy| File::open(copy.path().join("lock")).ok())
+                .any(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err())
+        }),
+        Kind::Index | Kind::Record | Kind::StatCache => false,
+    }
+}
+
+/// The lock on the folder of a process below `tmp/`, when that process is dead.
+fn lock_folder(path: &Path) -> Option<File> {
+    let folder = File::open(path).ok()?;
+    rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive).ok()?;
+    let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let there = fs::symlink_metadata(path).ok().map(id);
+    (folder.metadata().ok().map(id) == there).then_some(folder)
+}
+
+/// Whether this call took something away: somebody else may have been first.
+fn gone(result: io::Result<()>) -> io::Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}

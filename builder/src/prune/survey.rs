@@ -1,0 +1,192 @@
+//! Listing what the store holds.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirEntry};
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::PruneError;
+use super::entry::{Entry, Kind};
+use super::needed::{digests_of, needed};
+use super::trees::{free_bytes, on_disk, size_of};
+use crate::blob::Store;
+
+/// The file in an unpacked layer's folder that tells what it takes: no layer changes, and walking one takes long.
+const SIZE: &str = "size";
+
+/// What a store holds.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// Its entries, in no order.
+    pub entries: Vec<Entry>,
+    /// Bytes that are free on its disk.
+    pub free_bytes: u64,
+    /// Bytes that its disk has.
+    pub disk_bytes: u64,
+}
+
+impl Survey {
+    /// What all entries take.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.size_bytes).sum()
+    }
+}
+
+/// Lists what the store holds.
+///
+/// # Errors
+/// When a folder of the store cannot be read.
+pub fn survey(store: &Store) -> Result<Survey, PruneError> {
+    let needed = needed(store)?;
+    let mut found = Found { store, needed, entries: Vec::new() };
+    found.blobs()?;
+    found.layers()?;
+    found.indexes()?;
+    found.records()?;
+    found.cache_mounts()?;
+    found.others();
+    let (free_bytes, disk_bytes) =
+        free_bytes(store.root()).map_err(PruneError::at("asking for the free space of", store.root()))?;
+    Ok(Survey { entries: found.entries, free_bytes, disk_bytes })
+}
+
+struct Found<'s> {
+    store: &'s Store,
+    needed: BTreeSet<String>,
+    entries: Vec<Entry>,
+}
+
+impl Found<'_> {
+    fn blobs(&mut self) -> Result<(), PruneError> {
+        let blobs = self.store.root().join("blobs");
+        for algorithm in list(&blobs)? {
+            let prefix = algorithm.file_name().to_string_lossy().into_owned();
+            for blob in list(&algorithm.path())? {
+                let hex = blob.file_name().to_string_lossy().into_owned();
+                let Ok(metadata) = blob.metadata() else { continue };
+                let used = metadata.accessed().ok().max(metadata.modified().ok()).unwrap_or(SystemTime::UNIX_EPOCH);
+                let needed = self.needed.contains(&format!("{prefix}:{hex}"));
+                self.add(Kind::Blob, format!("blobs/{prefix}/{hex}"), on_disk(&metadata), used, needed);
+            }
+        }
+        Ok(())
+    }
+
+    fn layers(&mut self) -> Result<(), PruneError> {
+        for layer in list(&self.store.root().join("layers"))? {
+            let path = layer.path();
+            let used = modified(&path.join("meta.json")).unwrap_or(SystemTime::UNIX_EPOCH);
+            let size_bytes = self.size_of_layer(&path);
+            // Whatever image it belongs to: it can be made again.
+            self.add(Kind::Layer, below("layers", &layer), size_bytes, used, false);
+        }
+        Ok(())
+    }
+
+    /// What an unpacked layer takes, as it was found the first time.
+    fn size_of_layer(&self, layer: &Path) -> u64 {
+        let kept = fs::read_to_string(layer.join(SIZE)).ok().and_then(|text| text.parse().ok());
+        if let Some(kept) = kept {
+            return kept;
+        }
+        let size_bytes = size_of(layer);
+        if let Ok(relative) = layer.strip_prefix(self.store.root()) {
+            let _ = self.store.write_hint(&relative.join(SIZE), size_bytes.to_string().as_bytes());
+        }
+        size_bytes
+    }
+
+    fn indexes(&mut self) -> Result<(), PruneError> {
+        for index in list(&self.store.root().join("indexes"))? {
+            let Ok(metadata) = index.metadata() else { continue };
+            let name = index.file_name().to_string_lossy().into_owned();
+            let hex = name.strip_suffix(".json").unwrap_or(&name);
+            let needed = self.needed.contains(&format!("sha256:{hex}"));
+            let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            self.add(Kind::Index, below("indexes", &index), on_disk(&metadata), used, needed);
+        }
+        Ok(())
+    }
+
+    /// Records of all schemas. One whose blobs are all needed, as far as they are here, is needed too: it makes the next
+    /// build of a named image quick, and weighs nothing.
+    fn records(&mut self) -> Result<(), PruneError> {
+        for schema in list(&self.store.root().join("records"))? {
+            let folder = below("records", &schema);
+            for record in list(&schema.path())? {
+                let Ok(metadata) = record.metadata() else { continue };
+                let read = fs::read(record.path()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+                let mut names = Vec::new();
+                if let Some(value) = read {
+                    digests_of(&value, &mut names);
+                }
+                let here = |name: &&String| name.parse().is_ok_and(|digest| self.store.path(&digest).is_file());
+                let here: Vec<&String> = names.iter().filter(here).collect();
+                let needed = !here.is_empty() && here.iter().all(|name| self.needed.contains(*name));
+                let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                self.add(Kind::Record, below(&folder, &record), on_disk(&metadata), used, needed);
+                if let Some(entry) = self.entries.last_mut() {
+                    entry.names = names;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn cache_mounts(&mut self) -> Result<(), PruneError> {
+        for mount in list(&self.store.root().join("cache-mounts"))? {
+            let (path, name) = (mount.path(), below("cache-mounts", &mount));
+            // A RUN that may write to it touches the memory or the lock; the folder itself is as old as the mount.
+            let copies = list(&path)?;
+            let touched =
+                copies.iter().flat_map(|copy| [copy.path().join("lock"), copy.path().join("memory"), copy.path()]);
+            let used = touched.chain([path.clone()]).filter_map(|path| modified(&path)).max();
+            let size_bytes = size_of(&path);
+            self.add(Kind::CacheMount, name, size_bytes, used.unwrap_or(SystemTime::UNIX_EPOCH), false);
+        }
+        Ok(())
+    }
+
+    fn others(&mut self) {
+        for (kind, name) in [(Kind::MutableRoot, "mutable"), (Kind::StatCache, "stat-cache")] {
+            let path = self.store.root().join(name);
+            if let Some(used) = modified(&path) {
+                self.add(kind, name.to_owned(), size_of(&path), used, false);
+            }
+        }
+        let (tmp, own) = (self.store.root().join("tmp"), self.store.scratch().to_owned());
+        for folder in list(&tmp).unwrap_or_default() {
+            if folder.path() != own {
+                let used = modified(&folder.path()).unwrap_or(SystemTime::UNIX_EPOCH);
+                self.add(Kind::Temporary, below("tmp", &folder), size_of(&folder.path()), used, false);
+            }
+        }
+    }
+
+    fn add(&mut self, kind: Kind, name: String, size_bytes: u64, used: SystemTime, needed: bool) {
+        // Cache mounts are not tried: a RUN that asks for one in that moment would take another copy.
+        let held = kind != Kind::CacheMount && super::remove::is_held(self.store, kind, &name);
+        self.entries.push(Entry { kind, name, size_bytes, used, needed, held, names: Vec::new() });
+    }
+}
+
+fn below(folder: &str, entry: &DirEntry) -> String {
+    format!("{folder}/{}", entry.file_name().to_string_lossy())
+}
+
+/// What is in a folder; nothing when it is not there.
+fn list(folder: &Path) -> Result<Vec<DirEntry>, PruneError> {
+    let absent = |error: &std::io::Error| {
+        matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+    };
+    match fs::read_dir(folder) {
+        Ok(entries) => Ok(entries.flatten().collect()),
+        Err(error) if absent(&error) => Ok(Vec::new()),
+        Err(error) => Err(PruneError::at("listing", folder)(error)),
+    }
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::symlink_metadata(path).and_then(|metadata| metadata.modified()).ok()
+}
