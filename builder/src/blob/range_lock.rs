@@ -21,7 +21,6 @@ pub(super) fn set(file: &File, range: Range, byte: i64, wait: bool) -> Result<()
         Range::Alone => libc::F_WRLCK,
         Range::Free => libc::F_UNLCK,
     };
-    #[expect(clippy::unnecessary_cast, reason = "the types of the constants differ between C libraries")]
     let lock = libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
