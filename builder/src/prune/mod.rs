@@ -1,7 +1,7 @@
 //! What the store holds, what of it may go, and removing it beside running builds.
 //!
-//! An entry is a blob, an unpacked layer, a record, a layer's index, a cache mount ... [`survey`] lists them with their
-//! size and the time of their last use; [`prune`] removes the least recently used first, until a [`Policy`] is met.
+//! An entry is a blob, an unpacked layer, a record, a layer's index, a cache mount ... [`survey()`] lists them with their
+//! size and the time of their last use; [`prune()`] removes the least recently used first, until a [`Policy`] is met.
 //! Never what a running build holds (the store's locks tell), and never what the image of a name needs, unless
 //! [`Policy::all`] says so. A record goes with the blobs that it names.
 
