@@ -4,7 +4,6 @@
 #![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -79,21 +78,22 @@ fn fate<'a>(said: &'a str, instruction: &str) -> &'a str {
     fate[number.len() + 1..].split(' ').next().unwrap()
 }
 
-fn free_port() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
-}
-
 #[test]
 fn independent_stages_run_at_the_same_time() {
     let Some(place) = Place::new() else { return };
-    // Each waits for the other: run one after the other they would both give up.
-    place.dockerfile(
-        "FROM busybox AS listens\nARG PORT\nRUN timeout 60 nc -l -p $PORT > /heard\n\
-         FROM busybox AS speaks\nARG PORT\nRUN for i in $(seq 300); do echo hello | nc 127.0.0.1 $PORT && exit 0; sleep 0.2; done; exit 1\n\
-         FROM busybox\nCOPY --from=listens /heard /\nCOPY --from=speaks /bin/busybox /busybox\n",
-    );
-    let files = place.files(&["--build-arg", &format!("PORT={}", free_port())]);
-    assert_eq!(fs::read_to_string(files.join("heard")).unwrap(), "hello\n");
+    // Each waits for the other in a cache mount that both see: run one after the other, the first would give up.
+    let meet = |own: &str, other: &str| {
+        format!(
+            "FROM busybox AS {own}\nRUN --mount=type=cache,target=/meet touch /meet/{own} && for i in $(seq 300); do \
+             [ -e /meet/{other} ] && echo met > /{own} && exit 0; sleep 0.2; done; exit 1\n"
+        )
+    };
+    let last = "FROM busybox\nCOPY --from=one /one /\nCOPY --from=two /two /\n";
+    place.dockerfile(&format!("{}{}{last}", meet("one", "two"), meet("two", "one")));
+    let files = place.files(&[]);
+    for name in ["one", "two"] {
+        assert_eq!(fs::read_to_string(files.join(name)).unwrap(), "met\n");
+    }
 }
 
 #[test]

@@ -83,8 +83,10 @@ fn eight_builds_in_one_store_are_as_in_stores_of_their_own_while_it_is_pruned() 
                 scope.spawn(move || (0..3).map(|_| built(store, context)).collect::<Vec<_>>())
             })
             .collect();
-        let shared: Vec<Vec<String>> = builds.into_iter().map(|build| build.join().unwrap()).collect();
+        // All joined before any is looked at: the pruning must end also when a build failed.
+        let joined: Vec<_> = builds.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
         done.store(true, Ordering::Relaxed);
+        let shared: Vec<Vec<String>> = joined.into_iter().map(Result::unwrap).collect();
         for (number, digests) in shared.iter().enumerate() {
             let alone = built(&folder.path().join(format!("own-{number}")), &contexts[number]);
             assert!(digests.iter().all(|digest| *digest == alone), "build {number}: {digests:?}, alone {alone}");

@@ -3,6 +3,7 @@
 mod ignore;
 mod inputs;
 mod listing;
+mod modes;
 mod pattern;
 mod placement;
 mod walk;
@@ -10,6 +11,7 @@ mod walk;
 pub use ignore::{Ignore, IgnoreError, Rule, Verdict};
 pub use inputs::{DockerfileText, InputError, read_dockerfile, read_ignore};
 pub use listing::{FileKind, Selection, Source, SourceEntry};
+pub use modes::{Git, Modes};
 pub use pattern::{BadPattern, Pattern, has_wildcards, split_at_wildcard};
 pub use placement::{DestinationState, Placement, PlacementError, PlannedSource, SourceShape, plan_copy};
 pub use walk::{Context, ContextError};

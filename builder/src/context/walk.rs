@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use super::ignore::{Ignore, Matched};
 use super::listing::{FileKind, Selection, Source, SourceEntry};
+use super::modes::Modes;
 use super::pattern::{BadPattern, Pattern, split_at_wildcard};
 
 /// Links followed for one source before it counts as a circle; the kernel's own limit.
@@ -83,6 +84,7 @@ pub struct Context {
     root: PathBuf,
     folder: OwnedFd,
     ignore: Ignore,
+    modes: Option<Modes>,
 }
 
 /// Where a path leads.
@@ -109,7 +111,20 @@ impl Context {
         })?;
         // Entries say where they are absolutely, whatever the working directory becomes.
         let root = folder.canonicalize().map_err(|source| ContextError::Read { path: folder.to_owned(), source })?;
-        Ok(Self { root, folder: opened, ignore })
+        Ok(Self { root, folder: opened, ignore, modes: None })
+    }
+
+    /// With modes that do not depend on how the context was checked out.
+    #[must_use]
+    pub fn with_modes(mut self, modes: Modes) -> Self {
+        self.modes = Some(modes);
+        self
+    }
+
+    /// What gives its entries their modes, where that is not the file system.
+    #[must_use]
+    pub fn modes(&self) -> Option<&Modes> {
+        self.modes.as_ref()
     }
 
     /// The folder, absolute.
@@ -359,13 +374,19 @@ impl Context {
             FileKind::File => capability(&absolute).map_err(|error| self.unreadable(path, error))?,
             _ => None,
         };
+        let mode = match &self.modes {
+            Some(modes) if !matches!(kind, FileKind::Symlink(_)) => {
+                modes.of(path, stat.st_mode & 0o7777, kind == FileKind::Directory)
+            }
+            _ => stat.st_mode & 0o7777,
+        };
         #[expect(clippy::unnecessary_cast, reason = "the fields' types differ between architectures")]
         let entry = SourceEntry {
             relative,
             context_path: path.to_vec(),
             absolute,
             kind,
-            mode: stat.st_mode & 0o7777,
+            mode,
             size_bytes: stat.st_size as u64,
             modified_seconds: stat.st_mtime as i64,
             modified_nanoseconds: stat.st_mtime_nsec as u32,

@@ -51,7 +51,7 @@ impl Executor {
         let destination = placing.resolve(&destination, true)?;
 
         let mut archives: &[Archive] = &[];
-        match (&op.from, &plan.taken) {
+        match (&op.from, plan.taken.as_deref()) {
             (CopyFrom::Root(root), _) => {
                 let selected = self.taken_from_root(step, op, &states.of(*root))?;
                 place(&mut placing, op, owner, &destination, &selected)?;

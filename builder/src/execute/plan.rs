@@ -1,8 +1,9 @@
 //! What every step is about to do, found out before anything is fetched or run: what it takes of the context, and its plan
 //! key (see `cache::plan`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use oci_spec::image::Digest;
@@ -27,7 +28,7 @@ pub(super) struct StepPlan {
     /// Plans of the last earlier steps that may have written to the cache mounts that it sees.
     pub(super) before: Vec<PlanKey>,
     /// What it takes of the context or holds itself.
-    pub(super) taken: Option<Taken>,
+    pub(super) taken: Option<Arc<Taken>>,
     /// Whether records of earlier builds may stand for it.
     pub(super) reads_cache: bool,
     /// Whether they may stand for all below it too: no step that has to run again is among them.
@@ -43,6 +44,9 @@ pub(super) struct Taken {
     /// What it comes to.
     pub(super) key: Key,
 }
+
+/// What steps of this build took of the context, by what they asked for: several stages often copy the same.
+type Known<'g> = HashMap<(&'g [String], &'g [String], bool), Arc<Taken>>;
 
 /// The plans of a graph's steps.
 #[derive(Debug)]
@@ -64,6 +68,7 @@ impl Executor {
         let mut plans = Plans(Vec::with_capacity(graph.ops().len()));
         // The last step that may have written to a cache mount; its plan holds those before it.
         let mut writers: BTreeMap<&str, PlanKey> = BTreeMap::new();
+        let mut known = Known::new();
         for (id, node) in graph.ops() {
             if self.cancel.is_cancelled() {
                 return Err((id, StepError::Cancelled));
@@ -80,7 +85,7 @@ impl Executor {
                 Op::Base(op) => plan.key = Some(PlanKey::base(&op.diff_ids)),
                 Op::Fetch(_) => {}
                 Op::Copy(op) => {
-                    let source = self.copy_source(op, &root, &mut plan).map_err(|error| (id, error))?;
+                    let source = self.copy_source(op, &root, &mut plan, &mut known).map_err(|error| (id, error))?;
                     plan.key = source.zip(root(op.input)).map(|(source, below)| PlanKey::copy(op, below, &source));
                 }
                 Op::Run(op) => {
@@ -100,12 +105,20 @@ impl Executor {
         Ok(plans)
     }
 
-    fn copy_source(
+    fn copy_source<'g>(
         &self,
-        op: &CopyOp,
+        op: &'g CopyOp,
         plan_of: &dyn Fn(Root) -> Option<PlanKey>,
         plan: &mut StepPlan,
+        known: &mut Known<'g>,
     ) -> Result<Option<SourceKey>, StepError> {
+        let wanted = (&op.sources[..], &op.exclude[..], op.unpack);
+        if op.from == CopyFrom::Context
+            && let Some(taken) = known.get(&wanted)
+        {
+            plan.taken = Some(taken.clone());
+            return Ok(Some(SourceKey::Content(taken.key)));
+        }
         let selected = match &op.from {
             CopyFrom::MakeDirectory => return Ok(Some(SourceKey::Nothing)),
             CopyFrom::Root(root) => return Ok(plan_of(*root).map(SourceKey::Root)),
@@ -117,7 +130,11 @@ impl Executor {
         let mut selected = self.take_archives(op, selected, &mut archives)?;
         self.hash(&mut selected)?;
         let key = key_of(&selected, &archives);
-        plan.taken = Some(Taken { selected, archives, key });
+        let taken = Arc::new(Taken { selected, archives, key });
+        if op.from == CopyFrom::Context {
+            known.insert(wanted, taken.clone());
+        }
+        plan.taken = Some(taken);
         Ok(Some(SourceKey::Content(key)))
     }
 

@@ -11,18 +11,24 @@ use crate::execute::{EARLIEST_ZIP_TIME, RootState, States};
 use crate::graph::{Graph, HistoryStep, OpId, StageResult};
 use crate::image::{HistoryRow, ImageConfig, RootFs, manifest};
 
-/// Writes the image of a graph's result into the store and describes it.
+/// Writes the image of a graph's result into the store and describes it. `committed_at` is the time of the commit that the
+/// context is, where the result may depend on inputs alone: files get a constant time then, and people want to know the age.
 pub(super) fn assemble(
     graph: &Graph,
     states: &States,
     root: &RootState,
     request: &Request,
+    committed_at: Option<i64>,
     store: &Store,
 ) -> Result<Built, BuildError> {
     let result = &graph.result;
     let history = history(result, states, request);
     let config = ImageConfig {
-        created: history.iter().rev().find_map(|row| row.created.clone()).or_else(|| Some(text(fallback(request)))),
+        created: committed_at
+            .filter(|_| request.epoch.is_none())
+            .map(text)
+            .or_else(|| history.iter().rev().find_map(|row| row.created.clone()))
+            .or_else(|| Some(text(fallback(request)))),
         author: result.author.clone(),
         architecture: result.platform.architecture.clone(),
         variant: result.platform.variant.clone(),

@@ -21,6 +21,7 @@ pub use request::{Built, ImageForm, Request};
 
 use crate::blob::Store;
 use crate::cache::{Mode, Records};
+use crate::context::Modes;
 use crate::event::{Event, Events};
 use crate::execute::{
     EARLIEST_ZIP_TIME, Executor, Explain, Flights, MountSources, NoCache, Options, StepCounter, Trees, Watcher,
@@ -109,6 +110,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     let times = options.layers.times;
     let uploads = remote.uploads();
     let early = early::Early::new(&graph, &request, &uploads, &store, &events, &steps);
+    let committed_at = read.context.modes().and_then(Modes::committed_at);
     let place = std::path::absolute(&request.context).unwrap_or_else(|_| request.context.clone());
     let executor = Executor {
         store: store.clone(),
@@ -146,7 +148,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     };
-    let image = assemble::assemble(&graph, &states, &root, &request, &store)?;
+    let image = assemble::assemble(&graph, &states, &root, &request, committed_at, &store)?;
     let origins: Origins =
         root.layers.iter().filter_map(|layer| Some((layer.digest.clone(), layer.origin.clone()?))).collect();
     outputs::deliver(&image, &root, &origins, &request, &workshop, times, &remote, &uploads, &events, &steps).await?;

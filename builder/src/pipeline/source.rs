@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{BuildError, Request};
-use crate::context::{Context, read_dockerfile, read_ignore};
+use crate::context::{Context, Git, Modes, read_dockerfile, read_ignore};
 use crate::dockerfile::{self, Dockerfile, Instruction, Problem};
 use crate::event::{Event, Events};
 use crate::execute::{ExecuteError, StepCounter, StepFailure};
@@ -24,7 +24,8 @@ pub(super) struct Read {
 pub(super) fn read(request: &Request, events: &Events, steps: &StepCounter) -> Result<Read, BuildError> {
     let step = steps.next();
     events.hear(Event::Started { step, name: "[internal] load the Dockerfile and the ignore rules".to_owned() });
-    let read = load(request).inspect_err(|error| events.hear(Event::Failed { step, error: first_line(error) }))?;
+    let read =
+        load(request, events).inspect_err(|error| events.hear(Event::Failed { step, error: first_line(error) }))?;
     let (read, problems) = read;
     let (name, path, text) = (read.name.clone(), read.path.clone(), read.text.clone());
     events.hear(Event::Dockerfile { name, path, text });
@@ -39,13 +40,28 @@ pub(super) fn read(request: &Request, events: &Events, steps: &StepCounter) -> R
     Ok(read)
 }
 
-fn load(request: &Request) -> Result<(Read, Vec<Problem>), BuildError> {
+fn load(request: &Request, events: &Events) -> Result<(Read, Vec<Problem>), BuildError> {
     let folder = &request.context;
     // The rules come later, but a context that is no folder is the first thing to say.
     Context::open(folder, crate::context::Ignore::default())?;
     // As with Docker, a Dockerfile's name is relative to where the command runs, not to the context.
     let found = read_dockerfile(folder, request.file.as_deref())?;
-    let context = Arc::new(Context::open(folder, read_ignore(folder, Some(&found.path))?)?);
+    let mut context = Context::open(folder, read_ignore(folder, Some(&found.path))?)?;
+    if request.reproducible || request.epoch.is_some() {
+        context = context.with_modes(match Modes::ask(folder) {
+            Git::Known(modes) => modes,
+            Git::Absent => Modes::default(),
+            Git::Silent(reason) => {
+                let text = format!(
+                    "the context is a check-out of git, which cannot be asked for files' modes: {reason}; \
+                     they are taken from the files, less write for group and others"
+                );
+                events.hear(Event::Warning { text });
+                Modes::default()
+            }
+        });
+    }
+    let context = Arc::new(context);
     let name = found.path.strip_prefix(folder).unwrap_or(&found.path).display().to_string();
     let (dockerfile, problems) = dockerfile::parse(&found.text);
     let path = found.path.display().to_string();

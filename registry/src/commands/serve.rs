@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use fluyt_registry::admin::{Admin, Collecting};
 use fluyt_registry::collect::Rhythm;
-use fluyt_registry::http::{App, AppSettings, Ended, ServeSettings, router, serve, watch_router};
+use fluyt_registry::http::{App, AppSettings, Ended, ROOMY_CONNECTIONS, ServeSettings, router, serve, watch_router};
 use fluyt_registry::metrics::Metrics;
 use fluyt_registry::service::Registry;
 use tokio::net::TcpListener;
@@ -25,6 +25,7 @@ pub(crate) async fn run(mut settings: Serve) -> Result<ExitCode, Failure> {
     let metrics = Arc::new(Metrics::new());
     let tls = tls(&access)?;
     let (storage, place) = open_storage(&settings.store).await?;
+    let on_folder = place.to_string().starts_with("file:");
     let storage = storage
         .counting(metrics.store_requests.clone())
         .with_older_answers(std::time::Duration::from_secs(settings.cache_seconds));
@@ -66,7 +67,12 @@ pub(crate) async fn run(mut settings: Serve) -> Result<ExitCode, Failure> {
     let _ = writeln!(stdout, "fluyt-registry listening on {scheme}://{address}, storing in {place}");
     let _ = stdout.flush();
 
-    let serve_settings = ServeSettings { tls, connections_max: connections_max(access.max_connections.get()), metrics };
+    let serve_settings = ServeSettings {
+        tls,
+        connections_max: connections_max(access.max_connections.get()),
+        roomy_connections: if on_folder { ROOMY_CONNECTIONS } else { 0 },
+        metrics,
+    };
     if let Some(listener) = watch_listener {
         let settings = ServeSettings { tls: None, connections_max: WATCHERS_MAX, ..serve_settings.clone() };
         // It ends with the process: whoever watches wants to see the end too.

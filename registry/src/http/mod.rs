@@ -31,7 +31,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use tracing::Instrument;
 
 pub use client::{Network, Peer};
-pub use serve::{Ended, ServeSettings, serve};
+pub use serve::{Ended, ROOMY_CONNECTIONS, ServeSettings, serve};
 pub use tls::{Tls, TlsError};
 
 use crate::auth::{AuthError, Authorizer, Caller, Denied, MayDelete, MayList, MayPull, MayPush};

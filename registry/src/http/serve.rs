@@ -39,7 +39,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// each read costs as much as some ten KiB more of it.
 const ROOMY_BUFFER_BYTES: usize = 256 * 1024;
 /// So many are few: their buffers are a small part of what all bodies may hold.
-const ROOMY_CONNECTIONS: usize = 8;
+pub const ROOMY_CONNECTIONS: usize = 8;
 /// How long to wait when the system has no more sockets for us.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The first byte of every TLS connection: a record of a handshake.
@@ -66,13 +66,16 @@ pub struct ServeSettings {
     pub tls: Option<Tls>,
     /// Most connections at a time; more wait in the system's queue until one ends.
     pub connections_max: usize,
+    /// Up to how many connections each may read much at once: [`ROOMY_CONNECTIONS`] on a folder, which keeps up with them. A
+    /// cloud's store does not, and its parts need the memory.
+    pub roomy_connections: usize,
     /// Where connections are counted.
     pub metrics: Arc<Metrics>,
 }
 
 impl Default for ServeSettings {
     fn default() -> Self {
-        Self { tls: None, connections_max: 10_000, metrics: Arc::default() }
+        Self { tls: None, connections_max: 10_000, roomy_connections: 0, metrics: Arc::default() }
     }
 }
 
@@ -86,6 +89,7 @@ pub async fn serve(
 ) -> Ended {
     let running = GracefulShutdown::new();
     let free = Arc::new(Semaphore::new(settings.connections_max.clamp(1, Semaphore::MAX_PERMITS)));
+    let roomy_connections = settings.roomy_connections;
     let (stopping, stopped) = watch::channel(());
     let connection =
         Connection { http: http(BUFFER_BYTES), tls: settings.tls, router, metrics: settings.metrics, stopped };
@@ -110,7 +114,7 @@ pub async fn serve(
         };
         // Replies are written whole; waiting to fill a packet only delays them.
         let _ = stream.set_nodelay(true);
-        let few = running.count() < ROOMY_CONNECTIONS;
+        let few = running.count() < roomy_connections;
         let connection = if few { roomy.clone() } else { connection.clone() };
         let watcher = running.watcher();
         tokio::spawn(async move {
