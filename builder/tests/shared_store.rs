@@ -125,3 +125,33 @@ fn a_build_that_is_killed_leaves_only_rubbish_below_tmp() {
         }
     }
 }
+
+#[test]
+fn a_build_keeps_the_store_below_its_limit_and_its_own_result_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let blobs = || fs::read_dir(store.join("blobs/sha256")).unwrap().count();
+    let (old, new) = (project(folder.path(), 0), project(folder.path(), 1));
+    fs::write(new.join("shared-0"), "other").unwrap();
+    built(&store, &old);
+    let of_old = blobs();
+    built(&store, &new);
+    assert!(blobs() > of_old, "without a limit nothing goes from a disk that has room");
+    let mut command = fluyt(&store);
+    command.args(["build", "--reproducible", "--progress=plain", "--store-limit", "1k"]).arg(&new);
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.contains("the store was above its limit"), "{told}");
+    // All of the old build's is gone, and nothing of this one's: it is found whole.
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("CACHED"), "{told}");
+    for line in told.lines().filter(|line| line.contains("COPY")) {
+        let number = line.split(' ').next().unwrap();
+        assert!(told.contains(&format!("{number} CACHED")), "{line} ran again: {told}");
+    }
+    assert_eq!(blobs(), 4, "two layers, a configuration and a manifest: what the last build, which found all, has used");
+    let refused = fluyt(&store).args(["build", "--store-limit", "120%"]).arg(&new).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert_whole(&store);
+}

@@ -139,13 +139,19 @@ pub struct BuildArguments {
     /// Run every step of these stages again (`a,b`; may be given several times)
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub no_cache_filter: Vec<String>,
+    /// How much the store may take: at the end of the build what was used longest ago goes, and never what this build or an
+    /// image with a name needs. An amount (`20GB`), a share of the disk (`50%`) or `none` [default: 60%, and so that a tenth
+    /// of the disk stays free]
+    #[arg(long, value_name = "SIZE", env = "FLUYT_STORE_LIMIT", hide_env_values = true, value_parser = crate::prune::Ceiling::parse)]
+    pub store_limit: Option<crate::prune::Ceiling>,
     /// How progress is shown
     #[arg(long, value_enum, default_value_t = Progress::Auto, env = "BUILDKIT_PROGRESS", hide_env = true)]
     pub progress: Progress,
     /// The same as --progress quiet
     #[arg(short, long)]
     pub quiet: bool,
-    /// The same bytes from the same input: file times that do not depend on the clock. Implied by `SOURCE_DATE_EPOCH`
+    /// The same bytes from the same input: times that do not depend on the clock, modes that do not depend on the check-out.
+    /// Implied by `SOURCE_DATE_EPOCH`
     #[arg(long)]
     pub reproducible: bool,
     /// Write the digest of the image's configuration to FILE

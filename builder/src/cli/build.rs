@@ -11,11 +11,13 @@ use super::failure::{Blame, Failure};
 use super::form::{self, Wishes};
 use super::interrupt::Interrupt;
 use super::metadata::{self, Warnings};
-use super::progress::Shown;
+use super::progress::{Shown, size};
 use super::settings::Surroundings;
 use super::{destination, output, settings};
 use crate::blob::{Store, StoreError};
+use crate::event::{Event, Events};
 use crate::pipeline::{self, BuildError, Destination, ImageForm, Request, Workshop};
+use crate::prune::Ceiling;
 
 pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(), Failure> {
     let (request, insecure) = request(&typed)?;
@@ -32,8 +34,11 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
     let shown = Shown::begin(kind, &Surroundings::from_process(), Some(&store.root().join(LOGS)));
     let events = Warnings::of(shown.events());
     let interrupt = Interrupt::listen(shown.say());
-    let workshop = Workshop { store, client, cancel: interrupt.cancel.clone(), stdout: output::stdout };
+    let workshop = Workshop { store: store.clone(), client, cancel: interrupt.cancel.clone(), stdout: output::stdout };
     let built = interrupt.guard(pipeline::build(workshop, request, events.clone())).await;
+    if !interrupt.cancel.is_cancelled() {
+        keep_limit(typed.store_limit.unwrap_or_default(), store, &shown.events()).await;
+    }
     let left = shown.end();
     let timeline = typed.timeline.as_ref().map(|path| write_file(path, &left.timeline)).transpose();
     let built = built.map_err(|error| {
@@ -46,6 +51,26 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
         super::print(format!("{}\n", built.manifest.digest()).as_bytes())?;
     }
     Ok(())
+}
+
+/// Makes room where the store takes more than it may. What this build used is held until here, and stays.
+async fn keep_limit(limit: Ceiling, store: Store, events: &Events) {
+    let kept = tokio::task::spawn_blocking(move || limit.keep(&store)).await;
+    match kept {
+        Ok(Ok(Some(outcome))) if outcome.freed_bytes > 0 => {
+            let (freed, left) = (size(outcome.freed_bytes), size(outcome.left_bytes));
+            let text =
+                format!("the store was above its limit: what was used longest ago is gone, {freed}; {left} left");
+            events.hear(Event::Note { text });
+        }
+        Ok(Ok(_)) => {}
+        // The build is what it is.
+        Ok(Err(error)) => {
+            events
+                .hear(Event::Warning { text: format!("whether the store is above its limit cannot be told: {error}") });
+        }
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }
 
 /// Folder of the store that holds the logs of builds.

@@ -62,9 +62,8 @@ fn policy(typed: &PruneArguments, now: SystemTime) -> Result<Policy, Failure> {
             "until" | "unused-for" => policy.until = Some(until(value, now)?),
             "type" => policy.kinds.extend(Kind::of_filter(value).ok_or_else(|| {
                 let kinds = Kind::ALL.map(Kind::name).join(", ");
-                Failure::usage(format!("`--filter {filter}`: there is no such type")).hint(format!(
-                    "types are {kinds}; and buildx's regular, exec.cachemount, source.local and internal"
-                ))
+                Failure::usage(format!("`--filter {filter}`: there is no such type"))
+                    .hint(format!("types are {kinds}; and buildx's regular, exec.cachemount and internal"))
             })?),
             _ => {
                 return Err(Failure::usage(format!("`--filter {filter}`: there is no filter `{name}`"))

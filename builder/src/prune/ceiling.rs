@@ -1,4 +1,4 @@
-//! The store's size when nobody looks after it: a share of its disk. Builds do not ask for it yet.
+//! The store's size when nobody looks after it: a share of its disk, kept at the end of every build.
 
 use std::fs;
 use std::path::Path;

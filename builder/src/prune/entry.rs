@@ -15,8 +15,6 @@ pub enum Kind {
     Index,
     /// What a step made, by its key.
     Record,
-    /// The digests of the context's files.
-    StatCache,
     /// A folder of `RUN --mount=type=cache`.
     CacheMount,
     /// What a process that died left behind.
@@ -25,16 +23,8 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which they are shown.
-    pub const ALL: [Self; 8] = [
-        Self::Blob,
-        Self::Layer,
-        Self::Record,
-        Self::Index,
-        Self::CacheMount,
-        Self::StatCache,
-        Self::MutableRoot,
-        Self::Temporary,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Blob, Self::Layer, Self::Record, Self::Index, Self::CacheMount, Self::MutableRoot, Self::Temporary];
 
     /// Its name in filters and in JSON.
     #[must_use]
@@ -45,7 +35,6 @@ impl Kind {
             Self::Blob => "blob",
             Self::Index => "index",
             Self::Record => "record",
-            Self::StatCache => "stat-cache",
             Self::CacheMount => "cache-mount",
             Self::Temporary => "temporary",
         }
@@ -60,7 +49,6 @@ impl Kind {
             Self::Blob => "blobs",
             Self::Index => "layer indexes",
             Self::Record => "records",
-            Self::StatCache => "stat cache",
             Self::CacheMount => "cache mounts",
             Self::Temporary => "temporary",
         }
@@ -71,7 +59,6 @@ impl Kind {
     pub fn of_filter(name: &str) -> Option<Vec<Self>> {
         match name {
             "exec.cachemount" => Some(vec![Self::CacheMount]),
-            "source.local" => Some(vec![Self::StatCache]),
             "regular" => Some(vec![Self::Blob, Self::Layer, Self::MutableRoot, Self::Record, Self::Index]),
             "internal" => Some(vec![Self::Temporary]),
             own => Self::ALL.into_iter().find(|kind| kind.name() == own).map(|kind| vec![kind]),
@@ -94,7 +81,7 @@ pub struct Entry {
     pub needed: bool,
     /// Whether somebody uses it now.
     pub held: bool,
-    /// What a record names.
+    /// What a record names, of what is here.
     pub(super) names: Vec<String>,
 }
 

@@ -142,7 +142,7 @@ impl Pruning<'_> {
                 break;
             }
             // Those of a removed blob go at the end; alone they go only when they are asked for, or name nothing.
-            if entry.kind != Kind::Record || self.policy.kinds.contains(&Kind::Record) {
+            if entry.kind != Kind::Record || entry.names.is_empty() || self.policy.kinds.contains(&Kind::Record) {
                 self.remove(&entry);
             }
         }
@@ -190,7 +190,7 @@ impl Pruning<'_> {
                 let trash = self.trash_place()?;
                 gone(fs::rename(&path, &trash))
             }
-            Kind::Index | Kind::Record | Kind::StatCache => gone(fs::remove_file(&path)),
+            Kind::Index | Kind::Record => gone(fs::remove_file(&path)),
         }
     }
 
@@ -315,7 +315,7 @@ pub(super) fn is_held(store: &Store, kind: Kind, name: &str) -> bool {
                 .filter_map(|copy| File::open(copy.path().join("lock")).ok())
                 .any(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err())
         }),
-        Kind::Index | Kind::Record | Kind::StatCache => false,
+        Kind::Index | Kind::Record => false,
     }
 }
 

@@ -121,9 +121,8 @@ impl Found<'_> {
                 if let Some(value) = read {
                     digests_of(&value, &mut names);
                 }
-                let here = |name: &&String| name.parse().is_ok_and(|digest| self.store.path(&digest).is_file());
-                let here: Vec<&String> = names.iter().filter(here).collect();
-                let needed = !here.is_empty() && here.iter().all(|name| self.needed.contains(*name));
+                names.retain(|name| name.parse().is_ok_and(|digest| self.store.path(&digest).is_file()));
+                let needed = !names.is_empty() && names.iter().all(|name| self.needed.contains(name));
                 let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
                 self.add(Kind::Record, below(&folder, &record), on_disk(&metadata), used, needed);
                 if let Some(entry) = self.entries.last_mut() {
@@ -149,11 +148,9 @@ impl Found<'_> {
     }
 
     fn others(&mut self) {
-        for (kind, name) in [(Kind::MutableRoot, "mutable"), (Kind::StatCache, "stat-cache")] {
-            let path = self.store.root().join(name);
-            if let Some(used) = modified(&path) {
-                self.add(kind, name.to_owned(), size_of(&path), used, false);
-            }
+        let path = self.store.root().join("mutable");
+        if let Some(used) = modified(&path) {
+            self.add(Kind::MutableRoot, "mutable".to_owned(), size_of(&path), used, false);
         }
         let (tmp, own) = (self.store.root().join("tmp"), self.store.scratch().to_owned());
         for folder in list(&tmp).unwrap_or_default() {

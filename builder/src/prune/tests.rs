@@ -179,6 +179,17 @@ fn all_takes_names_too_the_oldest_first() {
 }
 
 #[test]
+fn records_of_nothing_that_is_here_go_as_they_are_said_to() {
+    let sample = Sample::new();
+    sample.record("gone", &sha256(b"not here"));
+    let store = sample.open();
+    let reclaimable = survey(&store).unwrap().entries.iter().filter(|entry| entry.reclaimable()).count();
+    assert_eq!(reclaimable, 1);
+    assert_eq!(prune(&store, &Policy::default()).unwrap().removed.len(), reclaimable);
+    assert_eq!(survey(&store).unwrap().entries, []);
+}
+
+#[test]
 fn a_mount_that_a_run_uses_stays() {
     let sample = Sample::new();
     let store = sample.open();
