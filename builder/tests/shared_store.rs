@@ -150,7 +150,11 @@ fn a_build_keeps_the_store_below_its_limit_and_its_own_result_in_it() {
         let number = line.split(' ').next().unwrap();
         assert!(told.contains(&format!("{number} CACHED")), "{line} ran again: {told}");
     }
-    assert_eq!(blobs(), 4, "two layers, a configuration and a manifest: what the last build, which found all, has used");
+    assert_eq!(
+        blobs(),
+        4,
+        "two layers, a configuration and a manifest: what the last build, which found all, has used"
+    );
     let refused = fluyt(&store).args(["build", "--store-limit", "120%"]).arg(&new).output().unwrap();
     assert_eq!(refused.status.code(), Some(2));
     assert_whole(&store);
