@@ -78,6 +78,9 @@ impl Machine {
             hosts: b"127.0.0.1 localhost\n".to_vec(),
             resolv_conf: b"nameserver 192.0.2.1\n".to_vec(),
             network: Network::Host,
+            insecure: false,
+            shm_size_bytes: 0,
+            limits: Vec::new(),
             mounts: Vec::new(),
         }
     }

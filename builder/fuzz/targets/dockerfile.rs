@@ -2,7 +2,7 @@
 #![no_main]
 
 use fluyt::dockerfile::{Problem, parse};
-use fluyt::graph::{ImageRequest, LowerInput, Lowered, Platform, ResolvedBase, lower};
+use fluyt::graph::{Allowed, Conditions, ImageRequest, LowerInput, Lowered, Network, Platform, ResolvedBase, lower};
 use fluyt::image::ImageConfig;
 use libfuzzer_sys::fuzz_target;
 
@@ -22,6 +22,9 @@ fuzz_target!(|text: &str| {
         build_platform: platform,
         bases: [].into(),
         labels: [].into(),
+        network: Network::Default,
+        conditions: Conditions::default(),
+        allowed: Allowed::default(),
     };
     // Every image that is asked for is one with a trigger, so that lowering goes all the way.
     for _ in 0..4 {

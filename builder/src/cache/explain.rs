@@ -106,6 +106,19 @@ impl Preimage {
         self.field("--network", network);
         let security = if op.security == Security::Sandbox { "sandbox" } else { "insecure" };
         self.field("--security", security);
+        for (name, address) in &op.conditions.hosts {
+            self.field(&format!("--add-host {name}"), address);
+        }
+        for limit in &op.conditions.limits {
+            let shown = |value: Option<u64>| value.map_or_else(|| "unlimited".to_owned(), |value| value.to_string());
+            self.field(&format!("--ulimit {}", limit.name), &format!("{}:{}", shown(limit.soft), shown(limit.hard)));
+        }
+        if let Some(size_bytes) = op.conditions.shm_size_bytes {
+            self.field("--shm-size", &size_bytes.to_string());
+        }
+        if let Some(name) = &op.conditions.host_name {
+            self.field("BUILDKIT_SANDBOX_HOSTNAME", name);
+        }
         if let Some(script) = &op.script {
             self.field("script", &String::from_utf8_lossy(&script.content));
         }

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::plan::PlanKey;
 use super::record::Stamps;
-use crate::graph::{Mount, MountKind, Network, RunOp, Security, Sharing};
+use crate::graph::{Conditions, Mount, MountKind, Network, RunOp, Security, Sharing};
 use crate::layer::{Entry, Kind};
 
 /// A SHA-256 over a preimage that this file spells.
@@ -288,7 +288,32 @@ pub(super) fn run_fields(fields: &mut Fields, op: &RunOp, mode: Mode) {
     for mount in &op.mounts {
         mount_fields(fields, mount);
     }
-    fields.number(u64::from(mode.reproducible));
+    // A command without conditions keeps the key that it had before there were any.
+    let conditions = &*op.conditions;
+    let some = *conditions != Conditions::default();
+    fields.number(u64::from(mode.reproducible) | u64::from(some) << 1);
+    if some {
+        condition_fields(fields, conditions);
+    }
+}
+
+fn condition_fields(fields: &mut Fields, conditions: &Conditions) {
+    let optional = |fields: &mut Fields, value: Option<u64>| {
+        fields.number(u64::from(value.is_some())).number(value.unwrap_or_default());
+    };
+    fields.number(conditions.hosts.len() as u64);
+    for (name, address) in &conditions.hosts {
+        fields.bytes(name.as_bytes()).bytes(address.as_bytes());
+    }
+    optional(fields, conditions.shm_size_bytes);
+    fields.number(conditions.limits.len() as u64);
+    for limit in &conditions.limits {
+        fields.bytes(limit.name.as_bytes());
+        optional(fields, limit.soft);
+        optional(fields, limit.hard);
+    }
+    fields.number(u64::from(conditions.host_name.is_some()));
+    fields.bytes(conditions.host_name.as_deref().unwrap_or_default().as_bytes());
 }
 
 /// A mount by what it is: caches, secrets and agents by their names, never by what they hold.
@@ -321,7 +346,9 @@ fn mount_fields(fields: &mut Fields, mount: &Mount) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{Platform, Root};
+    use std::sync::Arc;
+
+    use crate::graph::{Limit, Platform, Root};
     use crate::layer::{FileTime, LayerPath};
 
     fn entry(path: &str, mode: u32, seconds: i64) -> Entry {
@@ -365,6 +392,7 @@ mod tests {
             mounts: Vec::new(),
             network: Network::Default,
             security: Security::Sandbox,
+            conditions: Arc::default(),
             script: None,
             platform: Platform::new("linux", "amd64", None),
         }
@@ -380,6 +408,13 @@ mod tests {
             base,
             run(Content::empty(), &run_op(&["a", "b"], &[("x", "y")]), &[], &[], Mode { reproducible: true })
         );
+        let mut named = run_op(&["a", "b"], &[("x", "y")]);
+        Arc::make_mut(&mut named.conditions).host_name = Some(String::new());
+        assert_ne!(base, key(&named));
+        let mut limited = run_op(&["a", "b"], &[("x", "y")]);
+        let limits = &mut Arc::make_mut(&mut limited.conditions).limits;
+        limits.push(Limit { name: "core".to_owned(), soft: None, hard: None });
+        assert_ne!(key(&named), key(&limited));
         let mut proxied = run_op(&["a", "b"], &[("x", "y")]);
         proxied.proxy_env.push(("http_proxy".to_owned(), "http://proxy".to_owned()));
         assert_eq!(base, key(&proxied));

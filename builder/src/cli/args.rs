@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::buildx::{BuildxArguments, switch};
+
 /// Builds OCI images from Dockerfiles: no daemon, no privileged helper, never a stale layer.
 #[derive(Debug, Parser)]
 #[command(name = "fluyt", version, about, max_term_width = 100, disable_help_subcommand = true)]
@@ -74,10 +76,14 @@ pub struct RegistryArguments {
     /// Ask this mirror first for what the registry has
     #[arg(long, value_name = "HOST=URL", value_parser = pair)]
     pub registry_mirror: Vec<(String, String)>,
+    /// Try a request that failed so often again [default: 4]
+    #[arg(long, value_name = "N")]
+    pub retry: Option<u32>,
 }
 
 /// `fluyt build`.
 #[derive(Debug, Args)]
+#[command(after_long_help = super::buildx::help())]
 pub struct BuildArguments {
     /// Folder with the files that the Dockerfile copies
     #[arg(value_name = "CONTEXT")]
@@ -104,13 +110,13 @@ pub struct BuildArguments {
     #[arg(long, value_name = "PLATFORM")]
     pub platform: Option<String>,
     /// Label of the image
-    #[arg(long = "label", value_name = "K=V", value_parser = pair)]
+    #[arg(long = "label", value_name = "K=V", value_parser = label)]
     pub labels: Vec<(String, String)>,
     /// Push the image to its names' registries
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_parser = switch, action = clap::ArgAction::Set, value_name = "BOOL", hide_default_value = true)]
     pub push: bool,
     /// Hand the image to Docker, or to podman where there is no Docker
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_parser = switch, action = clap::ArgAction::Set, value_name = "BOOL", hide_default_value = true)]
     pub load: bool,
     /// Where the result goes: `type=oci|docker|tar|local,dest=PATH`, `type=registry`, or a folder; `dest=-` is stdout
     #[arg(short, long = "output", value_name = "SPEC")]
@@ -128,10 +134,10 @@ pub struct BuildArguments {
     #[arg(long = "annotation", value_name = "K=V")]
     pub annotations: Vec<String>,
     /// Fail where a base image's registry cannot be asked, and use no base image from the store unasked
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_parser = switch, action = clap::ArgAction::Set, value_name = "BOOL", hide_default_value = true)]
     pub pull: bool,
     /// Run every step again
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_parser = switch, action = clap::ArgAction::Set, value_name = "BOOL", hide_default_value = true)]
     pub no_cache: bool,
     /// Say of every step that runs why it was not found in the cache
     #[arg(long)]
@@ -148,7 +154,7 @@ pub struct BuildArguments {
     #[arg(long, value_enum, default_value_t = Progress::Auto, env = "BUILDKIT_PROGRESS", hide_env = true)]
     pub progress: Progress,
     /// The same as --progress quiet
-    #[arg(short, long)]
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_parser = switch, action = clap::ArgAction::Set, value_name = "BOOL", hide_default_value = true)]
     pub quiet: bool,
     /// The same bytes from the same input: times that do not depend on the clock, modes that do not depend on the check-out.
     /// Implied by `SOURCE_DATE_EPOCH`
@@ -166,6 +172,9 @@ pub struct BuildArguments {
     /// Write when each step waited, ran and moved bytes to FILE, as trace events that browsers' trace viewers draw
     #[arg(long, value_name = "FILE")]
     pub timeline: Option<PathBuf>,
+    /// How commands run, and what has little or no effect.
+    #[command(flatten)]
+    pub buildx: BuildxArguments,
     /// Registries.
     #[command(flatten)]
     pub registries: RegistryArguments,
@@ -390,6 +399,11 @@ pub struct CompletionArguments {
     /// The shell
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
+}
+
+/// As buildx takes it: a name alone is a label without a value.
+fn label(text: &str) -> Result<(String, String), String> {
+    if text.contains('=') { pair(text) } else { pair(&format!("{text}=")) }
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::args::{BuildArguments, Progress};
+use super::buildx::{self, Commands};
 use super::destination::Output;
 use super::failure::{Blame, Failure};
 use super::form::{self, Wishes};
@@ -15,12 +16,13 @@ use super::progress::{Shown, size};
 use super::settings::Surroundings;
 use super::{destination, output, settings};
 use crate::blob::{Store, StoreError};
-use crate::event::{Event, Events};
+use crate::event::{Event, Events, Sink as _};
 use crate::pipeline::{self, BuildError, Destination, ImageForm, Request, Workshop};
 use crate::prune::Ceiling;
 
 pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(), Failure> {
     let (request, insecure) = request(&typed)?;
+    let notes = buildx::notes(&typed.buildx, &request.build_args)?;
     let kind = if typed.quiet { Progress::Quiet } else { typed.progress };
     let mut registries = typed.registries.clone();
     registries.insecure_registry.extend(insecure);
@@ -33,6 +35,7 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
     let (tags, by_digest) = (request.tags.clone(), request.form.by_digest);
     let shown = Shown::begin(kind, &Surroundings::from_process(), Some(&store.root().join(LOGS)));
     let events = Warnings::of(shown.events());
+    notes.into_iter().for_each(|text| events.hear(Event::Note { text }));
     let interrupt = Interrupt::listen(shown.say());
     let workshop = Workshop { store: store.clone(), client, cancel: interrupt.cancel.clone(), stdout: output::stdout };
     let built = interrupt.guard(pipeline::build(workshop, request, events.clone())).await;
@@ -90,8 +93,10 @@ pub(super) fn request(typed: &BuildArguments) -> Result<(Request, Vec<String>), 
     if typed.file.as_ref().is_some_and(|file| file.as_os_str() == "-") {
         return Err(Failure::usage("a Dockerfile on standard input is not there yet").hint("write it to a file"));
     }
+    let commands = Commands::read(&typed.buildx)?;
     let host = pipeline::host_platform();
-    let platform = match typed.platform.as_deref() {
+    let default = settings::variable("DOCKER_DEFAULT_PLATFORM");
+    let platform = match typed.platform.as_deref().or(default.as_deref()) {
         None | Some("local") => host.clone(),
         Some(text) if text.contains(',') => {
             return Err(Failure::usage("several platforms in one build are not there yet")
@@ -160,6 +165,9 @@ pub(super) fn request(typed: &BuildArguments) -> Result<(Request, Vec<String>), 
         reproducible: typed.reproducible,
         secrets: settings::secrets(&typed.secrets)?,
         agents: settings::agents(&typed.agents)?,
+        network: commands.network,
+        conditions: commands.conditions,
+        allowed: commands.allowed,
         now: Timestamp::now(),
     };
     Ok((request, insecure))

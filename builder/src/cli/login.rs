@@ -55,6 +55,7 @@ pub(super) async fn login(typed: LoginArguments) -> Result<(), Failure> {
 
 pub(super) fn logout(typed: &LogoutArguments) -> Result<(), Failure> {
     let registries = RegistryArguments {
+        retry: None,
         authfile: typed.authfile.clone(),
         insecure_registry: Vec::new(),
         skip_tls_verify_registry: Vec::new(),

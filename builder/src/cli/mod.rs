@@ -2,6 +2,7 @@
 
 pub mod args;
 mod build;
+pub mod buildx;
 mod destination;
 pub mod failure;
 mod form;
@@ -35,7 +36,7 @@ pub fn run() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { Blame::Usage.exit_code() } else { 0 });
         }
     };
-    start_logging();
+    start_logging(matches!(&arguments.command, Command::Build(build) if build.buildx.debug));
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -103,9 +104,10 @@ fn print(bytes: &[u8]) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Blame::Environment, "cannot write to standard output").caused_by(&error))
 }
 
-/// What libraries and our own rooms trace goes to standard error, and only when `FLUYT_LOG` asks for it.
-fn start_logging() {
-    let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("FLUYT_LOG") else { return };
+/// What libraries and our own rooms trace goes to standard error, and only when `FLUYT_LOG` or `--debug` asks for it.
+fn start_logging(debug: bool) {
+    let said = tracing_subscriber::EnvFilter::try_from_env("FLUYT_LOG").ok();
+    let Some(filter) = said.or_else(|| debug.then(|| tracing_subscriber::EnvFilter::new("debug"))) else { return };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

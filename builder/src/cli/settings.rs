@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fluyt_client::{Environment, Reference};
+use fluyt_client::{Environment, Reference, RetryPolicy};
 
 use super::args::RegistryArguments;
 use super::failure::{Blame, Failure};
@@ -75,8 +75,27 @@ pub fn registries(typed: &RegistryArguments) -> fluyt_client::Settings {
         mirrors: typed.registry_mirror.clone(),
         authfile: typed.authfile.clone(),
         environment: Environment::from_process(),
+        retry: retry(typed.retry),
         ..fluyt_client::Settings::default()
     }
+}
+
+/// `--retry`: how often a request is tried after it failed, whatever the failure.
+fn retry(again: Option<u32>) -> RetryPolicy {
+    let usual = RetryPolicy::default();
+    match again {
+        None => usual,
+        Some(again) => {
+            let attempts = again.saturating_add(1);
+            RetryPolicy { attempts, connect_attempts: attempts, ..usual }
+        }
+    }
+}
+
+/// A variable of the environment, where it is set to something.
+#[must_use]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// `K=V` as typed; `K` alone takes the environment's value and is left out where that has none, as Docker does.

@@ -1,5 +1,6 @@
 //! `RUN`: unpack what lies below, run the command on it, and make a layer of what it changed.
 
+use std::fmt::Write as _;
 use std::sync::OnceLock;
 
 use super::copy::{accounts, content_of, stacked};
@@ -7,7 +8,7 @@ use super::plan::StepPlan;
 use super::{Executor, RootState, States, StepError};
 use crate::cache::{Stamps, key};
 use crate::event::{Event, StepId, Stream};
-use crate::graph::{Network, Platform, RunOp, Security};
+use crate::graph::{Limit, Network, Platform, RunOp, Security};
 use crate::layer::{Kind, LayerBuilder};
 use crate::sandbox::{self, Exit, Refusal, RunSpec};
 
@@ -32,9 +33,6 @@ impl Executor {
         plan: &StepPlan,
         states: &States,
     ) -> Result<RootState, StepError> {
-        if op.security == Security::Insecure {
-            return Err(StepError::NotThereYet { what: "`RUN --security=insecure`" });
-        }
         let below = states.of(op.input);
         let shown = self.mount_contents(step, op, states)?;
         let key = key::run(below.content, op, &Self::mount_keys(&shown), &plan.before, self.options.mode);
@@ -67,6 +65,7 @@ impl Executor {
             env.push(("HOME".to_owned(), identity.home.clone()));
         }
         env.append(&mut made.env);
+        let host_name = op.conditions.host_name.as_deref().unwrap_or(HOST_NAME);
         let spec = RunSpec {
             root: workspace.root().clone(),
             argv: op.argv.clone(),
@@ -75,14 +74,16 @@ impl Executor {
             uid: identity.uid,
             gid: identity.gid,
             groups: identity.groups,
-            hostname: HOST_NAME.to_owned(),
-            hosts: format!("127.0.0.1\tlocalhost {HOST_NAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n")
-                .into_bytes(),
+            hosts: hosts(host_name, &op.conditions.hosts).into_bytes(),
+            hostname: host_name.to_owned(),
             resolv_conf: std::fs::read("/etc/resolv.conf").unwrap_or_default(),
             network: match op.network {
                 Network::Default | Network::Host => sandbox::Network::Host,
                 Network::None => sandbox::Network::None,
             },
+            insecure: op.security == Security::Insecure,
+            shm_size_bytes: op.conditions.shm_size_bytes.unwrap_or_default(),
+            limits: op.conditions.limits.iter().map(limit).collect(),
             mounts: std::mem::take(&mut made.mounts),
         };
         let mut output = |stream: sandbox::Stream, bytes: &[u8]| {
@@ -139,4 +140,17 @@ impl Executor {
         }
         Ok(stacked(&below, (kept, content)))
     }
+}
+
+/// `/etc/hosts` as other builders write it: the machine itself, then the names that the build gives.
+fn hosts(host_name: &str, more: &[(String, String)]) -> String {
+    let mut text = format!("127.0.0.1\tlocalhost {host_name}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    for (name, address) in more {
+        let _ = writeln!(text, "{address}\t{name}");
+    }
+    text
+}
+
+fn limit(limit: &Limit) -> sandbox::Limit {
+    sandbox::Limit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard }
 }

@@ -24,7 +24,8 @@ mod tests;
 
 pub use lower::lower;
 pub use op::{
-    About, BaseOp, Chmod, CopyFrom, CopyOp, FetchOp, Graph, HistoryStep, ImageRequest, InlineFile, LowerInput, Lowered,
-    Mount, MountFrom, MountKind, Network, Node, Op, OpId, ResolvedBase, Root, RunOp, Security, Sharing, StageResult,
+    About, Allowed, BaseOp, Chmod, Conditions, CopyFrom, CopyOp, FetchOp, Graph, HistoryStep, ImageRequest, InlineFile,
+    Limit, LowerInput, Lowered, Mount, MountFrom, MountKind, Network, Node, Op, OpId, ResolvedBase, Root, RunOp,
+    Security, Sharing, StageResult,
 };
 pub use platform::{Platform, PlatformError};

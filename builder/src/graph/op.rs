@@ -3,6 +3,7 @@
 //! All that a key may count is in [`Op`]; what only describes a step is in [`About`], outside every key.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::platform::Platform;
 use crate::dockerfile::{Lines, Problem};
@@ -276,10 +277,45 @@ pub struct RunOp {
     pub network: Network,
     /// `--security`.
     pub security: Security,
+    /// What the build says of all its commands.
+    pub conditions: Arc<Conditions>,
     /// A heredoc that is a script of its own (`#!`): `argv` names it, and it is there only for this command.
     pub script: Option<InlineFile>,
     /// Platform it runs on.
     pub platform: Platform,
+}
+
+/// What a build says of all its commands, beside their network: each counts in the key of a command.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conditions {
+    /// `--add-host`: names and addresses for `/etc/hosts`, in order.
+    pub hosts: Vec<(String, String)>,
+    /// `--shm-size`: the size of `/dev/shm` in bytes.
+    pub shm_size_bytes: Option<u64>,
+    /// `--ulimit`, in order; of two of one name the last counts.
+    pub limits: Vec<Limit>,
+    /// The build argument `BUILDKIT_SANDBOX_HOSTNAME`.
+    pub host_name: Option<String>,
+}
+
+/// A resource limit of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// As `ulimit` options of Docker name it: `nofile`, `core` ...
+    pub name: String,
+    /// What the command may use; none is no limit.
+    pub soft: Option<u64>,
+    /// How far the command may raise it; none is no limit.
+    pub hard: Option<u64>,
+}
+
+/// What `--allow` lets the commands of a build do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// `network.host`: `RUN --network=host`.
+    pub host_network: bool,
+    /// `security.insecure`: `RUN --security=insecure`.
+    pub insecure: bool,
 }
 
 /// `--network` of a `RUN`.
@@ -467,6 +503,12 @@ pub struct LowerInput {
     pub bases: BTreeMap<ImageRequest, ResolvedBase>,
     /// `--label`: set on the result, over the Dockerfile's.
     pub labels: BTreeMap<String, String>,
+    /// `--network`: for each `RUN` that has none of its own.
+    pub network: Network,
+    /// `--add-host` and what else is said of all commands.
+    pub conditions: Conditions,
+    /// `--allow`.
+    pub allowed: Allowed,
 }
 
 /// How far lowering came.

@@ -1,8 +1,12 @@
 //! The instructions that make layers: `RUN`, `COPY` and `ADD`.
 
+use std::sync::Arc;
+
 use super::environment::PROXIES;
 use super::mounts::parse_mount;
-use super::op::{CopyFrom, CopyOp, InlineFile, Mount, MountFrom, MountKind, Network, Op, Root, RunOp, Security};
+use super::op::{
+    Conditions, CopyFrom, CopyOp, InlineFile, Mount, MountFrom, MountKind, Network, Op, Root, RunOp, Security,
+};
 use super::stage::StageLowering;
 use super::stages::{Origin, Step};
 use super::values::{absolute, chmod};
@@ -22,7 +26,11 @@ impl StageLowering<'_, '_> {
         let network = self.network(run.network.as_ref());
         let security = self.security(run.security.as_ref());
         if let Some(device) = run.devices.first() {
-            self.not_there_yet(device.span, "`RUN --device`", instruction);
+            let message = format!("`RUN --device={}`: there are no devices for commands of a build", device.text);
+            self.problems.push(Problem::error(device.span, message).hint(
+                "a CDI device is what a container runtime on this machine hands out; \
+                 `RUN --security=insecure` with `--allow security.insecure` has the machine's own device nodes",
+            ));
         }
         if self.problems[before..].iter().any(Problem::is_error) {
             return;
@@ -71,6 +79,7 @@ impl StageLowering<'_, '_> {
             mounts,
             network,
             security,
+            conditions: Arc::new(self.conditions()),
             script,
             platform: state.platform.clone(),
         };
@@ -85,12 +94,27 @@ impl StageLowering<'_, '_> {
         self.problems.push(Problem::error(span, message));
     }
 
+    /// What the build says of all commands, with the host name that a build argument may give.
+    fn conditions(&self) -> Conditions {
+        let mut conditions = self.input.conditions.clone();
+        let given = self.input.build_args.get("BUILDKIT_SANDBOX_HOSTNAME").filter(|name| !name.is_empty());
+        if let Some(name) = given {
+            conditions.host_name = Some(name.clone());
+        }
+        conditions
+    }
+
     fn network(&mut self, word: Option<&Word>) -> Network {
-        let Some(word) = word else { return Network::Default };
+        let Some(word) = word else { return self.input.network };
         match word.text.as_str() {
             "default" => Network::Default,
             "none" => Network::None,
-            "host" => Network::Host,
+            "host" => {
+                if !self.input.allowed.host_network {
+                    self.not_allowed(word.span, "network.host", "a command on the host's own network");
+                }
+                Network::Host
+            }
             other => {
                 let message = format!("invalid `--network={other}`: expected `default`, `none` or `host`");
                 self.problems.push(Problem::error(word.span, message));
@@ -104,8 +128,14 @@ impl StageLowering<'_, '_> {
         match word.text.as_str() {
             "sandbox" => {}
             "insecure" => {
-                let message = "`RUN --security=insecure` is not there yet";
-                self.problems.push(Problem::error(word.span, format!("{message} (line {})", word.span.start.line)));
+                if !self.input.allowed.insecure {
+                    self.not_allowed(
+                        word.span,
+                        "security.insecure",
+                        "a command with all rights of root on this machine",
+                    );
+                }
+                return Security::Insecure;
             }
             other => {
                 let message = format!("invalid `--security={other}`: expected `sandbox` or `insecure`");
@@ -113,6 +143,12 @@ impl StageLowering<'_, '_> {
             }
         }
         Security::Sandbox
+    }
+
+    /// What only the caller of the build can allow, never its Dockerfile.
+    fn not_allowed(&mut self, span: Span, entitlement: &str, what: &str) {
+        let problem = Problem::error(span, format!("{entitlement} is not allowed"));
+        self.problems.push(problem.hint(format!("`--allow {entitlement}` allows {what}")));
     }
 
     fn mounts(&mut self, step: &Step, run: &RunSyntax) -> Vec<Mount> {
@@ -143,7 +179,14 @@ impl StageLowering<'_, '_> {
                 MountKind::Ssh { .. } if syntax.target.is_empty() => format!("{AGENT_PATH}.{agents}"),
                 _ => syntax.target,
             };
-            mounts.push(Mount { kind: syntax.kind, target, from, source: syntax.source, read_only: syntax.read_only });
+            let mut kind = syntax.kind;
+            if let MountKind::Cache { id, .. } = &mut kind
+                && let Some(space) =
+                    self.input.build_args.get("BUILDKIT_CACHE_MOUNT_NS").filter(|text| !text.is_empty())
+            {
+                *id = format!("{space}/{id}");
+            }
+            mounts.push(Mount { kind, target, from, source: syntax.source, read_only: syntax.read_only });
         }
         mounts
     }

@@ -18,6 +18,9 @@ fn input() -> LowerInput {
         build_platform: platform(),
         bases: [].into(),
         labels: [].into(),
+        network: Network::Default,
+        conditions: Conditions::default(),
+        allowed: Allowed::default(),
     }
 }
 
@@ -166,6 +169,7 @@ fn outline(text: &str) -> String {
     outline_with(text, &input())
 }
 
+mod conditions;
 mod configuration;
 mod lowering;
 mod problems;

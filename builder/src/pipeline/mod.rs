@@ -34,7 +34,7 @@ use crate::snapshot::Overlay;
 use fluyt_client::Client;
 
 pub use crate::execute::{Secret, SecretValue};
-pub use crate::graph::{Platform, PlatformError};
+pub use crate::graph::{Allowed, Conditions, Limit, Network, Platform, PlatformError};
 
 /// The platform that this machine runs.
 #[must_use]
@@ -80,6 +80,9 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         build_platform: request.build_platform.clone(),
         bases: std::collections::BTreeMap::new(),
         labels: request.labels.clone(),
+        network: request.network,
+        conditions: request.conditions.clone(),
+        allowed: request.allowed,
     };
     let mut found = std::collections::HashMap::new();
     let graph = loop {

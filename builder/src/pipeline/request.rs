@@ -9,7 +9,7 @@ use oci_spec::image::{Descriptor, Digest};
 
 use super::outputs::Destination;
 use crate::execute::Secret;
-use crate::graph::Platform;
+use crate::graph::{Allowed, Conditions, Network, Platform};
 use crate::image::Format;
 use crate::layer::Compression;
 
@@ -48,6 +48,12 @@ pub struct Request {
     pub reproducible: bool,
     /// `SOURCE_DATE_EPOCH`.
     pub epoch: Option<i64>,
+    /// `--network`.
+    pub network: Network,
+    /// `--add-host` and what else is said of all commands.
+    pub conditions: Conditions,
+    /// `--allow`.
+    pub allowed: Allowed,
     /// `--secret`, by id.
     pub secrets: BTreeMap<String, Secret>,
     /// `--ssh`: agents' sockets, by id.

@@ -10,7 +10,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, mount_move, unmount};
-use rustix::process::{Signal, chdir, chroot, pivot_root, set_parent_process_death_signal, setsid, umask};
+use rustix::process::{
+    Rlimit, Signal, chdir, chroot, pivot_root, set_parent_process_death_signal, setrlimit, setsid, umask,
+};
 use rustix::thread::UnshareFlags;
 
 use super::error::{During, Failure};
@@ -44,7 +46,7 @@ fn set_up(spec: &RunSpec, root: &Path, stage: &OwnedFd) -> Result<String, Failur
     system::close_on_exec().during(|| "closing descriptors".to_owned())?;
     setsid().during(|| "starting a session".to_owned())?;
     system::unshare(UnshareFlags::NEWNS).during(|| "making a mount namespace".to_owned())?;
-    let host = FromHost::take()?;
+    let host = FromHost::take(spec.insecure)?;
     let trees = extra::take(&spec.mounts)?;
     pivot(root)?;
     let files = interior::furnish(spec, host)?;
@@ -54,9 +56,19 @@ fn set_up(spec: &RunSpec, root: &Path, stage: &OwnedFd) -> Result<String, Failur
     streams(spec)?;
     enter(spec)?;
     let home = home(spec.uid);
-    filter::load()?;
-    capabilities::restrict(spec.network)?;
-    drop_ids(spec)?;
+    if !spec.insecure {
+        filter::load()?;
+    }
+    // Few descriptors or processes would be too few for all that stands above; and hard limits cannot be raised below.
+    limits(spec)?;
+    if spec.insecure {
+        let all = capabilities::hold()?;
+        drop_ids(spec)?;
+        capabilities::keep(all)?;
+    } else {
+        capabilities::restrict(spec.network)?;
+        drop_ids(spec)?;
+    }
     system::reset_signals();
     // Last, because a change of ids clears it.
     set_parent_process_death_signal(Some(Signal::KILL)).during(|| "tying the command to its stage".to_owned())?;
@@ -130,6 +142,21 @@ fn enter(spec: &RunSpec) -> Result<(), Failure> {
         }
     }
     chdir(&path).during(what)
+}
+
+fn limits(spec: &RunSpec) -> Result<(), Failure> {
+    for limit in &spec.limits {
+        let Some(resource) = limit.resource() else { continue };
+        let shown = |value: Option<u64>| value.map_or_else(|| "unlimited".to_owned(), |value| value.to_string());
+        setrlimit(resource, Rlimit { current: limit.soft, maximum: limit.hard }).during(|| {
+            let (soft, hard) = (shown(limit.soft), shown(limit.hard));
+            format!(
+                "setting the limit {}={soft}:{hard} (above what the builder has, CAP_SYS_RESOURCE is needed)",
+                limit.name
+            )
+        })?;
+    }
+    Ok(())
 }
 
 fn drop_ids(spec: &RunSpec) -> Result<(), Failure> {

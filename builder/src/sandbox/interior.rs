@@ -5,8 +5,8 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
@@ -16,10 +16,16 @@ use rustix::mount::{
 
 use super::error::{During, Failure};
 use super::mounts::{attach, new_mount};
-use super::spec::{MountSource, RunSpec};
+use super::spec::{MountSource, RunSpec, SHM_BYTES};
 
 /// The host's device nodes that a RUN gets; no others, and it cannot use any that it makes itself.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// Folders of the host's `/dev` that hold no device nodes for others.
+const OWN_FOLDERS: [&str; 5] = ["pts", "shm", "fd", "mqueue", "char"];
+
+/// How deep below `/dev` nodes are looked for: `/dev/bus/usb/001` is the deepest that is usual.
+const FOLDERS_MAX: usize = 4;
 
 /// What programs expect in `/dev` beside devices.
 const LINKS: [(&str, &str); 5] = [
@@ -56,24 +62,51 @@ const DATA_ONLY: MountAttrFlags = NO_SUID.union(NO_EXEC).union(NO_DEVICES);
 /// What a RUN needs of the host.
 #[derive(Debug)]
 pub(super) struct FromHost {
-    devices: Vec<(&'static str, OwnedFd)>,
+    /// Each with its path below `/dev`.
+    devices: Vec<(PathBuf, OwnedFd)>,
     /// For machines that refuse a new `sysfs`.
     system: Option<OwnedFd>,
 }
 
 impl FromHost {
     /// To be called while the host's root is still ours.
-    pub(super) fn take() -> Result<Self, Failure> {
+    pub(super) fn take(insecure: bool) -> Result<Self, Failure> {
         let mut devices = Vec::new();
         for name in DEVICES {
             match copy(&format!("/dev/{name}"), false) {
-                Ok(device) => devices.push((name, device)),
+                Ok(device) => devices.push((PathBuf::from(name), device)),
                 // A builder in a container may itself have no terminal device.
                 Err(Errno::NOENT) if name == "tty" => {}
                 Err(errno) => return Err(errno).during(|| format!("taking the host's /dev/{name}")),
             }
         }
+        if insecure {
+            more_devices(Path::new(""), 0, &mut devices);
+        }
         Ok(Self { devices, system: copy("/sys", true).ok() })
+    }
+}
+
+/// Takes every other device node of the host. One that goes away meanwhile is not missed.
+fn more_devices(folder: &Path, depth: usize, devices: &mut Vec<(PathBuf, OwnedFd)>) {
+    let Ok(entries) = fs::read_dir(Path::new("/dev").join(folder)) else { return };
+    for entry in entries.flatten() {
+        let (name, Ok(kind)) = (entry.file_name(), entry.file_type()) else { continue };
+        let path = folder.join(&name);
+        if kind.is_dir() && depth < FOLDERS_MAX && !OWN_FOLDERS.iter().any(|own| name == *own) {
+            more_devices(&path, depth + 1, devices);
+        }
+        let is_device = kind.is_char_device() || kind.is_block_device();
+        // The console and the multiplexer of terminals are the sandbox's own matter.
+        let own = name == "console" || name == "ptmx";
+        if is_device
+            && !own
+            && !DEVICES.iter().any(|known| path == Path::new(known))
+            && let Some(text) = entry.path().to_str()
+            && let Ok(device) = copy(text, false)
+        {
+            devices.push((path, device));
+        }
     }
 }
 
@@ -82,13 +115,15 @@ impl FromHost {
 pub(super) fn furnish(spec: &RunSpec, host: FromHost) -> Result<Vec<OwnedFd>, Failure> {
     let files = generated_files(spec)?;
     attach(new_mount("proc", &[], DATA_ONLY)?, Path::new("/proc"))?;
-    devices(host.devices)?;
-    system(host.system)?;
-    for path in MASKED {
-        mask(path)?;
-    }
-    for path in READ_ONLY {
-        read_only(path)?;
+    devices(host.devices, spec.shm_size_bytes)?;
+    system(host.system, spec.insecure)?;
+    if !spec.insecure {
+        for path in MASKED {
+            mask(path)?;
+        }
+        for path in READ_ONLY {
+            read_only(path)?;
+        }
     }
     Ok(files)
 }
@@ -131,12 +166,13 @@ fn generated_files(spec: &RunSpec) -> Result<Vec<OwnedFd>, Failure> {
     Ok(files)
 }
 
-fn devices(devices: Vec<(&'static str, OwnedFd)>) -> Result<(), Failure> {
+fn devices(devices: Vec<(PathBuf, OwnedFd)>, shm_size_bytes: u64) -> Result<(), Failure> {
     let folder = Path::new("/dev");
     attach(new_mount("tmpfs", &[("mode", "755"), ("size", "64m")], NO_SUID | NO_DEVICES)?, folder)?;
     for (name, device) in devices {
         let path = folder.join(name);
-        fs::write(&path, b"").during(|| format!("making a place for /dev/{name}"))?;
+        let place = || path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, b""));
+        place().during(|| format!("making a place for {}", path.display()))?;
         attach(device, &path)?;
     }
     for (link, target) in LINKS {
@@ -153,7 +189,8 @@ fn devices(devices: Vec<(&'static str, OwnedFd)>) -> Result<(), Failure> {
     };
     // Group 5 is `tty` nearly everywhere, but does not exist where only one id is mapped.
     mount_new("pts", terminals(&[("gid", "5")]).or_else(|_| terminals(&[]))?)?;
-    mount_new("shm", new_mount("tmpfs", &[("mode", "1777"), ("size", "64m")], DATA_ONLY)?)?;
+    let size = if shm_size_bytes == 0 { SHM_BYTES } else { shm_size_bytes }.to_string();
+    mount_new("shm", new_mount("tmpfs", &[("mode", "1777"), ("size", &size)], DATA_ONLY)?)?;
     // Kernels may be built without message queues.
     match new_mount("mqueue", &[], DATA_ONLY) {
         Ok(queues) => mount_new("mqueue", queues),
@@ -161,13 +198,14 @@ fn devices(devices: Vec<(&'static str, OwnedFd)>) -> Result<(), Failure> {
     }
 }
 
-fn system(host: Option<OwnedFd>) -> Result<(), Failure> {
+fn system(host: Option<OwnedFd>, writable: bool) -> Result<(), Failure> {
     let folder = Path::new("/sys");
-    match (new_mount("sysfs", &[], DATA_ONLY | MountAttrFlags::MOUNT_ATTR_RDONLY), host) {
+    let access = if writable { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
+    match (new_mount("sysfs", &[], DATA_ONLY | access), host) {
         (Ok(mounted), _) => attach(mounted, folder),
         (Err(_), Some(host)) => {
             attach(host, folder)?;
-            read_only("/sys")
+            if writable { Ok(()) } else { read_only("/sys") }
         }
         (Err(failure), None) => Err(failure),
     }

@@ -29,8 +29,11 @@
 //! What a command sees is what Docker shows it, except that: all mounts but the single device nodes are `nodev`, so that
 //! nodes which a command makes cannot be used; on the host's network there is no `CAP_NET_RAW`, and the host's abstract
 //! sockets and loopback services are within reach; no control group file system is mounted; the resource limits are the
-//! builder's. Linux 5.3 is the oldest kernel that has the calls we make, with root and CAP_SYS_ADMIN; without a network
+//! builder's where the build names none. Linux 5.3 is the oldest kernel that has the calls we make, with root and CAP_SYS_ADMIN; without a network
 //! also CAP_NET_ADMIN, for the loopback device.
+//!
+//! A command that was allowed to be insecure keeps what the builder itself may do: its capabilities, the machine's device
+//! nodes, a writable `/sys`; nothing of `/proc` is hidden, and no call is filtered.
 
 mod cancel;
 mod capabilities;
@@ -52,6 +55,6 @@ mod wire;
 pub use cancel::Cancel;
 pub use error::{Failure, SandboxError};
 pub use parent::{run, set_program};
-pub use spec::{Exit, MountSource, Network, RootMount, RunMount, RunSpec, Stream};
+pub use spec::{Exit, Limit, MountSource, Network, RootMount, RunMount, RunSpec, SHM_BYTES, Stream};
 pub use stage::stage;
 pub use trial::{Refusal, available};

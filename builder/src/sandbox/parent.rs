@@ -266,6 +266,9 @@ fn check(spec: &RunSpec) -> Result<(), SandboxError> {
             return refuse("a mount would cover the root");
         }
     }
+    if let Some(limit) = spec.limits.iter().find(|limit| limit.resource().is_none()) {
+        return refuse(&format!("`{}` is no resource that can be limited", limit.name));
+    }
     if nul(&spec.hostname) || spec.hostname.len() > 64 {
         return refuse("the host name is longer than the 64 bytes that Linux allows, or holds a zero byte");
     }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use rustix::process::Resource;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Everything that one RUN depends on.
@@ -32,9 +33,72 @@ pub struct RunSpec {
     pub resolv_conf: Vec<u8>,
     /// Which network the command sees.
     pub network: Network,
+    /// Whether it keeps all rights of root on this machine: every capability and device, and nothing filtered or hidden.
+    pub insecure: bool,
+    /// Size of `/dev/shm`; 0 is [`SHM_BYTES`].
+    pub shm_size_bytes: u64,
+    /// Its resource limits; those not named are the builder's.
+    pub limits: Vec<Limit>,
     /// What is mounted in the root besides what every RUN has there, outer mounts before those in them. Places that the
     /// root lacks are made for the command and gone after it.
     pub mounts: Vec<RunMount>,
+}
+
+/// Size of a command's `/dev/shm` in bytes, as other builders have it.
+pub const SHM_BYTES: u64 = 64 * 1024 * 1024;
+
+/// A resource limit of a command. `None` is no limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// What is limited, in the words of Docker's `--ulimit`: one of [`Limit::NAMES`].
+    pub name: String,
+    /// What the command may use.
+    pub soft: Option<u64>,
+    /// How far it may raise that.
+    pub hard: Option<u64>,
+}
+
+impl Limit {
+    /// All that can be limited.
+    pub const NAMES: [&str; 15] = [
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ];
+
+    /// The kernel's name; none for a name that is not in [`Limit::NAMES`].
+    pub(super) fn resource(&self) -> Option<Resource> {
+        Some(match self.name.as_str() {
+            "core" => Resource::Core,
+            "cpu" => Resource::Cpu,
+            "data" => Resource::Data,
+            "fsize" => Resource::Fsize,
+            "locks" => Resource::Locks,
+            "memlock" => Resource::Memlock,
+            "msgqueue" => Resource::Msgqueue,
+            "nice" => Resource::Nice,
+            "nofile" => Resource::Nofile,
+            "nproc" => Resource::Nproc,
+            "rss" => Resource::Rss,
+            "rtprio" => Resource::Rtprio,
+            "rttime" => Resource::Rttime,
+            "sigpending" => Resource::Sigpending,
+            "stack" => Resource::Stack,
+            _ => return None,
+        })
+    }
 }
 
 /// One mount in the root of a RUN.

@@ -1,0 +1,92 @@
+//! The flags of `docker buildx build` that say how commands run, or that have little or no effect here.
+
+use clap::Args;
+
+use super::switch;
+
+/// See the table of the module for what each does.
+#[derive(Debug, Default, Args)]
+pub struct BuildxArguments {
+    /// A name for the `/etc/hosts` of commands
+    #[arg(long, value_name = "NAME:ADDRESS", value_delimiter = ',', help_heading = "Commands of the Dockerfile")]
+    pub add_host: Vec<String>,
+    /// The network of commands: `default`, `none` or `host`
+    #[arg(long, value_name = "MODE", help_heading = "Commands of the Dockerfile")]
+    pub network: Option<String>,
+    /// Size of the `/dev/shm` of commands (`128m`) [default: 64m]
+    #[arg(long, value_name = "SIZE", value_parser = crate::prune::bytes, help_heading = "Commands of the Dockerfile")]
+    pub shm_size: Option<u64>,
+    /// A resource limit of commands (`nofile=1024:2048`; -1 is none)
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "Commands of the Dockerfile")]
+    pub ulimit: Vec<String>,
+    /// What commands may ask for: `network.host`, `security.insecure`
+    #[arg(long, value_name = "ENTITLEMENT", help_heading = "Commands of the Dockerfile")]
+    pub allow: Vec<String>,
+    /// Not there yet
+    #[arg(long, value_name = "NAME", help_heading = "Commands of the Dockerfile")]
+    pub cgroup_parent: Option<String>,
+    /// Not there yet
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Commands of the Dockerfile")]
+    pub resource: Vec<String>,
+    /// Not there yet
+    #[arg(long, value_name = "BOOL|SPEC", help_heading = "Attestations and caches")]
+    pub provenance: Option<String>,
+    /// Not there yet
+    #[arg(long, value_name = "BOOL|SPEC", help_heading = "Attestations and caches")]
+    pub sbom: Option<String>,
+    /// Not there yet
+    #[arg(long, value_name = "type=KIND", help_heading = "Attestations and caches")]
+    pub attest: Vec<String>,
+    /// Not there yet
+    #[arg(long, value_name = "SPEC", help_heading = "Attestations and caches")]
+    pub cache_from: Vec<String>,
+    /// Not there yet
+    #[arg(long, value_name = "SPEC", help_heading = "Attestations and caches")]
+    pub cache_to: Vec<String>,
+    /// Not there yet
+    #[arg(long, value_name = "SPEC", help_heading = "Attestations and caches")]
+    pub policy: Vec<String>,
+    /// Taken for the sake of scripts: this process is the builder
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub builder: Option<String>,
+    /// Trace what happens on standard error; `FLUYT_LOG` says it in more detail
+    #[arg(short = 'D', long)]
+    pub debug: bool,
+
+    /// As with the classic builder, which had no other.
+    #[arg(long, short = 'm', hide = true)]
+    pub memory: Option<String>,
+    #[arg(long, hide = true)]
+    #[allow(missing_docs, reason = "the classic builder's, as the next ones")]
+    pub memory_swap: Option<String>,
+    #[arg(long, hide = true)]
+    #[allow(missing_docs, reason = "see the first")]
+    pub cpu_period: Option<String>,
+    #[arg(long, hide = true)]
+    #[allow(missing_docs, reason = "see the first")]
+    pub cpu_quota: Option<String>,
+    #[arg(long, short = 'c', hide = true)]
+    #[allow(missing_docs, reason = "see the first")]
+    pub cpu_shares: Option<String>,
+    #[arg(long, hide = true)]
+    #[allow(missing_docs, reason = "see the first")]
+    pub cpuset_cpus: Option<String>,
+    #[arg(long, hide = true)]
+    #[allow(missing_docs, reason = "see the first")]
+    pub cpuset_mems: Option<String>,
+    #[arg(long, hide = true)]
+    #[allow(missing_docs, reason = "see the first")]
+    pub security_opt: Vec<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_parser = switch, action = clap::ArgAction::Set)]
+    #[allow(missing_docs, reason = "see the first")]
+    pub squash: bool,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_parser = switch, action = clap::ArgAction::Set)]
+    #[allow(missing_docs, reason = "see the first")]
+    pub compress: bool,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_parser = switch, action = clap::ArgAction::Set)]
+    #[allow(missing_docs, reason = "see the first")]
+    pub force_rm: bool,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", value_parser = switch, action = clap::ArgAction::Set)]
+    #[allow(missing_docs, reason = "see the first")]
+    pub rm: bool,
+}

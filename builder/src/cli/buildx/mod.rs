@@ -1,0 +1,147 @@
+//! What each flag of `docker buildx build` does here: the one table, from which these docs, a part of `--help` and a test
+//! are made, so that none is left out and none is ignored in silence where it would change the result.
+#![doc = include_str!("table.md")]
+
+mod arguments;
+mod attest;
+mod commands;
+mod table;
+
+pub use arguments::BuildxArguments;
+
+pub(super) use commands::Commands;
+pub(super) use table::help;
+
+use std::collections::BTreeMap;
+
+use super::failure::Failure;
+use super::settings;
+use attest::Attestations;
+use table::{ARGUMENTS, Effect, FLAGS, Row, VARIABLES};
+
+/// What is to be said before a build of flags, build arguments and variables that have no effect yet, each once.
+///
+/// # Errors
+/// When a flag is refused, or its value makes no sense.
+pub(super) fn notes(typed: &BuildxArguments, build_args: &BTreeMap<String, String>) -> Result<Vec<String>, Failure> {
+    let attestations = Attestations::read(typed)?;
+    caches(&typed.cache_from, "cache-from")?;
+    caches(&typed.cache_to, "cache-to")?;
+    let asked = |name: &str| match name {
+        "attest" => attestations.others,
+        "provenance" => attestations.provenance,
+        "sbom" => attestations.sbom,
+        "cache-from" => !typed.cache_from.is_empty(),
+        "cache-to" => !typed.cache_to.is_empty(),
+        "cgroup-parent" => typed.cgroup_parent.as_ref().is_some_and(|name| !name.is_empty()),
+        "resource" => !typed.resource.is_empty(),
+        "policy" => typed.policy.iter().any(|text| !policy_is_off(text)),
+        "memory" => typed.memory.is_some(),
+        "memory-swap" => typed.memory_swap.is_some(),
+        "cpu-period" => typed.cpu_period.is_some(),
+        "cpu-quota" => typed.cpu_quota.is_some(),
+        "cpu-shares" => typed.cpu_shares.is_some(),
+        "cpuset-cpus" => typed.cpuset_cpus.is_some(),
+        "cpuset-mems" => typed.cpuset_mems.is_some(),
+        "security-opt" => !typed.security_opt.is_empty(),
+        "squash" => typed.squash,
+        _ => false,
+    };
+    let mut said = Vec::new();
+    for row in FLAGS.iter().filter(|row| asked(row.name)) {
+        match row.effect {
+            Effect::Noted(text) => said.push(format!("`--{}` has no effect yet: {text}", row.name)),
+            Effect::Refused(text) => {
+                return Err(Failure::usage(format!("`--{}` is not there yet", row.name)).hint(text));
+            }
+            Effect::Same | Effect::Differs(_) | Effect::Nothing(_) => {}
+        }
+    }
+    let mut more = |rows: &[Row], kind: &str, value: &dyn Fn(&str) -> Option<String>| {
+        for row in rows {
+            if let Effect::Noted(text) = row.effect
+                && value(row.name).is_some_and(|value| is_on(&value))
+            {
+                said.push(format!("the {kind} {} has no effect yet: {text}", row.name));
+            }
+        }
+    };
+    more(ARGUMENTS, "build argument", &|name| build_args.get(name).cloned());
+    more(VARIABLES, "variable", &settings::variable);
+    Ok(said)
+}
+
+/// Whether a value switches something on. What is no truth value may be a wish of another kind.
+fn is_on(value: &str) -> bool {
+    truth(value).unwrap_or(true) && !value.is_empty()
+}
+
+/// Go's notion of a boolean, which buildx has for flags and variables.
+pub(super) fn truth(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// A boolean flag's value, for the command line.
+///
+/// # Errors
+/// When it is none.
+pub fn switch(text: &str) -> Result<bool, String> {
+    truth(text).ok_or_else(|| format!("expected `true` or `false`, found `{text}`"))
+}
+
+/// The kinds of caches that buildx knows.
+const CACHES: [&str; 6] = ["registry", "local", "inline", "gha", "s3", "azblob"];
+
+/// Whether each of these says what buildx understands: a slip is told now, not in a year.
+fn caches(typed: &[String], flag: &str) -> Result<(), Failure> {
+    for text in typed {
+        let wrong = |problem: String| Failure::usage(format!("`--{flag} {text}`: {problem}"));
+        // A reference alone is a registry's cache.
+        if !text.contains('=') {
+            continue;
+        }
+        let fields = fields(text).map_err(wrong)?;
+        match fields.iter().find(|(key, _)| key == "type") {
+            None => return Err(wrong("it has no `type`".to_owned()).hint("write `type=registry,ref=NAME`")),
+            Some((_, kind)) if !CACHES.contains(&kind.as_str()) => {
+                return Err(wrong(format!("unknown type `{kind}`: expected one of {}", CACHES.join(", "))));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// `disabled=true` and no other wish.
+fn policy_is_off(text: &str) -> bool {
+    fields(text).is_ok_and(|fields| fields.iter().any(|(key, value)| key == "disabled" && is_on(value)))
+}
+
+/// `key=value` fields apart by commas. A field may stand in double quotes, for a comma in it.
+fn fields(text: &str) -> Result<Vec<(String, String)>, String> {
+    let mut fields = Vec::new();
+    let mut rest = text;
+    loop {
+        let (field, more) = match rest.strip_prefix('"').and_then(|quoted| quoted.split_once('"')) {
+            Some((field, "")) => (field, None),
+            Some((field, after)) => match after.strip_prefix(',') {
+                Some(more) => (field, Some(more)),
+                None => return Err(format!("text follows a closing quote: `{after}`")),
+            },
+            None => rest.split_once(',').map_or((rest, None), |(field, more)| (field, Some(more))),
+        };
+        let (key, value) = field.split_once('=').ok_or_else(|| format!("`{field}` is no `key=value`"))?;
+        fields.push((key.trim().to_ascii_lowercase(), value.to_owned()));
+        match more {
+            Some(more) => rest = more,
+            None => return Ok(fields),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
