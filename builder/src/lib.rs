@@ -18,6 +18,7 @@ pub mod context;
 pub mod image;
 pub mod layer;
 
+pub mod fetch;
 pub mod graph;
 pub mod remote;
 

@@ -114,7 +114,7 @@ fn exit_codes_say_whose_turn_it_is() {
         (&["build", "--platform", "linux/a/b/c", "context"], 2, "linux/a/b/c"),
         (&["build", "--build-arg", "SOURCE_DATE_EPOCH=soon", "context"], 2, "soon"),
         (&["build", "-t", "a b", "context"], 2, "a b"),
-        (&["build", "https://example.com/x.git"], 2, "not there yet"),
+        (&["build", "https://example.com/x.git?what=x"], 1, "x.git"),
         (&["build", "--iidfile", "no/such/file", "context"], 1, "no/such"),
         (&["build", "-o", "type=oci,dest=no/such.tar", "context"], 1, "there is no folder no"),
         (&["push", "nothing"], 1, "nothing"),

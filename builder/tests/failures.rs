@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use fluyt::blob::Store;
 use fluyt::event::{Event, Sink};
-use fluyt::pipeline::{self, Destination, ImageForm, Request, Workshop};
+use fluyt::pipeline::{self, ContextSource, Destination, ImageForm, Request, Workshop};
 use fluyt::sandbox::{self, Cancel};
 use fluyt_client::{Client, Settings};
 
@@ -80,7 +80,8 @@ fn every_failure_that_happened_is_reported() {
 
     let platform = pipeline::host_platform();
     let request = Request {
-        context,
+        context: ContextSource::Folder(context),
+        contexts: std::collections::BTreeMap::new(),
         file: None,
         tags: Vec::new(),
         build_args: std::collections::BTreeMap::new(),
@@ -108,6 +109,7 @@ fn every_failure_that_happened_is_reported() {
         client: Client::new(Settings::default()).unwrap(),
         cancel: Cancel::default(),
         stdout: || Box::new(std::io::sink()),
+        stdin: || Box::new(std::io::empty()),
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let error = runtime.block_on(pipeline::build(workshop, request, sink.clone())).unwrap_err();

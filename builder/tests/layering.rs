@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("snapshot", &["blob", "layer", "sandbox"]),
     ("graph", &["dockerfile", "image"]),
     ("remote", &["blob", "image", "event"]),
+    ("fetch", &["blob", "event"]),
     ("cache", &["graph", "layer", "image", "blob"]),
     ("cache_mount", &["blob"]),
     (
@@ -36,6 +37,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "layer",
             "graph",
             "remote",
+            "fetch",
             "cache",
             "cache_mount",
         ],
@@ -55,6 +57,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "layer",
             "graph",
             "remote",
+            "fetch",
             "cache",
             "execute",
             "export",

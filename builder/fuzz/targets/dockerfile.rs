@@ -25,6 +25,7 @@ fuzz_target!(|text: &str| {
         network: Network::Default,
         conditions: Conditions::default(),
         allowed: Allowed::default(),
+        contexts: Default::default(),
     };
     // Every image that is asked for is one with a trigger, so that lowering goes all the way.
     for _ in 0..4 {

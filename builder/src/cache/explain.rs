@@ -85,6 +85,7 @@ impl Preimage {
         }
         let from = match &op.from {
             CopyFrom::Context => "the context",
+            CopyFrom::Folder(_) => "a named context",
             CopyFrom::Root(_) => "a stage or image",
             CopyFrom::Inline(_) => "the Dockerfile",
             CopyFrom::Fetch(_) => "an address",
@@ -130,7 +131,11 @@ impl Preimage {
                 MountKind::Secret { id, .. } => format!("secret {id}"),
                 MountKind::Ssh { id, .. } => format!("ssh {id}"),
             };
-            let from = if matches!(mount.from, MountFrom::Context) { " of the context" } else { "" };
+            let from = match mount.from {
+                MountFrom::Context => " of the context",
+                MountFrom::Folder(_) => " of a named context",
+                MountFrom::Root(_) | MountFrom::Nothing => "",
+            };
             let access = if mount.read_only { ", read-only" } else { "" };
             self.field(&format!("mount {}", mount.target), &format!("{kind}{from} {}{access}", mount.source));
         }

@@ -85,18 +85,23 @@ pub struct RegistryArguments {
 #[derive(Debug, Args)]
 #[command(after_long_help = super::buildx::help())]
 pub struct BuildArguments {
-    /// Folder with the files that the Dockerfile copies
+    /// Folder with the files that the Dockerfile copies; `-` for an archive or a Dockerfile on standard input; the URL of an
+    /// archive or a Dockerfile; or a git repository (`https://host/path.git#ref:folder`, `user@host:path`)
     #[arg(value_name = "CONTEXT")]
     pub context: PathBuf,
     /// Name of the image (`name[:tag]`); may be given several times
     #[arg(short = 't', long = "tag", value_name = "REF", allow_hyphen_values = true)]
     pub tags: Vec<String>,
-    /// The Dockerfile [default: CONTEXT/Dockerfile]
+    /// The Dockerfile, `-` for standard input, or a URL [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Value of an ARG; without `=V` the environment's
     #[arg(long = "build-arg", value_name = "K[=V]")]
     pub build_args: Vec<String>,
+    /// What an image's or a stage's name stands for: a folder, `docker-image://REF`, `oci-layout://FOLDER[:TAG][@DIGEST]`, the
+    /// URL of a file or a git repository; also for COPY --from and RUN --mount=from
+    #[arg(long = "build-context", value_name = "NAME=VALUE", value_parser = pair)]
+    pub build_contexts: Vec<(String, String)>,
     /// A secret for `RUN --mount=type=secret`: `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`
     #[arg(long = "secret", value_name = "SPEC")]
     pub secrets: Vec<String>,

@@ -17,7 +17,7 @@ use super::settings::Surroundings;
 use super::{destination, output, settings};
 use crate::blob::{Store, StoreError};
 use crate::event::{Event, Events, Sink as _};
-use crate::pipeline::{self, BuildError, Destination, ImageForm, Request, Workshop};
+use crate::pipeline::{self, BuildError, ContextSource, Destination, DockerfileSource, ImageForm, Request, Workshop};
 use crate::prune::Ceiling;
 
 pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(), Failure> {
@@ -37,7 +37,13 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
     let events = Warnings::of(shown.events());
     notes.into_iter().for_each(|text| events.hear(Event::Note { text }));
     let interrupt = Interrupt::listen(shown.say());
-    let workshop = Workshop { store: store.clone(), client, cancel: interrupt.cancel.clone(), stdout: output::stdout };
+    let workshop = Workshop {
+        store: store.clone(),
+        client,
+        cancel: interrupt.cancel.clone(),
+        stdout: output::stdout,
+        stdin: output::stdin,
+    };
     let built = interrupt.guard(pipeline::build(workshop, request, events.clone())).await;
     if !interrupt.cancel.is_cancelled() {
         keep_limit(typed.store_limit.unwrap_or_default(), store, &shown.events()).await;
@@ -81,18 +87,6 @@ pub(super) const LOGS: &str = "logs";
 
 /// What is asked for, and the registries that an output calls insecure.
 pub(super) fn request(typed: &BuildArguments) -> Result<(Request, Vec<String>), Failure> {
-    if typed.context.as_os_str() == "-" {
-        return Err(Failure::usage("a context on standard input is not there yet").hint("name a folder"));
-    }
-    if let Some(text) = typed.context.to_str()
-        && ["http://", "https://", "git@", "git://", "ssh://"].iter().any(|prefix| text.starts_with(prefix))
-    {
-        return Err(Failure::usage(format!("a context at an address (`{text}`) is not there yet"))
-            .hint("check it out and name the folder"));
-    }
-    if typed.file.as_ref().is_some_and(|file| file.as_os_str() == "-") {
-        return Err(Failure::usage("a Dockerfile on standard input is not there yet").hint("write it to a file"));
-    }
     let commands = Commands::read(&typed.buildx)?;
     let host = pipeline::host_platform();
     let default = settings::variable("DOCKER_DEFAULT_PLATFORM");
@@ -147,8 +141,9 @@ pub(super) fn request(typed: &BuildArguments) -> Result<(Request, Vec<String>), 
         build_args.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert_with(|| epoch.to_string());
     }
     let request = Request {
-        context: typed.context.clone(),
-        file: typed.file.clone(),
+        context: ContextSource::parse(typed.context.as_os_str()),
+        file: typed.file.as_ref().map(|file| DockerfileSource::parse(file.as_os_str())),
+        contexts: typed.build_contexts.iter().cloned().collect(),
         tags,
         epoch,
         build_args,

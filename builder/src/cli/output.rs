@@ -27,3 +27,8 @@ pub fn message(text: &str) {
 pub fn stdout() -> Box<dyn Write> {
     Box::new(io::BufWriter::with_capacity(256 * 1024, io::stdout()))
 }
+
+/// Standard input.
+pub(super) fn stdin() -> Box<dyn std::io::Read> {
+    Box::new(std::io::stdin())
+}

@@ -96,6 +96,20 @@ pub fn read_ignore(context: &Path, dockerfile: Option<&Path>) -> Result<Ignore, 
     Ok(Ignore::default())
 }
 
+/// The first of the usual names of a Dockerfile that `has` knows.
+pub fn usual_name(has: impl Fn(&str) -> bool) -> Option<&'static str> {
+    NAMES.into_iter().find(|name| has(name))
+}
+
+/// Reads a Dockerfile from wherever it comes; `name` is what messages call it.
+///
+/// # Errors
+///
+/// When it cannot be read, or is no text.
+pub fn read_dockerfile_from(stream: &mut dyn io::Read, name: &Path) -> Result<String, InputError> {
+    text(stream, name)
+}
+
 /// The text of a file; `None` when there is no such file.
 fn read_text(path: &Path) -> Result<Option<String>, InputError> {
     let failed = |source| InputError::Read { path: path.to_owned(), source };
@@ -106,13 +120,17 @@ fn read_text(path: &Path) -> Result<Option<String>, InputError> {
         }
         Err(error) => return Err(failed(error)),
     };
+    text(&mut &file, path).map(Some)
+}
+
+fn text(stream: &mut dyn io::Read, path: &Path) -> Result<String, InputError> {
     let mut bytes = Vec::new();
-    file.take(INPUT_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    let read = stream.take(INPUT_MAX_BYTES + 1).read_to_end(&mut bytes);
+    read.map_err(|source| InputError::Read { path: path.to_owned(), source })?;
     if bytes.len() as u64 > INPUT_MAX_BYTES {
         return Err(InputError::TooLarge(path.to_owned()));
     }
     String::from_utf8(bytes)
-        .map(Some)
         .map_err(|error| InputError::NotText { path: path.to_owned(), at: error.utf8_error().valid_up_to() })
 }
 

@@ -9,7 +9,7 @@ mod placement;
 mod walk;
 
 pub use ignore::{Ignore, IgnoreError, Rule, Verdict};
-pub use inputs::{DockerfileText, InputError, read_dockerfile, read_ignore};
+pub use inputs::{DockerfileText, InputError, read_dockerfile, read_dockerfile_from, read_ignore, usual_name};
 pub use listing::{FileKind, Selection, Source, SourceEntry};
 pub use modes::{Git, Modes};
 pub use pattern::{BadPattern, Pattern, has_wildcards, split_at_wildcard};

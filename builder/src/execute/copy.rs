@@ -35,7 +35,7 @@ impl Executor {
         if op.parents {
             return Err(StepError::NotThereYet { what: "`COPY --parents`" });
         }
-        if !op.exclude.is_empty() && op.from != CopyFrom::Context {
+        if !op.exclude.is_empty() && !matches!(op.from, CopyFrom::Context | CopyFrom::Folder(_)) {
             return Err(StepError::NotThereYet { what: "`COPY --from` with `--exclude`" });
         }
         let below = states.of(op.input);
@@ -124,14 +124,18 @@ impl Executor {
         }
         let mut others = Vec::new();
         for source in selected {
-            let path = match source.entries.first().map(|entry| &entry.content) {
+            let first = source.entries.first();
+            let path = match first.map(|entry| &entry.content) {
                 Some(Content::Source(Source::File { path, .. })) if unpack::is_archive(path)? => path.clone(),
                 _ => {
                     others.push(source);
                     continue;
                 }
             };
-            let digest = digest_of(&path)?;
+            let digest = match first.and_then(|entry| entry.digest.clone()) {
+                Some(digest) => digest,
+                None => digest_of(&path)?,
+            };
             archives.push(Archive { name: String::from_utf8_lossy(&source.name).into_owned(), path, digest });
         }
         Ok(others)

@@ -50,6 +50,12 @@ pub enum StepError {
         /// Which.
         what: &'static str,
     },
+    /// A fault of this program: what the graph names was not brought.
+    #[error("{what} was not made ready before the step; this is a fault of this program")]
+    NotFetched {
+        /// What.
+        what: String,
+    },
     /// The command ended with another status than 0.
     #[error("the command exited with status {status}{}", status_meaning(*.status))]
     ExitStatus {

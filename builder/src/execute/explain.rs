@@ -70,7 +70,7 @@ impl Executor {
                 Op::Copy(op) => roots.extend(if let CopyFrom::Root(root) = op.from { Some(root) } else { None }),
                 Op::Run(op) => roots.extend(op.mounts.iter().filter_map(|mount| match mount.from {
                     MountFrom::Root(root) => Some(root),
-                    MountFrom::Context | MountFrom::Nothing => None,
+                    MountFrom::Context | MountFrom::Folder(_) | MountFrom::Nothing => None,
                 })),
                 Op::Base(_) | Op::Fetch(_) => {}
             }

@@ -16,6 +16,7 @@ mod engine;
 mod error;
 mod explain;
 mod extract;
+mod fetched;
 mod flights;
 mod item;
 mod mounts;
@@ -47,13 +48,15 @@ pub use placing::PlacingError;
 pub use run::EARLIEST_ZIP_TIME;
 pub use select::SelectError;
 pub use state::{BuiltLayer, RootState, Trees};
+pub use unpack::{is_archive, open_archive};
 pub use watch::Watcher;
 
 use crate::blob::Store;
 use crate::cache::{Mode, Records};
 use crate::context::Context;
 use crate::event::{Events, Origin, StepId};
-use crate::graph::{About, ImageRequest, OpId, Root};
+use crate::fetch::FetchedFile;
+use crate::graph::{About, FetchOp, ImageRequest, OpId, Root};
 use crate::layer::{FileTime, LayerOptions};
 use crate::remote::Remote;
 use crate::sandbox::Cancel;
@@ -107,6 +110,10 @@ pub struct Executor {
     pub runtime: Handle,
     /// The user's files.
     pub context: Arc<Context>,
+    /// The folders of named contexts, as the graph numbers them.
+    pub folders: Vec<Arc<Context>>,
+    /// What was fetched for the graph.
+    pub fetched: HashMap<FetchOp, FetchedFile>,
     /// Root file systems for `RUN`.
     pub snapshots: Arc<dyn Snapshotter>,
     /// Who hears what happens.

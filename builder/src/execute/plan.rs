@@ -13,9 +13,9 @@ use super::select::{self, Selected, SelectedEntry};
 use super::unpack::Archive;
 use super::{Executor, StepError, copy};
 use crate::cache::{Key, PlanKey, SelectionHasher, SourceKey};
-use crate::context::Ignore;
+use crate::context::{Context, Ignore};
 use crate::event::Event;
-use crate::graph::{CopyFrom, CopyOp, Graph, Mount, MountFrom, MountKind, Op, OpId, Root, RunOp};
+use crate::graph::{CopyFrom, CopyOp, FolderId, Graph, Mount, MountFrom, MountKind, Op, OpId, Root, RunOp};
 use crate::layer::Source;
 
 /// What is known of a step before it runs.
@@ -46,7 +46,7 @@ pub(super) struct Taken {
 }
 
 /// What steps of this build took of the context, by what they asked for: several stages often copy the same.
-type Known<'g> = HashMap<(&'g [String], &'g [String], bool), Arc<Taken>>;
+type Known<'g> = HashMap<(Option<FolderId>, &'g [String], &'g [String], bool), Arc<Taken>>;
 
 /// The plans of a graph's steps.
 #[derive(Debug)]
@@ -85,7 +85,8 @@ impl Executor {
                 Op::Base(op) => plan.key = Some(PlanKey::base(&op.diff_ids)),
                 Op::Fetch(_) => {}
                 Op::Copy(op) => {
-                    let source = self.copy_source(op, &root, &mut plan, &mut known).map_err(|error| (id, error))?;
+                    let source =
+                        self.copy_source(graph, op, &root, &mut plan, &mut known).map_err(|error| (id, error))?;
                     plan.key = source.zip(root(op.input)).map(|(source, below)| PlanKey::copy(op, below, &source));
                 }
                 Op::Run(op) => {
@@ -107,43 +108,53 @@ impl Executor {
 
     fn copy_source<'g>(
         &self,
+        graph: &Graph,
         op: &'g CopyOp,
         plan_of: &dyn Fn(Root) -> Option<PlanKey>,
         plan: &mut StepPlan,
         known: &mut Known<'g>,
     ) -> Result<Option<SourceKey>, StepError> {
-        let wanted = (&op.sources[..], &op.exclude[..], op.unpack);
-        if op.from == CopyFrom::Context
+        let (folder, context) = match &op.from {
+            CopyFrom::Context => (None, Some(&self.context)),
+            CopyFrom::Folder(id) => (Some(*id), Some(self.folder(*id)?)),
+            _ => (None, None),
+        };
+        let wanted = (folder, &op.sources[..], &op.exclude[..], op.unpack);
+        if context.is_some()
             && let Some(taken) = known.get(&wanted)
         {
             plan.taken = Some(taken.clone());
             return Ok(Some(SourceKey::Content(taken.key)));
         }
-        let selected = match &op.from {
-            CopyFrom::MakeDirectory => return Ok(Some(SourceKey::Nothing)),
-            CopyFrom::Root(root) => return Ok(plan_of(*root).map(SourceKey::Root)),
-            CopyFrom::Fetch(_) => return Ok(None),
-            CopyFrom::Inline(files) => files.iter().map(|file| copy::inline(file, self.options.made_at)).collect(),
-            CopyFrom::Context => self.selected(&op.sources, &op.exclude)?,
+        let selected = match (&op.from, context) {
+            (CopyFrom::MakeDirectory, _) => return Ok(Some(SourceKey::Nothing)),
+            (CopyFrom::Root(root), _) => return Ok(plan_of(*root).map(SourceKey::Root)),
+            (CopyFrom::Fetch(id), _) => match &graph.node(*id).op {
+                Op::Fetch(fetch) => vec![self.fetched_file(fetch)?],
+                _ => return Ok(None),
+            },
+            (CopyFrom::Inline(files), _) => files.iter().map(|file| copy::inline(file, self.options.made_at)).collect(),
+            (_, Some(context)) => self.selected(context, &op.sources, &op.exclude)?,
+            (CopyFrom::Context | CopyFrom::Folder(_), None) => return Ok(None),
         };
         let mut archives = Vec::new();
         let mut selected = self.take_archives(op, selected, &mut archives)?;
         self.hash(&mut selected)?;
         let key = key_of(&selected, &archives);
         let taken = Arc::new(Taken { selected, archives, key });
-        if op.from == CopyFrom::Context {
+        if context.is_some() {
             known.insert(wanted, taken.clone());
         }
         plan.taken = Some(taken);
         Ok(Some(SourceKey::Content(key)))
     }
 
-    /// What of the context these patterns select.
-    fn selected(&self, patterns: &[String], exclude: &[String]) -> Result<Vec<Selected>, StepError> {
+    /// What of a context these patterns select.
+    fn selected(&self, context: &Context, patterns: &[String], exclude: &[String]) -> Result<Vec<Selected>, StepError> {
         let exclude = Ignore::from_patterns(exclude.iter().map(String::as_str))?;
         let mut selected = Vec::new();
         for pattern in patterns {
-            let selection = self.context.select_without(pattern, &exclude)?;
+            let selection = context.select_without(pattern, &exclude)?;
             for socket in &selection.skipped_sockets {
                 let text = format!("left out the socket {}", String::from_utf8_lossy(socket));
                 self.events.hear(Event::Warning { text });
@@ -166,7 +177,10 @@ impl Executor {
                     Some(key) => sources.push(SourceKey::Root(key)),
                     None => return Ok(None),
                 },
-                MountFrom::Context => sources.push(SourceKey::Content(self.context_tree(&mount.source)?.key())),
+                MountFrom::Context => sources.push(SourceKey::Content(self.context_tree(None, &mount.source)?.key())),
+                MountFrom::Folder(folder) => {
+                    sources.push(SourceKey::Content(self.context_tree(Some(folder), &mount.source)?.key()));
+                }
             }
         }
         Ok(Some(sources))

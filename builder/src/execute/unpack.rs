@@ -36,6 +36,14 @@ fn magic(path: &Path) -> io::Result<Vec<u8>> {
     Ok(magic[..found].to_vec())
 }
 
+/// An archive as [`crate::layer::read_layer`] reads it.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn open_archive(path: &Path) -> io::Result<Box<dyn Read>> {
+    Ok(decoded(File::open(path)?, &magic(path)?))
+}
+
 /// A file that is hashed while others read it.
 #[derive(Clone)]
 struct Watched(Rc<RefCell<HashingReader<File>>>);
@@ -72,7 +80,10 @@ fn read_up_to(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Whether a file is a tar, plain or compressed with gzip, bzip2, xz or zstd. Its name does not matter.
-pub(super) fn is_archive(path: &Path) -> Result<bool, StepError> {
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn is_archive(path: &Path) -> Result<bool, StepError> {
     let read = |source| StepError::Read { path: path.to_owned(), source };
     let magic = magic(path).map_err(read)?;
     let file = File::open(path).map_err(read)?;

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::contexts::{FetchedTree, Files, FolderId};
 use super::environment::{global_scope, is_known_argument};
-use super::op::{About, BaseOp, Graph, ImageRequest, LowerInput, Lowered, Node, Op, OpId, Root};
+use super::op::{About, BaseOp, FetchOp, Graph, ImageRequest, LowerInput, Lowered, Node, Op, OpId, Root};
 use super::stage::{Finished, StageLowering};
 use super::stages::{Origin, Plans};
 use crate::dockerfile::{Command, Dockerfile, Instruction, Problem, Span, is_own_frontend, nearest_name};
@@ -80,14 +81,24 @@ pub fn lower(file: &Dockerfile, input: &LowerInput) -> Result<Lowered, Vec<Probl
 
 /// Collects operations; one for each base image, however many stages name it.
 pub(super) struct GraphBuilder<'i> {
-    input: &'i LowerInput,
+    pub(super) input: &'i LowerInput,
     pub(super) nodes: Vec<Node>,
     bases: BTreeMap<ImageRequest, OpId>,
+    pub(super) fetches: BTreeMap<FetchOp, OpId>,
+    pub(super) trees: BTreeMap<FetchedTree, Root>,
+    pub(super) folders: BTreeMap<FolderId, Root>,
 }
 
 impl<'i> GraphBuilder<'i> {
     fn new(input: &'i LowerInput) -> Self {
-        Self { input, nodes: Vec::new(), bases: BTreeMap::new() }
+        Self {
+            input,
+            nodes: Vec::new(),
+            bases: BTreeMap::new(),
+            fetches: BTreeMap::new(),
+            trees: BTreeMap::new(),
+            folders: BTreeMap::new(),
+        }
     }
 
     pub(super) fn push(&mut self, op: Op, about: About) -> OpId {
@@ -118,18 +129,18 @@ impl<'i> GraphBuilder<'i> {
         Some(id)
     }
 
-    /// The root file system that a stage or an instruction names; `None` only after a problem was reported.
-    pub(super) fn root(
+    /// The files that an instruction names; `None` only after a problem was reported.
+    pub(super) fn files(
         &mut self,
         origin: &Origin,
         finished: &BTreeMap<usize, Finished>,
         at: &Instruction,
-        stage: Option<&str>,
-    ) -> Option<Root> {
+    ) -> Option<Files> {
         match origin {
-            Origin::Scratch => Some(Root::Scratch),
-            Origin::Stage(index) => finished.get(index).map(|stage| stage.root),
-            Origin::Image(request) => self.base(request, stage, at).map(Root::Of),
+            Origin::Scratch => Some(Files::Root(Root::Scratch)),
+            Origin::Stage(index) => finished.get(index).map(|stage| Files::Root(stage.root)),
+            Origin::Image(request) => self.base(request, None, at).map(|id| Files::Root(Root::Of(id))),
+            Origin::Context(key) => self.context_files(key, at.lines()),
         }
     }
 }

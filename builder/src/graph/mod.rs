@@ -8,6 +8,7 @@
 //! Where `ENV` and `ARG` name the same variable, the later of the two wins, as in the reference builder (its
 //! documentation can be read as if `ENV` always did).
 
+mod contexts;
 mod environment;
 mod history;
 mod lower;
@@ -22,6 +23,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub use contexts::{Contexts, FetchedTree, FolderId, NamedContext, normal_name, without_password};
 pub use lower::lower;
 pub use op::{
     About, Allowed, BaseOp, Chmod, Conditions, CopyFrom, CopyOp, FetchOp, Graph, HistoryStep, ImageRequest, InlineFile,

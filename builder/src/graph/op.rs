@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::contexts::{Contexts, FolderId};
 use super::platform::Platform;
 use crate::dockerfile::{Lines, Problem};
 use crate::image::{HistoryRow, ImageConfig, RuntimeConfig};
@@ -136,14 +137,14 @@ impl Op {
                 match &copy.from {
                     CopyFrom::Root(root) => inputs.extend(root.op()),
                     CopyFrom::Fetch(id) => inputs.push(*id),
-                    CopyFrom::Context | CopyFrom::Inline(_) | CopyFrom::MakeDirectory => {}
+                    CopyFrom::Context | CopyFrom::Folder(_) | CopyFrom::Inline(_) | CopyFrom::MakeDirectory => {}
                 }
             }
             Self::Run(run) => {
                 inputs.extend(run.input.op());
                 inputs.extend(run.mounts.iter().filter_map(|mount| match mount.from {
                     MountFrom::Root(root) => root.op(),
-                    MountFrom::Context | MountFrom::Nothing => None,
+                    MountFrom::Context | MountFrom::Folder(_) | MountFrom::Nothing => None,
                 }));
             }
         }
@@ -225,6 +226,8 @@ pub struct CopyOp {
 pub enum CopyFrom {
     /// The build context.
     Context,
+    /// The folder of a named context.
+    Folder(FolderId),
     /// A stage's or an image's root file system.
     Root(Root),
     /// Files that the Dockerfile holds.
@@ -360,6 +363,8 @@ pub struct Mount {
 pub enum MountFrom {
     /// The build context.
     Context,
+    /// The folder of a named context.
+    Folder(FolderId),
     /// A stage's or an image's root file system.
     Root(Root),
     /// Nowhere.
@@ -431,8 +436,8 @@ pub enum Sharing {
     Locked,
 }
 
-/// `ADD` of a URL or a git repository.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Something that is had from elsewhere as one file, which each build asks for anew.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FetchOp {
     /// A file over HTTP.
     Url {
@@ -443,14 +448,21 @@ pub enum FetchOp {
         /// The digest that its content must have.
         checksum: Option<String>,
     },
-    /// A git repository.
+    /// A git repository, as a tar of its check-out.
     Git {
         /// The remote with its fragment, as written.
         remote: String,
         /// The commit it must be.
         checksum: Option<String>,
-        /// Whether `.git` stays.
+        /// Whether `.git` stays, where the address does not say.
         keep_git_dir: bool,
+    },
+    /// What the store holds already: what standard input gave.
+    Given {
+        /// Digest of the file.
+        digest: String,
+        /// What it is, for messages.
+        what: String,
     },
 }
 
@@ -509,6 +521,8 @@ pub struct LowerInput {
     pub conditions: Conditions,
     /// `--allow`.
     pub allowed: Allowed,
+    /// What stands for the context, and for images and stages.
+    pub contexts: Contexts,
 }
 
 /// How far lowering came.

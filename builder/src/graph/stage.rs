@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
+use super::contexts::Files;
 use super::environment::{Environment, NOT_IN_ENVIRONMENT};
 use super::history::{healthcheck, plain_list, quoted_list};
 use super::lower::{GraphBuilder, about, number_steps};
@@ -86,6 +87,15 @@ impl<'p, 'i> StageLowering<'p, 'i> {
         };
         match &plan.base {
             Origin::Scratch => {}
+            Origin::Context(key) => {
+                state.root = match builder.context_files(key, plan.from.lines()) {
+                    Some(Files::Folder(folder)) => builder.folder_root(folder, key, plan.from.lines()),
+                    Some(Files::Root(root)) => root,
+                    None => Root::Scratch,
+                };
+                let created_by = format!("[context {key}] load");
+                state.history.push(HistoryStep::Made { created_by, layer: state.root.op() });
+            }
             Origin::Stage(index) => {
                 if let Some(base) = finished.get(index) {
                     state = base.clone();

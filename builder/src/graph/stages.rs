@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::contexts::Contexts;
 use super::environment::Environment;
 use super::mounts::mount_from;
 use super::op::{ImageRequest, LowerInput};
@@ -19,6 +20,8 @@ pub(super) enum Origin {
     Stage(usize),
     /// An image.
     Image(ImageRequest),
+    /// The files of a named context, which is no image.
+    Context(String),
 }
 
 /// An instruction to lower, and the other stages or images it reads.
@@ -39,32 +42,43 @@ pub(super) struct Plan {
     pub(super) steps: Vec<Step>,
     /// The stage's name, or `stage-N`.
     pub(super) name: String,
+    /// A named context stands for it, and nothing that it says is done.
+    is_replaced: bool,
     triggers_done: bool,
 }
 
 /// All stages.
 #[derive(Debug)]
-pub(super) struct Plans {
+pub(super) struct Plans<'i> {
     pub(super) stages: Vec<Plan>,
+    contexts: &'i Contexts,
     /// Lower-case names; of several stages with one name, the last.
     names: BTreeMap<String, usize>,
     /// The platform for images that an instruction names.
     platform: Platform,
 }
 
-impl Plans {
+impl<'i> Plans<'i> {
     /// Resolves the names of all stages, needed or not: a slip in any of them is a slip.
     pub(super) fn new(
         file: &Dockerfile,
         globals: &Environment,
-        input: &LowerInput,
+        input: &'i LowerInput,
         problems: &mut Vec<Problem>,
     ) -> Self {
-        let mut plans = Self { stages: Vec::new(), names: BTreeMap::new(), platform: input.platform.clone() };
+        let mut plans = Self {
+            stages: Vec::new(),
+            contexts: &input.contexts,
+            names: BTreeMap::new(),
+            platform: input.platform.clone(),
+        };
         for (index, stage) in file.stages.iter().enumerate() {
             plans.add_stage(index, stage, file.directives.escape, globals, problems);
         }
         for (index, stage) in file.stages.iter().enumerate() {
+            if plans.stages[index].is_replaced {
+                continue;
+            }
             let steps = stage.instructions.iter().map(|instruction| Step {
                 origins: plans.origins(instruction, problems),
                 instruction: instruction.clone(),
@@ -99,13 +113,18 @@ impl Plans {
             let hint = "an `ARG` for a `FROM` stands before the first `FROM`, with a default";
             problems.push(Problem::error(stage.image.span, message).hint(hint));
         }
-        let base = match self.names.get(&image.to_lowercase()) {
-            Some(earlier) => Origin::Stage(*earlier),
-            None if image == "scratch" => Origin::Scratch,
-            None => Origin::Image(ImageRequest {
-                reference: image,
-                platform: platform.clone().unwrap_or_else(|| self.platform.clone()),
-            }),
+        let wanted = platform.as_ref().unwrap_or(&self.platform);
+        // A context of a stage's name stands for the whole stage.
+        let replaced = stage.name.as_ref().and_then(|name| self.contexts.origin(&name.text, wanted));
+        let is_replaced = replaced.is_some();
+        let base = match (replaced, self.names.get(&image.to_lowercase())) {
+            (Some(origin), _) => origin,
+            (None, Some(earlier)) => Origin::Stage(*earlier),
+            (None, None) if image == "scratch" => Origin::Scratch,
+            (None, None) => self
+                .contexts
+                .origin(&image, wanted)
+                .unwrap_or_else(|| Origin::Image(ImageRequest { reference: image, platform: wanted.clone() })),
         };
         if let Some(name) = &stage.name {
             if name.text == "scratch" || name.text == "context" {
@@ -124,6 +143,7 @@ impl Plans {
             from: stage.from.clone(),
             steps: Vec::new(),
             name: stage.name.as_ref().map_or_else(|| format!("stage-{index}"), |name| name.text.clone()),
+            is_replaced,
             triggers_done: false,
         });
     }
@@ -175,7 +195,9 @@ impl Plans {
         if name == "scratch" {
             return Some(Origin::Scratch);
         }
-        Some(Origin::Image(ImageRequest { reference: name.to_owned(), platform: self.platform.clone() }))
+        self.contexts.origin(name, &self.platform).or_else(|| {
+            Some(Origin::Image(ImageRequest { reference: name.to_owned(), platform: self.platform.clone() }))
+        })
     }
 
     /// Reports the first circle among what stages copy from each other.
@@ -262,7 +284,7 @@ impl Plans {
             let origins = plan.steps.iter().flat_map(|step| step.origins.iter().flatten());
             for origin in std::iter::once(&plan.base).chain(origins) {
                 match origin {
-                    Origin::Scratch => {}
+                    Origin::Scratch | Origin::Context(_) => {}
                     Origin::Stage(needed) => open.push(*needed),
                     Origin::Image(request) => {
                         images.insert(request.clone());
@@ -275,11 +297,11 @@ impl Plans {
 
     fn add_triggers(&mut self, index: usize, input: &LowerInput, problems: &mut Vec<Problem>) {
         let plan = &self.stages[index];
-        if plan.triggers_done {
+        if plan.triggers_done || plan.is_replaced {
             return;
         }
         let texts: Vec<String> = match &plan.base {
-            Origin::Scratch => Vec::new(),
+            Origin::Scratch | Origin::Context(_) => Vec::new(),
             Origin::Stage(base) => {
                 let own = self.stages[*base].steps.iter().filter(|step| !step.is_trigger);
                 own.filter_map(|step| match &step.instruction.command {

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
+use super::contexts::Files;
 use super::environment::PROXIES;
 use super::mounts::parse_mount;
-use super::op::{
-    Conditions, CopyFrom, CopyOp, InlineFile, Mount, MountFrom, MountKind, Network, Op, Root, RunOp, Security,
-};
+use super::op::{Conditions, CopyFrom, CopyOp, InlineFile, Mount, MountFrom, MountKind, Network, Op, RunOp, Security};
 use super::stage::StageLowering;
 use super::stages::{Origin, Step};
 use super::values::{absolute, chmod};
@@ -167,11 +166,14 @@ impl StageLowering<'_, '_> {
                 }
             };
             let from = match step.origins.get(index).and_then(Option::as_ref) {
-                Some(origin) => match self.origin_root(origin, &step.instruction, word) {
-                    Some(root) => MountFrom::Root(root),
+                Some(origin) => match self.origin_files(origin, &step.instruction, word) {
+                    Some(files) => files.into(),
                     None => continue,
                 },
-                None if syntax.kind == MountKind::Bind => MountFrom::Context,
+                None if syntax.kind == MountKind::Bind => {
+                    let fetched = self.builder.main_context(step.instruction.lines());
+                    fetched.map_or(MountFrom::Context, MountFrom::Root)
+                }
                 None => MountFrom::Nothing,
             };
             let agents = mounts.iter().filter(|mount: &&Mount| matches!(mount.kind, MountKind::Ssh { .. })).count();
@@ -191,8 +193,8 @@ impl StageLowering<'_, '_> {
         mounts
     }
 
-    /// The root file system behind a name; a stage must stand above this one.
-    fn origin_root(&mut self, origin: &Origin, at: &Instruction, named: &Word) -> Option<Root> {
+    /// The files behind a name; a stage must stand above this one.
+    fn origin_files(&mut self, origin: &Origin, at: &Instruction, named: &Word) -> Option<Files> {
         if let Origin::Stage(index) = origin
             && !self.finished.contains_key(index)
         {
@@ -202,7 +204,7 @@ impl StageLowering<'_, '_> {
             self.problems.push(Problem::error(named.span, message));
             return None;
         }
-        self.builder.root(origin, self.finished, at, None)
+        self.builder.files(origin, self.finished, at)
     }
 
     /// Proxy build arguments that no `ARG` declares, under both spellings.
@@ -258,10 +260,11 @@ impl StageLowering<'_, '_> {
         let from = match step.origins.first() {
             Some(Some(origin)) => {
                 let named = transfer.from.clone().unwrap_or_default();
-                self.origin_root(origin, instruction, &named).map(CopyFrom::Root)
+                self.origin_files(origin, instruction, &named).map(CopyFrom::from)
             }
             Some(None) => None,
-            None => Some(CopyFrom::Context),
+            None if sources.is_empty() => Some(CopyFrom::Context),
+            None => Some(self.builder.main_context(instruction.lines()).map_or(CopyFrom::Context, CopyFrom::Root)),
         };
         let (Some(destination), Some(from)) = (destination, from) else { return };
         if self.problems[before..].iter().any(Problem::is_error) {

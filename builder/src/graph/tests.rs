@@ -21,6 +21,7 @@ fn input() -> LowerInput {
         network: Network::Default,
         conditions: Conditions::default(),
         allowed: Allowed::default(),
+        contexts: Contexts::default(),
     }
 }
 
@@ -60,6 +61,7 @@ fn root(root: Root) -> String {
 fn show_copy(copy: &CopyOp) -> String {
     let from = match &copy.from {
         CopyFrom::Context => "context".to_owned(),
+        CopyFrom::Folder(folder) => format!("folder {}", folder.0),
         CopyFrom::Root(from) => root(*from),
         CopyFrom::Inline(files) => {
             let files: Vec<String> = files

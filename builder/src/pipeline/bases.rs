@@ -5,7 +5,7 @@ use std::str::FromStr as _;
 use fluyt_client::Reference;
 use oci_spec::image::{Digest, ImageManifest};
 
-use super::{BuildError, Request};
+use super::{BuildError, Request, layout};
 use crate::blob::Store;
 use crate::cache::{BaseRecord, Records};
 use crate::event::{Event, Events};
@@ -41,6 +41,18 @@ pub(super) async fn resolve(
     events: &Events,
     steps: &StepCounter,
 ) -> Result<BaseImage, BuildError> {
+    if wanted.reference.starts_with(layout::SCHEME) {
+        let step = steps.next();
+        events.hear(Event::Started { step, name: format!("[internal] load {}", wanted.reference) });
+        let (address, platform, store) = (wanted.reference.clone(), wanted.platform.clone(), store.clone());
+        let read = tokio::task::spawn_blocking(move || layout::resolve(&address, &platform, &store)).await;
+        let base = read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        events.hear(match &base {
+            Ok(_) => Event::Finished { step },
+            Err(error) => Event::Failed { step, error: error.to_string() },
+        });
+        return base;
+    }
     let reference = Reference::parse(&wanted.reference).map_err(|source| BuildError::BaseName {
         text: wanted.reference.clone(),
         place: place.to_owned(),
@@ -114,7 +126,7 @@ fn from_remote(image: &RemoteImage) -> BaseImage {
 }
 
 /// The layers of a manifest, whose number is that of the configuration's diff ids.
-fn layers(manifest: &ImageManifest, config: &ImageConfig, origin: Option<&Reference>) -> Vec<BuiltLayer> {
+pub(super) fn layers(manifest: &ImageManifest, config: &ImageConfig, origin: Option<&Reference>) -> Vec<BuiltLayer> {
     let ids = config.rootfs.diff_ids.iter().filter_map(|id| Digest::from_str(id).ok());
     let described = manifest.layers().iter().zip(ids);
     described

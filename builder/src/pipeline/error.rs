@@ -6,6 +6,7 @@ use crate::blob::StoreError;
 use crate::context::{ContextError, InputError};
 use crate::execute::StepError;
 use crate::export::ExportError;
+use crate::fetch::FetchError;
 use crate::graph::About;
 use crate::image::ImageError;
 use crate::layer::LayerError;
@@ -35,6 +36,23 @@ pub enum BuildError {
     /// The Dockerfile or the ignore rules cannot be read.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// What was asked for cannot be.
+    #[error("{problem}")]
+    Unusable {
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The context is a damaged archive.
+    #[error("the context is an archive that cannot be read")]
+    Archive {
+        /// Why.
+        source: Box<LayerError>,
+    },
+    /// Something was not fetched.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// The Dockerfile cannot be built.
     #[error("{}", dockerfile_text(.rendered))]
     Dockerfile {
@@ -134,9 +152,14 @@ impl BuildError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Cancelled => Fault::Interrupted,
-            Self::Context(_) | Self::Input(_) | Self::Dockerfile { .. } | Self::BaseName { .. } | Self::NoName => {
-                Fault::User
-            }
+            Self::Context(_)
+            | Self::Input(_)
+            | Self::Unusable { .. }
+            | Self::Archive { .. }
+            | Self::Dockerfile { .. }
+            | Self::BaseName { .. }
+            | Self::NoName => Fault::User,
+            Self::Fetch(_) => Fault::Environment,
             Self::Base { source, .. } | Self::Push { source, .. } | Self::Layers { source } => remote_fault(source),
             Self::Step { source, .. } | Self::Compress { source } => step_fault(source),
             Self::Export { source, .. } => export_fault(source),
@@ -163,6 +186,7 @@ impl BuildError {
             Self::Context(ContextError::NotADirectory(_)) => {
                 vec!["CONTEXT is the folder that COPY reads; a Dockerfile elsewhere is named with `--file`".to_owned()]
             }
+            Self::Unusable { hint, .. } => vec![hint.clone()],
             Self::NoName => vec!["name the image with `-t REGISTRY/NAME:TAG`".to_owned()],
             Self::Step { source, .. } => match &**source {
                 StepError::NoSandbox { fix, .. } => vec![fix.clone()],
@@ -247,6 +271,7 @@ fn step_fault(error: &StepError) -> Fault {
         | StepError::Store(_)
         | StepError::CacheMount(_)
         | StepError::Temporary { .. }
+        | StepError::NotFetched { .. }
         | StepError::DiffId { .. }
         | StepError::IndexMismatch { .. } => Fault::Environment,
     }

@@ -4,12 +4,15 @@ mod assemble;
 mod bases;
 mod early;
 mod error;
+mod layout;
 mod outputs;
+mod places;
 mod request;
 mod source;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -17,7 +20,7 @@ use tokio::runtime::Handle;
 pub use bases::PULLED_FROM;
 pub use error::{BuildError, Fault, remote_fault};
 pub use outputs::Destination;
-pub use request::{Built, ImageForm, Request};
+pub use request::{Built, ContextSource, DockerfileSource, ImageForm, Request};
 
 use crate::blob::Store;
 use crate::cache::{Mode, Records};
@@ -53,6 +56,8 @@ pub struct Workshop {
     pub cancel: Cancel,
     /// Standard output, for results that go there.
     pub stdout: fn() -> Box<dyn Write>,
+    /// Standard input, for a context or a Dockerfile that comes from there.
+    pub stdin: fn() -> Box<dyn Read>,
 }
 
 /// Builds what `request` says.
@@ -65,10 +70,10 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     let remote = Remote::new(client, store.clone(), events.clone());
     let records = Records::new(store.clone());
 
-    let read = {
+    let mut read = {
         // In a thread of its own: a Dockerfile may be a pipe that nobody writes to, and then a signal must still be heard.
-        let (request, events, steps) = (request.clone(), events.clone(), steps.clone());
-        match tokio::task::spawn_blocking(move || source::read(&request, &events, &steps)).await {
+        let (request, workshop, events, steps) = (request.clone(), workshop.clone(), events.clone(), steps.clone());
+        match tokio::task::spawn_blocking(move || source::read(&request, &workshop, &events, &steps)).await {
             Ok(read) => read?,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
@@ -83,6 +88,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         network: request.network,
         conditions: request.conditions.clone(),
         allowed: request.allowed,
+        contexts: std::mem::take(&mut read.contexts),
     };
     let mut found = std::collections::HashMap::new();
     let graph = loop {
@@ -114,13 +120,18 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     let uploads = remote.uploads();
     let early = early::Early::new(&graph, &request, &uploads, &store, &events, &steps);
     let committed_at = read.context.modes().and_then(Modes::committed_at);
-    let place = std::path::absolute(&request.context).unwrap_or_else(|_| request.context.clone());
+    let place = match &request.context {
+        ContextSource::Folder(folder) => std::path::absolute(folder).unwrap_or_else(|_| folder.clone()),
+        other => PathBuf::from(other.to_string()),
+    };
     let executor = Executor {
         store: store.clone(),
         records,
         remote: remote.clone(),
         runtime: Handle::current(),
         context: read.context.clone(),
+        folders: std::mem::take(&mut read.folders),
+        fetched: std::mem::take(&mut read.fetched),
         snapshots: Arc::new(Overlay::open(store.clone())?),
         events: events.clone(),
         steps: steps.clone(),

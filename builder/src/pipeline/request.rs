@@ -1,6 +1,8 @@
 //! What is asked of a build, and what it gives.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fmt;
 use std::path::PathBuf;
 
 use fluyt_client::Reference;
@@ -9,17 +11,20 @@ use oci_spec::image::{Descriptor, Digest};
 
 use super::outputs::Destination;
 use crate::execute::Secret;
-use crate::graph::{Allowed, Conditions, Network, Platform};
+use crate::fetch;
+use crate::graph::{Allowed, Conditions, Network, Platform, without_password};
 use crate::image::Format;
 use crate::layer::Compression;
 
 /// What is asked of a build. Everything that the command line, the environment and the clock have to say is in here.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The folder of the context.
-    pub context: PathBuf,
+    /// The context.
+    pub context: ContextSource,
     /// The Dockerfile, when it was named.
-    pub file: Option<PathBuf>,
+    pub file: Option<DockerfileSource>,
+    /// `--build-context`, by name as typed.
+    pub contexts: BTreeMap<String, String>,
     /// The image's names.
     pub tags: Vec<Reference>,
     /// Build arguments.
@@ -60,6 +65,62 @@ pub struct Request {
     pub agents: BTreeMap<String, PathBuf>,
     /// The time of the build.
     pub now: Timestamp,
+}
+
+/// Where the context is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContextSource {
+    /// A folder on this machine.
+    Folder(PathBuf),
+    /// Standard input: an archive, or a Dockerfile that needs no context.
+    Stdin,
+    /// A URL or a git repository.
+    Address(String),
+}
+
+impl ContextSource {
+    /// What was typed: a folder, `-`, or an address.
+    #[must_use]
+    pub fn parse(text: &OsStr) -> Self {
+        match text.to_str() {
+            Some("-") => Self::Stdin,
+            Some(address) if fetch::is_address(address) => Self::Address(address.to_owned()),
+            _ => Self::Folder(PathBuf::from(text)),
+        }
+    }
+}
+
+impl fmt::Display for ContextSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(folder) => write!(f, "{}", folder.display()),
+            Self::Stdin => f.write_str("standard input"),
+            Self::Address(address) => f.write_str(&without_password(address)),
+        }
+    }
+}
+
+/// Where the Dockerfile is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DockerfileSource {
+    /// A file: on this machine, or in a context that is not.
+    Path(PathBuf),
+    /// Standard input.
+    Stdin,
+    /// A URL.
+    Address(String),
+}
+
+impl DockerfileSource {
+    /// What was typed: a path, `-`, or a URL.
+    #[must_use]
+    pub fn parse(text: &OsStr) -> Self {
+        match text.to_str() {
+            Some("-") => Self::Stdin,
+            Some(url) if fetch::is_url(url) => Self::Address(url.to_owned()),
+            _ => Self::Path(PathBuf::from(text)),
+        }
+    }
 }
 
 /// What form an image has, whatever is in it. A build makes one image, so all its outputs share it.

@@ -1,19 +1,28 @@
 //! Reads the Dockerfile and opens the context.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::{BuildError, Request};
-use crate::context::{Context, Git, Modes, read_dockerfile, read_ignore};
+use super::places::{self, Place};
+use super::{BuildError, Request, Workshop};
+use crate::context::{Context, Ignore};
 use crate::dockerfile::{self, Dockerfile, Instruction, Problem};
 use crate::event::{Event, Events};
 use crate::execute::{ExecuteError, StepCounter, StepFailure};
+use crate::fetch::FetchedFile;
+use crate::graph::{Contexts, FetchOp};
 
 /// The Dockerfile and the context of a build.
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) dockerfile: Dockerfile,
     pub(super) context: Arc<Context>,
+    /// The folders of named contexts.
+    pub(super) folders: Vec<Arc<Context>>,
+    /// What stands for the context, and for images and stages.
+    pub(super) contexts: Contexts,
+    /// What was fetched on the way.
+    pub(super) fetched: HashMap<FetchOp, FetchedFile>,
     /// The Dockerfile's name for messages.
     name: String,
     /// Where it is, as seen from where the command runs.
@@ -21,11 +30,16 @@ pub(super) struct Read {
     text: String,
 }
 
-pub(super) fn read(request: &Request, events: &Events, steps: &StepCounter) -> Result<Read, BuildError> {
+pub(super) fn read(
+    request: &Request,
+    workshop: &Workshop,
+    events: &Events,
+    steps: &StepCounter,
+) -> Result<Read, BuildError> {
     let step = steps.next();
     events.hear(Event::Started { step, name: "[internal] load the Dockerfile and the ignore rules".to_owned() });
-    let read =
-        load(request, events).inspect_err(|error| events.hear(Event::Failed { step, error: first_line(error) }))?;
+    let read = load(request, workshop, events)
+        .inspect_err(|error| events.hear(Event::Failed { step, error: first_line(error) }))?;
     let (read, problems) = read;
     let (name, path, text) = (read.name.clone(), read.path.clone(), read.text.clone());
     events.hear(Event::Dockerfile { name, path, text });
@@ -40,32 +54,31 @@ pub(super) fn read(request: &Request, events: &Events, steps: &StepCounter) -> R
     Ok(read)
 }
 
-fn load(request: &Request, events: &Events) -> Result<(Read, Vec<Problem>), BuildError> {
-    let folder = &request.context;
-    // The rules come later, but a context that is no folder is the first thing to say.
-    Context::open(folder, crate::context::Ignore::default())?;
-    // As with Docker, a Dockerfile's name is relative to where the command runs, not to the context.
-    let found = read_dockerfile(folder, request.file.as_deref())?;
-    let mut context = Context::open(folder, read_ignore(folder, Some(&found.path))?)?;
-    if request.reproducible || request.epoch.is_some() {
-        context = context.with_modes(match Modes::ask(folder) {
-            Git::Known(modes) => modes,
-            Git::Absent => Modes::default(),
-            Git::Silent(reason) => {
-                let text = format!(
-                    "the context is a check-out of git, which cannot be asked for files' modes: {reason}; \
-                     they are taken from the files, less write for group and others"
-                );
-                events.hear(Event::Warning { text });
-                Modes::default()
-            }
-        });
-    }
-    let context = Arc::new(context);
-    let name = found.path.strip_prefix(folder).unwrap_or(&found.path).display().to_string();
-    let (dockerfile, problems) = dockerfile::parse(&found.text);
-    let path = found.path.display().to_string();
-    Ok((Read { dockerfile, context, name, path, text: found.text }, problems))
+fn load(request: &Request, workshop: &Workshop, events: &Events) -> Result<(Read, Vec<Problem>), BuildError> {
+    let mut found = places::find(request, workshop)?;
+    let input = places::dockerfile(request, workshop, &found)?;
+    let context = match &found.place {
+        // As with Docker, neither a context nor a Dockerfile from elsewhere has rules that hide files.
+        Place::Folder(folder) => places::open_folder(folder, input.beside.as_deref(), request, events)?,
+        Place::Archive(_) | Place::Text(_) => {
+            // Nothing of it is ever asked for: what is fetched is a root file system of its own.
+            Context::open(&workshop.store.temporary()?, Ignore::default())?
+        }
+    };
+    let (folders, named) = places::named(request, events)?;
+    found.contexts.named = named;
+    let (dockerfile, problems) = dockerfile::parse(&input.text);
+    let read = Read {
+        dockerfile,
+        context: Arc::new(context),
+        folders,
+        contexts: found.contexts,
+        fetched: found.fetched,
+        name: input.name,
+        path: input.path,
+        text: input.text,
+    };
+    Ok((read, problems))
 }
 
 fn first_line(error: &BuildError) -> String {

@@ -10,7 +10,7 @@ const OF_BUILDX: &str = "add-host allow annotation attest build-arg build-contex
     compress cpu-period cpu-quota cpu-shares cpuset-cpus cpuset-mems force-rm memory memory-swap rm security-opt squash";
 
 /// Flags that are on their way.
-const COMING: [&str; 3] = ["build-context", "call", "check"];
+const COMING: [&str; 2] = ["call", "check"];
 
 fn typed(line: &str) -> BuildArguments {
     let words = "fluyt build .".split(' ').chain(line.split(' ').filter(|word| !word.is_empty()));

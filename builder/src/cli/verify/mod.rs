@@ -20,7 +20,7 @@ use super::progress::Shown;
 use super::settings::Surroundings;
 use crate::blob::Store;
 use crate::event::{Event, Events, Sink};
-use crate::pipeline::{self, Built, Destination, Request, Workshop};
+use crate::pipeline::{self, Built, ContextSource, Destination, DockerfileSource, Request, Workshop};
 use compare::Difference;
 
 /// The second build begins at least so long after the first: the times that a zip archive holds are even seconds.
@@ -45,10 +45,19 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments) -> Result<
         reproducible: true,
         ..request.clone()
     };
-    let second_context = conditions::copy_context(&first.context, &copy)?;
+    let ContextSource::Folder(folder) = &first.context else {
+        return Err(Failure::usage("`verify` builds a folder of this machine").hint("check it out and name the folder"));
+    };
+    let second_context = conditions::copy_context(folder, &copy)?;
     let builds = Builds {
         kind: if arguments.quiet { Progress::Quiet } else { arguments.progress },
-        workshop: |cancel| Workshop { store: store.clone(), client: client.clone(), cancel, stdout: output::stdout },
+        workshop: |cancel| Workshop {
+            store: store.clone(),
+            client: client.clone(),
+            cancel,
+            stdout: output::stdout,
+            stdin: output::stdin,
+        },
         store: store.clone(),
     };
     let result = both(&builds, first, second_context, &arguments).await;
@@ -89,13 +98,13 @@ async fn both<W: Fn(crate::sandbox::Cancel) -> Workshop>(
     typed: &BuildArguments,
 ) -> Result<(Built, Built, Vec<&'static str>), Failure> {
     let began = Instant::now();
-    let mut second = Request { context: second_context, ..first.clone() };
+    let mut second = Request { context: ContextSource::Folder(second_context.clone()), ..first.clone() };
     // A Dockerfile of the context is read from the copy, one from elsewhere where it is.
     if let Some(file) = &typed.file
         && let (Ok(file), Ok(context)) = (file.canonicalize(), typed.context.canonicalize())
         && let Ok(below) = file.strip_prefix(context)
     {
-        second.file = Some(second.context.join(below));
+        second.file = Some(DockerfileSource::Path(second_context.join(below)));
     }
     let one = builds.build("first build: as things are", first).await?;
     tokio::time::sleep(APART.saturating_sub(began.elapsed())).await;

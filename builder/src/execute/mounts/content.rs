@@ -12,7 +12,7 @@ use crate::blob::Store;
 use crate::cache::key::MountContent;
 use crate::cache::{Content, Key, LayerContent};
 use crate::event::StepId;
-use crate::graph::{Mount, MountFrom, MountKind, RunOp};
+use crate::graph::{FolderId, Mount, MountFrom, MountKind, RunOp};
 use crate::layer::{Entry, Kind, LayerPath, Tree};
 
 /// What one mount shows.
@@ -147,7 +147,8 @@ impl Executor {
         }
         match mount.from {
             MountFrom::Nothing => Ok(Shown::Nothing),
-            MountFrom::Context => Ok(Shown::Context(self.context_tree(&mount.source)?)),
+            MountFrom::Context => Ok(Shown::Context(self.context_tree(None, &mount.source)?)),
+            MountFrom::Folder(folder) => Ok(Shown::Context(self.context_tree(Some(folder), &mount.source)?)),
             MountFrom::Root(root) => {
                 let state = states.of(root);
                 let tree = self.tree(step, &state)?;
@@ -156,10 +157,15 @@ impl Executor {
         }
     }
 
-    /// A part of the context, looked at once in a build.
-    pub(in super::super) fn context_tree(&self, source: &str) -> Result<Arc<ContextTree>, StepError> {
+    /// A part of the context, or of a named one, looked at once in a build.
+    pub(in super::super) fn context_tree(
+        &self,
+        folder: Option<FolderId>,
+        source: &str,
+    ) -> Result<Arc<ContextTree>, StepError> {
         let mut known = self.mounts.context.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = known.get(source) {
+        let wanted = (folder, source.to_owned());
+        if let Some(found) = known.get(&wanted) {
             return Ok(found.clone());
         }
         // As in a path of the context: `..` stops at its root.
@@ -179,7 +185,11 @@ impl Executor {
             text.push(character);
             text
         });
-        let selection = self.context.select(&literal)?;
+        let context = match folder {
+            None => &self.context,
+            Some(folder) => self.folder(folder)?,
+        };
+        let selection = context.select(&literal)?;
         let Some(selected) = selection.sources.into_iter().next() else {
             return Err(
                 SelectError::Missing { pattern: source.to_owned(), place: "the build context".to_owned() }.into()
@@ -187,7 +197,7 @@ impl Executor {
         };
         let tree = ContextTree::new(select::from_context(selected), |items| self.digest_contents(items))?;
         let tree = Arc::new(tree);
-        known.insert(source.to_owned(), tree.clone());
+        known.insert(wanted, tree.clone());
         Ok(tree)
     }
 }

@@ -31,7 +31,7 @@ use super::{Executor, StepError};
 use crate::cache::key::MountContent;
 use crate::cache_mount::{CacheMounts, HeldMount, Share, Wanted};
 use crate::event::{Event, StepId};
-use crate::graph::{Mount, MountKind, RunOp, Sharing};
+use crate::graph::{FolderId, Mount, MountKind, RunOp, Sharing};
 use crate::layer::Tree;
 use crate::sandbox::{MountSource, RootMount, RunMount};
 use crate::snapshot::Workspace;
@@ -69,6 +69,9 @@ impl std::fmt::Debug for SecretValue {
     }
 }
 
+/// Parts of the context, or of a named one, by where they are in it.
+type ContextTrees = HashMap<(Option<FolderId>, String), Arc<ContextTree>>;
+
 /// What the mounts of a build's commands are made of, beside its graph.
 #[derive(Debug, Default)]
 pub struct MountSources {
@@ -76,8 +79,8 @@ pub struct MountSources {
     pub secrets: BTreeMap<String, Secret>,
     /// The agents' sockets, by id.
     pub agents: BTreeMap<String, PathBuf>,
-    /// What was found in the context for binds, by source: once in a build.
-    context: Mutex<HashMap<String, Arc<ContextTree>>>,
+    /// What was found in the context, or in a named one, for binds, by source: once in a build.
+    context: Mutex<ContextTrees>,
 }
 
 impl MountSources {

@@ -1,0 +1,10 @@
+//! Where contexts, Dockerfiles and fetched files come from: standard input, named contexts, servers of the test's own.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+#[path = "sources/contexts.rs"]
+mod contexts;
+#[path = "sources/named.rs"]
+mod named;
+#[path = "sources/place.rs"]
+mod place;
