@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
-use fluyt::sandbox::{self, Cancel, Exit, Network, RootMount, RunSpec, Stream};
+use fluyt::sandbox::{self, Cancel, Exit, Limit, Network, RootMount, RunSpec, Stream};
 
 const BUSYBOX: &str = "/usr/bin/busybox";
 
@@ -628,4 +628,50 @@ fn wait_until(condition: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "it did not come about in 20 seconds");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn an_insecure_command_keeps_what_the_builder_has() {
+    let Some(machine) = Machine::new() else { return };
+    let script = "grep -e CapEff -e Seccomp: /proc/self/status; grep -c ' /proc/[a-z]' /proc/mounts; \
+                  grep -o ' /sys sysfs r.' /proc/mounts; busybox test -e /dev/kmsg; echo $?";
+    let held = fs::read_to_string("/proc/self/status").unwrap();
+    let held = held.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
+    let kmsg = i32::from(!Path::new("/dev/kmsg").exists());
+    let stdout = stdout_of(&RunSpec { insecure: true, ..machine.spec(script) });
+    assert_eq!(stdout, format!("CapEff:\t{held}\nSeccomp:\t0\n0\n /sys sysfs rw\n{kmsg}\n"));
+
+    let Some(machine) = Machine::new() else { return };
+    let user = RunSpec { insecure: true, uid: 1000, gid: 1000, ..machine.spec("id -u; grep CapEff /proc/self/status") };
+    assert_eq!(stdout_of(&user), format!("1000\nCapEff:\t{held}\n"));
+
+    let Some(machine) = Machine::new() else { return };
+    let stdout = stdout_of(&machine.spec(script));
+    assert!(stdout.contains("Seccomp:\t2\n") && stdout.contains(" /sys sysfs ro\n1\n"), "{stdout}");
+    assert!(!stdout.contains(held), "{stdout}");
+}
+
+#[test]
+fn resource_limits_and_shared_memory_are_as_asked() {
+    let Some(machine) = Machine::new() else { return };
+    let limit = |name: &str, soft, hard| Limit { name: name.to_owned(), soft, hard };
+    let shm = "busybox df -k /dev/shm | busybox tail -n 1 | busybox awk '{print $2}'";
+    let limits = "grep -e 'open files' -e 'core file' /proc/self/limits | busybox sed 's/  */ /g'";
+    let spec = RunSpec {
+        limits: vec![
+            limit("nofile", Some(64), Some(128)),
+            limit("core", None, None),
+            limit("nofile", Some(32), Some(96)),
+        ],
+        shm_size_bytes: 1024 * 1024,
+        ..machine.spec(&format!("{limits}; {shm}"))
+    };
+    let expected = "Max core file size unlimited unlimited bytes \nMax open files 32 96 files \n1024\n";
+    assert_eq!(stdout_of(&spec), expected);
+
+    let Some(machine) = Machine::new() else { return };
+    assert_eq!(stdout_of(&machine.spec(shm)), "65536\n");
+    let unknown = RunSpec { limits: vec![limit("files", Some(1), Some(1))], ..machine.spec("true") };
+    let error = sandbox::run(&unknown, &mut |_, _| {}, &Cancel::new()).unwrap_err();
+    assert_eq!(error.to_string(), "the step cannot be run: `files` is no resource that can be limited");
 }

@@ -135,6 +135,7 @@ pub(super) fn request(typed: &BuildArguments) -> Result<(Request, Vec<String>), 
         check_folder(file)?;
     }
     let mut build_args = settings::build_args(&typed.build_args)?;
+    settings::proxies(&fluyt_client::Environment::from_process(), &mut build_args)?;
     let epoch = epoch(&outputs, settings::epoch(&build_args)?, typed.reproducible)?;
     if let Some(epoch) = epoch {
         // An `ARG` sees the environment's too, as with buildx.

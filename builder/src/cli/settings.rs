@@ -121,6 +121,40 @@ pub fn build_args(typed: &[String]) -> Result<BTreeMap<String, String>, Failure>
     Ok(values)
 }
 
+/// The build arguments that Docker's `config.json` gives every build: the proxies of its `default`, under both spellings.
+/// What is typed goes before them.
+///
+/// # Errors
+/// When the file is no JSON. One that is not there says nothing.
+pub fn proxies(environment: &Environment, build_args: &mut BTreeMap<String, String>) -> Result<(), Failure> {
+    const KEYS: [(&str, &str); 5] = [
+        ("httpProxy", "HTTP_PROXY"),
+        ("httpsProxy", "HTTPS_PROXY"),
+        ("ftpProxy", "FTP_PROXY"),
+        ("noProxy", "NO_PROXY"),
+        ("allProxy", "ALL_PROXY"),
+    ];
+    let home = || environment.home.as_ref().map(|home| home.join(".docker"));
+    let Some(folder) = environment.docker_config.clone().or_else(home) else { return Ok(()) };
+    let path = folder.join("config.json");
+    let Ok(bytes) = std::fs::read(&path) else { return Ok(()) };
+    let config: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| {
+        Failure::new(Blame::User, format!("{} is no JSON, and may name proxies for commands", path.display()))
+            .caused_by(&error)
+            .hint("mend the file, or name a folder without one in DOCKER_CONFIG")
+    })?;
+    for (key, name) in KEYS {
+        let value = config.pointer(&format!("/proxies/default/{key}")).and_then(serde_json::Value::as_str);
+        let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
+        let names = [name.to_owned(), name.to_ascii_lowercase()];
+        // Whoever types one spelling means both.
+        if names.iter().all(|name| !build_args.contains_key(name)) {
+            build_args.extend(names.map(|name| (name, value.to_owned())));
+        }
+    }
+    Ok(())
+}
+
 /// `--secret` as typed, by id. A value in the environment is read now, one in a file when a command needs it.
 ///
 /// # Errors
@@ -228,4 +262,37 @@ pub fn metadata_has_warnings() -> bool {
 /// When it is none; the message says what is wrong with it.
 pub fn reference(text: &str) -> Result<Reference, Failure> {
     Reference::parse(text).map_err(|error| Failure::from_error(Blame::Usage, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies_of_dockers_configuration_are_arguments_of_every_build() {
+        let folder = tempfile::tempdir().unwrap();
+        let environment = Environment { docker_config: Some(folder.path().to_owned()), ..Environment::default() };
+        let read = |text: &str, typed: &[(&str, &str)]| {
+            std::fs::write(folder.path().join("config.json"), text).unwrap();
+            let mut values: BTreeMap<String, String> =
+                typed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            proxies(&environment, &mut values)
+                .map(|()| values.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>())
+        };
+        let text = r#"{"proxies":{"default":{"httpProxy":"http://p:1","noProxy":"","allProxy":7},"tcp://a":{"httpsProxy":"x"}}}"#;
+        assert_eq!(read(text, &[]).unwrap(), ["HTTP_PROXY=http://p:1", "http_proxy=http://p:1"]);
+        assert_eq!(read(text, &[("http_proxy", "mine")]).unwrap(), ["http_proxy=mine"]);
+        assert_eq!(read("{}", &[]).unwrap(), Vec::<String>::new());
+        assert!(read("{", &[]).unwrap_err().message.contains("is no JSON"));
+        std::fs::remove_file(folder.path().join("config.json")).unwrap();
+        assert!(proxies(&environment, &mut BTreeMap::new()).is_ok());
+    }
+
+    #[test]
+    fn retry_counts_what_comes_after_the_first_attempt() {
+        let attempts = |again| (retry(again).attempts, retry(again).connect_attempts);
+        assert_eq!(attempts(None), (5, 3));
+        assert_eq!(attempts(Some(0)), (1, 1));
+        assert_eq!(attempts(Some(9)), (10, 10));
+    }
 }

@@ -1,5 +1,8 @@
 //! Users and groups by name, as an image's own `/etc/passwd` and `/etc/group` have them. Pure.
 
+/// Largest id of a user or group that runtimes of containers take.
+const ID_MAX: u32 = i32::MAX as u32;
+
 /// What a root file system says about its users.
 #[derive(Clone, Debug, Default)]
 pub struct Accounts {
@@ -16,9 +19,9 @@ pub struct Identity {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Further groups.
+    /// All its groups, `gid` among them.
     pub groups: Vec<u32>,
-    /// The user's home folder, `/` where none is known.
+    /// The user's home folder, `/` where the user is unknown.
     pub home: String,
 }
 
@@ -40,6 +43,12 @@ pub enum OwnerError {
         name: String,
         /// Whether `/etc/group` is there at all.
         file_is_there: bool,
+    },
+    /// A number that is no id.
+    #[error("`{text}`: the ids of users and groups are 0 to {ID_MAX}")]
+    OutOfRange {
+        /// The text.
+        text: String,
     },
     /// Neither `user` nor `user:group`.
     #[error("`{text}` names no owner: expected `user` or `user:group`, by name or number")]
@@ -106,13 +115,20 @@ impl Accounts {
         Ok((uid, gid))
     }
 
-    /// `USER`: empty is root. `user` alone also gets the groups that name it as a member; `user:group` does not.
+    /// `USER`: no user is root. `user` alone also gets the groups that name it as a member; `user:group` does not. The
+    /// group itself is always one of them, as the runtimes of containers have it.
     ///
     /// # Errors
-    /// When a name is unknown, or the text is no user.
+    /// When a name is unknown, or a number is no id.
     pub fn identity(&self, text: &str) -> Result<Identity, OwnerError> {
-        let text = if text.is_empty() { "0" } else { text };
-        let (user, group) = split(text)?;
+        let mut parts = text.split(':');
+        let (user, group) = (parts.next().unwrap_or_default(), parts.next().filter(|group| !group.is_empty()));
+        let user = if user.is_empty() { "0" } else { user };
+        for part in [Some(user), group].into_iter().flatten() {
+            if part.parse::<i64>().is_ok_and(|number| !(0..=i64::from(ID_MAX)).contains(&number)) {
+                return Err(OwnerError::OutOfRange { text: text.to_owned() });
+            }
+        }
         let number = user.parse::<u32>().ok();
         let row = self.users().find(|fields| match number {
             Some(number) => fields[2].parse() == Ok(number),
@@ -130,10 +146,10 @@ impl Accounts {
                 return Err(OwnerError::NoUser { name: user.to_owned(), file_is_there: self.passwd.is_some() });
             }
         };
-        let home = row.as_ref().and_then(|fields| fields.get(5)).filter(|home| !home.is_empty());
-        let home = (*home.unwrap_or(&"/")).to_owned();
+        let home = self.home(uid);
         if let Some(group) = group {
-            return Ok(Identity { uid, gid: self.group(group)?, groups: Vec::new(), home });
+            let gid = self.group(group)?;
+            return Ok(Identity { uid, gid, groups: vec![gid], home });
         }
         let mut groups: Vec<u32> = self
             .groups()
@@ -142,11 +158,17 @@ impl Accounts {
                 name.is_some_and(|name| members.split(',').any(|member| member == name))
             })
             .filter_map(|fields| fields[2].parse().ok())
-            .filter(|gid| *gid != own_group)
+            .chain([own_group])
             .collect();
         groups.sort_unstable();
         groups.dedup();
         Ok(Identity { uid, gid: own_group, groups, home })
+    }
+
+    /// The home folder: that of the first user of this number, whatever name was asked for, and as it stands there.
+    fn home(&self, uid: u32) -> String {
+        let row = self.users().find(|fields| fields[2].parse() == Ok(uid));
+        row.map_or("/", |fields| fields.get(5).copied().unwrap_or_default()).to_owned()
     }
 }
 
@@ -195,16 +217,36 @@ mod tests {
         assert_eq!(error.to_string(), "the image has no user `app`: it has no /etc/passwd; use a number");
     }
 
+    fn app_again(accounts: &Accounts) -> Identity {
+        accounts.identity("app").unwrap()
+    }
+
+    #[test]
+    fn a_home_is_that_of_the_first_user_of_the_number() {
+        let passwd = "a:x:5:5::/a:\nb:x:5:6::/b:\nempty:x:7:7:::\nshort:x:8:8\n";
+        let accounts = Accounts { passwd: Some(passwd.to_owned()), group: None };
+        for (user, home) in [("a", "/a"), ("b", "/a"), ("5", "/a"), ("empty", ""), ("short", ""), ("9", "/")] {
+            assert_eq!(accounts.identity(user).unwrap().home, home, "{user}");
+        }
+    }
+
     #[test]
     fn identities_carry_further_groups_only_without_a_group() {
         let accounts = accounts();
         let app = accounts.identity("app").unwrap();
-        assert_eq!((app.uid, app.gid, app.groups, app.home.as_str()), (1000, 1001, vec![44, 50], "/home/app"));
+        assert_eq!((app.uid, app.gid, app.groups, app.home.as_str()), (1000, 1001, vec![44, 50, 1001], "/home/app"));
         let by_number = accounts.identity("1000").unwrap();
-        assert_eq!((by_number.uid, by_number.gid, by_number.groups), (1000, 1001, vec![44, 50]));
-        assert_eq!(accounts.identity("app:staff").unwrap().groups, Vec::<u32>::new());
+        assert_eq!((by_number.uid, by_number.gid, by_number.groups), (1000, 1001, vec![44, 50, 1001]));
+        assert_eq!(accounts.identity("app:").unwrap(), app_again(&accounts));
+        assert_eq!(accounts.identity("app:staff").unwrap().groups, [50]);
+        let root = accounts.identity(":staff").unwrap();
+        assert_eq!((root.uid, root.gid, root.home.as_str()), (0, 50, "/root"));
         let unknown = accounts.identity("4242").unwrap();
         assert_eq!((unknown.uid, unknown.gid, unknown.home.as_str()), (4242, 0, "/"));
         assert_eq!(accounts.identity("").unwrap().home, "/root");
+        assert_eq!(accounts.identity("2147483647").unwrap().uid, 2_147_483_647);
+        for text in ["2147483648", "-1", "4294967296", "app:2147483648"] {
+            assert!(matches!(accounts.identity(text), Err(OwnerError::OutOfRange { .. })), "{text}");
+        }
     }
 }

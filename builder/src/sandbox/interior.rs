@@ -128,7 +128,8 @@ pub(super) fn furnish(spec: &RunSpec, host: FromHost) -> Result<Vec<OwnedFd>, Fa
     Ok(files)
 }
 
-/// `/etc/resolv.conf` and `/etc/hosts`: files of a memory file system, so what a RUN writes there is gone with it. The
+/// `/etc/resolv.conf` and `/etc/hosts`: files of a memory file system. Read-only, because what a RUN would write there is no
+/// part of the image: better it hears that now. The
 /// files of the step's own mounts are made in the same way, and returned.
 fn generated_files(spec: &RunSpec) -> Result<Vec<OwnedFd>, Failure> {
     let scratch = Path::new("/dev");
@@ -161,8 +162,11 @@ fn generated_files(spec: &RunSpec) -> Result<Vec<OwnedFd>, Failure> {
         }
     }
     unmount(scratch, UnmountFlags::DETACH).during(|| "leaving the scratch file system".to_owned())?;
-    attach(resolv_conf, Path::new("/etc/resolv.conf"))?;
-    attach(hosts, Path::new("/etc/hosts"))?;
+    for (file, path) in [(resolv_conf, "/etc/resolv.conf"), (hosts, "/etc/hosts")] {
+        attach(file, Path::new(path))?;
+        let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount_remount(path, flags, "").during(|| format!("making {path} read-only"))?;
+    }
     Ok(files)
 }
 

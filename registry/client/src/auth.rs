@@ -17,7 +17,7 @@ use reqwest::{Response, Url};
 use serde::Deserialize;
 
 use crate::challenge::{self, Challenge, ScopeSet};
-use crate::credential::{Credential, Found, Keyring, Lookup};
+use crate::credential::{Credential, Found, Keyring, Lookup, cloud};
 use crate::error::{ClientError, Said, Subject};
 use crate::reference::is_loopback;
 use crate::transport::{Request, SharedTransport, host_of};
@@ -422,7 +422,9 @@ fn tried(lookup: &Lookup) -> String {
 }
 
 fn unauthorized(claim: &Claim<'_>, tried: String, said: Said) -> ClientError {
-    let hint = if is_loopback(claim.host) || claim.repository.is_empty() {
+    let hint = if let Some(advice) = cloud::advice(claim.host) {
+        advice
+    } else if is_loopback(claim.host) || claim.repository.is_empty() {
         format!("log in with `fluyt login {}`", claim.host)
     } else {
         // Many registries answer so for what does not exist, so that nobody can guess names.

@@ -10,6 +10,7 @@
 //! over the entries in the file (`auths`). A helper that is missing or fails is a note, not an end: a public image can
 //! be pulled all the same, and if the registry does ask for credentials, the note is part of the error.
 
+pub(crate) mod cloud;
 mod file;
 mod keyring;
 mod program;
