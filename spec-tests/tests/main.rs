@@ -13,6 +13,7 @@ mod image_spec;
 mod kill;
 mod memory;
 mod mounts;
+mod real_dockerfiles;
 mod replicas;
 mod requirements;
 mod round_trip;

@@ -1,0 +1,1 @@
+greet() { echo "Hello from a library to $1, in $STAGE."; }

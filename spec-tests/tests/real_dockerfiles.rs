@@ -1,0 +1,75 @@
+//! The examples of whole programs, built as their README says from a registry that answers for Docker Hub, then pulled by
+//! Docker and run. Their packages come from Debian and from the registries of their languages.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use spec_tests::client::Fluyt;
+use spec_tests::docker::Dockerd;
+use spec_tests::program;
+use spec_tests::registry::Registry;
+
+/// The machine's certificates: behind a proxy with a CA of its own, what a RUN fetches is signed by that.
+const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+fn folder(name: &str) -> PathBuf {
+    program::repository().join("examples").join(name)
+}
+
+/// A registry that holds `debian:bookworm-slim`.
+fn hub() -> Registry {
+    let registry = Registry::start();
+    let context = PathBuf::from(program::run(folder("prepare"), ["debian-base"]).expect_success().text());
+    let file = context.join("Dockerfile.base").to_string_lossy().into_owned();
+    let name = format!("{}/library/debian:bookworm-slim", registry.host());
+    let _ = Fluyt::new().build(&context, &["-f", &file, "--push", "-t", &name]).expect_success();
+    registry
+}
+
+/// Builds an example, and again, which finds every step; then Docker pulls and runs it.
+fn builds_and_runs(name: &str, context: &Path, arguments: &[&str]) {
+    let Some(dockerd) = Dockerd::shared(name) else { return };
+    let registry = hub();
+    let (fluyt, reference) = (Fluyt::new(), format!("{}/examples/{name}:one", registry.host()));
+    let mirror = format!("docker.io=http://{}", registry.host());
+    let secret = format!("id=ca,src={BUNDLE}");
+    let mut all = vec!["--registry-mirror", &mirror, "--push", "-t", &reference];
+    if Path::new(BUNDLE).exists() {
+        all.extend(["--secret", &secret]);
+    }
+    all.extend(arguments);
+    let first = fluyt.build(context, &all).expect_success();
+    let again = fluyt.build(context, &all).expect_success();
+    assert_eq!(first.text(), again.text(), "{}", again.describe());
+
+    let _ = dockerd.docker(["pull", "--quiet", &reference]).expect_success();
+    let command = fs::read_to_string(folder(name).join("command.txt")).ok();
+    let mut run = vec!["run", "--rm", "--network", "none", &reference];
+    if let Some(command) = &command {
+        run.extend(["sh", "-c", command]);
+    }
+    let ran = dockerd.docker(run).expect_success();
+    let _ = dockerd.docker(["rmi", "--force", &reference]).expect_success();
+    assert_eq!(ran.stdout, fs::read_to_string(folder(name).join("expected.txt")).unwrap(), "{}", ran.describe());
+}
+
+macro_rules! programs {
+    ($($test:ident: $name:literal),+ $(,)?) => {
+        $(#[test]
+        fn $test() {
+            builds_and_runs($name, &folder($name), &[]);
+        })+
+    };
+}
+
+programs! {
+    rust_service: "rust-service",
+    node_service: "node-service",
+    python_service: "python-service",
+    go_static: "go-static",
+    java_maven: "java-maven",
+    static_site: "static-site",
+    c_packages: "c-packages",
+    multi_user: "multi-user",
+    heredoc_scripts: "heredoc-scripts",
+}
