@@ -76,7 +76,7 @@ impl Preimage {
         let chmod = match &op.chmod {
             None => String::new(),
             Some(Chmod::Bits(bits)) => format!("{bits:o}"),
-            Some(Chmod::Symbolic(text)) => text.clone(),
+            Some(Chmod::Symbolic(mode)) => mode.text().to_owned(),
         };
         self.field("--chmod", &chmod);
         self.field("--exclude", &op.exclude.join(" "));

@@ -212,7 +212,7 @@ pub fn unpack(
     chown: &str,
     chmod: &str,
 ) -> Key {
-    let mut fields = Fields::new("unpack/1");
+    let mut fields = Fields::new("unpack/2");
     fields.bytes(&below.0.0).list(archives).bytes(&beside.0.0);
     fields.bytes(destination).bytes(chown.as_bytes()).bytes(chmod.as_bytes());
     fields.finish()

@@ -38,7 +38,7 @@ impl PlanKey {
     /// A `COPY`, `ADD` or `WORKDIR` of `source` on `below`.
     #[must_use]
     pub fn copy(op: &CopyOp, below: Self, source: &SourceKey) -> Self {
-        let mut fields = Fields::new("plan/copy/1");
+        let mut fields = Fields::new("plan/copy/2");
         fields.bytes(&below.0.bytes());
         match source {
             SourceKey::Nothing => fields.bytes(b"nothing"),
@@ -50,7 +50,7 @@ impl PlanKey {
         match &op.chmod {
             None => fields.number(0),
             Some(Chmod::Bits(bits)) => fields.number(1).number((*bits).into()),
-            Some(Chmod::Symbolic(text)) => fields.number(2).bytes(text.as_bytes()),
+            Some(Chmod::Symbolic(mode)) => fields.number(2).bytes(mode.text().as_bytes()),
         };
         fields.number(u64::from(op.link)).number(u64::from(op.parents)).number(u64::from(op.unpack));
         fields.list(&op.exclude);

@@ -13,6 +13,8 @@ use super::pattern::{ANY_CHARACTER, ANY_TEXT, Pattern, push_literal, set};
 #[derive(Clone, Debug, Default)]
 pub struct Ignore {
     file: String,
+    /// Whether they come from a file: in `--exclude` the reference builder leaves a leading `/`, which matches nothing.
+    is_file: bool,
     rules: Vec<Rule>,
 }
 
@@ -73,7 +75,7 @@ impl Ignore {
     ///
     /// When a rule is malformed: the first one.
     pub fn parse(text: &str, file: &str) -> Result<Self, IgnoreError> {
-        let mut ignore = Self { file: file.to_owned(), rules: Vec::new() };
+        let mut ignore = Self { file: file.to_owned(), is_file: true, rules: Vec::new() };
         for (index, line) in text.strip_prefix('\u{feff}').unwrap_or(text).lines().enumerate() {
             if !line.starts_with('#') {
                 ignore.add(line, index + 1)?;
@@ -88,7 +90,7 @@ impl Ignore {
     ///
     /// When a rule is malformed: the first one.
     pub fn from_patterns<'p>(patterns: impl IntoIterator<Item = &'p str>) -> Result<Self, IgnoreError> {
-        let mut ignore = Self { file: "--exclude".to_owned(), rules: Vec::new() };
+        let mut ignore = Self { file: "--exclude".to_owned(), is_file: false, rules: Vec::new() };
         for (index, pattern) in patterns.into_iter().enumerate() {
             ignore.add(pattern, index + 1)?;
         }
@@ -109,7 +111,7 @@ impl Ignore {
         if takes_back && cleaned == "/" {
             return Err(bad("the context itself cannot be taken back".to_owned()));
         }
-        if cleaned.len() > 1 && cleaned.starts_with('/') {
+        if self.is_file && cleaned.len() > 1 && cleaned.starts_with('/') {
             cleaned.remove(0);
         }
         if let Err(error) = Pattern::parse(&cleaned) {

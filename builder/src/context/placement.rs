@@ -4,8 +4,8 @@
 //! - a directory gives its *contents*; a file, link or device gives itself;
 //! - one source that is no directory goes to exactly the destination, unless that was written as a directory (`dir/`)
 //!   or is one: then it goes into it under its own name;
-//! - several sources make the destination a directory. (The reference lets the last of several files win when nothing
-//!   is there yet; nobody wants that.)
+//! - several sources go there one after the other, each finding what those before it left: of several files, the last one
+//!   stays, unless the destination is a directory;
 //! - with `--parents` each source keeps its folders below the destination;
 //! - the destination's own mode and owner are never taken from a source: where it is missing it is made with mode 0755.
 //!
@@ -86,22 +86,15 @@ pub fn plan_copy(
     parents: bool,
     state: DestinationState,
 ) -> Result<Vec<PlannedSource>, PlacementError> {
-    let into = wants_directory || parents || sources.len() > 1 || state == DestinationState::Directory;
-    let refuse = |what: String| PlacementError::NotADirectory { what, destination: destination.to_vec() };
-    if state == DestinationState::NotADirectory {
-        if sources.len() > 1 {
-            return Err(refuse(format!("{} sources", sources.len())));
+    let mut state = state;
+    let mut planned = Vec::with_capacity(sources.len());
+    for (index, source) in sources.iter().enumerate() {
+        let into = wants_directory || parents || state == DestinationState::Directory;
+        if state == DestinationState::NotADirectory && (into || source.is_directory) {
+            let what = if source.is_directory { "the directory " } else { "" };
+            let what = format!("{what}{}", shown(source.name));
+            return Err(PlacementError::NotADirectory { what, destination: destination.to_vec() });
         }
-        for source in sources {
-            if source.is_directory {
-                return Err(refuse(format!("the directory {}", shown(source.name))));
-            }
-            if into {
-                return Err(refuse(shown(source.name)));
-            }
-        }
-    }
-    let planned = sources.iter().enumerate().map(|(index, source)| {
         let (placement, target) = if parents && !source.name.is_empty() {
             (Placement::WithParents, join(destination, source.name))
         } else if source.is_directory {
@@ -111,9 +104,11 @@ pub fn plan_copy(
         } else {
             (Placement::Itself, destination.to_vec())
         };
-        PlannedSource { source: index, placement, target }
-    });
-    Ok(planned.collect())
+        planned.push(PlannedSource { source: index, placement, target });
+        // What the source leaves there is what the next one finds.
+        state = if into || source.is_directory { DestinationState::Directory } else { DestinationState::NotADirectory };
+    }
+    Ok(planned)
 }
 
 /// `path` below `folder`; either may be empty.
@@ -181,10 +176,20 @@ mod tests {
             (&["/"], "/", false, DIRECTORY, "contents of / -> /"),
             (&["d/"], "/x", false, FILE, "error: cannot copy the directory `/d` to `/x`: it is not a directory"),
             // several
-            (&["a", "b"], "/x", false, MISSING, "a -> /x/a, b -> /x/b"),
+            (&["a", "b"], "/x", false, MISSING, "a -> /x, b -> /x"),
+            (&["a", "b"], "/x", false, DIRECTORY, "a -> /x/a, b -> /x/b"),
+            (&["d/", "a"], "/x", false, MISSING, "contents of d/ -> /x, a -> /x/a"),
+            (
+                &["a", "d/"],
+                "/x",
+                false,
+                MISSING,
+                "error: cannot copy the directory `/d` to `/x`: it is not a directory",
+            ),
             (&["a", "d/"], "/x/", false, MISSING, "a -> /x/a, contents of d/ -> /x"),
             (&["d/", "e/"], "/x", false, MISSING, "contents of d/ -> /x, contents of e/ -> /x"),
-            (&["a", "b"], "/x", false, FILE, "error: cannot copy 2 sources to `/x`: it is not a directory"),
+            (&["a", "b"], "/x", false, FILE, "a -> /x, b -> /x"),
+            (&["a", "b"], "/x/", false, FILE, "error: cannot copy `/a` to `/x`: it is not a directory"),
             // nothing selected
             (&[], "/x/", false, FILE, ""),
             // --parents

@@ -10,18 +10,17 @@ use std::sync::Arc;
 use oci_spec::image::Digest;
 
 use super::extract::Spool;
-use super::item::{Content, Item, Items};
+use super::item::{Content, Items};
 use super::owner::Accounts;
-use super::placing::{Placing, changed_mode, kept_attributes};
+use super::placing::{Placing, made_mode};
 use super::plan::StepPlan;
 use super::select::{self, Files, Selected, SelectedEntry};
 use super::unpack::Archive;
 use super::{BuiltLayer, Executor, RootState, States, StepError, unpack};
 use crate::blob::HashingReader;
 use crate::cache::{Fidelity, Key, LayerContent, LayerContentHasher, LayerRecord, PlannedLayer, Stamps, key};
-use crate::context::{DestinationState, Placement, SourceShape, plan_copy};
 use crate::event::{Event, StepId};
-use crate::graph::{CopyFrom, CopyOp, InlineFile};
+use crate::graph::{CopyFrom, CopyOp, InlineFile, Root};
 use crate::layer::{Change, Kind, Layer, LayerBuilder, LayerPath, Source, Tree};
 
 impl Executor {
@@ -43,10 +42,11 @@ impl Executor {
         let looks_below = !op.link || op.chown.is_some();
         let tree = if looks_below { self.tree(step, &below)? } else { Arc::default() };
         let accounts = accounts(&tree);
-        let owner = op.chown.as_deref().map(|text| accounts.owner(text)).transpose()?;
+        let owner = op.chown.as_deref().map(|text| self.owner(&accounts, op.input, text)).transpose()?;
         let nothing = Tree::new();
         let met = if op.link { &nothing } else { &*tree };
-        let mut placing = Placing::new(met, owner.unwrap_or((0, 0)), self.options.made_at);
+        let mut placing =
+            Placing::new(met, owner.unwrap_or((0, 0)), self.options.made_at).with_mode(made_mode(op.chmod.as_ref()));
         let destination = LayerPath::clean(op.destination.as_bytes()).unwrap_or_default();
         let destination = placing.resolve(&destination, true)?;
 
@@ -54,11 +54,11 @@ impl Executor {
         match (&op.from, plan.taken.as_deref()) {
             (CopyFrom::Root(root), _) => {
                 let selected = self.taken_from_root(step, op, &states.of(*root))?;
-                place(&mut placing, op, owner, &destination, &selected)?;
+                self.place(&mut placing, op, owner, &destination, &selected)?;
             }
             (_, Some(taken)) => {
                 archives = &taken.archives;
-                place(&mut placing, op, owner, &destination, &taken.selected)?;
+                self.place(&mut placing, op, owner, &destination, &taken.selected)?;
                 if !archives.is_empty() {
                     placing.make_directory(&destination)?;
                 }
@@ -99,6 +99,20 @@ impl Executor {
         let layer = self.write_items(&items, stamps, &mut spool)?;
         let fixed = if stamps == Stamps::Context { Vec::new() } else { items.timeless() };
         Ok(stacked(&below, self.keep(key, &layer, stamps, fixed)?))
+    }
+
+    /// The owner that `--chown` names. What the image does not know of it is told; where there is no image at all, no name
+    /// can be meant, and it is an error.
+    fn owner(&self, accounts: &Accounts, below: Root, text: &str) -> Result<(u32, u32), StepError> {
+        let (owner, unknown) = accounts.owner(text);
+        for error in unknown {
+            if below == Root::Scratch {
+                return Err(error.into());
+            }
+            let text = format!("`--chown={text}` comes to {}:{}: {error}", owner.0, owner.1);
+            self.events.hear(Event::Warning { text });
+        }
+        Ok(owner)
     }
 
     /// What the step takes of a stage's or an image's root.
@@ -330,62 +344,4 @@ pub(super) fn inline(file: &InlineFile, made_at: crate::layer::FileTime) -> Sele
         same_file: None,
     };
     Selected { name: file.name.clone().into_bytes(), entries: vec![entry] }
-}
-
-/// Puts the selected sources at their places.
-fn place(
-    placing: &mut Placing<'_>,
-    op: &CopyOp,
-    owner: Option<(u32, u32)>,
-    destination: &LayerPath,
-    selected: &[Selected],
-) -> Result<(), StepError> {
-    let state = match placing.state(destination) {
-        None => DestinationState::Missing,
-        Some(Kind::Directory) => DestinationState::Directory,
-        Some(_) => DestinationState::NotADirectory,
-    };
-    let shapes: Vec<SourceShape<'_>> =
-        selected.iter().map(|source| SourceShape { name: &source.name, is_directory: source.is_directory() }).collect();
-    let plan = plan_copy(&shapes, destination.as_bytes(), op.destination_is_directory, op.parents, state)?;
-    for planned in plan {
-        let target = LayerPath::clean(&planned.target).unwrap_or_default();
-        let source = &selected[planned.source];
-        for entry in &source.entries {
-            if entry.relative.is_empty() && planned.placement == Placement::Contents {
-                placing.make_directory(&target)?;
-                continue;
-            }
-            let path = match entry.relative.is_empty() {
-                true => target.clone(),
-                false => LayerPath::clean(&[target.as_bytes(), b"/", &entry.relative].concat()).unwrap_or_default(),
-            };
-            placing.put(item_at(path, entry, op, owner)?)?;
-        }
-    }
-    Ok(())
-}
-
-fn item_at(path: LayerPath, entry: &SelectedEntry, op: &CopyOp, owner: Option<(u32, u32)>) -> Result<Item, StepError> {
-    let (uid, gid) = owner.unwrap_or(entry.owner);
-    let is_link = matches!(entry.kind, Kind::Symlink(_));
-    let mode = match &op.chmod {
-        Some(chmod) if !is_link => changed_mode(chmod, entry.mode, entry.kind == Kind::Directory)?,
-        _ => entry.mode,
-    };
-    Ok(Item {
-        entry: crate::layer::Entry {
-            path,
-            kind: entry.kind.clone(),
-            mode: mode & 0o7777,
-            uid,
-            gid,
-            modified: entry.modified,
-            xattrs: kept_attributes(entry.capability.as_ref()),
-        },
-        content: entry.content.clone(),
-        digest: entry.digest.clone(),
-        same_file: entry.same_file,
-        timeless: !matches!(op.from, CopyFrom::Root(_) | CopyFrom::Fetch(_)),
-    })
 }

@@ -37,8 +37,8 @@ pub(super) struct Item {
     pub(super) content: Content,
     /// SHA-256 of the content, where it is known already.
     pub(super) digest: Option<Digest>,
-    /// Files of one copy that share this are one file with several names.
-    pub(super) same_file: Option<(u64, u64)>,
+    /// Files that share this are one file with several names: source, device and inode.
+    pub(super) same_file: Option<(usize, u64, u64)>,
     /// Its time says nothing of its content: it is that of a check-out, or of a folder that is named only for what is in it.
     pub(super) timeless: bool,
 }
@@ -72,7 +72,7 @@ impl Items {
 
     /// Turns all but the first name of a file that was selected under several into hard links, as the reference does.
     pub(super) fn link_names_of_one_file(&mut self) {
-        let mut first: BTreeMap<(u64, u64), LayerPath> = BTreeMap::new();
+        let mut first: BTreeMap<(usize, u64, u64), LayerPath> = BTreeMap::new();
         for item in self.0.values_mut() {
             let Some(file) = item.same_file else { continue };
             match first.get(&file) {

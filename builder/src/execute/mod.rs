@@ -9,6 +9,7 @@
 //! for by result keys once its inputs are there, or run; independent steps at the same time, each in a thread of its own,
 //! which asks the runtime only for transfers.
 
+mod arrange;
 mod base;
 mod budget;
 mod copy;

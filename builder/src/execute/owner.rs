@@ -92,27 +92,40 @@ impl Accounts {
             .ok_or_else(|| OwnerError::NoGroup { name: text.to_owned(), file_is_there: self.group.is_some() })
     }
 
-    /// `--chown`: a number alone is user and group; a name alone takes the user's own group.
+    /// `--chown`, and what of it the image does not know: the reference builder takes an unknown user for root, and an
+    /// unknown or empty group for none, so a build must not fail of them.
     ///
-    /// # Errors
-    /// When a name is unknown, or the text is no owner.
-    pub fn owner(&self, text: &str) -> Result<(u32, u32), OwnerError> {
-        let (user, group) = split(text)?;
-        let row = self.users().find(|fields| fields[0] == user);
-        let (uid, own_group) = match (user.parse::<u32>(), row) {
+    /// A number alone is user and group; a name alone takes the user's own group.
+    #[must_use]
+    pub fn owner(&self, text: &str) -> ((u32, u32), Vec<OwnerError>) {
+        let mut unknown = Vec::new();
+        let (user, group) = text.split_once(':').map_or((text, ""), |(user, group)| (user, group));
+        let own = match user.parse::<u32>() {
+            _ if user.is_empty() => (0, 0),
             // A name that looks like a number is a number, as everywhere in containers.
-            (Ok(number), _) => (number, number),
-            (Err(_), Some(fields)) => {
-                let number = |field: &str| field.parse::<u32>().ok();
-                let unknown = || OwnerError::NoUser { name: user.to_owned(), file_is_there: true };
-                (number(fields[2]).ok_or_else(unknown)?, number(fields[3]).ok_or_else(unknown)?)
-            }
-            (Err(_), None) => {
-                return Err(OwnerError::NoUser { name: user.to_owned(), file_is_there: self.passwd.is_some() });
+            Ok(number) => (number, number),
+            Err(_) => {
+                let row = self.users().find(|fields| fields[0] == user);
+                let found = row.and_then(|fields| Some((fields[2].parse().ok()?, fields[3].parse().ok()?)));
+                let file_is_there = self.passwd.is_some();
+                match found {
+                    Some(found) => found,
+                    None => {
+                        unknown.push(OwnerError::NoUser { name: user.to_owned(), file_is_there });
+                        (0, 0)
+                    }
+                }
             }
         };
-        let gid = group.map_or(Ok(own_group), |group| self.group(group))?;
-        Ok((uid, gid))
+        let gid = match self.group(group) {
+            _ if group.is_empty() => own.1,
+            Ok(gid) => gid,
+            Err(error) => {
+                unknown.push(error);
+                own.1
+            }
+        };
+        ((own.0, gid), unknown)
     }
 
     /// `USER`: no user is root. `user` alone also gets the groups that name it as a member; `user:group` does not. The
@@ -196,25 +209,31 @@ mod tests {
     #[test]
     fn owners_by_name_and_number() {
         let accounts = accounts();
-        for (text, expected) in [
-            ("0", Ok((0, 0))),
-            ("7", Ok((7, 7))),
-            ("app", Ok((1000, 1001))),
-            ("app:staff", Ok((1000, 50))),
-            ("app:9", Ok((1000, 9))),
-            ("7:staff", Ok((7, 50))),
-            ("nobody", Err("the image has no user `nobody`: it is not in its /etc/passwd")),
-            ("app:wheel", Err("the image has no group `wheel`: it is not in its /etc/group")),
-            (":x", Err("`:x` names no owner: expected `user` or `user:group`, by name or number")),
+        let no_user = |name: &str| format!("the image has no user `{name}`: it is not in its /etc/passwd");
+        let no_group = |name: &str| format!("the image has no group `{name}`: it is not in its /etc/group");
+        for (text, expected, unknown) in [
+            ("0", (0, 0), None),
+            ("7", (7, 7), None),
+            ("7:8", (7, 8), None),
+            ("app", (1000, 1001), None),
+            ("app:staff", (1000, 50), None),
+            ("app:9", (1000, 9), None),
+            ("7:staff", (7, 50), None),
+            (":staff", (0, 50), None),
+            ("app:", (1000, 1001), None),
+            ("nobody", (0, 0), Some(no_user("nobody"))),
+            ("nobody:staff", (0, 50), Some(no_user("nobody"))),
+            ("app:wheel", (1000, 1001), Some(no_group("wheel"))),
+            ("1:2:3", (1, 1), Some(no_group("2:3"))),
         ] {
-            assert_eq!(
-                accounts.owner(text).map_err(|error| error.to_string()),
-                expected.map_err(str::to_owned),
-                "{text}"
-            );
+            let (owner, found) = accounts.owner(text);
+            let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+            assert_eq!((owner, found), (expected, unknown.into_iter().collect()), "{text}");
         }
-        let error = Accounts::default().owner("app").unwrap_err();
-        assert_eq!(error.to_string(), "the image has no user `app`: it has no /etc/passwd; use a number");
+        let (owner, unknown) = Accounts::default().owner("app:5");
+        assert_eq!(owner, (0, 5));
+        assert_eq!(unknown[0].to_string(), "the image has no user `app`: it has no /etc/passwd; use a number");
+        assert_eq!(Accounts::default().owner("7:8"), ((7, 8), Vec::new()));
     }
 
     fn app_again(accounts: &Accounts) -> Identity {

@@ -34,12 +34,6 @@ pub enum PlacingError {
         /// The path as given.
         path: LayerPath,
     },
-    /// A mode that cannot be applied.
-    #[error("`--chmod={mode}` is not a mode")]
-    Mode {
-        /// As written.
-        mode: String,
-    },
 }
 
 /// Most links followed for one path; Linux has the same bound.
@@ -61,15 +55,27 @@ pub(super) fn what(kind: &Kind) -> &'static str {
 pub(super) struct Placing<'a> {
     tree: &'a Tree,
     pub(super) items: Items,
-    /// Owner of folders that have to be made.
+    /// Owner and mode of folders that have to be made.
     owner: (u32, u32),
+    mode: u32,
     /// Time of what the builder makes itself.
     now: FileTime,
 }
 
 impl<'a> Placing<'a> {
     pub(super) fn new(tree: &'a Tree, owner: (u32, u32), now: FileTime) -> Self {
-        Self { tree, items: Items::default(), owner, now }
+        Self { tree, items: Items::default(), owner, mode: 0o755, now }
+    }
+
+    /// With another mode for folders that have to be made.
+    pub(super) fn with_mode(self, mode: u32) -> Self {
+        Self { mode, ..self }
+    }
+
+    fn made(&self, path: LayerPath) -> Item {
+        let mut item = made_directory(path, self.owner, self.now);
+        item.entry.mode = self.mode;
+        item
     }
 
     fn kind(&self, path: &LayerPath) -> Option<&Kind> {
@@ -127,7 +133,7 @@ impl<'a> Placing<'a> {
                 return Err(PlacingError::NoFolder { what: what(&item.entry.kind), path: folder });
             }
             let item = match self.tree.get(&folder) {
-                None => made_directory(folder.clone(), self.owner, self.now),
+                None => self.made(folder.clone()),
                 Some(node) if node.entry.kind == Kind::Directory => {
                     Item { entry: node.entry.clone(), ..made_directory(folder.clone(), self.owner, self.now) }
                 }
@@ -181,7 +187,7 @@ impl<'a> Placing<'a> {
             Some(other) => return Err(PlacingError::NoFolder { what: what(other), path: path.clone() }),
             None => {
                 self.add_parents(path)?;
-                self.items.put_if_absent(made_directory(path.clone(), self.owner, self.now));
+                self.items.put_if_absent(self.made(path.clone()));
             }
         }
         Ok(())
@@ -189,73 +195,19 @@ impl<'a> Placing<'a> {
 }
 
 /// The mode that `--chmod` gives to an entry.
-///
-/// # Errors
-/// When a symbolic mode is malformed.
-pub(super) fn changed_mode(chmod: &Chmod, mode: u32, is_folder: bool) -> Result<u32, PlacingError> {
-    let text = match chmod {
-        Chmod::Bits(bits) => return Ok(*bits & 0o7777),
-        Chmod::Symbolic(text) => text,
-    };
-    let malformed = || PlacingError::Mode { mode: text.clone() };
-    let mut mode = mode;
-    for clause in text.split(',') {
-        let at = clause.find(['+', '-', '=']).ok_or_else(malformed)?;
-        let (who, mut rest) = clause.split_at(at);
-        let mut classes = 0;
-        for letter in who.chars() {
-            classes |= match letter {
-                'u' => 0o4700,
-                'g' => 0o2070,
-                'o' => 0o1007,
-                'a' => 0o7777,
-                _ => return Err(malformed()),
-            };
-        }
-        if classes == 0 {
-            classes = 0o7777;
-        }
-        while let Some(operator) = rest.chars().next() {
-            let end = rest[1..].find(['+', '-', '=']).map_or(rest.len(), |next| next + 1);
-            let bits = permissions(&rest[1..end], mode, is_folder).ok_or_else(malformed)? & classes;
-            rest = &rest[end..];
-            mode = match operator {
-                '+' => mode | bits,
-                '-' => mode & !bits,
-                '=' => (mode & !(classes & 0o777)) | bits,
-                _ => return Err(malformed()),
-            };
-        }
+pub(super) fn changed_mode(chmod: &Chmod, mode: u32, is_folder: bool) -> u32 {
+    match chmod {
+        Chmod::Bits(bits) => *bits & 0o7777,
+        Chmod::Symbolic(symbolic) => symbolic.apply(mode, is_folder),
     }
-    Ok(mode & 0o7777)
 }
 
-/// The bits that `rwxXst` or one of `ugo` stands for, in all classes.
-fn permissions(text: &str, mode: u32, is_folder: bool) -> Option<u32> {
-    let copied = |shift: u32| {
-        let bits = (mode >> shift) & 0o7;
-        bits << 6 | bits << 3 | bits
-    };
-    match text {
-        "u" => return Some(copied(6)),
-        "g" => return Some(copied(3)),
-        "o" => return Some(copied(0)),
-        _ => {}
+/// The mode of folders that a step has to make: the reference gives them an octal `--chmod` too, less the bits above 0777.
+pub(super) fn made_mode(chmod: Option<&Chmod>) -> u32 {
+    match chmod {
+        Some(Chmod::Bits(bits)) => *bits & 0o777,
+        Some(Chmod::Symbolic(_)) | None => 0o755,
     }
-    let mut bits = 0;
-    for letter in text.chars() {
-        bits |= match letter {
-            'r' => 0o444,
-            'w' => 0o222,
-            'x' => 0o111,
-            'X' if is_folder || mode & 0o111 != 0 => 0o111,
-            'X' => 0,
-            's' => 0o6000,
-            't' => 0o1000,
-            _ => return None,
-        };
-    }
-    Some(bits)
 }
 
 /// The attributes of a copied file that a layer keeps.
@@ -327,26 +279,5 @@ mod tests {
         assert_eq!(below.to_string(), "cannot put anything below /file: it is a file, no folder");
         let over = placing.put(item("file", Kind::Directory)).unwrap_err();
         assert_eq!(over.to_string(), "cannot put a folder at /file: there is a file");
-    }
-
-    #[test]
-    fn modes_change_as_chmod_changes_them() {
-        for (text, before, folder, after) in [
-            ("u=rwX,go=rX", 0o600, false, 0o644),
-            ("u=rwX,go=rX", 0o600, true, 0o755),
-            ("u=rwX,go=rX", 0o700, false, 0o755),
-            ("+x", 0o644, false, 0o755),
-            ("a-w", 0o666, false, 0o444),
-            ("g=u", 0o750, false, 0o770),
-            ("u+s", 0o755, false, 0o4755),
-            ("g+s,o+t", 0o755, true, 0o3755),
-            ("o=", 0o777, false, 0o770),
-            ("u+r-w", 0o200, false, 0o400),
-        ] {
-            let changed = changed_mode(&Chmod::Symbolic(text.to_owned()), before, folder).unwrap();
-            assert_eq!(format!("{changed:o}"), format!("{after:o}"), "{text} on {before:o}");
-        }
-        assert_eq!(changed_mode(&Chmod::Bits(0o4711), 0, false).unwrap(), 0o4711);
-        assert!(changed_mode(&Chmod::Symbolic("z+x".to_owned()), 0, false).is_err());
     }
 }

@@ -156,7 +156,7 @@ pub(super) fn unpack(
         if let Some(chmod) = &op.chmod
             && !matches!(entry.kind, Kind::Symlink(_))
         {
-            entry.mode = changed_mode(chmod, entry.mode, entry.kind == Kind::Directory)?;
+            entry.mode = changed_mode(chmod, entry.mode, entry.kind == Kind::Directory);
         }
         let content = match entry.kind {
             Kind::File { .. } => Content::Spooled { offset_bytes: spool.keep(content)? },

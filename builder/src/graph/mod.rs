@@ -12,6 +12,7 @@ mod contexts;
 mod environment;
 mod history;
 mod lower;
+mod mode;
 mod mounts;
 mod op;
 mod platform;
@@ -25,6 +26,7 @@ mod tests;
 
 pub use contexts::{Contexts, FetchedTree, FolderId, NamedContext, normal_name, without_password};
 pub use lower::lower;
+pub use mode::SymbolicMode;
 pub use op::{
     About, Allowed, BaseOp, Chmod, Conditions, CopyFrom, CopyOp, FetchOp, Graph, HistoryStep, ImageRequest, InlineFile,
     Limit, LowerInput, Lowered, Mount, MountFrom, MountKind, Network, Node, Op, OpId, ResolvedBase, Root, RunOp,

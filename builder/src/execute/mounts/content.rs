@@ -126,6 +126,8 @@ impl RootTree {
 fn item(path: LayerPath, entry: SelectedEntry, owner: (u32, u32)) -> Item {
     let xattrs = kept_attributes(entry.capability.as_ref());
     let SelectedEntry { kind, mode, modified, content, digest, same_file, .. } = entry;
+    // One source alone.
+    let same_file = same_file.map(|(device, inode)| (0, device, inode));
     let entry = Entry { path, kind, mode: mode & 0o7777, uid: owner.0, gid: owner.1, modified, xattrs };
     Item { entry, content, digest, same_file, timeless: false }
 }
