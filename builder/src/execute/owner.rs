@@ -50,12 +50,6 @@ pub enum OwnerError {
         /// The text.
         text: String,
     },
-    /// Neither `user` nor `user:group`.
-    #[error("`{text}` names no owner: expected `user` or `user:group`, by name or number")]
-    Malformed {
-        /// The text.
-        text: String,
-    },
 }
 
 fn missing(file_is_there: &bool, file: &str) -> String {
@@ -63,6 +57,11 @@ fn missing(file_is_there: &bool, file: &str) -> String {
         true => format!("it is not in its {file}"),
         false => format!("it has no {file}; use a number"),
     }
+}
+
+/// The number that a text is; one that is too large is taken for a name.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|number| *number <= ID_MAX)
 }
 
 impl Accounts {
@@ -83,7 +82,7 @@ impl Accounts {
     }
 
     fn group(&self, text: &str) -> Result<u32, OwnerError> {
-        if let Ok(number) = text.parse() {
+        if let Some(number) = id(text) {
             return Ok(number);
         }
         self.groups()
@@ -100,11 +99,11 @@ impl Accounts {
     pub fn owner(&self, text: &str) -> ((u32, u32), Vec<OwnerError>) {
         let mut unknown = Vec::new();
         let (user, group) = text.split_once(':').map_or((text, ""), |(user, group)| (user, group));
-        let own = match user.parse::<u32>() {
+        let own = match id(user) {
             _ if user.is_empty() => (0, 0),
             // A name that looks like a number is a number, as everywhere in containers.
-            Ok(number) => (number, number),
-            Err(_) => {
+            Some(number) => (number, number),
+            None => {
                 let row = self.users().find(|fields| fields[0] == user);
                 let found = row.and_then(|fields| Some((fields[2].parse().ok()?, fields[3].parse().ok()?)));
                 let file_is_there = self.passwd.is_some();
@@ -185,16 +184,6 @@ impl Accounts {
     }
 }
 
-fn split(text: &str) -> Result<(&str, Option<&str>), OwnerError> {
-    let malformed = || OwnerError::Malformed { text: text.to_owned() };
-    match text.split_once(':') {
-        Some((user, group)) if !user.is_empty() && !group.is_empty() && !group.contains(':') => Ok((user, Some(group))),
-        Some(_) => Err(malformed()),
-        None if text.is_empty() => Err(malformed()),
-        None => Ok((text, None)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,6 +208,8 @@ mod tests {
             ("app:staff", (1000, 50), None),
             ("app:9", (1000, 9), None),
             ("7:staff", (7, 50), None),
+            ("2147483647", (2_147_483_647, 2_147_483_647), None),
+            ("2147483648", (0, 0), Some(no_user("2147483648"))),
             (":staff", (0, 50), None),
             ("app:", (1000, 1001), None),
             ("nobody", (0, 0), Some(no_user("nobody"))),
