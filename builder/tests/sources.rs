@@ -4,7 +4,11 @@
 
 #[path = "sources/contexts.rs"]
 mod contexts;
+#[path = "sources/http.rs"]
+mod http;
 #[path = "sources/named.rs"]
 mod named;
 #[path = "sources/place.rs"]
 mod place;
+#[path = "sources/server.rs"]
+mod server;

@@ -186,7 +186,8 @@ pub fn without_password(address: &str) -> String {
     }
 }
 
-fn everything(from: CopyFrom, unpack: bool) -> CopyOp {
+/// All of what is copied, onto nothing.
+pub(super) fn everything(from: CopyFrom, unpack: bool) -> CopyOp {
     CopyOp {
         input: Root::Scratch,
         from,

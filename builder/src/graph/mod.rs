@@ -16,6 +16,7 @@ mod mode;
 mod mounts;
 mod op;
 mod platform;
+mod remote;
 mod stage;
 mod stages;
 mod steps;

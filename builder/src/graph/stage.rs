@@ -60,7 +60,7 @@ pub(super) struct StageLowering<'p, 'i> {
     escape: char,
     in_trigger: bool,
     cmd_set: bool,
-    own_steps: Vec<OpId>,
+    pub(super) own_steps: Vec<OpId>,
 }
 
 impl<'p, 'i> StageLowering<'p, 'i> {

@@ -86,7 +86,7 @@ impl StageLowering<'_, '_> {
     }
 
     /// What is not there yet is an error that says so and names the line.
-    fn not_there_yet(&mut self, span: Span, what: &str, instruction: &Instruction) {
+    pub(super) fn not_there_yet(&mut self, span: Span, what: &str, instruction: &Instruction) {
         let lines = instruction.lines();
         let word = if lines.first == lines.last { "line" } else { "lines" };
         let message = format!("{what} is not there yet ({word} {lines})");
@@ -237,23 +237,8 @@ impl StageLowering<'_, '_> {
             transfer.sources.iter().filter_map(|word| Some((self.expand(word)?, word.span))).collect();
         let destination = self.expand(&transfer.destination);
         let files = self.inline_files(transfer);
-        if let Some(checksum) = transfer.checksum.as_ref() {
-            self.expand(checksum);
-        }
-        for (source, span) in &sources {
-            if is_remote(source) {
-                if is_add {
-                    self.not_there_yet(*span, "`ADD` of a URL or a git repository", instruction);
-                } else {
-                    let problem = Problem::error(*span, format!("`COPY` cannot take the URL `{source}`"));
-                    self.problems.push(problem.hint("`ADD` fetches URLs and git repositories"));
-                }
-            }
-        }
-        if let Some(word) = transfer.checksum.as_ref().filter(|_| !sources.iter().any(|(source, _)| is_remote(source)))
-        {
-            self.problems.push(Problem::error(word.span, "`--checksum` is for a URL or a git repository"));
-        }
+        let checksum = transfer.checksum.as_ref().and_then(|word| Some((self.expand(word)?, word.span)));
+        let remote = self.remote_sources(transfer, is_add, &sources, checksum.as_ref(), instruction);
         if !files.is_empty() && !sources.is_empty() {
             self.not_there_yet(transfer.destination.span, "mixing files and heredocs in one instruction", instruction);
         }
@@ -263,7 +248,7 @@ impl StageLowering<'_, '_> {
                 self.origin_files(origin, instruction, &named).map(CopyFrom::from)
             }
             Some(None) => None,
-            None if sources.is_empty() => Some(CopyFrom::Context),
+            None if sources.is_empty() || remote.is_some() => Some(CopyFrom::Context),
             None => Some(self.builder.main_context(instruction.lines()).map_or(CopyFrom::Context, CopyFrom::Root)),
         };
         let (Some(destination), Some(from)) = (destination, from) else { return };
@@ -294,10 +279,18 @@ impl StageLowering<'_, '_> {
         created_by.push_str(" # buildkit");
         let destination_is_directory =
             destination.is_empty() || destination == "." || destination.ends_with('/') || destination.ends_with("/.");
+        let sources = match &remote {
+            Some((_, sources)) => sources.clone(),
+            None => sources.iter().map(|(source, _)| source_path(source, transfer.parents)).collect(),
+        };
         let op = CopyOp {
             input: self.state.root,
-            from: if files.is_empty() { from } else { CopyFrom::Inline(files) },
-            sources: sources.iter().map(|(source, _)| source_path(source, transfer.parents)).collect(),
+            from: match remote.as_ref() {
+                Some((from, _)) => from.clone(),
+                None if files.is_empty() => from,
+                None => CopyFrom::Inline(files),
+            },
+            sources,
             destination: absolute(&self.state.config.working_dir, &destination),
             destination_is_directory,
             chown,
@@ -306,7 +299,7 @@ impl StageLowering<'_, '_> {
             chmod: mode,
             parents: transfer.parents,
             exclude: transfer.exclude.iter().map(|word| word.text.clone()).collect(),
-            unpack: transfer.unpack.unwrap_or(is_add) && transfer.documents.is_empty(),
+            unpack: transfer.unpack.unwrap_or(is_add && remote.is_none()) && transfer.documents.is_empty(),
         };
         self.add_layer(Op::Copy(op), instruction, instruction.text.clone(), created_by);
     }
@@ -332,11 +325,6 @@ impl StageLowering<'_, '_> {
         }
         files
     }
-}
-
-/// Whether an `ADD` source is fetched: a URL, or a git repository by its URL or in the short form of ssh.
-fn is_remote(source: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|scheme| source.starts_with(scheme))
 }
 
 /// A source relative to the root it is taken from: cleaned, `..` stopped at the root. The pivot `/./` of `--parents` stays.

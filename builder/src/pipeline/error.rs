@@ -51,8 +51,18 @@ pub enum BuildError {
         source: Box<LayerError>,
     },
     /// Something was not fetched.
+    #[error("cannot fetch {what} ({place})")]
+    Fetch {
+        /// What.
+        what: String,
+        /// The line that names it.
+        place: String,
+        /// Why.
+        source: Box<FetchError>,
+    },
+    /// Standard input was not kept.
     #[error(transparent)]
-    Fetch(#[from] FetchError),
+    Stream(#[from] FetchError),
     /// The Dockerfile cannot be built.
     #[error("{}", dockerfile_text(.rendered))]
     Dockerfile {
@@ -159,7 +169,8 @@ impl BuildError {
             | Self::Dockerfile { .. }
             | Self::BaseName { .. }
             | Self::NoName => Fault::User,
-            Self::Fetch(_) => Fault::Environment,
+            Self::Fetch { source, .. } if source.is_the_users() => Fault::User,
+            Self::Fetch { .. } | Self::Stream(_) => Fault::Environment,
             Self::Base { source, .. } | Self::Push { source, .. } | Self::Layers { source } => remote_fault(source),
             Self::Step { source, .. } | Self::Compress { source } => step_fault(source),
             Self::Export { source, .. } => export_fault(source),

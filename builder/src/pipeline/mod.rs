@@ -4,6 +4,7 @@ mod assemble;
 mod bases;
 mod early;
 mod error;
+mod fetching;
 mod layout;
 mod outputs;
 mod places;
@@ -70,10 +71,12 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     let remote = Remote::new(client, store.clone(), events.clone());
     let records = Records::new(store.clone());
 
+    let fetcher = fetching::Fetcher::new(&workshop, &request, &events, &steps);
     let mut read = {
         // In a thread of its own: a Dockerfile may be a pipe that nobody writes to, and then a signal must still be heard.
-        let (request, workshop, events, steps) = (request.clone(), workshop.clone(), events.clone(), steps.clone());
-        match tokio::task::spawn_blocking(move || source::read(&request, &workshop, &events, &steps)).await {
+        let (request, workshop, fetcher) = (request.clone(), workshop.clone(), fetcher.clone());
+        let (events, steps) = (events.clone(), steps.clone());
+        match tokio::task::spawn_blocking(move || source::read(&request, &workshop, &fetcher, &events, &steps)).await {
             Ok(read) => read?,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
@@ -114,6 +117,8 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         }
     };
     read.warn(&graph.warnings, &events);
+    let mut fetched = std::mem::take(&mut read.fetched);
+    fetcher.all(&graph, read.name(), &mut fetched).await?;
 
     let options = options(&request);
     let times = options.layers.times;
@@ -131,7 +136,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         runtime: Handle::current(),
         context: read.context.clone(),
         folders: std::mem::take(&mut read.folders),
-        fetched: std::mem::take(&mut read.fetched),
+        fetched,
         snapshots: Arc::new(Overlay::open(store.clone())?),
         events: events.clone(),
         steps: steps.clone(),

@@ -8,6 +8,9 @@ use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
+use super::fetching::Fetcher;
 use super::request::{ContextSource, DockerfileSource};
 use super::{BuildError, Request, Workshop};
 use crate::context::{Context, Git, InputError, Modes, read_dockerfile, read_dockerfile_from, read_ignore, usual_name};
@@ -22,6 +25,13 @@ const LINKS_MAX: usize = 8;
 
 /// What standard input is called.
 const STDIN: &str = "standard input";
+
+/// The place of a context's address.
+const THE_CONTEXT: &str = "the context";
+
+/// What the address of a git repository may look like.
+const GIT_FORMS: &str =
+    "write `https://HOST/PATH.git#REF:FOLDER`, `USER@HOST:PATH` or `https://HOST/PATH.git?ref=REF&subdir=FOLDER`";
 
 /// Where the context is.
 #[derive(Debug)]
@@ -55,7 +65,7 @@ pub(super) struct Input {
 }
 
 /// Finds the context, and fetches it where it is no folder.
-pub(super) fn find(request: &Request, workshop: &Workshop) -> Result<Found, BuildError> {
+pub(super) fn find(request: &Request, workshop: &Workshop, fetcher: &Fetcher) -> Result<Found, BuildError> {
     match &request.context {
         ContextSource::Folder(folder) => {
             // The rules come later, but a context that is no folder is the first thing to say.
@@ -83,10 +93,25 @@ pub(super) fn find(request: &Request, workshop: &Workshop) -> Result<Found, Buil
             let text = read_dockerfile_from(&mut opened(&file.path)?, Path::new(STDIN))?;
             Ok(Found { place: Place::Text(text), contexts: Contexts::default(), fetched: HashMap::new() })
         }
-        ContextSource::Address(address) => Err(unusable(
-            format!("a context at an address (`{}`) is not there yet", crate::graph::without_password(address)),
-            "check it out and name the folder",
-        )),
+        ContextSource::Address(address) => {
+            if let Some(git) = GitAddress::parse_context(address) {
+                git.map_err(|error| unusable(error.to_string(), GIT_FORMS))?;
+                let op = FetchOp::Git { remote: address.clone(), checksum: None, keep_git_dir: false };
+                let file = Handle::current().block_on(fetcher.one(&op, THE_CONTEXT))?;
+                return Ok(archive(op, file));
+            }
+            let (url, file_name) = (address.clone(), "context".to_owned());
+            let op = FetchOp::Url { url, file_name, checksum: None };
+            let file = Handle::current().block_on(fetcher.one(&op, THE_CONTEXT))?;
+            if is_archive(&file.path).map_err(archive_failed)? {
+                return Ok(archive(op, file));
+            }
+            // As the reference has it: the file is the Dockerfile, and all that there is of a context.
+            let text = read_dockerfile_from(&mut opened(&file.path)?, Path::new(address))?;
+            let main = FetchedTree { fetch: op.clone(), unpack: false };
+            let contexts = Contexts { main: Some(main), named: BTreeMap::new() };
+            Ok(Found { place: Place::Text(text), contexts, fetched: HashMap::from([(op, file)]) })
+        }
     }
 }
 
@@ -99,7 +124,12 @@ fn archive(fetch: FetchOp, file: FetchedFile) -> Found {
 }
 
 /// Finds the Dockerfile.
-pub(super) fn dockerfile(request: &Request, workshop: &Workshop, found: &Found) -> Result<Input, BuildError> {
+pub(super) fn dockerfile(
+    request: &Request,
+    workshop: &Workshop,
+    fetcher: &Fetcher,
+    found: &Found,
+) -> Result<Input, BuildError> {
     let plain =
         |text: String| Input { text, name: "Dockerfile".to_owned(), path: "Dockerfile".to_owned(), beside: None };
     match (&request.file, &found.place) {
@@ -107,7 +137,9 @@ pub(super) fn dockerfile(request: &Request, workshop: &Workshop, found: &Found) 
             Ok(plain(read_dockerfile_from(&mut *(workshop.stdin)(), Path::new(STDIN))?))
         }
         (Some(DockerfileSource::Address(url)), _) => {
-            Err(unusable(format!("a Dockerfile at an address (`{url}`) is not there yet"), "fetch it to a file"))
+            let op = FetchOp::Url { url: url.clone(), file_name: "Dockerfile".to_owned(), checksum: None };
+            let file = Handle::current().block_on(fetcher.one(&op, "--file"))?;
+            Ok(plain(read_dockerfile_from(&mut opened(&file.path)?, Path::new(url))?))
         }
         (None, Place::Text(text)) => Ok(plain(text.clone())),
         // As with Docker, a Dockerfile's name is relative to where the command runs, not to the context.
@@ -293,7 +325,7 @@ pub(super) fn named(
         } else if value.starts_with("oci-layout://") {
             NamedContext::Image(value.clone())
         } else if let Some(address) = GitAddress::parse_context(value) {
-            address.map_err(|error| wrong(error.problem, "see the forms that a build's context may have"))?;
+            address.map_err(|error| wrong(error.problem, GIT_FORMS))?;
             let fetch = FetchOp::Git { remote: value.clone(), checksum: None, keep_git_dir: false };
             NamedContext::Tree(FetchedTree { fetch, unpack: true })
         } else if fetch::is_url(value) {

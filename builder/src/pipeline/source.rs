@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::fetching::Fetcher;
 use super::places::{self, Place};
 use super::{BuildError, Request, Workshop};
 use crate::context::{Context, Ignore};
@@ -33,12 +34,13 @@ pub(super) struct Read {
 pub(super) fn read(
     request: &Request,
     workshop: &Workshop,
+    fetcher: &Fetcher,
     events: &Events,
     steps: &StepCounter,
 ) -> Result<Read, BuildError> {
     let step = steps.next();
     events.hear(Event::Started { step, name: "[internal] load the Dockerfile and the ignore rules".to_owned() });
-    let read = load(request, workshop, events)
+    let read = load(request, workshop, fetcher, events)
         .inspect_err(|error| events.hear(Event::Failed { step, error: first_line(error) }))?;
     let (read, problems) = read;
     let (name, path, text) = (read.name.clone(), read.path.clone(), read.text.clone());
@@ -54,9 +56,14 @@ pub(super) fn read(
     Ok(read)
 }
 
-fn load(request: &Request, workshop: &Workshop, events: &Events) -> Result<(Read, Vec<Problem>), BuildError> {
-    let mut found = places::find(request, workshop)?;
-    let input = places::dockerfile(request, workshop, &found)?;
+fn load(
+    request: &Request,
+    workshop: &Workshop,
+    fetcher: &Fetcher,
+    events: &Events,
+) -> Result<(Read, Vec<Problem>), BuildError> {
+    let mut found = places::find(request, workshop, fetcher)?;
+    let input = places::dockerfile(request, workshop, fetcher, &found)?;
     let context = match &found.place {
         // As with Docker, neither a context nor a Dockerfile from elsewhere has rules that hide files.
         Place::Folder(folder) => places::open_folder(folder, input.beside.as_deref(), request, events)?,

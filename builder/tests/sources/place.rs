@@ -106,7 +106,7 @@ pub(crate) fn listing(tar: &[u8]) -> Vec<String> {
                 .to_owned(),
         );
     }
-    lines.retain(|line| !line.ends_with(" /"));
+    lines.retain(|line| !(line.starts_with('d') && line.ends_with(" /")));
     lines.sort_by(|one, other| one.split(' ').nth(3).cmp(&other.split(' ').nth(3)));
     lines
 }

@@ -57,7 +57,8 @@ mod transport;
 mod trust;
 
 pub use client::{
-    Blob, BlobStream, Client, LoginCheck, MANIFEST_MAX_BYTES, MANIFEST_TYPES, Manifest, Pushed, Resolved, Tags,
+    Blob, BlobStream, Client, FileAbout, FileAnswer, FileError, FileRequest, LoginCheck, MANIFEST_MAX_BYTES,
+    MANIFEST_TYPES, Manifest, Pushed, Resolved, Tags,
 };
 pub use credential::{Credential, CredentialError, Erased, Found, Keyring, Lookup, Stored};
 pub use environment::Environment;

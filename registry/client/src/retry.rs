@@ -89,7 +89,7 @@ pub(crate) fn retry_after(value: &str, now_unix_seconds: u64) -> Option<Duration
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT` as Unix seconds.
-fn http_date(text: &str) -> Option<u64> {
+pub(crate) fn http_date(text: &str) -> Option<u64> {
     let (_, rest) = text.split_once(", ")?;
     let mut fields = rest.split(' ');
     let day: u64 = fields.next()?.parse().ok().filter(|day| (1..=31).contains(day))?;

@@ -267,7 +267,7 @@ fn unescaped(text: &str) -> Result<String, String> {
 }
 
 /// An address without the password in it.
-pub(super) fn hidden(address: &str) -> String {
+pub(crate) fn hidden(address: &str) -> String {
     let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);

@@ -2,5 +2,5 @@
 
 mod address;
 
-pub(super) use address::is_repository;
 pub use address::{AddressError, GitAddress};
+pub(super) use address::{hidden, is_repository};

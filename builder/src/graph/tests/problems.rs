@@ -63,8 +63,6 @@ fn what_is_not_there_yet_names_its_line() {
         "ADD --checksum=sha256:x a /\n",
     );
     insta::assert_snapshot!(outline_with(text, &with_base(input(), "base", "{}")), @"
-    error 5:5: `ADD` of a URL or a git repository is not there yet (line 5)
-    error 6:5: `ADD` of a URL or a git repository is not there yet (line 6)
     error 7:12: mixing files and heredocs in one instruction is not there yet (lines 7-9)
     error 10:6: `COPY` cannot take the URL `https://x/y` (`ADD` fetches URLs and git repositories)
     error 11:16: `--checksum` is for a URL or a git repository

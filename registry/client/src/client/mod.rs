@@ -3,6 +3,7 @@
 mod download;
 mod endpoint;
 mod exchange;
+mod file;
 mod login;
 mod manifest;
 mod relay;
@@ -25,6 +26,7 @@ use crate::transport::{SharedTransport, Transport};
 use endpoint::Endpoints;
 
 pub use download::BlobStream;
+pub use file::{FileAbout, FileAnswer, FileError, FileRequest};
 pub use login::LoginCheck;
 pub use manifest::{MANIFEST_MAX_BYTES, MANIFEST_TYPES, Manifest};
 pub use tags::Tags;

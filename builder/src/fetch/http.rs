@@ -1,0 +1,156 @@
+//! Files over HTTP: asked for in every build, brought only when they are other ones.
+//!
+//! What a server said of a file is kept beside its digest. The next build asks whether the file is still that one: by its
+//! `ETag`, or by its time where that is old enough to tell two versions apart. Only the server's own word that nothing has
+//! changed makes the copy in the store stand for it; what decides over steps is the content in any case.
+
+use std::io;
+
+use fluyt_client::{Client, FileAbout, FileAnswer, FileError, FileRequest};
+use oci_spec::image::Digest;
+
+use super::record::Record;
+use super::{FetchError, FetchedFile};
+use crate::blob::{BlobWriter, Hasher, Store};
+use crate::event::{Event, Events, StepId};
+
+/// How much older than its answer a file's time must be to tell versions apart, in seconds: a file that was written twice in
+/// a second has the same time twice (RFC 9110, 8.8.2.2, says a minute where clocks may differ).
+const TIME_GRAIN_SECONDS: i64 = 60;
+
+/// What is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct UrlRequest {
+    /// Where it is.
+    pub url: String,
+    /// What it must be.
+    pub checksum: Option<String>,
+    /// The header `Authorization`.
+    pub authorization: Option<Secret>,
+    /// Whether an unreachable server is an error although there is a copy.
+    pub must_ask: bool,
+}
+
+/// A text that is not shown.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Fetches a file.
+///
+/// # Errors
+/// When the server refuses or breaks off, when the file is not what the checksum says, and when the store fails.
+pub async fn url(
+    client: &Client,
+    store: &Store,
+    request: &UrlRequest,
+    events: &Events,
+    step: StepId,
+) -> Result<FetchedFile, FetchError> {
+    let shown = super::git::hidden(&request.url);
+    let known = Record::read(store, &request.url).filter(|known| known.is_there(store));
+    if let (Some(known), Some(checksum)) = (&known, &request.checksum)
+        && *checksum == known.digest
+    {
+        // Whatever the server has now: this is what was asked for.
+        events.hear(Event::Cached { step });
+        return known.file(store);
+    }
+    let asked = FileRequest {
+        url: request.url.clone(),
+        etag: known.as_ref().and_then(|known| known.etag.clone()),
+        last_modified: known.as_ref().and_then(|known| known.last_modified.clone()),
+        authorization: request.authorization.as_ref().map(|secret| secret.0.clone()),
+    };
+    let mut failed = None;
+    let mut open = || {
+        store.writer().map_err(|error| {
+            failed = Some(error);
+            io::Error::other("the store")
+        })
+    };
+    let progress = |done_bytes, total_bytes| {
+        events.hear(Event::Moved { step, what: shown.clone(), done_bytes, total_bytes });
+    };
+    let answer = client.file::<BlobWriter>(&asked, &mut open, &progress).await;
+    match (answer, known) {
+        (Ok(FileAnswer::Unchanged), Some(known)) => {
+            let file = known.file(store)?;
+            check(store, &file, request, &shown)?;
+            events.hear(Event::Cached { step });
+            known.keep(store, &request.url)?;
+            Ok(file)
+        }
+        (Ok(FileAnswer::Unchanged), None) => Err(FetchError::Unasked { url: shown }),
+        (Ok(FileAnswer::File { sink, about }), _) => {
+            let info = sink.commit(None)?;
+            let digest = match about.encoding.as_deref() {
+                None => info.digest,
+                Some("gzip" | "x-gzip") => decoded(store, &info.digest, &shown)?,
+                Some(encoding) => return Err(FetchError::Encoding { url: shown, encoding: encoding.to_owned() }),
+            };
+            let record = record(&digest, store, &about)?;
+            let file = record.file(store)?;
+            check(store, &file, request, &shown)?;
+            record.keep(store, &request.url)?;
+            Ok(file)
+        }
+        (Err(error), Some(known)) if error.is_unreachable() && !request.must_ask => {
+            let file = known.file(store)?;
+            check(store, &file, request, &shown)?;
+            let text = format!("{error}; {shown} is taken as it was last fetched, {}", file.digest);
+            events.hear(Event::Warning { text });
+            Ok(file)
+        }
+        (Err(FileError::Sink { url, source }), _) => match failed.take() {
+            Some(error) => Err(error.into()),
+            None => Err(FetchError::Http(Box::new(FileError::Sink { url, source }))),
+        },
+        (Err(error), _) => Err(FetchError::Http(Box::new(error))),
+    }
+}
+
+fn record(digest: &Digest, store: &Store, about: &FileAbout) -> Result<Record, FetchError> {
+    let tells_versions_apart = match (about.modified_seconds, about.sent_seconds) {
+        (Some(modified), Some(sent)) => sent.saturating_sub(modified) >= TIME_GRAIN_SECONDS,
+        _ => false,
+    };
+    Ok(Record {
+        url: String::new(),
+        etag: about.etag.clone(),
+        last_modified: about.last_modified.clone().filter(|_| tells_versions_apart),
+        digest: digest.to_string(),
+        size_bytes: store.size(digest)?.unwrap_or_default(),
+        modified_seconds: about.modified_seconds.unwrap_or(0),
+    })
+}
+
+/// What a server sent in gzip although nobody asked for it, as every client takes it.
+fn decoded(store: &Store, digest: &Digest, url: &str) -> Result<Digest, FetchError> {
+    let file = store.open_blob(digest)?;
+    let mut decoder = flate2::read::MultiGzDecoder::new(io::BufReader::new(file));
+    Ok(super::keep(store, &format!("the gzip that {url} was sent in"), &mut decoder)?.digest)
+}
+
+fn check(store: &Store, file: &FetchedFile, request: &UrlRequest, url: &str) -> Result<(), FetchError> {
+    let Some(checksum) = &request.checksum else { return Ok(()) };
+    let mismatch = |found: &Digest| FetchError::Checksum {
+        url: url.to_owned(),
+        expected: checksum.clone(),
+        found: found.to_string(),
+    };
+    if file.digest.to_string() == *checksum {
+        return Ok(());
+    }
+    let expected: Digest = checksum.parse().map_err(|_| mismatch(&file.digest))?;
+    let hasher = Hasher::for_digest(&expected).ok_or_else(|| mismatch(&file.digest))?;
+    let mut reader = crate::blob::HashingReader::with(store.open_blob(&file.digest)?, hasher);
+    io::copy(&mut reader, &mut io::sink()).map_err(|source| FetchError::Read { what: url.to_owned(), source })?;
+    let found = reader.finish().0;
+    if found == expected { Ok(()) } else { Err(mismatch(&found)) }
+}

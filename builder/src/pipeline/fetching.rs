@@ -1,0 +1,117 @@
+//! What a build needs from elsewhere, brought before its steps are planned: their keys are made of its content.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::places::unusable;
+use super::{BuildError, Request, Workshop};
+use crate::event::{Event, Events};
+use crate::execute::{Secret, SecretValue, StepCounter};
+use crate::fetch::{self, FetchError, FetchedFile, UrlRequest};
+use crate::graph::{FetchOp, Graph, Op};
+
+/// Largest secret that a server is sent, in bytes: more is no header.
+const SECRET_MAX_BYTES: u64 = 64 * 1024;
+
+/// Brings things from elsewhere.
+#[derive(Clone)]
+pub(super) struct Fetcher {
+    workshop: Workshop,
+    request: Arc<Request>,
+    events: Events,
+    steps: Arc<StepCounter>,
+}
+
+impl Fetcher {
+    pub(super) fn new(workshop: &Workshop, request: &Request, events: &Events, steps: &Arc<StepCounter>) -> Self {
+        Self {
+            workshop: workshop.clone(),
+            request: Arc::new(request.clone()),
+            events: events.clone(),
+            steps: Arc::clone(steps),
+        }
+    }
+
+    /// Brings all that the graph names and that is not there yet, at the same time. The first failure ends it.
+    pub(super) async fn all(
+        &self,
+        graph: &Graph,
+        file: &str,
+        fetched: &mut HashMap<FetchOp, FetchedFile>,
+    ) -> Result<(), BuildError> {
+        let mut running = tokio::task::JoinSet::new();
+        for (_, node) in graph.ops() {
+            let Op::Fetch(op) = &node.op else { continue };
+            if fetched.contains_key(op) {
+                continue;
+            }
+            let (fetcher, op, place) = (self.clone(), op.clone(), format!("{file}:{}", node.about.lines));
+            running.spawn(async move {
+                let found = fetcher.one(&op, &place).await;
+                (op, found)
+            });
+        }
+        while let Some(done) = running.join_next().await {
+            let (op, found) = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            fetched.insert(op, found?);
+        }
+        Ok(())
+    }
+
+    /// Brings one thing; `place` is the line that names it.
+    pub(super) async fn one(&self, op: &FetchOp, place: &str) -> Result<FetchedFile, BuildError> {
+        let what = op.what();
+        let failed = |source: FetchError| BuildError::Fetch {
+            what: what.clone(),
+            place: place.to_owned(),
+            source: Box::new(source),
+        };
+        let step = self.steps.next();
+        self.events.hear(Event::Started { step, name: format!("[internal] fetch {what}") });
+        let found = match op {
+            FetchOp::Url { url, checksum, .. } => {
+                let request = UrlRequest {
+                    url: url.clone(),
+                    checksum: checksum.clone(),
+                    authorization: self.authorization(url)?,
+                    must_ask: self.request.pull,
+                };
+                let (client, store) = (&self.workshop.client, &self.workshop.store);
+                fetch::url(client, store, &request, &self.events, step).await.map_err(failed)
+            }
+            FetchOp::Git { .. } => Err(unusable("fetching a git repository is not there yet", "check it out")),
+            FetchOp::Given { .. } => Err(unusable(format!("{what} is gone"), "build again")),
+        };
+        self.events.hear(match &found {
+            Ok(_) => Event::Finished { step },
+            Err(error) => Event::Failed { step, error: error.to_string() },
+        });
+        found
+    }
+
+    /// What a server is told of who asks: the secrets `HTTP_AUTH_HEADER_host` and `HTTP_AUTH_TOKEN_host`.
+    fn authorization(&self, url: &str) -> Result<Option<fetch::Secret>, BuildError> {
+        let host = fetch::host_name(url);
+        if let Some(token) = self.secret(&format!("HTTP_AUTH_TOKEN_{host}"))? {
+            return Ok(Some(fetch::Secret(format!("Bearer {}", token.0))));
+        }
+        self.secret(&format!("HTTP_AUTH_HEADER_{host}"))
+    }
+
+    /// A secret for a header, without the line's end that files have.
+    pub(super) fn secret(&self, id: &str) -> Result<Option<fetch::Secret>, BuildError> {
+        let wrong = |problem: String| unusable(format!("the secret `{id}` {problem}"), "it is sent as a header");
+        let text = match self.request.secrets.get(id) {
+            None => return Ok(None),
+            Some(Secret::Value(SecretValue(value))) => value.clone(),
+            Some(Secret::File(path)) => {
+                let length = std::fs::metadata(path).map(|metadata| metadata.len());
+                if length.is_ok_and(|length| length > SECRET_MAX_BYTES) {
+                    return Err(wrong(format!("is larger than {SECRET_MAX_BYTES} bytes")));
+                }
+                std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))?
+            }
+        };
+        Ok(Some(fetch::Secret(text.trim_end_matches(['\r', '\n']).to_owned())))
+    }
+}
