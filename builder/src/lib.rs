@@ -13,6 +13,7 @@ pub mod blob;
 pub mod dockerfile;
 pub mod sandbox;
 pub mod snapshot;
+pub mod ssh_agent;
 
 pub mod context;
 pub mod image;

@@ -16,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("blob", &[]),
     ("dockerfile", &[]),
     ("sandbox", &[]),
+    ("ssh_agent", &[]),
     ("context", &[]),
     ("image", &[]),
     ("layer", &["blob"]),
@@ -64,7 +65,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "prune",
         ],
     ),
-    ("cli", &["event", "blob", "image", "layer", "remote", "export", "prune", "pipeline", "sandbox"]),
+    ("cli", &["event", "blob", "image", "layer", "remote", "export", "prune", "pipeline", "sandbox", "ssh_agent"]),
 ];
 
 /// Rooms that turn values into values: no files, environment, clocks or threads of a runtime.

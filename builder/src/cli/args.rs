@@ -105,8 +105,9 @@ pub struct BuildArguments {
     /// A secret for `RUN --mount=type=secret`: `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`
     #[arg(long = "secret", value_name = "SPEC")]
     pub secrets: Vec<String>,
-    /// An agent for `RUN --mount=type=ssh`: `default`, which is that of `SSH_AUTH_SOCK`, or `NAME=SOCKET`
-    #[arg(long = "ssh", value_name = "NAME[=SOCKET]")]
+    /// An agent for `RUN --mount=type=ssh`: `default`, which is that of `SSH_AUTH_SOCK`, or `NAME=SOCKET`, or keys in files:
+    /// `NAME=KEYFILE,KEYFILE`
+    #[arg(long = "ssh", value_name = "NAME[=SOCKET|KEYFILE]")]
     pub agents: Vec<String>,
     /// Stage to build [default: the last]
     #[arg(long, value_name = "STAGE")]

@@ -19,9 +19,10 @@ use crate::blob::{Store, StoreError};
 use crate::event::{Event, Events, Sink as _};
 use crate::pipeline::{self, BuildError, ContextSource, Destination, DockerfileSource, ImageForm, Request, Workshop};
 use crate::prune::Ceiling;
+use crate::ssh_agent::Served;
 
 pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(), Failure> {
-    let (request, insecure) = request(&typed)?;
+    let Asked { request, insecure, agents: _agents } = request(&typed)?;
     let notes = buildx::notes(&typed.buildx, &request.build_args)?;
     let kind = if typed.quiet { Progress::Quiet } else { typed.progress };
     let mut registries = typed.registries.clone();
@@ -85,8 +86,17 @@ async fn keep_limit(limit: Ceiling, store: Store, events: &Events) {
 /// Folder of the store that holds the logs of builds.
 pub(super) const LOGS: &str = "logs";
 
-/// What is asked for, and the registries that an output calls insecure.
-pub(super) fn request(typed: &BuildArguments) -> Result<(Request, Vec<String>), Failure> {
+/// What is asked for.
+pub(super) struct Asked {
+    pub(super) request: Request,
+    /// The registries that an output calls insecure.
+    pub(super) insecure: Vec<String>,
+    /// The agents of our own that the request names; to be kept until it is done.
+    pub(super) agents: Vec<Served>,
+}
+
+/// Understands what was typed.
+pub(super) fn request(typed: &BuildArguments) -> Result<Asked, Failure> {
     let commands = Commands::read(&typed.buildx)?;
     let host = pipeline::host_platform();
     let default = settings::variable("DOCKER_DEFAULT_PLATFORM");
@@ -141,6 +151,7 @@ pub(super) fn request(typed: &BuildArguments) -> Result<(Request, Vec<String>), 
         // An `ARG` sees the environment's too, as with buildx.
         build_args.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert_with(|| epoch.to_string());
     }
+    let (sockets, agents) = settings::agents(&typed.agents)?;
     let request = Request {
         context: ContextSource::parse(typed.context.as_os_str()),
         file: typed.file.as_ref().map(|file| DockerfileSource::parse(file.as_os_str())),
@@ -160,13 +171,13 @@ pub(super) fn request(typed: &BuildArguments) -> Result<(Request, Vec<String>), 
         no_cache_stages: typed.no_cache_filter.iter().map(|stage| stage.to_lowercase()).collect(),
         reproducible: typed.reproducible,
         secrets: settings::secrets(&typed.secrets)?,
-        agents: settings::agents(&typed.agents)?,
+        agents: sockets,
         network: commands.network,
         conditions: commands.conditions,
         allowed: commands.allowed,
         now: Timestamp::now(),
     };
-    Ok((request, insecure))
+    Ok(Asked { request, insecure, agents })
 }
 
 /// The form of the image: an output's attributes go before the flags, and all outputs must want the same.

@@ -8,6 +8,7 @@ use fluyt_client::{Environment, Reference, RetryPolicy};
 use super::args::RegistryArguments;
 use super::failure::{Blame, Failure};
 use crate::pipeline::{Secret, SecretValue};
+use crate::ssh_agent::{self, Keys, Served};
 
 /// The folder of the store: `--store` and `FLUYT_STORE` (clap has read both), else the user's cache folder.
 ///
@@ -200,28 +201,46 @@ fn secret(text: &str) -> Result<(String, Secret), Failure> {
     }
 }
 
-/// `--ssh` as typed: agents' sockets by id. `NAME` alone is the agent of `SSH_AUTH_SOCK`.
+/// `--ssh` as typed: agents' sockets by id, and the agents of our own behind those that are for keys in files. `NAME` alone
+/// is the agent of `SSH_AUTH_SOCK`.
 ///
 /// # Errors
-/// When there is no such socket.
-pub fn agents(typed: &[String]) -> Result<BTreeMap<String, PathBuf>, Failure> {
-    typed.iter().map(|text| agent(text)).collect()
+/// When there is no such socket, or a key that cannot be used.
+pub fn agents(typed: &[String]) -> Result<(BTreeMap<String, PathBuf>, Vec<Served>), Failure> {
+    let (mut agents, mut own) = (BTreeMap::new(), Vec::new());
+    for text in typed {
+        let (id, socket) = agent(text, &mut own)?;
+        if agents.insert(id.clone(), socket).is_some() {
+            return Err(Failure::usage(format!("`--ssh {text}`: there is an agent `{id}` already"))
+                .hint("name several keys for one agent with commas: `--ssh NAME=KEYFILE,KEYFILE`"));
+        }
+    }
+    Ok((agents, own))
 }
 
-fn agent(text: &str) -> Result<(String, PathBuf), Failure> {
-    use std::os::unix::fs::FileTypeExt as _;
-    let wrong = |problem: String| Failure::usage(format!("`--ssh {text}`: {problem}"));
-    let (id, path) = text.split_once('=').map_or((text, None), |(id, path)| (id, Some(PathBuf::from(path))));
-    let from_environment = || std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let path = path
-        .or_else(from_environment)
-        .ok_or_else(|| wrong("SSH_AUTH_SOCK is not set".to_owned()).hint("start an agent: `eval $(ssh-agent)`"))?;
-    let kind = std::fs::metadata(&path).map_err(|error| wrong(format!("{}: {error}", path.display())))?.file_type();
-    if !kind.is_socket() {
-        return Err(wrong(format!("{} is no agent's socket; keys in files are not there yet", path.display()))
-            .hint("give the key to an agent with `ssh-add`"));
+fn agent(text: &str, own: &mut Vec<Served>) -> Result<(String, PathBuf), Failure> {
+    let wrong = |problem: &str| Failure::usage(format!("`--ssh {text}`: {problem}"));
+    let (id, paths) = text.split_once('=').map_or((text, ""), |(id, paths)| (id, paths));
+    let id = if id.is_empty() { "default" } else { id }.to_owned();
+    let mut paths: Vec<PathBuf> = paths.split(',').filter(|path| !path.is_empty()).map(PathBuf::from).collect();
+    if paths.is_empty() {
+        let from_environment = std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from);
+        paths.push(from_environment.ok_or_else(|| {
+            wrong("SSH_AUTH_SOCK is not set")
+                .hint("start an agent with `eval $(ssh-agent)`, or give a key: `--ssh NAME=KEYFILE`")
+        })?);
     }
-    Ok((if id.is_empty() { "default" } else { id }.to_owned(), path))
+    match (paths.iter().any(|path| ssh_agent::is_socket(path)), paths.len()) {
+        (true, 1) => return Ok((id, paths.remove(0))),
+        (true, _) => return Err(wrong("it takes one agent's socket, or keys in files, not both")),
+        (false, _) => {}
+    }
+    let failed = |error: &ssh_agent::KeyError| wrong("no agent can be made of it").caused_by(error);
+    let keys = Keys::read(&paths).map_err(|error| failed(&error))?;
+    let served = Served::start(keys, &std::env::temp_dir()).map_err(|error| failed(&error))?;
+    let socket = served.socket();
+    own.push(served);
+    Ok((id, socket))
 }
 
 /// `SOURCE_DATE_EPOCH`: seconds since 1970. A build argument of that name goes before the environment's, and an empty

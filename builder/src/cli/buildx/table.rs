@@ -104,7 +104,7 @@ pub(super) const FLAGS: &[Row] = &[
     ),
     row("secret", "--secret id=a,src=/dev/null", Same),
     row("shm-size", "--shm-size 128m", Same),
-    row("ssh", "--ssh default", Differs("agents only: keys in files are not there yet")),
+    row("ssh", "--ssh default", Differs("an RSA key in a file gives no SHA-1 signatures")),
     row("tag", "-t a", Same),
     row("target", "--target a", Same),
     row("ulimit", "--ulimit nofile=10:20", Same),

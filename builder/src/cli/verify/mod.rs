@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::args::{BuildArguments, Progress, VerifyArguments};
-use super::build::{LOGS, failure, open_store, request};
+use super::build::{Asked, LOGS, failure, open_store, request};
 use super::failure::{Blame, Failure};
 use super::interrupt::Interrupt;
 use super::output;
@@ -32,7 +32,7 @@ const LISTED_MAX: usize = 20;
 pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments) -> Result<(), Failure> {
     let arguments = typed.build;
     refuse(&arguments)?;
-    let (request, insecure) = request(&arguments)?;
+    let Asked { request, insecure, agents: _agents } = request(&arguments)?;
     let mut registries = arguments.registries.clone();
     registries.insecure_registry.extend(insecure);
     let client = super::transfer::client(&registries)?;
