@@ -95,10 +95,18 @@ where
 /// # Panics
 /// When it cannot be started.
 #[must_use]
-pub fn finish(mut command: Command) -> Outcome {
+pub fn finish(command: Command) -> Outcome {
+    finish_with(command, Stdio::null())
+}
+
+/// Runs a prepared command to its end.
+///
+/// # Panics
+/// When it cannot be started.
+#[must_use]
+pub fn finish_with(mut command: Command, stdin: Stdio) -> Outcome {
     let typed = typed(&command);
-    let output =
-        command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("cannot start `{typed}`: {error}"));
+    let output = command.stdin(stdin).output().unwrap_or_else(|error| panic!("cannot start `{typed}`: {error}"));
     Outcome {
         command: typed,
         code: output.status.code(),

@@ -1,0 +1,14 @@
+//! The corpus: small Dockerfiles, each with what it must come to, and the checklist of the language that they show.
+//!
+//! `dockerfiles/README.md` says what a case consists of. A case is built by `fluyt` and compared with its expectation, and,
+//! by the differential runner, with what `BuildKit` makes of it.
+
+mod build;
+mod case;
+mod listing;
+mod rig;
+
+pub use build::{Built, bless, check, differing, fluyt};
+pub use case::{Case, Checklist};
+pub use listing::{describe, tree};
+pub use rig::Rig;
