@@ -71,6 +71,9 @@ impl Preimage {
 
     fn copy(&mut self, op: &CopyOp) {
         self.field("sources", &op.sources.join(" "));
+        for file in &op.inline {
+            self.field(&format!("heredoc {}", file.name), crate::blob::sha256(&file.content).as_ref());
+        }
         self.field("destination", &op.destination);
         self.field("--chown", op.chown.as_deref().unwrap_or_default());
         let chmod = match &op.chmod {
@@ -84,10 +87,10 @@ impl Preimage {
             self.field(name, &flag.to_string());
         }
         let from = match &op.from {
+            CopyFrom::Context if op.sources.is_empty() => "the Dockerfile",
             CopyFrom::Context => "the context",
             CopyFrom::Folder(_) => "a named context",
             CopyFrom::Root(_) => "a stage or image",
-            CopyFrom::Inline(_) => "the Dockerfile",
             CopyFrom::Fetch(_) => "an address",
             CopyFrom::MakeDirectory => "",
         };

@@ -38,7 +38,7 @@ impl PlanKey {
     /// A `COPY`, `ADD` or `WORKDIR` of `source` on `below`.
     #[must_use]
     pub fn copy(op: &CopyOp, below: Self, source: &SourceKey) -> Self {
-        let mut fields = Fields::new("plan/copy/2");
+        let mut fields = Fields::new("plan/copy/3");
         fields.bytes(&below.0.bytes());
         match source {
             SourceKey::Nothing => fields.bytes(b"nothing"),
@@ -53,7 +53,10 @@ impl PlanKey {
             Some(Chmod::Symbolic(mode)) => fields.number(2).bytes(mode.text().as_bytes()),
         };
         fields.number(u64::from(op.link)).number(u64::from(op.parents)).number(u64::from(op.unpack));
-        fields.list(&op.exclude);
+        fields.list(&op.exclude).number(op.inline.len() as u64);
+        for file in &op.inline {
+            fields.bytes(file.name.as_bytes()).bytes(&file.content).number(file.mode.into());
+        }
         Self(fields.finish())
     }
 

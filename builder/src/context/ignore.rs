@@ -97,12 +97,24 @@ impl Ignore {
         Ok(ignore)
     }
 
+    /// Rules that hide all but what one pattern matches.
+    pub(super) fn all_but(pattern: &str) -> Result<Self, IgnoreError> {
+        let mut ignore = Self { file: "--parents".to_owned(), is_file: false, rules: Vec::new() };
+        ignore.add("**", 1)?;
+        ignore.push(pattern, true, pattern, 1)?;
+        Ok(ignore)
+    }
+
     fn add(&mut self, line: &str, number: usize) -> Result<(), IgnoreError> {
         let text = line.trim();
         if text.is_empty() {
             return Ok(());
         }
         let (takes_back, pattern) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest.trim()));
+        self.push(text, takes_back, pattern, number)
+    }
+
+    fn push(&mut self, text: &str, takes_back: bool, pattern: &str, number: usize) -> Result<(), IgnoreError> {
         let bad = |reason: String| IgnoreError { file: self.file.clone(), line: number, rule: text.to_owned(), reason };
         if pattern.is_empty() {
             return Err(bad("`!` alone takes nothing back".to_owned()));
@@ -169,6 +181,12 @@ impl Ignore {
             }
         }
         (verdict, Matched(matched))
+    }
+
+    /// Whether what these rules matched is hidden.
+    pub(super) fn hides(&self, matched: &Matched) -> bool {
+        let last = matched.0.iter().rposition(|matched| *matched);
+        last.and_then(|index| self.rules.get(index)).is_some_and(|rule| !rule.takes_back)
     }
 
     /// Whether a rule may take back something inside a hidden folder; without one nobody need look into it.

@@ -1,5 +1,6 @@
 //! The files the user sends: ignore rules (pure) and the sorted walk.
 
+mod filter;
 mod ignore;
 mod inputs;
 mod listing;
@@ -8,6 +9,7 @@ mod pattern;
 mod placement;
 mod walk;
 
+pub use filter::{Filter, FilterState, split_at_pivot};
 pub use ignore::{Ignore, IgnoreError, Rule, Verdict};
 pub use inputs::{DockerfileText, InputError, read_dockerfile, read_dockerfile_from, read_ignore, usual_name};
 pub use listing::{FileKind, Selection, Source, SourceEntry};

@@ -6,7 +6,6 @@
 //!   or is one: then it goes into it under its own name;
 //! - several sources go there one after the other, each finding what those before it left: of several files, the last one
 //!   stays, unless the destination is a directory;
-//! - with `--parents` each source keeps its folders below the destination;
 //! - the destination's own mode and owner are never taken from a source: where it is missing it is made with mode 0755.
 //!
 //! Paths are bytes without a leading `/`, cleaned; the empty path is the root.
@@ -25,7 +24,7 @@ pub enum DestinationState {
 /// What the plan needs to know of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceShape<'a> {
-    /// Its path as matched; its last component is its name. With `--parents`: the path to keep, below the pivot.
+    /// Its path as matched; its last component is its name.
     pub name: &'a [u8],
     /// Whether it is a directory, a link at its end followed.
     pub is_directory: bool,
@@ -38,9 +37,6 @@ pub enum Placement {
     Contents,
     /// The source itself becomes the target; the folders above it are made (0755) when they are missing.
     Itself,
-    /// `--parents`: the source itself becomes the target, and each folder between the destination and it is made like
-    /// the source's folder of that name.
-    WithParents,
 }
 
 /// Where one source goes.
@@ -83,21 +79,18 @@ pub fn plan_copy(
     sources: &[SourceShape<'_>],
     destination: &[u8],
     wants_directory: bool,
-    parents: bool,
     state: DestinationState,
 ) -> Result<Vec<PlannedSource>, PlacementError> {
     let mut state = state;
     let mut planned = Vec::with_capacity(sources.len());
     for (index, source) in sources.iter().enumerate() {
-        let into = wants_directory || parents || state == DestinationState::Directory;
+        let into = wants_directory || state == DestinationState::Directory;
         if state == DestinationState::NotADirectory && (into || source.is_directory) {
             let what = if source.is_directory { "the directory " } else { "" };
             let what = format!("{what}{}", shown(source.name));
             return Err(PlacementError::NotADirectory { what, destination: destination.to_vec() });
         }
-        let (placement, target) = if parents && !source.name.is_empty() {
-            (Placement::WithParents, join(destination, source.name))
-        } else if source.is_directory {
+        let (placement, target) = if source.is_directory {
             (Placement::Contents, destination.to_vec())
         } else if into {
             (Placement::Itself, join(destination, last_component(source.name)))
@@ -133,13 +126,13 @@ mod tests {
     const FILE: DestinationState = DestinationState::NotADirectory;
 
     /// `names`: a name that ends in `/` is a directory; `/` alone is the context itself. `destination` likewise.
-    fn plan(names: &[&str], destination: &str, parents: bool, state: DestinationState) -> String {
+    fn plan(names: &[&str], destination: &str, state: DestinationState) -> String {
         let sources: Vec<SourceShape<'_>> = names
             .iter()
             .map(|name| SourceShape { name: name.trim_end_matches('/').as_bytes(), is_directory: name.ends_with('/') })
             .collect();
         let wants_directory = destination.ends_with('/');
-        match plan_copy(&sources, destination.trim_matches('/').as_bytes(), wants_directory, parents, state) {
+        match plan_copy(&sources, destination.trim_matches('/').as_bytes(), wants_directory, state) {
             Err(error) => format!("error: {error}"),
             Ok(planned) => planned
                 .iter()
@@ -147,7 +140,6 @@ mod tests {
                     let mark = match one.placement {
                         Placement::Contents => "contents of ",
                         Placement::Itself => "",
-                        Placement::WithParents => "with parents ",
                     };
                     format!("{mark}{} -> /{}", names[one.source], String::from_utf8_lossy(&one.target))
                 })
@@ -158,48 +150,36 @@ mod tests {
 
     #[test]
     fn each_rule_of_a_destination() {
-        for (names, destination, parents, state, expected) in [
+        for (names, destination, state, expected) in [
             // one file
-            (&["a"][..], "/x", false, MISSING, "a -> /x"),
-            (&["a"], "/x/", false, MISSING, "a -> /x/a"),
-            (&["a"], "/x", false, DIRECTORY, "a -> /x/a"),
-            (&["a"], "/x", false, FILE, "a -> /x"),
-            (&["a"], "/", false, DIRECTORY, "a -> /a"),
-            (&["sub/a"], "/x/", false, MISSING, "sub/a -> /x/a"),
-            (&["sub/a"], "/x/y/z", false, MISSING, "sub/a -> /x/y/z"),
-            (&["a"], "/x/", false, FILE, "error: cannot copy `/a` to `/x`: it is not a directory"),
+            (&["a"][..], "/x", MISSING, "a -> /x"),
+            (&["a"], "/x/", MISSING, "a -> /x/a"),
+            (&["a"], "/x", DIRECTORY, "a -> /x/a"),
+            (&["a"], "/x", FILE, "a -> /x"),
+            (&["a"], "/", DIRECTORY, "a -> /a"),
+            (&["sub/a"], "/x/", MISSING, "sub/a -> /x/a"),
+            (&["sub/a"], "/x/y/z", MISSING, "sub/a -> /x/y/z"),
+            (&["a"], "/x/", FILE, "error: cannot copy `/a` to `/x`: it is not a directory"),
             // one directory: its contents
-            (&["d/"], "/x", false, MISSING, "contents of d/ -> /x"),
-            (&["d/"], "/x/", false, MISSING, "contents of d/ -> /x"),
-            (&["d/"], "/x", false, DIRECTORY, "contents of d/ -> /x"),
-            (&["/"], "/x", false, MISSING, "contents of / -> /x"),
-            (&["/"], "/", false, DIRECTORY, "contents of / -> /"),
-            (&["d/"], "/x", false, FILE, "error: cannot copy the directory `/d` to `/x`: it is not a directory"),
+            (&["d/"], "/x", MISSING, "contents of d/ -> /x"),
+            (&["d/"], "/x/", MISSING, "contents of d/ -> /x"),
+            (&["d/"], "/x", DIRECTORY, "contents of d/ -> /x"),
+            (&["/"], "/x", MISSING, "contents of / -> /x"),
+            (&["/"], "/", DIRECTORY, "contents of / -> /"),
+            (&["d/"], "/x", FILE, "error: cannot copy the directory `/d` to `/x`: it is not a directory"),
             // several
-            (&["a", "b"], "/x", false, MISSING, "a -> /x, b -> /x"),
-            (&["a", "b"], "/x", false, DIRECTORY, "a -> /x/a, b -> /x/b"),
-            (&["d/", "a"], "/x", false, MISSING, "contents of d/ -> /x, a -> /x/a"),
-            (
-                &["a", "d/"],
-                "/x",
-                false,
-                MISSING,
-                "error: cannot copy the directory `/d` to `/x`: it is not a directory",
-            ),
-            (&["a", "d/"], "/x/", false, MISSING, "a -> /x/a, contents of d/ -> /x"),
-            (&["d/", "e/"], "/x", false, MISSING, "contents of d/ -> /x, contents of e/ -> /x"),
-            (&["a", "b"], "/x", false, FILE, "a -> /x, b -> /x"),
-            (&["a", "b"], "/x/", false, FILE, "error: cannot copy `/a` to `/x`: it is not a directory"),
+            (&["a", "b"], "/x", MISSING, "a -> /x, b -> /x"),
+            (&["a", "b"], "/x", DIRECTORY, "a -> /x/a, b -> /x/b"),
+            (&["d/", "a"], "/x", MISSING, "contents of d/ -> /x, a -> /x/a"),
+            (&["a", "d/"], "/x", MISSING, "error: cannot copy the directory `/d` to `/x`: it is not a directory"),
+            (&["a", "d/"], "/x/", MISSING, "a -> /x/a, contents of d/ -> /x"),
+            (&["d/", "e/"], "/x", MISSING, "contents of d/ -> /x, contents of e/ -> /x"),
+            (&["a", "b"], "/x", FILE, "a -> /x, b -> /x"),
+            (&["a", "b"], "/x/", FILE, "error: cannot copy `/a` to `/x`: it is not a directory"),
             // nothing selected
-            (&[], "/x/", false, FILE, ""),
-            // --parents
-            (&["s/t/a"], "/x", true, MISSING, "with parents s/t/a -> /x/s/t/a"),
-            (&["s/d/"], "/x/", true, DIRECTORY, "with parents s/d/ -> /x/s/d"),
-            (&["s/a"], "/", true, DIRECTORY, "with parents s/a -> /s/a"),
-            (&["/"], "/x", true, MISSING, "contents of / -> /x"),
-            (&["s/a"], "/x", true, FILE, "error: cannot copy `/s/a` to `/x`: it is not a directory"),
+            (&[], "/x/", FILE, ""),
         ] {
-            assert_eq!(plan(names, destination, parents, state), expected, "{names:?} to {destination}, {state:?}");
+            assert_eq!(plan(names, destination, state), expected, "{names:?} to {destination}, {state:?}");
         }
     }
 }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::filter::{Filter, FilterState};
 use super::ignore::{Ignore, Matched};
 use super::listing::{FileKind, Selection, Source, SourceEntry};
 use super::modes::Modes;
@@ -55,6 +56,9 @@ pub enum ContextError {
         /// The rule's line in it.
         line: usize,
     },
+    /// A path that is there, and that `--parents` does not take.
+    #[error("`{0}` is left out by `--exclude`, or is behind a symbolic link, which `--parents` does not follow")]
+    LeftOut(String),
     /// A wildcard that cannot be read.
     #[error(transparent)]
     Pattern(#[from] BadPattern),
@@ -146,20 +150,23 @@ impl Context {
     /// When a path without wildcards is not there or hidden, and when something cannot be read. A wildcard that matches
     /// nothing selects nothing.
     pub fn select(&self, pattern: &str) -> Result<Selection, ContextError> {
-        self.select_without(pattern, &Ignore::default())
+        self.select_of(pattern, &Filter::default())
     }
 
-    /// The same without what `exclude` (`--exclude`) matches; its patterns are relative to the source.
+    /// The same, and of each source only what `filter` takes.
     ///
     /// # Errors
     ///
-    /// As [`Context::select`].
-    pub fn select_without(&self, pattern: &str, exclude: &Ignore) -> Result<Selection, ContextError> {
+    /// As [`Context::select`], and when the filter wants a path that is not there.
+    pub fn select_of(&self, pattern: &str, filter: &Filter) -> Result<Selection, ContextError> {
         let (literal, wildcards) = split_at_wildcard(pattern)?;
         let mut selection = Selection::default();
         if wildcards.is_empty() {
-            let source = self.source(literal.as_bytes(), exclude, &mut selection.skipped_sockets)?;
-            let Some(source) = source else { return Err(self.refusal(literal)) };
+            let source = self.source(literal.as_bytes(), filter, &mut selection.skipped_sockets)?;
+            let Some(source) = source else { return Err(self.refusal(literal, filter)) };
+            if filter.wants_a_path() && source.entries.len() <= 1 {
+                return Err(self.refusal(literal, filter));
+            }
             selection.sources.push(source);
             return Ok(selection);
         }
@@ -168,7 +175,7 @@ impl Context {
             self.match_names(&folder, literal.as_bytes(), &wildcards, &mut names)?;
         }
         for name in names {
-            selection.sources.extend(self.source(&name, exclude, &mut selection.skipped_sockets)?);
+            selection.sources.extend(self.source(&name, filter, &mut selection.skipped_sockets)?);
         }
         Ok(selection)
     }
@@ -329,12 +336,7 @@ impl Context {
     }
 
     /// The source of this name with all that is in it; `None` when it is not there or hidden.
-    fn source(
-        &self,
-        name: &[u8],
-        exclude: &Ignore,
-        sockets: &mut Vec<Vec<u8>>,
-    ) -> Result<Option<Source>, ContextError> {
+    fn source(&self, name: &[u8], filter: &Filter, sockets: &mut Vec<Vec<u8>>) -> Result<Option<Source>, ContextError> {
         let Found::Entry(path, stat) = self.find(name)? else { return Ok(None) };
         let (verdict, matched) = self.ignore.check_from_the_root(&path);
         let mut entries = Vec::new();
@@ -347,7 +349,7 @@ impl Context {
             None => sockets.push(path.clone()),
         }
         if is_folder {
-            let mut listing = Listing { context: self, exclude, entries, sockets };
+            let mut listing = Listing { context: self, filter, entries, sockets };
             let any = listing.source(&path, matched)?;
             entries = listing.entries;
             if verdict.hidden && !any {
@@ -401,7 +403,8 @@ impl Context {
     }
 
     /// Why a path without wildcards selects nothing.
-    fn refusal(&self, path: &str) -> ContextError {
+    fn refusal(&self, literal: &str, filter: &Filter) -> ContextError {
+        let path = &shown(&join(literal.as_bytes(), filter.wanted().unwrap_or_default().as_bytes()));
         let looked_at = match self.find(path.as_bytes()) {
             Ok(Found::Entry(found, _) | Found::Hidden(found)) => found,
             Ok(Found::Nothing(missing)) => return self.missing(path, &missing),
@@ -414,6 +417,7 @@ impl Context {
                 file: self.ignore.file().to_owned(),
                 line: rule.line,
             },
+            None if filter.wants_a_path() => ContextError::LeftOut(path.to_owned()),
             None => ContextError::Missing { path: path.to_owned(), nearest: None },
         }
     }
@@ -442,7 +446,7 @@ impl Context {
 /// A walk through one source. It keeps its own stack: a tree may be deeper than the thread's.
 struct Listing<'c> {
     context: &'c Context,
-    exclude: &'c Ignore,
+    filter: &'c Filter,
     entries: Vec<SourceEntry>,
     sockets: &'c mut Vec<Vec<u8>>,
 }
@@ -453,7 +457,7 @@ struct Folder {
     relative: Vec<u8>,
     /// The rules that matched it.
     matched: Matched,
-    excluded: Matched,
+    left_out: FilterState,
     /// What is in it and still to be listed, the last name first.
     rest: Vec<(Vec<u8>, Stat)>,
     /// Whether it is there only for what is taken back in it.
@@ -468,9 +472,9 @@ impl Listing<'_> {
     /// Lists what is in the source's folder; says whether anything was.
     fn source(&mut self, path: &[u8], matched: Matched) -> Result<bool, ContextError> {
         let rest = self.context.children(path)?;
-        let excluded = Matched::default();
+        let left_out = FilterState::default();
         let (path, relative) = (path.to_vec(), Vec::new());
-        let mut open = vec![Folder { path, relative, matched, excluded, rest, hidden: false, any: false, entry: 0 }];
+        let mut open = vec![Folder { path, relative, matched, left_out, rest, hidden: false, any: false, entry: 0 }];
         loop {
             let Some(folder) = open.last_mut() else { return Ok(false) };
             if let Some((name, stat)) = folder.rest.pop() {
@@ -497,12 +501,12 @@ impl Listing<'_> {
             return Err(ContextError::PathTooLong(shown(&path)));
         }
         let (verdict, matched) = self.context.ignore.check(&path, &folder.matched);
-        let (exclusion, excluded) = self.exclude.check(&relative, &folder.excluded);
+        let (is_left_out, left_out) = self.filter.check(&relative, &folder.left_out);
         let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        let hidden = verdict.hidden || exclusion.hidden;
+        let hidden = verdict.hidden || is_left_out;
         let worth_a_look = is_folder
             && (!verdict.hidden || self.context.ignore.may_take_back_inside(&path))
-            && (!exclusion.hidden || self.exclude.may_take_back_inside(&relative));
+            && (!is_left_out || self.filter.may_take_inside(&relative, &left_out));
         if hidden && !worth_a_look {
             return Ok(None);
         }
@@ -517,7 +521,7 @@ impl Listing<'_> {
             return Ok(None);
         }
         let rest = self.context.children(&path)?;
-        Ok(Some(Folder { path, relative, matched, excluded, rest, hidden, any: false, entry: place }))
+        Ok(Some(Folder { path, relative, matched, left_out, rest, hidden, any: false, entry: place }))
     }
 }
 

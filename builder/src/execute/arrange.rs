@@ -36,7 +36,7 @@ impl Executor {
             .iter()
             .map(|source| SourceShape { name: &source.name, is_directory: source.is_directory() })
             .collect();
-        let plan = plan_copy(&shapes, destination.as_bytes(), op.destination_is_directory, op.parents, state)?;
+        let plan = plan_copy(&shapes, destination.as_bytes(), op.destination_is_directory || op.parents, state)?;
         if let Some((lost, target)) = overwritten(&plan) {
             let target = String::from_utf8_lossy(target);
             let text =

@@ -19,6 +19,7 @@ use super::unpack::Archive;
 use super::{BuiltLayer, Executor, RootState, States, StepError, unpack};
 use crate::blob::HashingReader;
 use crate::cache::{Fidelity, Key, LayerContent, LayerContentHasher, LayerRecord, PlannedLayer, Stamps, key};
+use crate::context::{Filter, split_at_pivot};
 use crate::event::{Event, StepId};
 use crate::graph::{CopyFrom, CopyOp, InlineFile, Root};
 use crate::layer::{Change, Kind, Layer, LayerBuilder, LayerPath, Source, Tree};
@@ -31,12 +32,6 @@ impl Executor {
         plan: &StepPlan,
         states: &States,
     ) -> Result<RootState, StepError> {
-        if op.parents {
-            return Err(StepError::NotThereYet { what: "`COPY --parents`" });
-        }
-        if !op.exclude.is_empty() && !matches!(op.from, CopyFrom::Context | CopyFrom::Folder(_)) {
-            return Err(StepError::NotThereYet { what: "`COPY --from` with `--exclude`" });
-        }
         let below = states.of(op.input);
         // Nobody looks below an independent layer, unless for the number of a name.
         let looks_below = !op.link || op.chown.is_some();
@@ -53,7 +48,8 @@ impl Executor {
         let mut archives: &[Archive] = &[];
         match (&op.from, plan.taken.as_deref()) {
             (CopyFrom::Root(root), _) => {
-                let selected = self.taken_from_root(step, op, &states.of(*root))?;
+                let mut selected = self.taken_from_root(step, op, &states.of(*root))?;
+                selected.extend(self.inline(op));
                 self.place(&mut placing, op, owner, &destination, &selected)?;
             }
             (_, Some(taken)) => {
@@ -115,13 +111,18 @@ impl Executor {
         Ok(owner)
     }
 
+    /// The files that the Dockerfile holds for the step.
+    pub(super) fn inline(&self, op: &CopyOp) -> Vec<Selected> {
+        op.inline.iter().map(|file| inline(file, self.options.made_at)).collect()
+    }
+
     /// What the step takes of a stage's or an image's root.
     fn taken_from_root(&self, step: StepId, op: &CopyOp, state: &RootState) -> Result<Vec<Selected>, StepError> {
         let tree = self.tree(step, state)?;
         let diff_ids = state.diff_ids();
         let (place, mut files, mut selected) = ("the stage or image it is copied from", Files::default(), Vec::new());
-        for pattern in &op.sources {
-            selected.extend(select::from_tree(&tree, &diff_ids, pattern, place, &mut files)?);
+        for (base, filter) in filters(op)? {
+            selected.extend(select::from_tree(&tree, &diff_ids, base, &filter, place, &mut files)?);
         }
         Ok(selected)
     }
@@ -331,7 +332,23 @@ pub(super) fn digest_of(path: &std::path::Path) -> Result<Digest, StepError> {
     Ok(reader.finish().0)
 }
 
-pub(super) fn inline(file: &InlineFile, made_at: crate::layer::FileTime) -> Selected {
+/// The sources of a step, each with what is taken of it.
+pub(super) fn filters(op: &CopyOp) -> Result<Vec<(&str, Filter)>, StepError> {
+    let all = Filter::without(op.exclude.iter().map(String::as_str))?;
+    let mut filters = Vec::new();
+    for pattern in &op.sources {
+        filters.push(match op.parents {
+            true => {
+                let (base, below) = split_at_pivot(pattern);
+                (base, all.only(below)?)
+            }
+            false => (pattern.as_str(), all.clone()),
+        });
+    }
+    Ok(filters)
+}
+
+fn inline(file: &InlineFile, made_at: crate::layer::FileTime) -> Selected {
     let entry = SelectedEntry {
         relative: Vec::new(),
         kind: Kind::File { size_bytes: file.content.len() as u64 },

@@ -13,7 +13,7 @@ use super::select::{self, Selected, SelectedEntry};
 use super::unpack::Archive;
 use super::{Executor, StepError, copy};
 use crate::cache::{Key, PlanKey, SelectionHasher, SourceKey};
-use crate::context::{Context, Ignore};
+use crate::context::Context;
 use crate::event::Event;
 use crate::graph::{CopyFrom, CopyOp, FolderId, Graph, Mount, MountFrom, MountKind, Op, OpId, Root, RunOp};
 use crate::layer::Source;
@@ -46,7 +46,7 @@ pub(super) struct Taken {
 }
 
 /// What steps of this build took of the context, by what they asked for: several stages often copy the same.
-type Known<'g> = HashMap<(Option<FolderId>, &'g [String], &'g [String], bool), Arc<Taken>>;
+type Known<'g> = HashMap<(Option<FolderId>, &'g [String], &'g [String], bool, bool), Arc<Taken>>;
 
 /// The plans of a graph's steps.
 #[derive(Debug)]
@@ -119,8 +119,9 @@ impl Executor {
             CopyFrom::Folder(id) => (Some(*id), Some(self.folder(*id)?)),
             _ => (None, None),
         };
-        let wanted = (folder, &op.sources[..], &op.exclude[..], op.unpack);
+        let wanted = (folder, &op.sources[..], &op.exclude[..], op.unpack, op.parents);
         if context.is_some()
+            && op.inline.is_empty()
             && let Some(taken) = known.get(&wanted)
         {
             plan.taken = Some(taken.clone());
@@ -133,28 +134,28 @@ impl Executor {
                 Op::Fetch(fetch) => vec![self.fetched_file(fetch)?],
                 _ => return Ok(None),
             },
-            (CopyFrom::Inline(files), _) => files.iter().map(|file| copy::inline(file, self.options.made_at)).collect(),
-            (_, Some(context)) => self.selected(context, &op.sources, &op.exclude)?,
+            (_, Some(context)) => self.selected(context, op)?,
             (CopyFrom::Context | CopyFrom::Folder(_), None) => return Ok(None),
         };
         let mut archives = Vec::new();
         let mut selected = self.take_archives(op, selected, &mut archives)?;
+        // These are never unpacked.
+        selected.extend(self.inline(op));
         self.hash(&mut selected)?;
         let key = key_of(&selected, &archives);
         let taken = Arc::new(Taken { selected, archives, key });
-        if context.is_some() {
+        if context.is_some() && op.inline.is_empty() {
             known.insert(wanted, taken.clone());
         }
         plan.taken = Some(taken);
         Ok(Some(SourceKey::Content(key)))
     }
 
-    /// What of a context these patterns select.
-    fn selected(&self, context: &Context, patterns: &[String], exclude: &[String]) -> Result<Vec<Selected>, StepError> {
-        let exclude = Ignore::from_patterns(exclude.iter().map(String::as_str))?;
+    /// What the step selects of a context.
+    fn selected(&self, context: &Context, op: &CopyOp) -> Result<Vec<Selected>, StepError> {
         let mut selected = Vec::new();
-        for pattern in patterns {
-            let selection = context.select_without(pattern, &exclude)?;
+        for (base, filter) in copy::filters(op)? {
+            let selection = context.select_of(base, &filter)?;
             for socket in &selection.skipped_sockets {
                 let text = format!("left out the socket {}", String::from_utf8_lossy(socket));
                 self.events.hear(Event::Warning { text });

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use oci_spec::image::Digest;
 
 use super::item::Content;
-use crate::context::{self, BadPattern, FileKind, Pattern, SourceEntry};
+use crate::context::{self, BadPattern, FileKind, Filter, FilterState, Pattern, SourceEntry};
 use crate::layer::{FileTime, Kind, LayerPath, Source, Tree, TreeError};
 
 /// One selected source.
@@ -88,7 +88,8 @@ fn context_entry(entry: SourceEntry) -> SelectedEntry {
     }
 }
 
-/// The sources that `pattern` selects in a root file system. `diff_ids` are its layers', bottom first.
+/// The sources that `pattern` selects in a root file system, and of each what `filter` takes. `diff_ids` are its layers',
+/// bottom first.
 ///
 /// # Errors
 /// When a path without wildcards is not there.
@@ -96,6 +97,7 @@ pub(super) fn from_tree(
     tree: &Tree,
     diff_ids: &[Digest],
     pattern: &str,
+    filter: &Filter,
     place: &str,
     files: &mut Files,
 ) -> Result<Vec<Selected>, SelectError> {
@@ -127,8 +129,9 @@ pub(super) fn from_tree(
     for path in found {
         let base = tree.resolve(&path, true)?;
         let mut entries = Vec::new();
-        collect(tree, diff_ids, &base, &base, files, &mut entries);
-        if entries.is_empty() {
+        let mut listing = Listing { tree, diff_ids, base: &base, filter, files, entries: &mut entries };
+        listing.collect(&base, &FilterState::default());
+        if entries.is_empty() || (!wild && filter.wants_a_path() && entries.len() == 1) {
             return Err(missing());
         }
         selected.push(Selected { name: path.as_bytes().to_vec(), entries });
@@ -139,7 +142,9 @@ pub(super) fn from_tree(
 /// `path`, which has no links in it, and all below it.
 pub(super) fn all_below(tree: &Tree, diff_ids: &[Digest], path: &LayerPath) -> Vec<SelectedEntry> {
     let mut entries = Vec::new();
-    collect(tree, diff_ids, path, path, &mut Files::default(), &mut entries);
+    let (filter, files) = (&Filter::default(), &mut Files::default());
+    let mut listing = Listing { tree, diff_ids, base: path, filter, files, entries: &mut entries };
+    listing.collect(path, &FilterState::default());
     entries
 }
 
@@ -155,39 +160,68 @@ impl Files {
     }
 }
 
-/// `path` and all below it. Depth is bounded by the longest path that a layer may have.
-fn collect(
-    tree: &Tree,
-    diff_ids: &[Digest],
-    base: &LayerPath,
-    path: &LayerPath,
-    files: &mut Files,
-    entries: &mut Vec<SelectedEntry>,
-) {
-    let below = &path.as_bytes()[base.as_bytes().len()..];
-    let relative = below.strip_prefix(b"/").unwrap_or(below).to_vec();
-    let is_folder = match tree.get(path) {
-        Some(node) => {
-            let origin = node.origin.as_ref();
-            let content = origin.and_then(|origin| {
-                Some(Content::Layer { diff_id: diff_ids.get(origin.layer)?.clone(), path: origin.path.clone() })
-            });
-            entries.push(SelectedEntry {
-                relative,
-                kind: node.entry.kind.clone(),
-                mode: node.entry.mode,
-                owner: (node.entry.uid, node.entry.gid),
-                modified: node.entry.modified,
-                capability: node.entry.xattrs.get(&b"security.capability"[..]).cloned(),
-                content: content.unwrap_or(Content::None),
-                digest: node.content.clone(),
-                same_file: origin.map(|origin| files.number(origin.layer, &origin.path)),
-            });
-            node.entry.kind == Kind::Directory
+/// A walk through one source.
+struct Listing<'l> {
+    tree: &'l Tree,
+    diff_ids: &'l [Digest],
+    base: &'l LayerPath,
+    filter: &'l Filter,
+    files: &'l mut Files,
+    entries: &'l mut Vec<SelectedEntry>,
+}
+
+impl Listing<'_> {
+    /// `path` and all below it that the filter takes; says whether it took anything below. Depth is bounded by the longest
+    /// path that a layer may have.
+    fn collect(&mut self, path: &LayerPath, above: &FilterState) -> bool {
+        let below = &path.as_bytes()[self.base.as_bytes().len()..];
+        let relative = below.strip_prefix(b"/").unwrap_or(below).to_vec();
+        let Some(entry) = self.entry(path, relative.clone()) else { return false };
+        let is_folder = entry.kind == Kind::Directory;
+        let (left_out, state) = match relative.is_empty() {
+            true => (false, FilterState::default()),
+            false => self.filter.check(&relative, above),
+        };
+        if left_out && !(is_folder && self.filter.may_take_inside(&relative, &state)) {
+            return false;
         }
-        // The root of a tree has no entry.
-        None if path.is_root() => {
-            entries.push(SelectedEntry {
+        let place = self.entries.len();
+        self.entries.push(entry);
+        let tree = self.tree;
+        let mut any = false;
+        if is_folder {
+            for (name, _) in tree.children(path) {
+                any |= self.collect(&path.join(name), &state);
+            }
+        }
+        if left_out && !any {
+            self.entries.truncate(place);
+        }
+        any || !left_out
+    }
+
+    fn entry(&mut self, path: &LayerPath, relative: Vec<u8>) -> Option<SelectedEntry> {
+        match self.tree.get(path) {
+            Some(node) => {
+                let origin = node.origin.as_ref();
+                let content = origin.and_then(|origin| {
+                    let diff_id = self.diff_ids.get(origin.layer)?.clone();
+                    Some(Content::Layer { diff_id, path: origin.path.clone() })
+                });
+                Some(SelectedEntry {
+                    relative,
+                    kind: node.entry.kind.clone(),
+                    mode: node.entry.mode,
+                    owner: (node.entry.uid, node.entry.gid),
+                    modified: node.entry.modified,
+                    capability: node.entry.xattrs.get(&b"security.capability"[..]).cloned(),
+                    content: content.unwrap_or(Content::None),
+                    digest: node.content.clone(),
+                    same_file: origin.map(|origin| self.files.number(origin.layer, &origin.path)),
+                })
+            }
+            // The root of a tree has no entry.
+            None if path.is_root() => Some(SelectedEntry {
                 relative,
                 kind: Kind::Directory,
                 mode: 0o755,
@@ -197,14 +231,8 @@ fn collect(
                 content: Content::None,
                 digest: None,
                 same_file: None,
-            });
-            true
-        }
-        None => false,
-    };
-    if is_folder {
-        for (name, _) in tree.children(path) {
-            collect(tree, diff_ids, base, &path.join(name), files, entries);
+            }),
+            None => None,
         }
     }
 }
@@ -237,15 +265,16 @@ mod tests {
         // Two patterns of one step: their files must not be taken for one another.
         let mut files = Files::default();
         let mut numbers = Vec::new();
+        let all = Filter::default();
         for pattern in ["a/*", "b/three"] {
-            for source in from_tree(&tree, &diff_ids, pattern, "a stage", &mut files).unwrap() {
+            for source in from_tree(&tree, &diff_ids, pattern, &all, "a stage", &mut files).unwrap() {
                 numbers.extend(source.entries.iter().filter_map(|entry| entry.same_file));
             }
         }
         assert_eq!(numbers.len(), 3);
         assert_eq!(numbers[0], numbers[1]);
         assert_ne!(numbers[0], numbers[2]);
-        assert!(from_tree(&tree, &diff_ids, "a/absent", "a stage", &mut files).is_err());
-        assert!(from_tree(&tree, &diff_ids, "x/*", "a stage", &mut files).unwrap().is_empty());
+        assert!(from_tree(&tree, &diff_ids, "a/absent", &all, "a stage", &mut files).is_err());
+        assert!(from_tree(&tree, &diff_ids, "x/*", &all, "a stage", &mut files).unwrap().is_empty());
     }
 }

@@ -243,6 +243,7 @@ mod tests {
             input: Root::Scratch,
             from: CopyFrom::Context,
             sources: vec!["a.tar".to_owned()],
+            inline: Vec::new(),
             destination: "/".to_owned(),
             destination_is_directory: true,
             chown: None,

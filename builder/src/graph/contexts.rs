@@ -192,6 +192,7 @@ pub(super) fn everything(from: CopyFrom, unpack: bool) -> CopyOp {
         input: Root::Scratch,
         from,
         sources: Vec::new(),
+        inline: Vec::new(),
         destination: "/".to_owned(),
         destination_is_directory: true,
         chown: None,

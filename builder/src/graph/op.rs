@@ -138,7 +138,7 @@ impl Op {
                 match &copy.from {
                     CopyFrom::Root(root) => inputs.extend(root.op()),
                     CopyFrom::Fetch(id) => inputs.push(*id),
-                    CopyFrom::Context | CopyFrom::Folder(_) | CopyFrom::Inline(_) | CopyFrom::MakeDirectory => {}
+                    CopyFrom::Context | CopyFrom::Folder(_) | CopyFrom::MakeDirectory => {}
                 }
             }
             Self::Run(run) => {
@@ -202,8 +202,10 @@ pub struct CopyOp {
     /// Where the files come from.
     pub from: CopyFrom,
     /// Paths in there, relative to its root: cleaned, without a leading `/`, wildcards still in them; the empty text is
-    /// the root. With `parents` the pivot `/./` is still in them. Empty for inline files, a fetch and a directory.
+    /// the root. With `parents` the pivot `/./` is still in them. Empty for a fetch and a directory.
     pub sources: Vec<String>,
+    /// Files that the Dockerfile holds, copied after all others.
+    pub inline: Vec<InlineFile>,
     /// Absolute, cleaned path; `/` at the end only for the root.
     pub destination: String,
     /// Whether the destination was written as a directory (`dir/`, `.`, or nothing): files go into it.
@@ -231,8 +233,6 @@ pub enum CopyFrom {
     Folder(FolderId),
     /// A stage's or an image's root file system.
     Root(Root),
-    /// Files that the Dockerfile holds.
-    Inline(Vec<InlineFile>),
     /// Something fetched.
     Fetch(OpId),
     /// No source at all: make `destination` (and missing parents) a directory of mode 0755 owned by `chown`; nothing

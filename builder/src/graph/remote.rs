@@ -41,7 +41,7 @@ impl StageLowering<'_, '_> {
             }
         }
         let (_, first) = remote.first()?;
-        if remote.len() < sources.len() || !transfer.documents.is_empty() {
+        if remote.len() < sources.len() {
             self.not_there_yet(*first, "mixing addresses and files in one instruction", instruction);
             return None;
         }

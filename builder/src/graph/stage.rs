@@ -331,6 +331,7 @@ impl<'p, 'i> StageLowering<'p, 'i> {
             input: self.state.root,
             from: CopyFrom::MakeDirectory,
             sources: Vec::new(),
+            inline: Vec::new(),
             destination: folder,
             destination_is_directory: true,
             chown: Some(user.clone()).filter(|user| !user.is_empty()),

@@ -239,9 +239,6 @@ impl StageLowering<'_, '_> {
         let files = self.inline_files(transfer);
         let checksum = transfer.checksum.as_ref().and_then(|word| Some((self.expand(word)?, word.span)));
         let remote = self.remote_sources(transfer, is_add, &sources, checksum.as_ref(), instruction);
-        if !files.is_empty() && !sources.is_empty() {
-            self.not_there_yet(transfer.destination.span, "mixing files and heredocs in one instruction", instruction);
-        }
         let from = match step.origins.first() {
             Some(Some(origin)) => {
                 let named = transfer.from.clone().unwrap_or_default();
@@ -285,12 +282,11 @@ impl StageLowering<'_, '_> {
         };
         let op = CopyOp {
             input: self.state.root,
-            from: match remote.as_ref() {
-                Some((from, _)) => from.clone(),
-                None if files.is_empty() => from,
-                None => CopyFrom::Inline(files),
-            },
+            from: remote.as_ref().map_or(from, |(from, _)| from.clone()),
+            // Heredocs are never unpacked.
+            unpack: transfer.unpack.unwrap_or(is_add && remote.is_none()) && !transfer.sources.is_empty(),
             sources,
+            inline: files,
             destination: absolute(&self.state.config.working_dir, &destination),
             destination_is_directory,
             chown,
@@ -299,7 +295,6 @@ impl StageLowering<'_, '_> {
             chmod: mode,
             parents: transfer.parents,
             exclude: transfer.exclude.iter().map(|word| word.text.clone()).collect(),
-            unpack: transfer.unpack.unwrap_or(is_add && remote.is_none()) && transfer.documents.is_empty(),
         };
         self.add_layer(Op::Copy(op), instruction, instruction.text.clone(), created_by);
     }

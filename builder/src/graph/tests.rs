@@ -63,15 +63,18 @@ fn show_copy(copy: &CopyOp) -> String {
         CopyFrom::Context => "context".to_owned(),
         CopyFrom::Folder(folder) => format!("folder {}", folder.0),
         CopyFrom::Root(from) => root(*from),
-        CopyFrom::Inline(files) => {
-            let files: Vec<String> = files
-                .iter()
-                .map(|file| format!("{}={:?} {:o}", file.name, String::from_utf8_lossy(&file.content), file.mode))
-                .collect();
-            format!("inline {}", files.join(", "))
-        }
         CopyFrom::Fetch(id) => format!("fetch #{}", id.index()),
         CopyFrom::MakeDirectory => "nothing".to_owned(),
+    };
+    let files: Vec<String> = copy
+        .inline
+        .iter()
+        .map(|file| format!("{}={:?} {:o}", file.name, String::from_utf8_lossy(&file.content), file.mode))
+        .collect();
+    let from = match (copy.sources.is_empty(), files.is_empty()) {
+        (_, true) => from,
+        (true, false) => format!("inline {}", files.join(", ")),
+        (false, false) => format!("{from} and inline {}", files.join(", ")),
     };
     let mut text = format!("{} + copy {from} {:?} -> {}", root(copy.input), copy.sources, copy.destination);
     if copy.destination_is_directory {

@@ -162,12 +162,12 @@ fn what_is_taken_back_brings_its_folders() {
 #[test]
 fn exclusions_are_relative_to_the_source() {
     let tree = Tree::new(&["a/b/x.log", "a/b/y", "a/x.log", "x.log"]);
-    let exclude = |patterns: &[&str]| Ignore::from_patterns(patterns.iter().copied()).unwrap();
+    let exclude = |patterns: &[&str]| Filter::without(patterns.iter().copied()).unwrap();
     let context = tree.open("");
-    assert_eq!(show(context.select_without("a", &exclude(&["*.log"]))), "a: / b/ b/x.log b/y");
-    assert_eq!(show(context.select_without("a", &exclude(&["**/*.log"]))), "a: / b/ b/y");
-    assert_eq!(show(context.select_without("a", &exclude(&["b", "!b/y"]))), "a: / b/ b/y x.log");
-    assert_eq!(show(context.select_without("x.log", &exclude(&["*.log"]))), "x.log: ");
+    assert_eq!(show(context.select_of("a", &exclude(&["*.log"]))), "a: / b/ b/x.log b/y");
+    assert_eq!(show(context.select_of("a", &exclude(&["**/*.log"]))), "a: / b/ b/y");
+    assert_eq!(show(context.select_of("a", &exclude(&["b", "!b/y"]))), "a: / b/ b/y x.log");
+    assert_eq!(show(context.select_of("x.log", &exclude(&["*.log"]))), "x.log: ");
 }
 
 #[test]
@@ -212,4 +212,23 @@ fn what_is_no_folder_is_no_context() {
         let error = Context::open(&tree.path(name), Ignore::default()).unwrap_err();
         assert!(matches!(error, ContextError::NotADirectory(_)), "{error}");
     }
+}
+
+#[test]
+fn a_pattern_below_a_source_brings_the_folders_above_what_it_matches() {
+    let tree = Tree::new(&["a/b/f", "a/b/g", "a/c/f", "a/empty/", "f", "ld -> a", "hidden/f"]);
+    let context = tree.open("hidden\n");
+    let only = |base: &str, pattern: &str| show(context.select_of(base, &Filter::default().only(pattern).unwrap()));
+    assert_eq!(only("", "a/b/f"), ": / a/ a/b/ a/b/f");
+    assert_eq!(only("", "**/f"), ": / a/ a/b/ a/b/f a/c/ a/c/f f");
+    assert_eq!(only("", "a/b"), ": / a/ a/b/ a/b/f a/b/g");
+    assert_eq!(only("", "a/e*"), ": / a/ a/empty/");
+    assert_eq!(only("", "ld"), ": / ld->a");
+    assert_eq!(only("", "*.none"), ": /");
+    assert_eq!(only("a", "b/f"), "a: / b/ b/f");
+    assert_eq!(only("a/*", "f"), "a/b: / f\na/c: / f\na/empty: /");
+    assert_eq!(only("a", "b/none"), "error: `a/b/none` is not in the build context");
+    assert_eq!(only("", "hidden/f"), "error: `hidden/f` is hidden by rule `hidden` at .dockerignore:1");
+    let behind = "is left out by `--exclude`, or is behind a symbolic link, which `--parents` does not follow";
+    assert_eq!(only("", "ld/b/f"), format!("error: `ld/b/f` {behind}"));
 }

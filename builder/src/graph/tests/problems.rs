@@ -58,14 +58,12 @@ fn what_is_not_there_yet_names_its_line() {
         "RUN make b\n",
         "ADD https://x/y /\n",
         "ADD https://github.com/a/b.git /\n",
-        "COPY a <<b /\nx\nb\n",
         "COPY https://x/y /\n",
         "ADD --checksum=sha256:x a /\n",
     );
     insta::assert_snapshot!(outline_with(text, &with_base(input(), "base", "{}")), @"
-    error 7:12: mixing files and heredocs in one instruction is not there yet (lines 7-9)
-    error 10:6: `COPY` cannot take the URL `https://x/y` (`ADD` fetches URLs and git repositories)
-    error 11:16: `--checksum` is for a URL or a git repository
+    error 7:6: `COPY` cannot take the URL `https://x/y` (`ADD` fetches URLs and git repositories)
+    error 8:16: `--checksum` is for a URL or a git repository
     ");
 }
 
