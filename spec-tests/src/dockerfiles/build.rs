@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::case::Case;
-use super::listing::describe;
+use super::listing::{Description, describe};
 use super::rig::Rig;
 use crate::folder::TestDir;
 use crate::image::Layout;
@@ -17,6 +17,8 @@ use crate::program;
 pub struct Built {
     /// The exit code.
     pub code: i32,
+    /// The image, where there is one.
+    pub image: Option<Description>,
     /// The image's text, or the report.
     pub text: String,
     /// Standard error.
@@ -55,7 +57,7 @@ impl Case {
             .replace("{registry}", &rig.host())
     }
 
-    fn names_a_file(&self) -> bool {
+    pub(super) fn names_a_file(&self) -> bool {
         self.flags
             .iter()
             .any(|flag| flag == "-f" || flag.starts_with("--file") || (flag.starts_with("-f") && flag.len() > 2))
@@ -109,11 +111,10 @@ pub fn fluyt(case: &Case, rig: &Rig) -> Built {
             program::finish_with(command, Stdio::from(file.expect("the file for standard input")))
         }
     };
-    let text = match has_image && outcome.code == Some(0) {
-        true => describe(&Layout::open(&layout).image(None), &rig.bases),
-        false => outcome.stdout.clone(),
-    };
-    Built { code: outcome.code.unwrap_or(-1), text, stderr: outcome.stderr }
+    let built = has_image && outcome.code == Some(0);
+    let image = built.then(|| describe(&Layout::open(&layout).image(None), &rig.bases));
+    let text = image.as_ref().map_or(outcome.stdout, Description::text);
+    Built { code: outcome.code.unwrap_or(-1), image, text, stderr: outcome.stderr }
 }
 
 /// What is wrong with what came of a case, if anything is.

@@ -128,12 +128,54 @@ fn clean(path: &[u8]) -> String {
     if path == "." { String::new() } else { path.to_owned() }
 }
 
-/// The text of an image: the lines of paths that are not in its base, or otherwise there, then its configuration.
+/// An image as text, in parts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Description {
+    /// What each path has become that the base does not have in the same state.
+    pub paths: BTreeMap<String, String>,
+    /// The configuration without times, its keys in order.
+    pub config: Value,
+}
+
+impl Description {
+    /// All of it: a line a path, then the configuration.
+    ///
+    /// # Panics
+    /// Never: JSON can be printed.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let lines: String = self.paths.values().map(|line| format!("{line}\n")).collect();
+        format!("{lines}--- config\n{}\n", serde_json::to_string_pretty(&self.config).expect("JSON"))
+    }
+
+    /// What can differ between two descriptions, each with its value: paths, fields of the configuration, rows of history.
+    #[must_use]
+    pub fn fields(&self) -> BTreeMap<String, String> {
+        let mut fields: BTreeMap<String, String> =
+            self.paths.iter().map(|(path, line)| (format!("/{path}"), line.clone())).collect();
+        for (name, value) in self.config.as_object().into_iter().flatten() {
+            match value {
+                Value::Object(inner) => {
+                    fields.extend(inner.iter().map(|(key, value)| (format!("{name}.{key}"), value.to_string())));
+                }
+                Value::Array(rows) => {
+                    fields.extend(
+                        rows.iter().enumerate().map(|(row, value)| (format!("{name}[{row}]"), value.to_string())),
+                    );
+                }
+                other => drop(fields.insert(name.clone(), other.to_string())),
+            }
+        }
+        fields
+    }
+}
+
+/// Describes an image by what its layers add to one of `bases`.
 ///
 /// # Panics
 /// When a layer is no tar.
 #[must_use]
-pub fn describe(image: &Image, bases: &[Image]) -> String {
+pub fn describe(image: &Image, bases: &[Image]) -> Description {
     let digests =
         |image: &Image| image.layers.iter().map(|layer| layer.descriptor["digest"].clone()).collect::<Vec<_>>();
     let all = digests(image);
@@ -146,7 +188,7 @@ pub fn describe(image: &Image, bases: &[Image]) -> String {
     let tars: Vec<Vec<u8>> = image.layers.iter().map(crate::image::LayerBlob::tar).collect();
     let (below, whole) = (tree(&tars[..base_layers]), tree(&tars));
 
-    let mut text = String::new();
+    let mut paths = BTreeMap::new();
     let same = |path: &str, entry: &Entry| {
         below
             .entries
@@ -160,28 +202,22 @@ pub fn describe(image: &Image, bases: &[Image]) -> String {
             continue;
         }
         let Entry { kind, mode, uid, gid, detail, .. } = entry;
-        let _ = write!(text, "{kind} {mode:04o} {uid}:{gid} {detail} {path}");
+        let mut line = format!("{kind} {mode:04o} {uid}:{gid} {detail} {path}");
         if *first != path {
-            let _ = write!(text, " same-as={first}");
+            let _ = write!(line, " same-as={first}");
         }
         for (name, value) in &entry.xattrs {
-            let _ = write!(text, " {name}={value}");
+            let _ = write!(line, " {name}={value}");
         }
-        match &entry.digest {
-            Some(digest) => {
-                let _ = writeln!(text, " {}", &digest[7..19]);
-            }
-            None => text.push('\n'),
+        if let Some(digest) = &entry.digest {
+            let _ = write!(line, " {}", &digest[7..19]);
         }
+        let _ = paths.insert(path.clone(), line);
     }
     for path in below.entries.keys().filter(|path| !whole.entries.contains_key(*path)) {
-        let _ = writeln!(text, "gone {path}");
+        let _ = paths.insert(path.clone(), format!("gone {path}"));
     }
-    text.push_str("--- config\n");
-    let shown = sorted(&configuration(&image.config, base_layers, base_rows));
-    text.push_str(&serde_json::to_string_pretty(&shown).expect("JSON"));
-    text.push('\n');
-    text
+    Description { paths, config: sorted(&configuration(&image.config, base_layers, base_rows)) }
 }
 
 /// What of the configuration does not change from build to build, without the base's rows.

@@ -4,11 +4,15 @@
 //! by the differential runner, with what `BuildKit` makes of it.
 
 mod build;
+mod buildkit;
 mod case;
+mod differential;
 mod listing;
 mod rig;
 
 pub use build::{Built, bless, check, differing, fluyt};
+pub use buildkit::Buildkit;
 pub use case::{Case, Checklist};
-pub use listing::{describe, tree};
+pub use differential::{Difference, Listed, compare};
+pub use listing::{Description, describe, tree};
 pub use rig::Rig;

@@ -65,7 +65,9 @@ impl Rig {
 fn lay_out_busybox(context: &TestDir) {
     let program = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| PathBuf::from(path).is_file());
     let program = program.expect("busybox-static, which spec-tests/run installs");
-    for folder in ["root/bin", "root/tmp", "root/home/app", "root/var", "root/root"] {
+    for folder in
+        ["root/dev", "root/proc", "root/sys", "root/bin", "root/tmp", "root/home/app", "root/var", "root/root"]
+    {
         let _ = context.folder(folder);
     }
     let _ = fs::copy(program, context.join("root/bin/busybox")).expect("a copy of busybox");
