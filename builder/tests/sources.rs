@@ -1,9 +1,12 @@
 //! Where contexts, Dockerfiles and fetched files come from: standard input, named contexts, servers of the test's own.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 #[path = "sources/contexts.rs"]
 mod contexts;
+#[path = "sources/git.rs"]
+mod git;
 #[path = "sources/http.rs"]
 mod http;
 #[path = "sources/named.rs"]

@@ -4,6 +4,7 @@ use std::io;
 
 use fluyt_client::FileError;
 
+use super::GitError;
 use crate::blob::StoreError;
 
 /// Why something was not fetched.
@@ -44,6 +45,9 @@ pub enum FetchError {
         /// What it is.
         found: String,
     },
+    /// The repository did not come.
+    #[error(transparent)]
+    Git(#[from] GitError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -59,6 +63,7 @@ impl FetchError {
                 FileError::Address { .. } | FileError::Answer { .. } => true,
                 FileError::Way(_) | FileError::Sink { .. } => false,
             },
+            Self::Git(error) => error.is_the_users(),
             Self::Checksum { .. } | Self::Encoding { .. } => true,
             Self::Read { .. } | Self::Unasked { .. } | Self::Store(_) => false,
         }

@@ -8,7 +8,7 @@ mod record;
 
 pub use error::FetchError;
 pub use file::{FetchedFile, keep};
-pub use git::{AddressError, GitAddress};
+pub use git::{AddressError, GitAddress, GitError, GitRequest, git};
 pub use http::{Secret, UrlRequest, url};
 
 /// Whether a text is the address of a file over HTTP.

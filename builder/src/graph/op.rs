@@ -457,6 +457,8 @@ pub enum FetchOp {
         checksum: Option<String>,
         /// Whether `.git` stays, where the address does not say.
         keep_git_dir: bool,
+        /// Whether the user named it, rather than the Dockerfile: then ssh may use the user's own keys.
+        by_user: bool,
     },
     /// What the store holds already: what standard input gave.
     Given {

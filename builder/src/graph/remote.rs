@@ -109,7 +109,12 @@ fn fetch_of(source: &str, transfer: &Transfer, checksum: Option<&str>) -> Result
             return Err(format!("`--checksum={text}` is no commit: expected at least 7 hexadecimal digits"));
         }
         let keep_git_dir = transfer.keep_git_dir.unwrap_or(false);
-        return Ok(FetchOp::Git { remote: source.to_owned(), checksum: checksum.map(str::to_owned), keep_git_dir });
+        return Ok(FetchOp::Git {
+            remote: source.to_owned(),
+            checksum: checksum.map(str::to_owned),
+            keep_git_dir,
+            by_user: false,
+        });
     }
     if transfer.keep_git_dir.is_some() {
         return Err("`--keep-git-dir` is for a git repository, whose address ends in `.git`".to_owned());

@@ -1,12 +1,12 @@
 //! Why a build failed, whose fault that is, and what to do.
 
-use fluyt_client::{ClientError, ReferenceError};
+use fluyt_client::{ClientError, FileError, ReferenceError};
 
 use crate::blob::StoreError;
 use crate::context::{ContextError, InputError};
 use crate::execute::StepError;
 use crate::export::ExportError;
-use crate::fetch::FetchError;
+use crate::fetch::{FetchError, GitError};
 use crate::graph::About;
 use crate::image::ImageError;
 use crate::layer::LayerError;
@@ -198,6 +198,7 @@ impl BuildError {
                 vec!["CONTEXT is the folder that COPY reads; a Dockerfile elsewhere is named with `--file`".to_owned()]
             }
             Self::Unusable { hint, .. } => vec![hint.clone()],
+            Self::Fetch { source, .. } => fetch_hints(source),
             Self::NoName => vec!["name the image with `-t REGISTRY/NAME:TAG`".to_owned()],
             Self::Step { source, .. } => match &**source {
                 StepError::NoSandbox { fix, .. } => vec![fix.clone()],
@@ -213,6 +214,22 @@ impl BuildError {
             _ => Vec::new(),
         }
     }
+}
+
+fn fetch_hints(error: &FetchError) -> Vec<String> {
+    let hint = match error {
+        FetchError::Git(GitError::NoAgent) => "give the build an agent with `--ssh default`",
+        FetchError::Git(GitError::NoProgram { .. }) => "install git",
+        FetchError::Git(GitError::Failed { .. }) if error.is_the_users() => {
+            "a private repository needs `--secret id=GIT_AUTH_TOKEN,env=VARIABLE`, or `--ssh default` for ssh"
+        }
+        FetchError::Http(source) if matches!(**source, FileError::Status { status: 401 | 403, .. }) => {
+            "a server that asks for a password needs `--secret id=HTTP_AUTH_TOKEN_HOST,env=VARIABLE`, or \
+             `HTTP_AUTH_HEADER_HOST` for another header than a bearer token"
+        }
+        _ => return Vec::new(),
+    };
+    vec![hint.to_owned()]
 }
 
 /// A registry that answers "no" has been asked by the user for the wrong thing; all else is the environment.

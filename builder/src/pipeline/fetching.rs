@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use base64::Engine as _;
+
 use super::places::unusable;
 use super::{BuildError, Request, Workshop};
 use crate::event::{Event, Events};
 use crate::execute::{Secret, SecretValue, StepCounter};
-use crate::fetch::{self, FetchError, FetchedFile, UrlRequest};
-use crate::graph::{FetchOp, Graph, Op};
+use crate::fetch::{self, FetchError, FetchedFile, GitAddress, GitRequest, UrlRequest};
+use crate::graph::{FetchOp, Graph, Op, without_password};
 
 /// Largest secret that a server is sent, in bytes: more is no header.
 const SECRET_MAX_BYTES: u64 = 64 * 1024;
@@ -79,7 +81,14 @@ impl Fetcher {
                 let (client, store) = (&self.workshop.client, &self.workshop.store);
                 fetch::url(client, store, &request, &self.events, step).await.map_err(failed)
             }
-            FetchOp::Git { .. } => Err(unusable("fetching a git repository is not there yet", "check it out")),
+            FetchOp::Git { remote, checksum, keep_git_dir, by_user } => {
+                let request = self.git_request(remote, checksum.as_deref(), *keep_git_dir, *by_user)?;
+                let (store, events) = (self.workshop.store.clone(), self.events.clone());
+                let cancel = self.workshop.cancel.clone();
+                let work = move || fetch::git(&store, &request, &events, step, &|| cancel.is_cancelled());
+                let done = tokio::task::spawn_blocking(work).await;
+                done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())).map_err(failed)
+            }
             FetchOp::Given { .. } => Err(unusable(format!("{what} is gone"), "build again")),
         };
         self.events.hear(match &found {
@@ -87,6 +96,53 @@ impl Fetcher {
             Err(error) => Event::Failed { step, error: error.to_string() },
         });
         found
+    }
+
+    fn git_request(
+        &self,
+        remote: &str,
+        checksum: Option<&str>,
+        keep_git_dir: bool,
+        by_user: bool,
+    ) -> Result<GitRequest, BuildError> {
+        let unreadable = || unusable(format!("`{}` is no repository", without_password(remote)), "check the address");
+        let address = if by_user { GitAddress::parse_context(remote) } else { GitAddress::parse(remote) };
+        let mut address = address
+            .ok_or_else(unreadable)?
+            .map_err(|error| unusable(error.to_string(), "check the address of the repository"))?;
+        if let Some(checksum) = checksum {
+            if address.commit.as_deref().is_some_and(|commit| commit != checksum) {
+                return Err(unusable(
+                    format!("`{}` and `--checksum={checksum}` name two commits", without_password(remote)),
+                    "leave one of them out",
+                ));
+            }
+            address.commit = Some(checksum.to_owned());
+        }
+        address.keep_git_dir = address.keep_git_dir.or(Some(keep_git_dir));
+        let authorization = self.git_authorization(address.host())?;
+        Ok(GitRequest {
+            authorization: authorization.filter(|_| !address.is_ssh()),
+            agent: self.request.agents.get("default").cloned(),
+            users_own: by_user,
+            certificates: self.request.certificates.clone(),
+            must_ask: self.request.pull,
+            address,
+        })
+    }
+
+    /// What a git server is told: secrets for its host first, and of each kind a header before a token.
+    fn git_authorization(&self, host: &str) -> Result<Option<fetch::Secret>, BuildError> {
+        for of_host in [format!(".{host}"), String::new()] {
+            if let Some(header) = self.secret(&format!("GIT_AUTH_HEADER{of_host}"))? {
+                return Ok(Some(header));
+            }
+            if let Some(token) = self.secret(&format!("GIT_AUTH_TOKEN{of_host}"))? {
+                let pair = base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{}", token.0));
+                return Ok(Some(fetch::Secret(format!("Basic {pair}"))));
+            }
+        }
+        Ok(None)
     }
 
     /// What a server is told of who asks: the secrets `HTTP_AUTH_HEADER_host` and `HTTP_AUTH_TOKEN_host`.

@@ -124,7 +124,8 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     let times = options.layers.times;
     let uploads = remote.uploads();
     let early = early::Early::new(&graph, &request, &uploads, &store, &events, &steps);
-    let committed_at = read.context.modes().and_then(Modes::committed_at);
+    let fetched_commit = read.committed_at.filter(|_| request.reproducible);
+    let committed_at = read.context.modes().and_then(Modes::committed_at).or(fetched_commit);
     let place = match &request.context {
         ContextSource::Folder(folder) => std::path::absolute(folder).unwrap_or_else(|_| folder.clone()),
         other => PathBuf::from(other.to_string()),

@@ -26,6 +26,9 @@ const LINKS_MAX: usize = 8;
 /// What standard input is called.
 const STDIN: &str = "standard input";
 
+/// The build argument that keeps `.git` in a context that is a repository.
+const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
+
 /// The place of a context's address.
 const THE_CONTEXT: &str = "the context";
 
@@ -50,6 +53,8 @@ pub(super) struct Found {
     pub(super) place: Place,
     pub(super) contexts: Contexts,
     pub(super) fetched: HashMap<FetchOp, FetchedFile>,
+    /// When the commit that it is was made, in seconds since 1970.
+    pub(super) committed_at: Option<i64>,
 }
 
 /// A Dockerfile, found.
@@ -70,7 +75,7 @@ pub(super) fn find(request: &Request, workshop: &Workshop, fetcher: &Fetcher) ->
         ContextSource::Folder(folder) => {
             // The rules come later, but a context that is no folder is the first thing to say.
             Context::open(folder, crate::context::Ignore::default())?;
-            Ok(Found { place: Place::Folder(folder.clone()), contexts: Contexts::default(), fetched: HashMap::new() })
+            Ok(Found::of(Place::Folder(folder.clone())))
         }
         ContextSource::Stdin => {
             if request.file == Some(DockerfileSource::Stdin) {
@@ -91,14 +96,16 @@ pub(super) fn find(request: &Request, workshop: &Workshop, fetcher: &Fetcher) ->
                 ));
             }
             let text = read_dockerfile_from(&mut opened(&file.path)?, Path::new(STDIN))?;
-            Ok(Found { place: Place::Text(text), contexts: Contexts::default(), fetched: HashMap::new() })
+            Ok(Found::of(Place::Text(text)))
         }
         ContextSource::Address(address) => {
             if let Some(git) = GitAddress::parse_context(address) {
                 git.map_err(|error| unusable(error.to_string(), GIT_FORMS))?;
-                let op = FetchOp::Git { remote: address.clone(), checksum: None, keep_git_dir: false };
+                let keep_git_dir = request.build_args.get(KEEP_GIT_DIR).is_some_and(|value| is_true(value));
+                let op = FetchOp::Git { remote: address.clone(), checksum: None, keep_git_dir, by_user: true };
                 let file = Handle::current().block_on(fetcher.one(&op, THE_CONTEXT))?;
-                return Ok(archive(op, file));
+                let committed_at = Some(file.modified_seconds);
+                return Ok(Found { committed_at, ..archive(op, file) });
             }
             let (url, file_name) = (address.clone(), "context".to_owned());
             let op = FetchOp::Url { url, file_name, checksum: None };
@@ -110,13 +117,24 @@ pub(super) fn find(request: &Request, workshop: &Workshop, fetcher: &Fetcher) ->
             let text = read_dockerfile_from(&mut opened(&file.path)?, Path::new(address))?;
             let main = FetchedTree { fetch: op.clone(), unpack: false };
             let contexts = Contexts { main: Some(main), named: BTreeMap::new() };
-            Ok(Found { place: Place::Text(text), contexts, fetched: HashMap::from([(op, file)]) })
+            Ok(Found { contexts, fetched: HashMap::from([(op, file)]), ..Found::of(Place::Text(text)) })
         }
     }
 }
 
+impl Found {
+    fn of(place: Place) -> Self {
+        Self { place, contexts: Contexts::default(), fetched: HashMap::new(), committed_at: None }
+    }
+}
+
+fn is_true(value: &str) -> bool {
+    matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")
+}
+
 fn archive(fetch: FetchOp, file: FetchedFile) -> Found {
     Found {
+        committed_at: None,
         place: Place::Archive(file.path.clone()),
         contexts: Contexts { main: Some(FetchedTree { fetch: fetch.clone(), unpack: true }), named: BTreeMap::new() },
         fetched: HashMap::from([(fetch, file)]),
@@ -326,7 +344,7 @@ pub(super) fn named(
             NamedContext::Image(value.clone())
         } else if let Some(address) = GitAddress::parse_context(value) {
             address.map_err(|error| wrong(error.problem, GIT_FORMS))?;
-            let fetch = FetchOp::Git { remote: value.clone(), checksum: None, keep_git_dir: false };
+            let fetch = FetchOp::Git { remote: value.clone(), checksum: None, keep_git_dir: false, by_user: true };
             NamedContext::Tree(FetchedTree { fetch, unpack: true })
         } else if fetch::is_url(value) {
             // As the reference has it: a single file of this name, never unpacked.

@@ -61,6 +61,8 @@ pub struct Request {
     pub allowed: Allowed,
     /// `--secret`, by id.
     pub secrets: BTreeMap<String, Secret>,
+    /// The file of CA certificates that stands for the system's, for git.
+    pub certificates: Option<PathBuf>,
     /// `--ssh`: agents' sockets, by id.
     pub agents: BTreeMap<String, PathBuf>,
     /// The time of the build.

@@ -24,6 +24,8 @@ pub(super) struct Read {
     pub(super) contexts: Contexts,
     /// What was fetched on the way.
     pub(super) fetched: HashMap<FetchOp, FetchedFile>,
+    /// When the commit that the context is was made, where it was fetched.
+    pub(super) committed_at: Option<i64>,
     /// The Dockerfile's name for messages.
     name: String,
     /// Where it is, as seen from where the command runs.
@@ -81,6 +83,7 @@ fn load(
         folders,
         contexts: found.contexts,
         fetched: found.fetched,
+        committed_at: found.committed_at,
         name: input.name,
         path: input.path,
         text: input.text,

@@ -1,0 +1,161 @@
+//! Runs git: nobody is asked for a password, no file of the user's or the system's configures it, no hook runs, and no other
+//! protocol is spoken than those that an address can name.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::GitError;
+
+/// How often it is looked whether git has ended.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Most bytes of what git says that are kept.
+const SAID_MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+/// How git reaches a repository.
+#[derive(Clone, Default)]
+pub(super) struct Access {
+    /// Settings of git, as pairs; among them what a server is told of who asks.
+    pub(super) settings: Vec<(String, String)>,
+    /// The agent's socket.
+    pub(super) agent: Option<PathBuf>,
+    /// Where hosts that nobody knew are noted, for this build alone.
+    pub(super) known_hosts: PathBuf,
+    /// CA certificates.
+    pub(super) certificates: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").field("agent", &self.agent).finish_non_exhaustive()
+    }
+}
+
+/// Runs git in a folder.
+pub(super) struct Git<'a> {
+    pub(super) folder: &'a Path,
+    pub(super) access: &'a Access,
+    /// Whether the build is to stop.
+    pub(super) stopped: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Git<'_> {
+    /// Runs git with these arguments and gives what it prints.
+    pub(super) fn run<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Result<String, GitError> {
+        let mut command = Command::new("git");
+        command.arg("-C").arg(self.folder).args(arguments);
+        self.environment(&mut command);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let what = || {
+            let words: Vec<_> = arguments.iter().map(|word| word.as_ref().to_string_lossy().into_owned()).collect();
+            words.first().cloned().unwrap_or_default()
+        };
+        let mut child = command.spawn().map_err(|source| GitError::NoProgram { source })?;
+        let (stdout, stderr) = (listen(child.stdout.take()), listen(child.stderr.take()));
+        let status = self.wait(&mut child)?;
+        let (printed, said) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
+        match status.success() {
+            true => Ok(printed),
+            false => Err(GitError::Failed { what: what(), said: told(&said) }),
+        }
+    }
+
+    fn wait(&self, child: &mut Child) -> Result<ExitStatus, GitError> {
+        loop {
+            if let Some(status) = child.try_wait().map_err(|source| GitError::NoProgram { source })? {
+                return Ok(status);
+            }
+            if (self.stopped)() {
+                // With it go its helpers, which speak to the server.
+                if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+                    let _ = kill_process_group(group, Signal::KILL);
+                }
+                let _ = child.wait();
+                return Err(GitError::Stopped);
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn environment(&self, command: &mut Command) {
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GIT_")) {
+            command.env_remove(name);
+        }
+        command.env("LC_ALL", "C").env("GIT_TERMINAL_PROMPT", "0").env("GIT_ASKPASS", "").env("SSH_ASKPASS", "");
+        command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
+        command.env("GIT_ALLOW_PROTOCOL", "http:https:ssh:git").env("GIT_SSH_COMMAND", self.ssh());
+        if let Some(agent) = &self.access.agent {
+            command.env("SSH_AUTH_SOCK", agent);
+        }
+        if let Some(certificates) = &self.access.certificates {
+            command.env("GIT_SSL_CAINFO", certificates);
+        }
+        let own = [
+            ("core.hooksPath", "/dev/null"),
+            ("init.defaultBranch", "master"),
+            ("advice.detachedHead", "false"),
+            ("gc.auto", "0"),
+            // A server that is silent for a minute is gone.
+            ("http.lowSpeedLimit", "1"),
+            ("http.lowSpeedTime", "60"),
+            ("safe.directory", "*"),
+        ];
+        let own = own.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        // In the environment, which others on this machine cannot read, unlike arguments.
+        let settings: Vec<(String, String)> = own.chain(self.access.settings.iter().cloned()).collect();
+        command.env("GIT_CONFIG_COUNT", settings.len().to_string());
+        for (number, (name, value)) in settings.iter().enumerate() {
+            command.env(format!("GIT_CONFIG_KEY_{number}"), name).env(format!("GIT_CONFIG_VALUE_{number}"), value);
+        }
+    }
+
+    /// How ssh is run: a host that is known must be who it was; one that nobody knew is taken for this build, as the
+    /// reference takes it, and noted nowhere else.
+    fn ssh(&self) -> OsString {
+        let mut command = OsString::from(
+            "ssh -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=4 \
+             -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile='\"",
+        );
+        // A shell reads it, and then ssh.
+        command.push(self.access.known_hosts.to_string_lossy().replace('\'', "'\\''"));
+        command.push("\" ~/.ssh/known_hosts ~/.ssh/known_hosts2'");
+        command
+    }
+}
+
+fn listen(stream: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut stream) = stream {
+            let _ = stream.by_ref().take(SAID_MAX_BYTES).read_to_end(&mut bytes);
+            // A program whose pipe is full would wait for ever.
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// The lines in which git says what is wrong, without passwords.
+fn told(said: &str) -> String {
+    let lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let (errors, others): (Vec<&str>, Vec<&str>) =
+        lines.partition(|line| ["fatal: ", "error: ", "remote: "].iter().any(|start| line.starts_with(start)));
+    let chosen = if errors.is_empty() { others } else { errors };
+    let text = chosen.into_iter().rev().take(5).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("; ");
+    let words: Vec<String> = text.split(' ').map(without_password).collect();
+    if text.is_empty() { "it said nothing".to_owned() } else { words.join(" ") }
+}
+
+/// A word of a message, which may be an address in quotes.
+fn without_password(word: &str) -> String {
+    match word.strip_prefix('\'') {
+        Some(address) => format!("'{}", super::hidden(address)),
+        None => super::hidden(word),
+    }
+}

@@ -1,0 +1,417 @@
+//! Git repositories as contexts, as sources of `ADD` and as named contexts, over HTTP and ssh: real git at both ends.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::place::Place;
+use super::server::{Asked, Reply, Server};
+
+/// Repositories below one folder.
+struct Repositories {
+    folder: tempfile::TempDir,
+}
+
+impl Repositories {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Runs git in a repository's working folder, which is made where it is not there.
+    fn git(&self, name: &str, arguments: &[&str]) -> String {
+        let folder = self.path(name);
+        fs::create_dir_all(&folder).unwrap();
+        let mut command = Command::new("git");
+        command.args(["-c", "user.name=n", "-c", "user.email=e", "-c", "protocol.file.allow=always"]);
+        command.args(["-c", "init.defaultBranch=main", "-C"]).arg(&folder).args(arguments);
+        command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_COMMITTER_DATE", "1600000000 +0000");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Commits these files; gives the commit.
+    fn commit(&self, name: &str, files: &[(&str, &str)]) -> String {
+        if !self.path(name).join(".git").exists() {
+            self.git(name, &["init", "-q"]);
+        }
+        for (path, content) in files {
+            let path = self.path(name).join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        self.git(name, &["add", "-A"]);
+        self.git(name, &["commit", "-q", "--allow-empty", "-m", "a commit"]);
+        self.git(name, &["rev-parse", "HEAD"])
+    }
+
+    /// Serves all of them as `/NAME.git`, to those who show this header.
+    fn serve(&self, authorization: Option<&'static str>) -> Server {
+        let root = self.folder.path().to_owned();
+        Server::start(move |asked| {
+            if authorization.is_some() && asked.header("authorization") != authorization {
+                return Reply::new(401, "").header("WWW-Authenticate", "Basic realm=\"x\"");
+            }
+            backend(&root, asked)
+        })
+    }
+}
+
+/// `git http-backend`, as a web server runs it.
+fn backend(root: &Path, asked: &Asked) -> Reply {
+    let (path, query) = asked.target.split_once('?').unwrap_or((&asked.target, ""));
+    let Some((name, rest)) = path.trim_start_matches('/').split_once(".git/") else { return Reply::new(404, "") };
+    let folder = root.join(name).join(".git");
+    if !folder.exists() {
+        return Reply::new(404, "");
+    }
+    let mut command = Command::new("git");
+    command.arg("http-backend").env("GIT_HTTP_EXPORT_ALL", "1").env("PATH_TRANSLATED", folder.join(rest));
+    command.env("REQUEST_METHOD", &asked.method).env("QUERY_STRING", query).env("PATH_INFO", path);
+    command.env("CONTENT_TYPE", asked.header("content-type").unwrap_or_default());
+    command.env("CONTENT_LENGTH", asked.body.len().to_string());
+    command.env("GIT_PROTOCOL", asked.header("git-protocol").unwrap_or_default());
+    if let Some(encoding) = asked.header("content-encoding") {
+        command.env("HTTP_CONTENT_ENCODING", encoding);
+    }
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    let body = asked.body.clone();
+    let writer = std::thread::spawn(move || drop(pipe.write_all(&body)));
+    let output = child.wait_with_output().unwrap().stdout;
+    writer.join().unwrap();
+    let end = output.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let mut reply = Reply::new(200, &output[end + 4..]);
+    for line in String::from_utf8_lossy(&output[..end]).lines() {
+        let (name, value) = line.split_once(": ").unwrap();
+        match name {
+            "Status" => reply.status = value.split(' ').next().unwrap().parse().unwrap(),
+            _ => reply = reply.header(name, value),
+        }
+    }
+    reply
+}
+
+const FILES: [(&str, &str); 4] = [
+    ("Dockerfile", "FROM scratch\nCOPY a run.sh /\n"),
+    (".dockerignore", "a\n"),
+    ("a", "one"),
+    ("sub/Dockerfile", "FROM scratch\nCOPY . /\n"),
+];
+
+fn repository() -> Repositories {
+    use std::os::unix::fs::PermissionsExt as _;
+    let repositories = Repositories::new();
+    fs::create_dir(repositories.path("r")).unwrap();
+    fs::write(repositories.path("r").join("run.sh"), "#!").unwrap();
+    // A umask is no part of a commit.
+    fs::set_permissions(repositories.path("r").join("run.sh"), fs::Permissions::from_mode(0o700)).unwrap();
+    repositories.commit("r", &FILES);
+    repositories
+}
+
+#[test]
+fn a_repository_is_a_context() {
+    let repositories = repository();
+    let server = repositories.serve(None);
+    let place = Place::new();
+    let url = server.url("/r.git");
+    let first = place.build(&[&url]);
+    assert_eq!(first.files, ["f 644 0:0 /a one", "f 755 0:0 /run.sh #!"]);
+    let again = place.build(&[&url]);
+    assert!(again.said.contains("CACHED"), "{}", again.said);
+    assert_eq!(place.build(&[&format!("{url}#main:sub")]).files, ["f 644 0:0 /Dockerfile FROM scratch\nCOPY . /"]);
+    assert_eq!(place.build(&[&format!("{url}?branch=main&subdir=sub")]).files.len(), 1);
+    let built = place.build_with(&["-f", "-", &url], Some(b"FROM scratch\nCOPY a /stdin\n"));
+    assert_eq!(built.files, ["f 644 0:0 /stdin one"]);
+    let said = place.fail(1, &[&format!("{url}#main:absent")], None);
+    assert!(said.contains("the repository has no folder `absent` at "), "{said}");
+    let said = place.fail(1, &[&format!("{url}#mian")], None);
+    assert!(said.contains("the repository has no branch, tag or commit `mian`; did you mean `main`?"), "{said}");
+    let said = place.fail(1, &[&server.url("/absent.git")], None);
+    assert!(said.contains("`git ls-remote` failed: fatal: repository") && said.contains("not found"), "{said}");
+}
+
+#[test]
+fn a_name_is_asked_for_in_each_build_and_a_commit_is_fetched_once() {
+    let repositories = repository();
+    let first = repositories.git("r", &["rev-parse", "HEAD"]);
+    repositories.git("r", &["tag", "-a", "v1", "-m", "text"]);
+    let server = repositories.serve(None);
+    let place = Place::new();
+    place.write("context/Dockerfile", format!("FROM scratch\nADD {} /r/\n", server.url("/r.git")));
+    let content = |built: &super::place::Built| built.files.iter().find(|line| line.contains("/r/a ")).unwrap().clone();
+    assert_eq!(content(&place.build(&["context"])), "f 644 0:0 /r/a one");
+    let fetched = |asked: &Asked| asked.body.windows(5).any(|part| part == b"want ");
+    assert!(server.asked().iter().any(fetched));
+    let again = place.build(&["context"]);
+    assert!(again.said.contains("CACHED"), "{}", again.said);
+    let asked = server.asked();
+    assert!(!asked.is_empty() && !asked.iter().any(fetched));
+    repositories.commit("r", &[("a", "two")]);
+    assert_eq!(content(&place.build(&["context"])), "f 644 0:0 /r/a two");
+    for reference in ["v1", "refs/tags/v1", first.as_str()] {
+        place.write("context/Dockerfile", format!("FROM scratch\nADD {}#{reference} /r/\n", server.url("/r.git")));
+        assert_eq!(content(&place.build(&["context"])), "f 644 0:0 /r/a one", "{reference}");
+    }
+}
+
+#[test]
+fn a_checksum_is_the_commit_or_its_beginning() {
+    let repositories = repository();
+    let commit = repositories.git("r", &["rev-parse", "HEAD"]);
+    let server = repositories.serve(None);
+    let place = Place::new();
+    let url = server.url("/r.git");
+    for (line, expected) in [
+        (format!("--checksum={commit} {url}#main"), None),
+        (format!("--checksum={} {url}", &commit[..10]), None),
+        (format!("{url}?checksum={commit}"), None),
+        (
+            format!("--checksum=0123456789 {url}#main"),
+            Some(format!("`main` is the commit {commit}, and 0123456789 was")),
+        ),
+        (format!("--checksum={commit} {url}?checksum=0123456"), Some("name two commits".to_owned())),
+        (format!("--checksum=sha256:12 {url}"), Some("is no commit".to_owned())),
+    ] {
+        place.write("context/Dockerfile", format!("FROM scratch\nADD {line} /r/\n"));
+        match expected {
+            None => assert_eq!(place.build(&["context"]).files.len(), 7, "{line}"),
+            Some(expected) => {
+                let said = place.fail(1, &["context"], None);
+                assert!(said.contains(&expected), "{line}: {said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_git_folder_stays_when_it_is_asked_for() {
+    let repositories = repository();
+    let server = repositories.serve(None);
+    let place = Place::new();
+    let has = |built: super::place::Built, path: &str| built.files.iter().any(|line| line.contains(path));
+    for (line, kept) in [
+        ("ADD URL /r", false),
+        ("ADD --keep-git-dir=true URL /r", true),
+        ("ADD URL?keep-git-dir=1 /r", true),
+        ("ADD --keep-git-dir=true URL?keep-git-dir=0 /r", false),
+    ] {
+        place.write("context/Dockerfile", format!("FROM scratch\n{}\n", line.replace("URL", &server.url("/r.git"))));
+        assert_eq!(has(place.build(&["context"]), " /r/.git/HEAD "), kept, "{line}");
+    }
+    let url = server.url("/r.git");
+    repositories.commit("r", &[("Dockerfile", "FROM scratch\nCOPY . /\n")]);
+    assert!(!has(place.build(&[&url]), " /.git/"));
+    let kept = place.build(&["--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1", &url]);
+    assert!(has(kept, " /.git/HEAD "));
+}
+
+#[test]
+fn submodules_come_along_unless_they_are_not_wanted() {
+    let repositories = repository();
+    repositories.commit("inner", &[("i", "inside")]);
+    let server = repositories.serve(None);
+    repositories.git("r", &["submodule", "add", "-q", "./../inner", "deep/inner"]);
+    repositories.git("r", &["config", "-f", ".gitmodules", "submodule.deep/inner.url", "../inner.git"]);
+    repositories.commit("r", &[]);
+    let place = Place::new();
+    for (query, count) in [("", 1), ("?submodules=true", 1), ("?submodules=false", 0)] {
+        place.write("context/Dockerfile", format!("FROM scratch\nADD {}{query} /r\n", server.url("/r.git")));
+        let built = place.build(&["context"]);
+        let found = built.files.iter().filter(|line| *line == "f 644 0:0 /r/deep/inner/i inside").count();
+        assert_eq!(found, count, "{query}: {:?}", built.files);
+        assert!(!built.files.iter().any(|line| line.contains("/.git ")), "{:?}", built.files);
+    }
+}
+
+/// What a repository says of itself may name files of this machine.
+#[test]
+fn a_submodule_of_this_machines_files_is_refused() {
+    let repositories = repository();
+    repositories.commit("inner", &[("i", "inside")]);
+    let inner = super::place::text(&repositories.path("inner"));
+    repositories.git("r", &["submodule", "add", "-q", &inner, "inner"]);
+    repositories.commit("r", &[]);
+    let server = repositories.serve(None);
+    let place = Place::new();
+    place.write("context/Dockerfile", format!("FROM scratch\nADD {} /r\n", server.url("/r.git")));
+    let said = place.fail(1, &["context"], None);
+    assert!(said.contains("transport 'file' not allowed"), "{said}");
+}
+
+#[test]
+fn a_secret_opens_a_private_repository() {
+    let repositories = repository();
+    // x-access-token:abc
+    let server = repositories.serve(Some("Basic eC1hY2Nlc3MtdG9rZW46YWJj"));
+    let place = Place::new();
+    let url = server.url("/r.git");
+    let said = place.fail(1, &[&url], None);
+    assert!(said.contains("hint: a private repository needs `--secret id=GIT_AUTH_TOKEN"), "{said}");
+    let build = |secret: &str, value: &str, url: &str| {
+        let mut command =
+            place.command(&["--secret", &format!("id={secret},env=VALUE"), "-o", "type=tar,dest=t.tar", url]);
+        let output = command.env("VALUE", value).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (secret, value, good) in [
+        ("GIT_AUTH_TOKEN", "abc", true),
+        (format!("GIT_AUTH_TOKEN.{}", server.address).as_str(), "abc", true),
+        ("GIT_AUTH_TOKEN.other.host", "abc", false),
+        ("GIT_AUTH_HEADER", "Basic eC1hY2Nlc3MtdG9rZW46YWJj", true),
+        ("GIT_AUTH_TOKEN", "wrong", false),
+    ] {
+        let (done, said) = build(secret, value, &url);
+        assert_eq!(done, good, "{secret}: {said}");
+        assert!(!said.contains(value) || value == "abc", "{said}");
+    }
+    let with_password = url.replace("http://", "http://x-access-token:abc@");
+    let (done, said) = build("OTHER", "x", &with_password);
+    assert!(done, "{said}");
+    assert!(said.contains("x-access-token:...@") && !said.contains(":abc@"), "{said}");
+}
+
+#[test]
+fn a_server_that_is_gone_leaves_the_last_commit() {
+    let repositories = repository();
+    let gone = Arc::new(AtomicBool::new(false));
+    let (is_gone, root) = (Arc::clone(&gone), repositories.folder.path().to_owned());
+    let server = Server::start(move |asked| match is_gone.load(Ordering::SeqCst) {
+        true => Reply::new(503, ""),
+        false => backend(&root, asked),
+    });
+    let place = Place::new();
+    let url = server.url("/r.git");
+    let first = place.build(&[&url]);
+    gone.store(true, Ordering::SeqCst);
+    let second = place.build(&[&url]);
+    assert_eq!(first.files, second.files);
+    assert!(second.said.contains("is taken as it last was, commit "), "{}", second.said);
+    let said = place.fail(3, &["--pull", &url], None);
+    assert!(said.contains("`git ls-remote` failed"), "{said}");
+    let said = place.fail(3, &[&format!("{url}#v9")], None);
+    assert!(said.contains("`git ls-remote` failed"), "{said}");
+}
+
+#[test]
+fn a_named_context_and_several_addresses_at_once() {
+    let repositories = repository();
+    let server = repositories.serve(None);
+    let place = Place::new();
+    let url = server.url("/r.git");
+    place.write("context/Dockerfile", "FROM src\nCOPY --from=src a /copy\n");
+    let built = place.build(&["--build-context", &format!("src={url}#main"), "context"]);
+    assert!(built.files.contains(&"f 755 0:0 /run.sh #!".to_owned()), "{:?}", built.files);
+    assert!(built.files.contains(&"f 644 0:0 /copy one".to_owned()), "{:?}", built.files);
+    let file = Server::start(|_| Reply::new(200, "file"));
+    place.write("context/Dockerfile", format!("FROM scratch\nADD {url}#main:sub {} /all/\n", file.url("/f")));
+    let built = place.build(&["context"]);
+    let names: Vec<&str> = built.files.iter().map(|line| line.split(' ').nth(3).unwrap_or_default()).collect();
+    assert_eq!(names, ["/all", "/all/Dockerfile", "/all/f"]);
+}
+
+#[test]
+fn the_same_commit_makes_the_same_bytes_in_another_store() {
+    let repositories = repository();
+    let server = repositories.serve(None);
+    let place = Place::new();
+    let url = server.url("/r.git");
+    let digest = || {
+        let output = place.run(&["--reproducible", &url], None);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        fs::remove_dir_all(place.path("store")).unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let first = digest();
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(first, digest());
+}
+
+/// An sshd of the test's own, with a key for the client and one for the host.
+struct Ssh {
+    folder: tempfile::TempDir,
+    port: u16,
+    children: Vec<std::process::Child>,
+}
+
+impl Drop for Ssh {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Ssh {
+    /// `None`, with the reason told, where there is no sshd.
+    fn start() -> Option<Self> {
+        const SSHD: &str = "/usr/sbin/sshd";
+        if !Path::new(SSHD).exists() || !rustix::process::geteuid().is_root() {
+            println!("skipped: {SSHD} is not installed, or this is not root");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["host", "client"] {
+            let mut command = Command::new("ssh-keygen");
+            command.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(folder.path().join(name));
+            assert!(command.status().unwrap().success());
+        }
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        fs::create_dir_all("/run/sshd").unwrap();
+        let option = |name: &str, value: &Path| format!("{name}={}", value.display());
+        let mut sshd = Command::new(SSHD);
+        sshd.args(["-D", "-e", "-f", "/dev/null", "-o", "ListenAddress=127.0.0.1", "-o", "StrictModes=no"]);
+        sshd.args(["-o", "UsePAM=no", "-o", "PasswordAuthentication=no", "-o", "PidFile=none"])
+            .arg("-p")
+            .arg(port.to_string());
+        sshd.arg("-o").arg(option("HostKey", &folder.path().join("host")));
+        sshd.arg("-o").arg(option("AuthorizedKeysFile", &folder.path().join("client.pub")));
+        let sshd = sshd.stderr(Stdio::null()).spawn().unwrap();
+        let mut agent = Command::new("ssh-agent");
+        let agent = agent.arg("-D").arg("-a").arg(folder.path().join("agent")).stdout(Stdio::null()).spawn().unwrap();
+        let ssh = Self { port, children: vec![sshd, agent], folder };
+        for _ in 0..100 {
+            let there = std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() && ssh.agent().exists();
+            if there {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let mut add = Command::new("ssh-add");
+        add.arg(ssh.folder.path().join("client")).env("SSH_AUTH_SOCK", ssh.agent()).stderr(Stdio::null());
+        assert!(add.status().unwrap().success());
+        Some(ssh)
+    }
+
+    fn agent(&self) -> PathBuf {
+        self.folder.path().join("agent")
+    }
+}
+
+#[test]
+fn ssh_takes_the_agent_that_the_build_is_given() {
+    let Some(ssh) = Ssh::start() else { return };
+    let repositories = repository();
+    let place = Place::new();
+    let url = format!("ssh://root@127.0.0.1:{}{}", ssh.port, repositories.path("r").display());
+    place.write("context/Dockerfile", format!("FROM scratch\nADD {url} /r\n"));
+    let said = place.fail(1, &["context"], None);
+    assert!(said.contains("the repository is reached by ssh, and the build was given no agent"), "{said}");
+    assert!(said.contains("hint: give the build an agent with `--ssh default`"), "{said}");
+    let agent = format!("default={}", ssh.agent().display());
+    let built = place.build(&["--ssh", &agent, "context"]);
+    assert!(built.files.contains(&"f 644 0:0 /r/a one".to_owned()), "{:?}", built.files);
+    // The user named the repository: the user's own agent does.
+    let output =
+        place.command(&["-o", "type=tar,dest=t.tar", &url]).env("SSH_AUTH_SOCK", ssh.agent()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
