@@ -202,19 +202,20 @@ pub fn copy(about_to_write: LayerContent, stamps: Stamps) -> Key {
 }
 
 /// Key of an `ADD` that unpacks archives. What is in them is not listed to find this out, so all that lies below counts,
-/// as do the archives by their bytes.
+/// as do the archives by their bytes, each with how many of the
+/// other sources stand before it.
 #[must_use]
 pub fn unpack(
     below: Content,
     archives: &[String],
     beside: LayerContent,
     destination: &[u8],
-    chown: &str,
-    chmod: &str,
+    owner: Option<(u32, u32)>,
 ) -> Key {
-    let mut fields = Fields::new("unpack/2");
+    let mut fields = Fields::new("unpack/3");
     fields.bytes(&below.0.0).list(archives).bytes(&beside.0.0);
-    fields.bytes(destination).bytes(chown.as_bytes()).bytes(chmod.as_bytes());
+    let (uid, gid) = owner.unwrap_or_default();
+    fields.bytes(destination).number(u64::from(owner.is_some())).number(uid.into()).number(gid.into());
     fields.finish()
 }
 

@@ -127,9 +127,9 @@ impl SelectionHasher {
         fields.bytes(content.unwrap_or_default().as_bytes()).number(same_file.map_or(0, |number| number + 1));
     }
 
-    /// One more archive that the step unpacks.
-    pub fn archive(&mut self, digest: &str) {
-        self.0.bytes(b"archive").bytes(digest.as_bytes());
+    /// One more archive that the step unpacks, after so many of its other sources.
+    pub fn archive(&mut self, digest: &str, after: usize) {
+        self.0.bytes(b"archive").bytes(digest.as_bytes()).number(after as u64);
     }
 
     /// The key of it all.

@@ -18,7 +18,7 @@ fn overwritten(plan: &[PlannedSource]) -> Option<(usize, &[u8])> {
 }
 
 impl Executor {
-    /// Puts the selected sources at their places.
+    /// Puts the selected sources at their places; `first` is the number of the first one among the step's.
     pub(super) fn place(
         &self,
         placing: &mut Placing<'_>,
@@ -26,6 +26,7 @@ impl Executor {
         owner: Option<(u32, u32)>,
         destination: &LayerPath,
         selected: &[Selected],
+        first: usize,
     ) -> Result<(), StepError> {
         let state = match placing.state(destination) {
             None => DestinationState::Missing,
@@ -55,7 +56,7 @@ impl Executor {
                     true => target.clone(),
                     false => LayerPath::clean(&[target.as_bytes(), b"/", &entry.relative].concat()).unwrap_or_default(),
                 };
-                placing.put(item_at(path, entry, op, owner, planned.source))?;
+                placing.put(item_at(path, entry, op, owner, first + planned.source))?;
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use oci_spec::image::Digest;
 use super::extract::Spool;
 use super::item::{Content, Items};
 use super::owner::Accounts;
-use super::placing::{Placing, made_mode};
+use super::placing::{Made, Placing, made_mode};
 use super::plan::StepPlan;
 use super::select::{self, Files, Selected, SelectedEntry};
 use super::unpack::Archive;
@@ -40,8 +40,8 @@ impl Executor {
         let owner = op.chown.as_deref().map(|text| self.owner(&accounts, op.input, text)).transpose()?;
         let nothing = Tree::new();
         let met = if op.link { &nothing } else { &*tree };
-        let mut placing =
-            Placing::new(met, owner.unwrap_or((0, 0)), self.options.made_at).with_mode(made_mode(op.chmod.as_ref()));
+        let made = Made { owner: owner.unwrap_or((0, 0)), mode: made_mode(op.chmod.as_ref()) };
+        let mut placing = Placing::new(met, made, self.options.made_at);
         let destination = LayerPath::clean(op.destination.as_bytes()).unwrap_or_default();
         let destination = placing.resolve(&destination, true)?;
 
@@ -50,14 +50,11 @@ impl Executor {
             (CopyFrom::Root(root), _) => {
                 let mut selected = self.taken_from_root(step, op, &states.of(*root))?;
                 selected.extend(self.inline(op));
-                self.place(&mut placing, op, owner, &destination, &selected)?;
+                self.place(&mut placing, op, owner, &destination, &selected, 0)?;
             }
             (_, Some(taken)) => {
                 archives = &taken.archives;
-                self.place(&mut placing, op, owner, &destination, &taken.selected)?;
-                if !archives.is_empty() {
-                    placing.make_directory(&destination)?;
-                }
+                self.place(&mut placing, op, owner, &destination, &taken.selected, 0)?;
             }
             (_, None) => placing.make_directory(&destination)?,
         }
@@ -72,10 +69,9 @@ impl Executor {
         let key = match archives.is_empty() {
             true => key::copy(planned, stamps),
             false => {
-                let digests: Vec<String> = archives.iter().map(|archive| archive.digest.to_string()).collect();
-                let chown = op.chown.as_deref().unwrap_or_default();
-                let chmod = format!("{:?}", op.chmod);
-                key::unpack(below.content, &digests, planned, destination.as_bytes(), chown, &chmod)
+                let archives: Vec<String> =
+                    archives.iter().map(|archive| format!("{} {}", archive.after, archive.digest)).collect();
+                key::unpack(below.content, &archives, planned, destination.as_bytes(), owner)
             }
         };
         if plan.reads_cache
@@ -86,12 +82,24 @@ impl Executor {
         }
         self.missed(step, plan, states, Some(planned.key()));
         let mut spool = Spool::create(&self.store)?;
-        for archive in archives {
-            unpack::unpack(archive, &destination, op, owner, &mut placing, &mut spool)?;
+        if let Some(taken) = plan.taken.as_deref().filter(|taken| !taken.archives.is_empty()) {
+            // Of two sources with a file of one name the later one's stays, archive or not.
+            let mut rest = &taken.selected[..];
+            let mut placed = 0;
+            placing = Placing::new(met, made, self.options.made_at);
+            for archive in &taken.archives {
+                let (before, after) = rest.split_at_checked(archive.after - placed).unwrap_or((rest, &[]));
+                self.place(&mut placing, op, owner, &destination, before, placed)?;
+                unpack::unpack(archive, &destination, owner, &below.diff_ids(), &mut placing, &mut spool)?;
+                placing.made = made;
+                (rest, placed) = (after, archive.after);
+            }
+            self.place(&mut placing, op, owner, &destination, rest, placed)?;
+            placing.items.link_names_of_one_file();
         }
-        let mut items = placing.items;
-        items.order_links();
-        let items = self.extract(step, items, &source_state(op, states), &mut spool)?;
+        let items = placing.items;
+        let files_of = if archives.is_empty() { source_state(op, states) } else { (*below).clone() };
+        let items = self.extract(step, items, &files_of, &mut spool)?;
         let layer = self.write_items(&items, stamps, &mut spool)?;
         let fixed = if stamps == Stamps::Context { Vec::new() } else { items.timeless() };
         Ok(stacked(&below, self.keep(key, &layer, stamps, fixed)?))
@@ -151,7 +159,8 @@ impl Executor {
                 Some(digest) => digest,
                 None => digest_of(&path)?,
             };
-            archives.push(Archive { name: String::from_utf8_lossy(&source.name).into_owned(), path, digest });
+            let (name, after) = (String::from_utf8_lossy(&source.name).into_owned(), others.len());
+            archives.push(Archive { name, path, digest, after });
         }
         Ok(others)
     }

@@ -57,6 +57,12 @@ impl Items {
         self.0.insert(item.entry.path.clone(), item);
     }
 
+    /// Drops all that lies below a path.
+    pub(super) fn remove_below(&mut self, path: &LayerPath) {
+        let inside = [path.as_bytes(), b"/"].concat();
+        self.0.retain(|path, _| !path.as_bytes().starts_with(&inside));
+    }
+
     /// Takes an entry unless its path is taken.
     pub(super) fn put_if_absent(&mut self, item: Item) {
         self.0.entry(item.entry.path.clone()).or_insert(item);
@@ -86,46 +92,6 @@ impl Items {
                 }
             }
         }
-    }
-
-    /// Lets the first name of each file of an archive carry its content, and the others link to that one: a link must come
-    /// after what it links to, and a layer is sorted where an archive need not be.
-    pub(super) fn order_links(&mut self) {
-        let mut names: BTreeMap<LayerPath, Vec<LayerPath>> = BTreeMap::new();
-        for item in self.0.values() {
-            if matches!(item.entry.kind, Kind::Hardlink(_)) {
-                let file = self.linked_file(&item.entry.path);
-                names.entry(file).or_default().push(item.entry.path.clone());
-            }
-        }
-        for (file, links) in names {
-            let Some(item) = self.0.get(&file).filter(|item| matches!(item.entry.kind, Kind::File { .. })) else {
-                continue;
-            };
-            let (item, first) = (item.clone(), links.iter().min().min(Some(&file)).unwrap_or(&file).clone());
-            for name in links.iter().chain([&file]) {
-                let mut named = item.clone();
-                named.entry.path = name.clone();
-                if *name != first {
-                    named.entry.kind = Kind::Hardlink(first.clone());
-                    (named.content, named.digest) = (Content::None, None);
-                }
-                self.put(named);
-            }
-        }
-    }
-
-    /// What a link leads to in the end: links of an archive may link to links.
-    fn linked_file(&self, path: &LayerPath) -> LayerPath {
-        let mut path = path.clone();
-        // An archive may link in a circle; no chain is longer than there are entries.
-        for _ in 0..=self.0.len() {
-            match self.0.get(&path).map(|item| &item.entry.kind) {
-                Some(Kind::Hardlink(target)) => path = target.clone(),
-                _ => break,
-            }
-        }
-        path
     }
 
     /// The entries whose times say nothing, as records name them.
@@ -165,30 +131,23 @@ mod tests {
         LayerPath::clean(text.as_bytes()).unwrap()
     }
 
-    fn item(name: &str, kind: Kind, mode: u32) -> Item {
-        let mut item = made_directory(path(name), (1, 2), FileTime::default());
-        (item.entry.kind, item.entry.mode) = (kind, mode);
-        if matches!(item.entry.kind, Kind::File { .. }) {
-            item.content = Content::Spooled { offset_bytes: 7 };
-        }
-        item
-    }
-
     #[test]
-    fn the_first_name_of_an_archives_file_carries_it() {
+    fn the_first_name_of_a_file_carries_it() {
         let mut items = Items::default();
-        items.put(item("z/file", Kind::File { size_bytes: 3 }, 0o600));
-        items.put(item("a/link", Kind::Hardlink(path("z/file")), 0));
-        items.put(item("m/link", Kind::Hardlink(path("a/link")), 0));
-        items.put(item("x/ring", Kind::Hardlink(path("y/ring")), 0));
-        items.put(item("y/ring", Kind::Hardlink(path("x/ring")), 0));
-        items.order_links();
+        for (name, same_file) in [("z/file", 1), ("a/link", 1), ("m/other", 2)] {
+            let mut item = made_directory(path(name), (1, 2), FileTime::default());
+            item.entry.kind = Kind::File { size_bytes: 3 };
+            item.content = Content::Spooled { offset_bytes: 7 };
+            item.same_file = Some((usize::MAX, 0, same_file));
+            items.put(item);
+        }
+        items.link_names_of_one_file();
         let shown = |name: &str| {
             let item = items.get(&path(name)).unwrap();
-            (item.entry.kind.clone(), item.entry.mode, item.content != Content::None)
+            (item.entry.kind.clone(), item.content != Content::None)
         };
-        assert_eq!(shown("a/link"), (Kind::File { size_bytes: 3 }, 0o600, true));
-        assert_eq!(shown("m/link"), (Kind::Hardlink(path("a/link")), 0o600, false));
-        assert_eq!(shown("z/file"), (Kind::Hardlink(path("a/link")), 0o600, false));
+        assert_eq!(shown("a/link"), (Kind::File { size_bytes: 3 }, true));
+        assert_eq!(shown("m/other"), (Kind::File { size_bytes: 3 }, true));
+        assert_eq!(shown("z/file"), (Kind::Hardlink(path("a/link")), false));
     }
 }

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::item::{Item, Items, made_directory};
+use oci_spec::image::Digest;
+
+use super::item::{Content, Item, Items, made_directory};
 use crate::graph::Chmod;
 use crate::layer::{FileTime, Kind, LayerPath, Tree};
 
@@ -51,30 +53,33 @@ pub(super) fn what(kind: &Kind) -> &'static str {
     }
 }
 
+/// Owner and mode of folders that a step has to make.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Made {
+    pub(super) owner: (u32, u32),
+    pub(super) mode: u32,
+}
+
 /// A root file system with the entries that are about to be added to it.
 pub(super) struct Placing<'a> {
     tree: &'a Tree,
     pub(super) items: Items,
-    /// Owner and mode of folders that have to be made.
-    owner: (u32, u32),
-    mode: u32,
+    /// What folders get that have to be made.
+    pub(super) made: Made,
     /// Time of what the builder makes itself.
     now: FileTime,
+    /// How many files of archives have several names.
+    named: u64,
 }
 
 impl<'a> Placing<'a> {
-    pub(super) fn new(tree: &'a Tree, owner: (u32, u32), now: FileTime) -> Self {
-        Self { tree, items: Items::default(), owner, mode: 0o755, now }
-    }
-
-    /// With another mode for folders that have to be made.
-    pub(super) fn with_mode(self, mode: u32) -> Self {
-        Self { mode, ..self }
+    pub(super) fn new(tree: &'a Tree, made: Made, now: FileTime) -> Self {
+        Self { tree, items: Items::default(), made, now, named: 0 }
     }
 
     fn made(&self, path: LayerPath) -> Item {
-        let mut item = made_directory(path, self.owner, self.now);
-        item.entry.mode = self.mode;
+        let mut item = made_directory(path, self.made.owner, self.now);
+        item.entry.mode = self.made.mode;
         item
     }
 
@@ -87,14 +92,26 @@ impl<'a> Placing<'a> {
 
     /// Follows links inside the root, in what is there and in what was added. What is missing stays as it is written.
     pub(super) fn resolve(&self, path: &LayerPath, follow_last: bool) -> Result<LayerPath, PlacingError> {
+        self.resolve_in(&LayerPath::root(), path, follow_last)
+    }
+
+    /// The same for a path below `top`, which has no links, and with that as the root.
+    pub(super) fn resolve_in(
+        &self,
+        top: &LayerPath,
+        path: &LayerPath,
+        follow_last: bool,
+    ) -> Result<LayerPath, PlacingError> {
         let mut todo: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
-        let mut done = LayerPath::root();
+        let mut done = top.clone();
         let mut links = 0;
         while let Some(name) = todo.pop() {
             match &name[..] {
                 b"" | b"." => continue,
                 b".." => {
-                    done = done.parent().unwrap_or_default();
+                    if done != *top {
+                        done = done.parent().unwrap_or_default();
+                    }
                     continue;
                 }
                 _ => {}
@@ -107,7 +124,7 @@ impl<'a> Placing<'a> {
                         return Err(PlacingError::TooManyLinks { path: path.clone() });
                     }
                     if target.starts_with(b"/") {
-                        done = LayerPath::root();
+                        done = top.clone();
                     }
                     todo.extend(target.rsplit(|byte| *byte == b'/').map(<[u8]>::to_vec));
                 }
@@ -135,7 +152,7 @@ impl<'a> Placing<'a> {
             let item = match self.tree.get(&folder) {
                 None => self.made(folder.clone()),
                 Some(node) if node.entry.kind == Kind::Directory => {
-                    Item { entry: node.entry.clone(), ..made_directory(folder.clone(), self.owner, self.now) }
+                    Item { entry: node.entry.clone(), ..self.made(folder.clone()) }
                 }
                 Some(node) => return Err(PlacingError::NoFolder { what: what(&node.entry.kind), path: folder }),
             };
@@ -162,14 +179,56 @@ impl<'a> Placing<'a> {
         Ok(())
     }
 
-    /// Adds an entry of an archive: what is not a folder goes, as `tar` does it, when a folder comes in its place.
+    /// Adds an entry of an archive, whose folders must be resolved already: unless both are folders, what is there goes,
+    /// with all that is in it, as `tar` does it.
     pub(super) fn put_over(&mut self, item: Item) -> Result<(), PlacingError> {
-        let replaced = self.items.get(&item.entry.path).is_some_and(|there| there.entry.kind != Kind::Directory);
-        if replaced && !item.entry.path.is_root() {
-            self.items.put(item);
-            return Ok(());
+        let path = item.entry.path.clone();
+        let is_folder = item.entry.kind == Kind::Directory;
+        let was_folder = self.tree.get(&path).is_some_and(|node| node.entry.kind == Kind::Directory);
+        match self.items.get(&path).map(|there| &there.entry.kind) {
+            // What the folder held must not come back, and no layer of ours says so of a folder.
+            Some(there) if is_folder && was_folder && *there != Kind::Directory => {
+                return Err(PlacingError::Clash { new: what(&item.entry.kind), old: what(there), path });
+            }
+            Some(Kind::Directory) if !is_folder => self.items.remove_below(&path),
+            _ => {}
         }
-        self.put(item)
+        self.add_parents(&path)?;
+        self.items.put(item);
+        Ok(())
+    }
+
+    /// Adds one more name for the file at `target`; says whether there is one. `diff_ids` are the root's layers', bottom
+    /// first.
+    pub(super) fn put_name(
+        &mut self,
+        path: &LayerPath,
+        target: &LayerPath,
+        diff_ids: &[Digest],
+    ) -> Result<bool, PlacingError> {
+        let Some(mut file) = self.items.get(target).cloned().or_else(|| self.file_below(target, diff_ids)) else {
+            return Ok(false);
+        };
+        if file.entry.kind == Kind::Directory {
+            return Ok(false);
+        }
+        if file.same_file.is_none() && matches!(file.entry.kind, Kind::File { .. }) {
+            self.named += 1;
+            file.same_file = Some((usize::MAX, 0, self.named));
+            self.add_parents(target)?;
+            self.items.put(file.clone());
+        }
+        file.entry.path = path.clone();
+        self.put_over(file)?;
+        Ok(true)
+    }
+
+    fn file_below(&self, path: &LayerPath, diff_ids: &[Digest]) -> Option<Item> {
+        let node = self.tree.get(path)?;
+        let origin = node.origin.as_ref()?;
+        let content = Content::Layer { diff_id: diff_ids.get(origin.layer)?.clone(), path: origin.path.clone() };
+        let (entry, digest) = (node.entry.clone(), node.content.clone());
+        Some(Item { entry, content, digest, same_file: None, timeless: false })
     }
 
     /// What is at a path whose links are resolved; the root is always a folder.
@@ -220,6 +279,8 @@ mod tests {
     use super::*;
     use crate::layer::{Entry, IndexEntry, LayerIndex};
 
+    const ROOT: Made = Made { owner: (0, 0), mode: 0o755 };
+
     fn path(text: &str) -> LayerPath {
         LayerPath::clean(text.as_bytes()).unwrap()
     }
@@ -257,7 +318,7 @@ mod tests {
             ("abs", Kind::Symlink(b"/up/lib".to_vec())),
             ("loop", Kind::Symlink(b"loop".to_vec())),
         ]);
-        let placing = Placing::new(&tree, (0, 0), FileTime::default());
+        let placing = Placing::new(&tree, ROOT, FileTime::default());
         for (from, to) in
             [("lib/x", "/usr/lib/x"), ("abs/x", "/usr/lib/x"), ("up/new/y", "/usr/new/y"), ("lib", "/usr/lib")]
         {
@@ -270,7 +331,7 @@ mod tests {
     #[test]
     fn folders_above_are_named_and_clashes_refused() {
         let tree = tree(&[("usr", Kind::Directory), ("file", Kind::File { size_bytes: 1 })]);
-        let mut placing = Placing::new(&tree, (7, 8), FileTime::default());
+        let mut placing = Placing::new(&tree, Made { owner: (7, 8), mode: 0o755 }, FileTime::default());
         placing.put(item("usr/a/b", Kind::File { size_bytes: 1 })).unwrap();
         assert_eq!(names(&placing), ["/usr", "/usr/a", "/usr/a/b"]);
         let made = placing.items.get(&path("usr/a")).unwrap();
@@ -279,5 +340,28 @@ mod tests {
         assert_eq!(below.to_string(), "cannot put anything below /file: it is a file, no folder");
         let over = placing.put(item("file", Kind::Directory)).unwrap_err();
         assert_eq!(over.to_string(), "cannot put a folder at /file: there is a file");
+    }
+
+    #[test]
+    fn an_archive_takes_its_destination_for_the_root_and_replaces_what_is_there() {
+        let tree = tree(&[
+            ("d", Kind::Directory),
+            ("d/real", Kind::Directory),
+            ("d/abs", Kind::Symlink(b"/real".to_vec())),
+            ("d/up", Kind::Symlink(b"../../real".to_vec())),
+            ("d/full", Kind::Directory),
+            ("d/full/old", Kind::File { size_bytes: 1 }),
+        ]);
+        let mut placing = Placing::new(&tree, ROOT, FileTime::default());
+        for from in ["abs/x", "up/x", "real/x"] {
+            assert_eq!(placing.resolve_in(&path("d"), &path(from), false).unwrap().to_string(), "/d/real/x", "{from}");
+        }
+        placing.put_over(item("d/new", Kind::Directory)).unwrap();
+        placing.put_over(item("d/new/inside", Kind::File { size_bytes: 1 })).unwrap();
+        placing.put_over(item("d/new", Kind::File { size_bytes: 1 })).unwrap();
+        placing.put_over(item("d/abs", Kind::Directory)).unwrap();
+        placing.put_over(item("d/full", Kind::File { size_bytes: 1 })).unwrap();
+        assert_eq!(names(&placing), ["/d", "/d/abs", "/d/full", "/d/new"]);
+        assert!(matches!(placing.put_over(item("d/full", Kind::Directory)), Err(PlacingError::Clash { .. })));
     }
 }

@@ -259,7 +259,7 @@ fn key_of(selected: &[Selected], archives: &[Archive]) -> Key {
         }
     }
     for archive in archives {
-        hasher.archive(archive.digest.digest());
+        hasher.archive(archive.digest.digest(), archive.after);
     }
     hasher.finish()
 }

@@ -11,9 +11,8 @@ use oci_spec::image::Digest;
 use super::StepError;
 use super::extract::Spool;
 use super::item::{Content, Item};
-use super::placing::{Placing, changed_mode};
+use super::placing::{Made, Placing};
 use crate::blob::HashingReader;
-use crate::graph::CopyOp;
 use crate::layer::{Kind, LayerError, LayerPath, Limits, read_layer};
 
 /// Length of a tar header.
@@ -118,45 +117,52 @@ pub(super) struct Archive {
     pub(super) path: PathBuf,
     /// Its digest as the step's key saw it.
     pub(super) digest: Digest,
+    /// How many sources that are no archives stand before it.
+    pub(super) after: usize,
 }
 
-/// Puts what an archive holds below `destination`, which is a folder by now.
+/// Puts what an archive holds below `destination`.
 ///
-/// Links in the destination, and those that the archive itself made before, are followed inside the root. An archive
-/// that is no more what the key saw is an error: its content must not be kept under that key.
+/// As in the reference builder: links on the way, those that are there and those that the archive made before, are
+/// followed with the destination as the root; `..` stops there too; folders that the archive does not name are root's; the
+/// destination stays as it is whatever the archive says of `.`; and `--chmod` has no effect.
+///
+/// An archive that is no more what the key saw is an error: its content must not be kept under that key. `below` are the
+/// diff ids of the root file system: a hard link may be to a file of it.
 pub(super) fn unpack(
     archive: &Archive,
     destination: &LayerPath,
-    op: &CopyOp,
     owner: Option<(u32, u32)>,
+    below: &[Digest],
     placing: &mut Placing<'_>,
     spool: &mut Spool,
 ) -> Result<(), StepError> {
+    placing.made = Made { owner: owner.unwrap_or((0, 0)), mode: 0o755 };
+    placing.make_directory(destination)?;
+    placing.made.owner = (0, 0);
     let path = &archive.path;
     let read = |source| StepError::Read { path: path.clone(), source };
     let watched = Watched::open(path).map_err(read)?;
     let reader = decoded(watched.clone(), &magic(path).map_err(read)?);
     let media_type = "application/vnd.oci.image.layer.v1.tar";
-    let result = read_layer(reader, media_type, &Limits::DEFAULT, &mut |entry, content| -> Result<(), StepError> {
-        let inside = |path: &LayerPath, follow_last: bool| {
-            let whole = LayerPath::clean(&[destination.as_bytes(), b"/", path.as_bytes()].concat()).unwrap_or_default();
-            placing.resolve(&whole, follow_last)
-        };
+    let result = read_layer(reader, media_type, &Limits::ARCHIVE, &mut |entry, content| -> Result<(), StepError> {
+        if entry.path.is_root() {
+            return Ok(());
+        }
         let mut entry = entry.clone();
         if matches!(entry.kind, Kind::Whiteout | Kind::Opaque) {
             return Err(LayerError::ReservedName { path: entry.path }.into());
         }
-        entry.path = inside(&entry.path, false)?;
+        entry.path = placing.resolve_in(destination, &entry.path, false)?;
         if let Kind::Hardlink(target) = &entry.kind {
-            entry.kind = Kind::Hardlink(inside(target, false)?);
+            let target = placing.resolve_in(destination, target, false)?;
+            if !placing.put_name(&entry.path, &target, below)? {
+                return Err(LayerError::DanglingHardlink { path: entry.path, target }.into());
+            }
+            return Ok(());
         }
         if let Some((uid, gid)) = owner {
             (entry.uid, entry.gid) = (uid, gid);
-        }
-        if let Some(chmod) = &op.chmod
-            && !matches!(entry.kind, Kind::Symlink(_))
-        {
-            entry.mode = changed_mode(chmod, entry.mode, entry.kind == Kind::Directory);
         }
         let content = match entry.kind {
             Kind::File { .. } => Content::Spooled { offset_bytes: spool.keep(content)? },
@@ -235,24 +241,9 @@ mod tests {
 
     #[test]
     fn an_archive_that_is_no_more_what_the_key_saw_is_refused() {
-        use crate::graph::{CopyFrom, Root};
         use crate::layer::{FileTime, Tree};
         let folder = tempfile::tempdir().unwrap();
         let store = crate::blob::Store::open(&folder.path().join("store")).unwrap();
-        let op = CopyOp {
-            input: Root::Scratch,
-            from: CopyFrom::Context,
-            sources: vec!["a.tar".to_owned()],
-            inline: Vec::new(),
-            destination: "/".to_owned(),
-            destination_is_directory: true,
-            chown: None,
-            chmod: None,
-            link: false,
-            parents: false,
-            exclude: Vec::new(),
-            unpack: true,
-        };
         // Behind the end of the archive stands more than its readers look at; that counts too.
         let mut bytes = tar_of("a");
         bytes.extend(vec![7; 1 << 20]);
@@ -260,10 +251,10 @@ mod tests {
         std::fs::write(&path, &bytes).unwrap();
         let unpacked = |digest: Digest| {
             let tree = Tree::new();
-            let mut placing = Placing::new(&tree, (0, 0), FileTime::default());
+            let mut placing = Placing::new(&tree, Made { owner: (0, 0), mode: 0o755 }, FileTime::default());
             let mut spool = Spool::create(&store).unwrap();
-            let archive = Archive { name: "a.tar".to_owned(), path: path.clone(), digest };
-            unpack(&archive, &LayerPath::root(), &op, None, &mut placing, &mut spool)
+            let archive = Archive { name: "a.tar".to_owned(), path: path.clone(), digest, after: 0 };
+            unpack(&archive, &LayerPath::root(), None, &[], &mut placing, &mut spool)
         };
         unpacked(crate::blob::sha256(&bytes)).unwrap();
         bytes[(1 << 20) - 1] = 8;

@@ -124,6 +124,8 @@ pub struct Limits {
     pub path_bytes: u64,
     /// Bytes of the PAX records or the GNU long name before one entry.
     pub extension_bytes: u64,
+    /// Whether `..` in a path stops at the top, as where an archive is unpacked, rather than being refused.
+    pub stops_at_top: bool,
 }
 
 impl Limits {
@@ -134,7 +136,11 @@ impl Limits {
         uncompressed_bytes: 512 * 1024 * 1024 * 1024,
         path_bytes: 4096,
         extension_bytes: 1024 * 1024,
+        stops_at_top: false,
     };
+
+    /// For archives of a build's own files.
+    pub const ARCHIVE: Self = Self { stops_at_top: true, ..Self::DEFAULT };
 }
 
 impl Default for Limits {

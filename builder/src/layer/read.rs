@@ -134,10 +134,22 @@ fn check_bytes(bytes: &[u8], path: &[u8], limits: &Limits) -> Result<(), LayerEr
 
 fn clean(raw: &[u8], path: &[u8], limits: &Limits) -> Result<LayerPath, LayerError> {
     check_bytes(raw, path, limits)?;
-    if raw.split(|byte| *byte == b'/').any(|component| component == b"..") {
-        return Err(LayerError::Escapes { path: lossy(path) });
+    let escapes = || LayerError::Escapes { path: lossy(path) };
+    if !raw.split(|byte| *byte == b'/').any(|component| component == b"..") {
+        return LayerPath::clean(raw).ok_or_else(escapes);
     }
-    LayerPath::clean(raw).ok_or_else(|| LayerError::Escapes { path: lossy(path) })
+    if !limits.stops_at_top {
+        return Err(escapes());
+    }
+    let mut inside: Vec<&[u8]> = Vec::new();
+    for component in raw.split(|byte| *byte == b'/') {
+        match component {
+            b"" | b"." => {}
+            b".." => drop(inside.pop()),
+            _ => inside.push(component),
+        }
+    }
+    LayerPath::clean(&inside.join(&b'/')).ok_or_else(escapes)
 }
 
 /// What a `.wh.` name says (image specification, layer.md, "Whiteouts").

@@ -64,7 +64,8 @@ impl Tar {
     }
 }
 
-const SMALL: Limits = Limits { entries: 50, uncompressed_bytes: 100_000, path_bytes: 300, extension_bytes: 10_000 };
+const SMALL: Limits =
+    Limits { entries: 50, uncompressed_bytes: 100_000, path_bytes: 300, extension_bytes: 10_000, stops_at_top: false };
 
 type Seen = Vec<(Entry, Vec<u8>)>;
 
