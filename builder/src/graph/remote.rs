@@ -1,12 +1,13 @@
 //! Sources of an `ADD` that are fetched: URLs and git repositories.
 //!
-//! One URL is copied as the file that it is. A repository, and whatever comes from several addresses, is gathered in a root
-//! file system of its own first, and copied from there at once: an instruction makes one layer.
+//! One URL is copied as the file that it is. A repository, and whatever comes from several places, is gathered in a root file
+//! system of its own first, and copied from there at once: an instruction makes one layer.
 
 use super::contexts::everything;
 use super::lower::about;
 use super::op::{CopyFrom, CopyOp, FetchOp, Op, Root};
 use super::stage::StageLowering;
+use super::steps::source_path;
 use crate::dockerfile::{Instruction, Problem, Span, Transfer};
 
 /// The name of a file whose address has none, as the reference gives it.
@@ -40,39 +41,60 @@ impl StageLowering<'_, '_> {
                 return None;
             }
         }
-        let (_, first) = remote.first()?;
-        if remote.len() < sources.len() {
-            self.not_there_yet(*first, "mixing addresses and files in one instruction", instruction);
-            return None;
-        }
-        let mut fetches = Vec::new();
-        for (source, span) in remote {
+        remote.first()?;
+        let mut taken: Vec<Taken> = Vec::new();
+        for (source, span) in sources {
+            if !is_remote(source) {
+                match taken.last_mut() {
+                    Some(Taken::Paths(paths)) => paths.push(source_path(source, false)),
+                    _ => taken.push(Taken::Paths(vec![source_path(source, false)])),
+                }
+                continue;
+            }
             match fetch_of(source, transfer, checksum.map(|(text, _)| text.as_str())) {
-                Ok(fetch) => fetches.push(fetch),
-                Err(problem) => self.problems.push(Problem::error(*span, problem)),
+                Ok(fetch) => taken.push(Taken::Fetched(fetch)),
+                Err(problem) => {
+                    self.problems.push(Problem::error(*span, problem));
+                    return None;
+                }
             }
         }
-        if fetches.len() < sources.len() {
-            return None;
+        if let [Taken::Fetched(fetch @ FetchOp::Url { .. })] = &taken[..] {
+            let id = self.builder.fetch(fetch, "address", instruction.lines());
+            return Some((CopyFrom::Fetch(id), Vec::new()));
         }
         let stage = self.name.clone();
         let mut gathered = Root::Scratch;
-        let only_one = fetches.len() == 1;
-        for fetch in fetches {
-            let id = self.builder.fetch(&fetch, "address", instruction.lines());
-            let is_archive = matches!(fetch, FetchOp::Git { .. });
-            if only_one && !is_archive {
-                return Some((CopyFrom::Fetch(id), Vec::new()));
-            }
-            let unpack = is_archive || transfer.unpack == Some(true);
-            let op = CopyOp { input: gathered, ..everything(CopyFrom::Fetch(id), unpack) };
-            let text = format!("gather {}", fetch.what());
-            let id = self.builder.push(Op::Copy(op), about(instruction, text, stage.as_deref()));
+        for one in taken {
+            let (op, text) = match one {
+                Taken::Fetched(fetch) => {
+                    let id = self.builder.fetch(&fetch, "address", instruction.lines());
+                    let unpack = matches!(fetch, FetchOp::Git { .. }) || transfer.unpack == Some(true);
+                    (everything(CopyFrom::Fetch(id), unpack), format!("gather {}", fetch.what()))
+                }
+                Taken::Paths(sources) => {
+                    let context = self.builder.main_context(instruction.lines());
+                    let text = format!("gather {}", sources.join(" "));
+                    let exclude = transfer.exclude.iter().map(|word| word.text.clone()).collect();
+                    let from = context.map_or(CopyFrom::Context, CopyFrom::Root);
+                    let op = everything(from, transfer.unpack.unwrap_or(true));
+                    (CopyOp { sources, exclude, ..op }, text)
+                }
+            };
+            let op = Op::Copy(CopyOp { input: gathered, ..op });
+            let id = self.builder.push(op, about(instruction, text, stage.as_deref()));
             self.own_steps.push(id);
             gathered = Root::Of(id);
         }
         Some((CopyFrom::Root(gathered), vec![String::new()]))
     }
+}
+
+/// Sources of one instruction that come from one place.
+enum Taken {
+    Fetched(FetchOp),
+    /// Paths in the context.
+    Paths(Vec<String>),
 }
 
 /// Whether an `ADD` source is fetched: a URL, or a git repository by its URL or in the short form of ssh.

@@ -85,14 +85,6 @@ impl StageLowering<'_, '_> {
         self.add_layer(Op::Run(op), instruction, text, created_by);
     }
 
-    /// What is not there yet is an error that says so and names the line.
-    pub(super) fn not_there_yet(&mut self, span: Span, what: &str, instruction: &Instruction) {
-        let lines = instruction.lines();
-        let word = if lines.first == lines.last { "line" } else { "lines" };
-        let message = format!("{what} is not there yet ({word} {lines})");
-        self.problems.push(Problem::error(span, message));
-    }
-
     /// What the build says of all commands, with the host name that a build argument may give.
     fn conditions(&self) -> Conditions {
         let mut conditions = self.input.conditions.clone();
@@ -323,7 +315,7 @@ impl StageLowering<'_, '_> {
 }
 
 /// A source relative to the root it is taken from: cleaned, `..` stopped at the root. The pivot `/./` of `--parents` stays.
-fn source_path(source: &str, parents: bool) -> String {
+pub(super) fn source_path(source: &str, parents: bool) -> String {
     let clean = |path: &str| absolute("/", path).trim_start_matches('/').to_owned();
     match source.split_once("/./").filter(|_| parents) {
         Some((above, below)) => format!("{}/./{}", clean(above), clean(below)),

@@ -24,6 +24,14 @@ pub(super) struct Fetcher {
     steps: Arc<StepCounter>,
 }
 
+/// What cannot be, with the line that asks for it.
+fn at(error: BuildError, place: &str) -> BuildError {
+    match error {
+        BuildError::Unusable { problem, hint } => unusable(format!("{problem} ({place})"), hint),
+        other => other,
+    }
+}
+
 impl Fetcher {
     pub(super) fn new(workshop: &Workshop, request: &Request, events: &Events, steps: &Arc<StepCounter>) -> Self {
         Self {
@@ -82,7 +90,9 @@ impl Fetcher {
                 fetch::url(client, store, &request, &self.events, step).await.map_err(failed)
             }
             FetchOp::Git { remote, checksum, keep_git_dir, by_user } => {
-                let request = self.git_request(remote, checksum.as_deref(), *keep_git_dir, *by_user)?;
+                let request = self
+                    .git_request(remote, checksum.as_deref(), *keep_git_dir, *by_user)
+                    .map_err(|error| at(error, place))?;
                 let (store, events) = (self.workshop.store.clone(), self.events.clone());
                 let cancel = self.workshop.cancel.clone();
                 let work = move || fetch::git(&store, &request, &events, step, &|| cancel.is_cancelled());

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -85,7 +86,7 @@ pub(super) fn find(request: &Request, workshop: &Workshop, fetcher: &Fetcher) ->
                 ));
             }
             let file = fetch::keep(&workshop.store, STDIN, &mut *(workshop.stdin)())?;
-            if is_archive(&file.path).map_err(archive_failed)? {
+            if holds_archive(&file.path)? {
                 let what = "the context on standard input".to_owned();
                 return Ok(archive(FetchOp::Given { digest: file.digest.to_string(), what }, file));
             }
@@ -110,7 +111,7 @@ pub(super) fn find(request: &Request, workshop: &Workshop, fetcher: &Fetcher) ->
             let (url, file_name) = (address.clone(), "context".to_owned());
             let op = FetchOp::Url { url, file_name, checksum: None };
             let file = Handle::current().block_on(fetcher.one(&op, THE_CONTEXT))?;
-            if is_archive(&file.path).map_err(archive_failed)? {
+            if holds_archive(&file.path)? {
                 return Ok(archive(op, file));
             }
             // As the reference has it: the file is the Dockerfile, and all that there is of a context.
@@ -283,6 +284,15 @@ fn read_entries(
 
 fn opened(path: &Path) -> Result<File, BuildError> {
     Ok(File::open(path).map_err(|source| InputError::Read { path: path.to_owned(), source })?)
+}
+
+/// Whether a context is an archive: a tar, or anything compressed, as no Dockerfile is. So a damaged one is told as that.
+fn holds_archive(path: &Path) -> Result<bool, BuildError> {
+    let mut start = Vec::new();
+    let read = opened(path)?.take(6).read_to_end(&mut start);
+    read.map_err(|source| InputError::Read { path: path.to_owned(), source })?;
+    let compressed: [&[u8]; 4] = [b"\x1F\x8B\x08", b"BZh", b"\xFD7zXZ\0", b"\x28\xB5\x2F\xFD"];
+    Ok(compressed.iter().any(|magic| start.starts_with(magic)) || is_archive(path).map_err(archive_failed)?)
 }
 
 fn archive_failed(error: crate::execute::StepError) -> BuildError {

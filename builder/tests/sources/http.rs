@@ -306,10 +306,33 @@ fn what_an_address_cannot_have_is_told() {
         ("COPY http://h/x /", "`COPY` cannot take the URL `http://h/x`"),
         ("ADD --keep-git-dir=true http://h/x /", "`--keep-git-dir` is for a git repository"),
         ("ADD --checksum=sha256:0 file /", "`--checksum` is for a URL or a git repository"),
-        ("ADD http://h/x file /d/", "mixing addresses and files in one instruction is not there yet"),
+        ("ADD --checksum=sha256:0 http://h/x file /d/", "`--checksum` is for a single source"),
     ] {
         place.write("context/Dockerfile", format!("FROM scratch\n{line}\n"));
         let said = place.fail(1, &["context"], None);
         assert!(said.contains(expected), "{line}: {said}");
     }
+}
+
+#[test]
+fn addresses_files_archives_and_heredocs_go_in_one_instruction() {
+    let server = Server::start(|_| Reply::new(200, "far"));
+    let place = Place::new();
+    place.write("context/d/near", "near");
+    place.write("context/d/left", "out");
+    place.write("context/t.tar", tar_of(&[("packed", 0o640, 5, "p")]));
+    let dockerfile = "FROM scratch\nADD --chown=7 --exclude=left U/far d t.tar <<here /all/\nx\nhere\n";
+    place.write("context/Dockerfile", dockerfile.replace('U', &server.url("")));
+    assert_eq!(
+        place.build(&["context"]).files,
+        [
+            "d 755 7:7 /all",
+            "f 600 7:7 /all/far far",
+            "f 644 7:7 /all/here x",
+            "f 644 7:7 /all/near near",
+            "f 640 7:7 /all/packed p",
+        ]
+    );
+    place.write("context/Dockerfile", format!("FROM scratch\nADD {} <<here /all/\nx\nhere\n", server.url("/far")));
+    assert_eq!(place.build(&["context"]).files.len(), 3);
 }

@@ -1,0 +1,2 @@
+chown 12:13 other/a
+chmod 604 other/a

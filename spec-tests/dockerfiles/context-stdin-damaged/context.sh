@@ -1,0 +1,13 @@
+mkdir t
+cd t
+printf one > a
+mkdir d
+printf two > d/b
+printf "a\n" > .dockerignore
+printf "FROM scratch\nCOPY a /\nCOPY d /d\n" > Dockerfile
+chmod 640 a
+tar --sort=name --owner=7 --group=8 -c Dockerfile .dockerignore a d | gzip -n > ../t.in
+cd ..
+rm -r t
+head -c 100 t.in > u
+mv u t.in

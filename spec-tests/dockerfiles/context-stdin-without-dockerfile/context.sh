@@ -1,0 +1,11 @@
+mkdir t
+cd t
+printf one > a
+mkdir d
+printf two > d/b
+printf "a\n" > .dockerignore
+printf "FROM scratch\nCOPY a /\nCOPY d /d\n" > Dockerfile
+chmod 640 a
+tar --sort=name --owner=7 --group=8 -c .dockerignore a d | cat > ../t.in
+cd ..
+rm -r t
