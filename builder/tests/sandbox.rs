@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
-use fluyt::sandbox::{self, Cancel, Exit, Limit, Network, RootMount, RunSpec, Stream};
+use fluyt::sandbox::{self, Cancel, Exit, Limit, MountSource, Network, RootMount, RunMount, RunSpec, Stream};
 
 const BUSYBOX: &str = "/usr/bin/busybox";
 
@@ -32,7 +32,7 @@ impl Machine {
         }
         sandbox::set_program(env!("CARGO_BIN_EXE_fluyt").into());
         let folder = tempfile::tempdir().unwrap();
-        for name in ["lower/bin", "lower/etc", "lower/tmp", "upper", "work"] {
+        for name in ["lower/bin", "lower/etc", "lower/tmp", "lower/dev", "lower/proc", "lower/sys", "upper", "work"] {
             fs::create_dir_all(folder.path().join(name)).unwrap();
         }
         fs::copy(BUSYBOX, folder.path().join("lower/bin/busybox")).unwrap();
@@ -364,11 +364,16 @@ fn links_of_an_image_lead_nowhere_but_into_the_image() {
         machine.path("lower/etc/hosts"),
     )
     .unwrap();
+    fs::remove_dir(machine.path("lower/dev")).unwrap();
     symlink(&outside, machine.path("lower/dev")).unwrap();
     let stdout = stdout_of(&machine.spec("cat /etc/resolv.conf /run/resolve/stub.conf /etc/hosts; echo x > /dev/null"));
     assert_eq!(stdout, "nameserver 192.0.2.1\nnameserver 192.0.2.1\n127.0.0.1 localhost\n");
     assert_eq!(listing(&outside), [""; 0]);
-    assert_eq!(listing(&machine.path("upper")), ["tmp"], "copied up, and as it was");
+    let mut dev: Vec<String> =
+        outside.ancestors().filter_map(|path| path.strip_prefix("/").ok()?.to_str().map(str::to_owned)).collect();
+    dev.retain(|path| !path.is_empty());
+    dev.reverse();
+    assert_eq!(listing(&machine.path("upper")), dev, "the place of /dev, in the image");
     machine.wipe();
     fs::remove_file(machine.path("lower/etc/hosts")).unwrap();
     symlink("hosts", machine.path("lower/etc/hosts")).unwrap();
@@ -377,7 +382,7 @@ fn links_of_an_image_lead_nowhere_but_into_the_image() {
         refused.to_string(),
         "the sandbox could not be set up: finding or making a place for /etc/hosts in the image: its symbolic links go in a circle"
     );
-    assert_eq!(listing(&machine.path("upper")), ["tmp"]);
+    assert_eq!(listing(&machine.path("upper")), dev);
 }
 
 #[test]
@@ -511,10 +516,18 @@ fn a_root_without_layers_is_the_upper_folder_alone() {
     spec.root = RootMount::Overlay { lowers: Vec::new(), upper: machine.path("upper"), work: machine.path("work") };
     spec.argv = ["/busybox", "echo", "alone"].map(str::to_owned).to_vec();
     assert_eq!(stdout_of(&spec), "alone\n");
-    assert_eq!(listing(&machine.path("upper")), ["busybox"]);
+    // What has to be there to run anything stays.
+    assert_eq!(listing(&machine.path("upper")), ["busybox", "dev", "proc", "sys"]);
     spec.root = RootMount::Directory(machine.path("upper"));
+    spec.mounts = vec![RunMount {
+        target: "/dev/pipes/script".to_owned(),
+        source: MountSource::File { content: Vec::new(), mode: 0o755, uid: 0, gid: 0 },
+        read_only: true,
+    }];
+    fs::remove_dir(machine.path("upper/dev")).unwrap();
+    fs::remove_dir(machine.path("upper/sys")).unwrap();
     assert_eq!(stdout_of(&spec), "alone\n");
-    assert_eq!(listing(&machine.path("upper")), ["busybox"]);
+    assert_eq!(listing(&machine.path("upper")), ["busybox", "proc", "sys"]);
 }
 
 #[test]

@@ -83,7 +83,7 @@ pub struct RegistryArguments {
 
 /// `fluyt build`.
 #[derive(Debug, Args)]
-#[command(after_long_help = super::buildx::help())]
+#[command(after_long_help = super::buildx::help(), args_override_self = true)]
 pub struct BuildArguments {
     /// Folder with the files that the Dockerfile copies; `-` for an archive or a Dockerfile on standard input; the URL of an
     /// archive or a Dockerfile; or a git repository (`https://host/path.git#ref:folder`, `user@host:path`)

@@ -76,7 +76,13 @@ fn load(
     };
     let (folders, named) = places::named(request, events)?;
     found.contexts.named = named;
-    let (dockerfile, problems) = dockerfile::parse(&input.text);
+    let (dockerfile, mut problems) = dockerfile::parse(&input.text);
+    // The argument goes before the line of the file.
+    if request.build_args.get("BUILDKIT_SYNTAX").is_some_and(|name| dockerfile::is_own_frontend(name))
+        && let Some(line) = &dockerfile.directives.syntax
+    {
+        problems.retain(|problem| problem.span != line.span);
+    }
     let read = Read {
         dockerfile,
         context: Arc::new(context),

@@ -37,9 +37,10 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// Hidden, because they tell or change things of the host.
-const MASKED: [&str; 11] = [
+const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
+    "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",

@@ -1,6 +1,7 @@
 //! The places in a root where things get mounted: those that an image lacks are made for the RUN, and removed after it.
 //!
-//! They must never reach a layer, so the times of the folders around them stay what they were. The root is an image's
+//! They must never reach a layer, so the times of the folders around them stay what they were. `/dev`, `/proc` and `/sys` alone
+//! stay, as with the runtimes of other builders: an image that was run once has them. The root is an image's
 //! and may hold any link: names are followed one by one, and never out of it.
 
 use std::collections::VecDeque;
@@ -10,8 +11,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, Stat, Timespec, Timestamps, mkdirat, openat, readlinkat, statat, unlinkat,
-    utimensat,
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, Timespec, Timestamps, chmodat, mkdirat, openat, readlinkat, statat,
+    unlinkat, utimensat,
 };
 use rustix::io::{Errno, dup};
 
@@ -26,6 +27,9 @@ const PLACES: [(&str, Kind); 5] = [
     ("etc/resolv.conf", Kind::File),
     ("etc/hosts", Kind::File),
 ];
+
+/// The places that stay.
+const KEPT: [&str; 3] = ["dev", "proc", "sys"];
 
 /// As the kernel's own limit for a path.
 const LINKS_MAX: usize = 40;
@@ -50,8 +54,9 @@ struct Made {
 }
 
 impl Places {
-    /// Makes what is missing below `root`, for what every RUN has mounted and for `mounts`.
-    pub(super) fn make(root: &Path, mounts: &[RunMount]) -> Result<Self, Failure> {
+    /// Makes what is missing below `root`, for what every RUN has mounted and for `mounts`. `own_shm`: the build has a
+    /// `/dev/shm` of its own, which is another mount then.
+    pub(super) fn make(root: &Path, mounts: &[RunMount], own_shm: bool) -> Result<Self, Failure> {
         let root = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .during(|| format!("opening the root {}", root.display()))?;
         let mut places = Self::default();
@@ -63,9 +68,15 @@ impl Places {
         let kind = |mount: &RunMount| if mount.source.is_folder() { Kind::Folder } else { Kind::File };
         let more = mounts.iter().filter(within).map(|mount| (mount.target.trim_start_matches('/'), kind(mount)));
         for (path, kind) in PLACES.into_iter().chain(more) {
+            let already = places.made.len();
             if let Err(failure) = places.ensure(&root, path, kind) {
                 let _ = places.remove();
                 return Err(failure);
+            }
+            // Where the step mounts something below it, the reference takes it for a place of that mount.
+            let below = |mount: &RunMount| mount.target.trim_start_matches('/').starts_with(&format!("{path}/"));
+            if KEPT.contains(&path) && !mounts.iter().any(below) && !(own_shm && path == "dev") {
+                places.made.truncate(already);
             }
         }
         Ok(places)
@@ -123,7 +134,11 @@ impl Places {
     fn make_one(&mut self, parent: &OwnedFd, name: &OsString, kind: Kind) -> Result<OwnedFd, Errno> {
         let before = statat(parent, "", AtFlags::EMPTY_PATH)?;
         match kind {
-            Kind::Folder => mkdirat(parent, name, Mode::from_raw_mode(0o755))?,
+            Kind::Folder => {
+                mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+                // It may stay, and then it is nobody's business which umask the builder had.
+                chmodat(parent, name, Mode::from_raw_mode(0o755), AtFlags::empty())?;
+            }
             Kind::File => {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 drop(openat(parent, name, flags, Mode::from_raw_mode(0o644))?);
@@ -231,7 +246,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_made_for_a_run_is_gone_after_it(things in prop::collection::vec(thing(), 8)) {
+        fn what_is_made_for_a_run_is_gone_after_it_but_for_three_folders(things in prop::collection::vec(thing(), 8)) {
             let folder = tempfile::tempdir().unwrap();
             let root = folder.path().join("root");
             fs::create_dir_all(folder.path().join("outside")).unwrap();
@@ -250,7 +265,7 @@ mod tests {
                 }
             }
             let before = picture(folder.path());
-            match Places::make(&root, &[]) {
+            match Places::make(&root, &[], false) {
                 Ok(places) => {
                     let made = picture(folder.path());
                     let inside = |path: &&String| path.starts_with(root.to_str().unwrap());
@@ -259,7 +274,14 @@ mod tests {
                 }
                 Err(failure) => prop_assert!(failure.what.starts_with("finding or making a place for /"), "{failure}"),
             }
-            prop_assert_eq!(picture(folder.path()), before);
+            let mut after = picture(folder.path());
+            let inside = root.to_str().unwrap();
+            let new: Vec<String> = after.keys().filter(|path| !before.contains_key(*path)).cloned().collect();
+            for path in new {
+                let (mode, ..) = after.remove(&path).unwrap();
+                prop_assert!(path.starts_with(inside) && mode == 0o40755, "{path} {mode:o}");
+            }
+            prop_assert_eq!(after, before);
         }
     }
 }

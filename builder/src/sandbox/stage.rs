@@ -57,7 +57,7 @@ fn run(spec: &RunSpec, control: &UnixStream) -> Result<Answer, Failure> {
         system::loopback_up().during(|| "bringing the loopback device up (CAP_NET_ADMIN is needed)".to_owned())?;
     }
     let target = mounts::mount_root(&spec.root)?;
-    let places = Places::make(&target, &spec.mounts)?;
+    let places = Places::make(&target, &spec.mounts, spec.shm_size_bytes > 0)?;
     let ended = command(spec, &target, control);
     // In this namespace nothing is mounted over the places, and the command is gone.
     places.remove()?;

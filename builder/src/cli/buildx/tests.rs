@@ -81,6 +81,12 @@ fn what_ci_passes_is_taken() {
     let flags: Vec<&str> = notes.iter().filter_map(|note| note.split('`').nth(1)).collect();
     assert_eq!(flags, ["--cache-from", "--cache-to", "--provenance", "--sbom"]);
     assert!(typed(&line).push);
+    let twice = typed(
+        "--progress tty --progress plain --push --push=false --no-cache=false --no-cache -t a -t b --network none --network host",
+    );
+    assert_eq!(twice.progress, crate::cli::args::Progress::Plain);
+    assert_eq!((twice.push, twice.no_cache, twice.buildx.network.as_deref()), (false, true, Some("host")));
+    assert_eq!(twice.tags, ["a", "b"]);
     let both = typed("-qt name");
     assert!(both.quiet && both.tags == ["name"]);
 }
