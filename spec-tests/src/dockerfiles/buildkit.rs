@@ -132,6 +132,9 @@ impl Drop for Buildkit {
 struct Options {
     arguments: Vec<String>,
     file: Option<PathBuf>,
+    /// Of these the last option alone would count.
+    hosts: Vec<String>,
+    limits: Vec<String>,
 }
 
 impl Options {
@@ -149,6 +152,11 @@ impl Options {
                 value => value.unwrap_or_default(),
             };
             options.take(&name, &value, case)?;
+        }
+        for (name, values) in [("add-hosts", &options.hosts.join(",")), ("ulimit", &options.limits.join(","))] {
+            if !values.is_empty() {
+                options.arguments.extend(["--opt".to_owned(), format!("{name}={values}")]);
+            }
         }
         Ok(options)
     }
@@ -171,8 +179,14 @@ impl Options {
             "--label" => self.opt(format!("label:{value}")),
             "--target" => self.opt(format!("target={value}")),
             "--platform" => self.opt(format!("platform={value}")),
-            "--add-host" => self.opt(format!("add-hosts={}", value.replacen(':', "=", 1))),
-            "--shm-size" | "--ulimit" | "--cgroup-parent" => self.opt(format!("{}={value}", &name[2..])),
+            "--add-host" if value.contains('=') => self.hosts.push(value.to_owned()),
+            "--add-host" => self.hosts.push(value.replacen(':', "=", 1)),
+            "--ulimit" if value.contains(':') => self.limits.push(value.to_owned()),
+            "--ulimit" => {
+                let (limit, both) = value.split_once('=').ok_or_else(|| format!("`{value}` has no `=`"))?;
+                self.limits.push(format!("{limit}={both}:{both}"));
+            }
+            "--shm-size" | "--cgroup-parent" => self.opt(format!("{}={value}", &name[2..])),
             "--network" => {
                 self.opt(format!("force-network-mode={value}"));
                 if value == "host" {
