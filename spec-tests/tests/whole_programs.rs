@@ -73,3 +73,13 @@ programs! {
     multi_user: "multi-user",
     heredoc_scripts: "heredoc-scripts",
 }
+
+#[test]
+fn monorepo() {
+    let here = folder("monorepo");
+    let argument = |name: &str, path: &str| format!("{name}{}", here.join(path).display());
+    let (file, library, settings) =
+        (argument("", "Dockerfile"), argument("library=", "library"), argument("settings=", "settings"));
+    let flags = ["-f", &file, "--build-context", &library, "--build-context", &settings];
+    builds_and_runs("monorepo", &here.join("service"), &flags);
+}
