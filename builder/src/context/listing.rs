@@ -30,7 +30,8 @@ impl Source {
     }
 }
 
-/// One file, folder or link of the context.
+/// One file, folder or link of the context. It has no extended attributes: the reference builder takes none from there
+/// either, not even capabilities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceEntry {
     /// Relative to the source; empty for the source itself.
@@ -59,8 +60,6 @@ pub struct SourceEntry {
     pub inode: u64,
     /// How many names the file has.
     pub links: u64,
-    /// The `security.capability` attribute.
-    pub capability: Option<Vec<u8>>,
 }
 
 /// What an entry of the context is.

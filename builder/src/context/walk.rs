@@ -27,9 +27,6 @@ const LINKS_MAX: usize = 40;
 /// Longest path that can be opened, in bytes without the final NUL (`PATH_MAX`).
 const PATH_MAX_BYTES: usize = 4095;
 
-/// Largest `security.capability` attribute, in bytes; version 3 has 24.
-const CAPABILITY_MAX_BYTES: usize = 64;
-
 /// Why a source cannot be selected.
 #[derive(Debug, thiserror::Error)]
 pub enum ContextError {
@@ -372,10 +369,6 @@ impl Context {
             _ => return Ok(None),
         };
         let absolute = self.absolute(path);
-        let capability = match kind {
-            FileKind::File => capability(&absolute).map_err(|error| self.unreadable(path, error))?,
-            _ => None,
-        };
         let mode = match &self.modes {
             Some(modes) if !matches!(kind, FileKind::Symlink(_)) => {
                 modes.of(path, stat.st_mode & 0o7777, kind == FileKind::Directory)
@@ -397,7 +390,6 @@ impl Context {
             device: stat.st_dev as u64,
             inode: stat.st_ino as u64,
             links: stat.st_nlink as u64,
-            capability,
         };
         Ok(Some(entry))
     }
@@ -522,16 +514,6 @@ impl Listing<'_> {
         }
         let rest = self.context.children(&path)?;
         Ok(Some(Folder { path, relative, matched, left_out, rest, hidden, any: false, entry: place }))
-    }
-}
-
-fn capability(path: &Path) -> Result<Option<Vec<u8>>, Errno> {
-    let mut value = [0; CAPABILITY_MAX_BYTES];
-    match rustix::fs::lgetxattr(path, c"security.capability", &mut value) {
-        Ok(length) => Ok(Some(value[..length].to_vec())),
-        // None there, or a file system without attributes, or one that does not show this one.
-        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS) => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

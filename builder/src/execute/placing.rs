@@ -269,9 +269,12 @@ pub(super) fn made_mode(chmod: Option<&Chmod>) -> u32 {
     }
 }
 
+/// The one extended attribute that a copy keeps.
+pub(super) const CAPABILITY: &[u8] = b"security.capability";
+
 /// The attributes of a copied file that a layer keeps.
 pub(super) fn kept_attributes(capability: Option<&Vec<u8>>) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    capability.map(|value| (b"security.capability".to_vec(), value.clone())).into_iter().collect()
+    capability.map(|value| (CAPABILITY.to_vec(), value.clone())).into_iter().collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use oci_spec::image::Digest;
 
 use super::item::Content;
+use super::placing::CAPABILITY;
 use crate::context::{self, BadPattern, FileKind, Filter, FilterState, Pattern, SourceEntry};
 use crate::layer::{FileTime, Kind, LayerPath, Source, Tree, TreeError};
 
@@ -81,7 +82,7 @@ fn context_entry(entry: SourceEntry) -> SelectedEntry {
         mode: entry.mode,
         owner: (0, 0),
         modified: FileTime { seconds: entry.modified_seconds, nanoseconds: entry.modified_nanoseconds },
-        capability: entry.capability,
+        capability: None,
         content,
         digest: None,
         same_file: (is_file && entry.links > 1).then_some((entry.device, entry.inode)),
@@ -214,7 +215,7 @@ impl Listing<'_> {
                     mode: node.entry.mode,
                     owner: (node.entry.uid, node.entry.gid),
                     modified: node.entry.modified,
-                    capability: node.entry.xattrs.get(&b"security.capability"[..]).cloned(),
+                    capability: node.entry.xattrs.get(CAPABILITY).cloned(),
                     content: content.unwrap_or(Content::None),
                     digest: node.content.clone(),
                     same_file: origin.map(|origin| self.files.number(origin.layer, &origin.path)),

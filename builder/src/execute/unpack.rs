@@ -11,7 +11,7 @@ use oci_spec::image::Digest;
 use super::StepError;
 use super::extract::Spool;
 use super::item::{Content, Item};
-use super::placing::{Made, Placing};
+use super::placing::{CAPABILITY, Made, Placing};
 use crate::blob::HashingReader;
 use crate::layer::{Kind, LayerError, LayerPath, Limits, read_layer};
 
@@ -164,6 +164,11 @@ pub(super) fn unpack(
         if let Some((uid, gid)) = owner {
             (entry.uid, entry.gid) = (uid, gid);
         }
+        if matches!(entry.kind, Kind::Symlink(_)) {
+            // Whatever the archive says: Linux gives links no other mode.
+            entry.mode = 0o777;
+        }
+        entry.xattrs.retain(|name, _| name == CAPABILITY);
         let content = match entry.kind {
             Kind::File { .. } => Content::Spooled { offset_bytes: spool.keep(content)? },
             _ => Content::None,

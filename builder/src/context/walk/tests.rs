@@ -183,7 +183,6 @@ fn metadata_is_as_on_disk() {
     assert_eq!((f.mode, f.size_bytes, f.links), (0o4751, 1, 2));
     assert_eq!((f.device, f.inode), (g.device, g.inode));
     assert!(f.modified_seconds > 1_600_000_000);
-    assert_eq!(f.capability, None);
     assert_eq!(selection.skipped_sockets, [b"s"]);
 }
 

@@ -1,0 +1,3 @@
+echo intar>f
+tar cf t.tar f
+echo plain>f

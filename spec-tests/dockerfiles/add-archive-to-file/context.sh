@@ -1,0 +1,2 @@
+echo x>f
+tar cf t.tar f

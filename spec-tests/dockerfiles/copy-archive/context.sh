@@ -1,0 +1,2 @@
+echo f >f
+tar cf t.tar --mtime=@0 f

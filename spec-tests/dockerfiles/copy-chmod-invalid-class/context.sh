@@ -1,0 +1,2 @@
+mkdir -p d/s
+echo x>d/s/x;

@@ -1,0 +1,3 @@
+mkdir -p base d/f
+echo f>base/f
+echo x>d/f/x

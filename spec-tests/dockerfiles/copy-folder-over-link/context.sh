@@ -1,0 +1,3 @@
+mkdir -p base/real d/lnk
+ln -s real base/lnk
+echo g>d/lnk/g

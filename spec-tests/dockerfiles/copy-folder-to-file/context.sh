@@ -1,0 +1,3 @@
+mkdir -p base d
+echo f>base/f
+echo x>d/x

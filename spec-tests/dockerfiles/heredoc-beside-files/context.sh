@@ -1,0 +1,4 @@
+echo a>a
+mkdir d
+echo x>d/x
+tar cf a.tar a
