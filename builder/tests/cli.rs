@@ -227,3 +227,40 @@ fn a_quiet_build_shows_what_a_failed_command_printed() {
     assert!(told.starts_with("------\n > [4/4] RUN echo why >&2; exit 7:\n") && told.contains(" why\n"), "{told}");
     assert!(told.contains("   5 | >>> RUN echo why >&2; exit 7\n") && told.contains("status 7"), "{told}");
 }
+
+#[test]
+fn what_has_no_effect_yet_is_said_once_and_what_cannot_be_is_refused() {
+    let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
+    let plain = place.run(&["build", "context"]);
+    let noted = ["build", "--provenance=mode=max", "--sbom=true", "--cache-to=type=gha", "--builder=b", "context"];
+    let noted = place.run(&noted);
+    assert_eq!(digest(&noted), digest(&plain));
+    let said = text(&noted.stderr);
+    for flag in ["`--provenance` has no effect yet", "`--sbom` has no effect yet", "`--cache-to` has no effect yet"] {
+        assert_eq!(said.matches(flag).count(), 1, "{said}");
+    }
+    assert!(!said.contains("--builder"), "{said}");
+    let refused = place.run(&["build", "--policy=filename=p.rego", "context"]);
+    assert_eq!((refused.status.code(), text(&refused.stdout)), (Some(2), String::new()));
+    let said = text(&refused.stderr);
+    assert!(said.contains("error: `--policy` is not there yet\nhint: policies are not evaluated"), "{said}");
+}
+
+#[test]
+fn dockers_variables_and_configuration_count() {
+    let place = Place::new("FROM scratch\nARG http_proxy\nLABEL proxy=$http_proxy\nCOPY Dockerfile /a\n");
+    let folder = place.folder.path().join("docker");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("config.json"), r#"{"proxies":{"default":{"httpProxy":"http://p:1"}}}"#).unwrap();
+    let inspect = || text(&place.run(&["inspect", "--json", "app"]).stdout);
+    let built = place.fluyt(&["build", "-t", "app", "context"]).env("DOCKER_CONFIG", &folder).output().unwrap();
+    digest(&built);
+    assert!(inspect().contains("http://p:1"), "{}", inspect());
+    let arm = place.fluyt(&["build", "-t", "app", "context"]).env("DOCKER_DEFAULT_PLATFORM", "linux/arm64").output();
+    digest(&arm.unwrap());
+    let shown = text(&place.run(&["inspect", "--platform", "linux/arm64", "--json", "app"]).stdout);
+    assert!(shown.contains("arm64"), "{shown}");
+    std::fs::write(folder.join("config.json"), "{").unwrap();
+    let broken = place.fluyt(&["build", "context"]).env("DOCKER_CONFIG", &folder).output().unwrap();
+    assert_eq!(broken.status.code(), Some(1), "{}", text(&broken.stderr));
+}

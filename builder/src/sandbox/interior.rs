@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, statfs};
 use rustix::io::Errno;
 use rustix::mount::{
     MountAttrFlags, MountFlags, OpenTreeFlags, UnmountFlags, mount_bind_recursive, mount_remount, open_tree, unmount,
@@ -55,6 +55,12 @@ const MASKED: [&str; 12] = [
 /// Read-only, because they change things of the host.
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// Where control groups are shown.
+const GROUPS: &str = "/sys/fs/cgroup";
+
+/// The file system of the second version of control groups, by its number in the kernel.
+const CGROUP2_MAGIC: rustix::fs::FsWord = 0x6367_7270;
+
 const NO_SUID: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID;
 const NO_EXEC: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOEXEC;
 const NO_DEVICES: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NODEV;
@@ -67,6 +73,8 @@ pub(super) struct FromHost {
     devices: Vec<(PathBuf, OwnedFd)>,
     /// For machines that refuse a new `sysfs`.
     system: Option<OwnedFd>,
+    /// Whether the host shows its control groups as one tree.
+    has_one_group_tree: bool,
 }
 
 impl FromHost {
@@ -84,7 +92,8 @@ impl FromHost {
         if insecure {
             more_devices(Path::new(""), 0, &mut devices);
         }
-        Ok(Self { devices, system: copy("/sys", true).ok() })
+        let has_one_group_tree = statfs(GROUPS).is_ok_and(|found| found.f_type == CGROUP2_MAGIC);
+        Ok(Self { devices, system: copy("/sys", true).ok(), has_one_group_tree })
     }
 }
 
@@ -117,7 +126,11 @@ pub(super) fn furnish(spec: &RunSpec, host: FromHost) -> Result<Vec<OwnedFd>, Fa
     let files = generated_files(spec)?;
     attach(new_mount("proc", &[], DATA_ONLY)?, Path::new("/proc"))?;
     devices(host.devices, spec.shm_size_bytes)?;
+    let groups = host.has_one_group_tree;
     system(host.system, spec.insecure)?;
+    if groups {
+        control_groups(spec.insecure)?;
+    }
     if !spec.insecure {
         for path in MASKED {
             mask(path)?;
@@ -213,6 +226,17 @@ fn system(host: Option<OwnedFd>, writable: bool) -> Result<(), Failure> {
             if writable { Ok(()) } else { read_only("/sys") }
         }
         (Err(failure), None) => Err(failure),
+    }
+}
+
+/// The command's own control group and what is below it: programs that size themselves by its limits (a Java machine, Go)
+/// find there what the builder itself may use. Not every sandbox around ours allows it, and then they see the machine's size.
+fn control_groups(writable: bool) -> Result<(), Failure> {
+    let folder = Path::new(GROUPS);
+    let access = if writable { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
+    match new_mount("cgroup2", &[], DATA_ONLY | access) {
+        Ok(mounted) if folder.is_dir() => attach(mounted, folder),
+        _ => Ok(()),
     }
 }
 
