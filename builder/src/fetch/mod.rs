@@ -1,4 +1,23 @@
-//! What a build takes from elsewhere than folders of this machine, kept in the store as one file each.
+//! What a build takes from elsewhere than folders of this machine, kept in the store as one file each: files over HTTP, commits
+//! of git repositories, archives on standard input.
+//!
+//! Everything with an address is asked for in every build, once for all instructions that name it, and brought only when it is
+//! another one. When it cannot be reached, what was fetched last is used with a warning; under `--pull` that is an error.
+//! Whatever decided that nothing had changed, the keys of steps are made of content.
+//!
+//! # What differs from the reference
+//!
+//! - A redirect from TLS to plain HTTP is refused, and of secrets none goes to where a redirect leads.
+//! - `Last-Modified` alone saves a transfer too, where it is old enough to tell versions apart; the reference asks by `ETag` only.
+//! - `--checksum` takes `sha384` and `sha512` beside `sha256`.
+//! - A Dockerfile's repositories reached by ssh get the agent of `--ssh default`. One that the user names (a context) may use
+//!   the user's own agent and keys, as this process is the user's. Host keys are checked against the user's known hosts;
+//!   one that nobody knew is taken for this build, as the reference always takes them.
+//! - Submodules are fetched by http, https, ssh and git only: not from files of the machine that builds.
+//! - A private repository's user and password in an address work, and are in no argument, image or record.
+//! - An image built `FROM` a named folder or a fetched tree has a history row for it, first; the reference adds one at the end,
+//!   with the words of the last step.
+//! - Downloads end before the first step starts, where the reference runs steps that do not need them meanwhile.
 
 mod error;
 mod file;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 
@@ -9,11 +10,15 @@ use super::places::unusable;
 use super::{BuildError, Request, Workshop};
 use crate::event::{Event, Events};
 use crate::execute::{Secret, SecretValue, StepCounter};
-use crate::fetch::{self, FetchError, FetchedFile, GitAddress, GitRequest, UrlRequest};
+use crate::fetch::{self, FetchError, FetchedFile, GitAddress, GitError, GitRequest, UrlRequest};
 use crate::graph::{FetchOp, Graph, Op, without_password};
+use crate::sandbox::Cancel;
 
 /// Largest secret that a server is sent, in bytes: more is no header.
 const SECRET_MAX_BYTES: u64 = 64 * 1024;
+
+/// How soon a transfer is given up when the build is stopped.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Brings things from elsewhere.
 #[derive(Clone)]
@@ -22,6 +27,8 @@ pub(super) struct Fetcher {
     request: Arc<Request>,
     events: Events,
     steps: Arc<StepCounter>,
+    /// Trips with the build's own switch, and when something did not come.
+    stop: Cancel,
 }
 
 /// What cannot be, with the line that asks for it.
@@ -39,6 +46,20 @@ impl Fetcher {
             request: Arc::new(request.clone()),
             events: events.clone(),
             steps: Arc::clone(steps),
+            stop: workshop.cancel.child(),
+        }
+    }
+
+    /// Waits for something, and no longer than the build goes on.
+    async fn unless_stopped<T>(&self, work: impl Future<Output = Result<T, BuildError>>) -> Result<T, BuildError> {
+        tokio::pin!(work);
+        loop {
+            if let Ok(done) = tokio::time::timeout(LOOK, &mut work).await {
+                return done;
+            }
+            if self.stop.is_cancelled() {
+                return Err(BuildError::Cancelled);
+            }
         }
     }
 
@@ -63,7 +84,9 @@ impl Fetcher {
         }
         while let Some(done) = running.join_next().await {
             let (op, found) = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-            fetched.insert(op, found?);
+            // What still runs, git among it, is of no use without this.
+            let found = found.inspect_err(|_| self.stop.cancel())?;
+            fetched.insert(op, found);
         }
         Ok(())
     }
@@ -87,22 +110,27 @@ impl Fetcher {
                     must_ask: self.request.pull,
                 };
                 let (client, store) = (&self.workshop.client, &self.workshop.store);
-                fetch::url(client, store, &request, &self.events, step).await.map_err(failed)
+                let work = async { fetch::url(client, store, &request, &self.events, step).await.map_err(failed) };
+                self.unless_stopped(work).await
             }
             FetchOp::Git { remote, checksum, keep_git_dir, by_user } => {
                 let request = self
                     .git_request(remote, checksum.as_deref(), *keep_git_dir, *by_user)
                     .map_err(|error| at(error, place))?;
                 let (store, events) = (self.workshop.store.clone(), self.events.clone());
-                let cancel = self.workshop.cancel.clone();
-                let work = move || fetch::git(&store, &request, &events, step, &|| cancel.is_cancelled());
-                let done = tokio::task::spawn_blocking(work).await;
-                done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())).map_err(failed)
+                let stop = self.stop.clone();
+                let work = move || fetch::git(&store, &request, &events, step, &|| stop.is_cancelled());
+                match tokio::task::spawn_blocking(work).await {
+                    Ok(Err(FetchError::Git(GitError::Stopped))) => Err(BuildError::Cancelled),
+                    Ok(done) => done.map_err(failed),
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                }
             }
             FetchOp::Given { .. } => Err(unusable(format!("{what} is gone"), "build again")),
         };
         self.events.hear(match &found {
             Ok(_) => Event::Finished { step },
+            Err(BuildError::Cancelled) => Event::Stopped { step },
             Err(error) => Event::Failed { step, error: error.to_string() },
         });
         found

@@ -336,3 +336,23 @@ fn addresses_files_archives_and_heredocs_go_in_one_instruction() {
     place.write("context/Dockerfile", format!("FROM scratch\nADD {} <<here /all/\nx\nhere\n", server.url("/far")));
     assert_eq!(place.build(&["context"]).files.len(), 3);
 }
+
+#[test]
+fn an_interrupt_ends_a_transfer_that_takes_long() {
+    let server = Server::start(|_| {
+        std::thread::sleep(std::time::Duration::from_secs(30));
+        Reply::new(200, "late")
+    });
+    let place = Place::new();
+    place.write("context/Dockerfile", format!("FROM scratch\nADD {} /\n", server.url("/f")));
+    let began = std::time::Instant::now();
+    let mut child = place.command(&["context"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+    while server.asked().is_empty() {
+        assert!(began.elapsed().as_secs() < 20, "nobody asks");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let id = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(began.elapsed().as_secs() < 25, "{:?}", began.elapsed());
+}

@@ -18,6 +18,29 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Most bytes of what git says that are kept.
 const SAID_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Variables by which whoever runs a build may have told git about another repository, or to trust anybody.
+const STRAY: [&str; 19] = [
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_ATTR_SOURCE",
+    "GIT_CEILING_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_CONFIG",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_DEFAULT_HASH",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_INDEX_FILE",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PROTOCOL_FROM_USER",
+    "GIT_PROXY_COMMAND",
+    "GIT_SHALLOW_FILE",
+    "GIT_SSH",
+    "GIT_SSL_NO_VERIFY",
+    "GIT_WORK_TREE",
+];
+
 /// How git reaches a repository.
 #[derive(Clone, Default)]
 pub(super) struct Access {
@@ -84,7 +107,7 @@ impl Git<'_> {
     }
 
     fn environment(&self, command: &mut Command) {
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GIT_")) {
+        for name in STRAY {
             command.env_remove(name);
         }
         command.env("LC_ALL", "C").env("GIT_TERMINAL_PROMPT", "0").env("GIT_ASKPASS", "").env("SSH_ASKPASS", "");

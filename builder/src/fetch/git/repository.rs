@@ -248,7 +248,14 @@ fn check_out(git: &Git<'_>, remote: &str, request: &GitRequest, resolved: &Resol
     }
     git.run(&["checkout", "-q", "--detach", "--force", &resolved.commit])?;
     if request.address.submodules != Some(false) && git.folder.join(".gitmodules").exists() {
-        git.run(&["submodule", "update", "-q", "--init", "--recursive", "--depth=1", "--recommend-shallow"])?;
+        let update = ["submodule", "update", "-q", "--init", "--recursive"];
+        if let Err(error) = git.run(&[&update[..], &["--depth=1"]].concat()) {
+            if error.is_unreachable() || matches!(error, GitError::Stopped) {
+                return Err(error);
+            }
+            // A commit that no branch ends at is not everywhere to be had without its history.
+            git.run(&update)?;
+        }
     }
     if request.address.keep_git_dir == Some(true) {
         git.run(&["reflog", "expire", "--all", "--expire=now"])?;
