@@ -163,7 +163,11 @@ pub fn bless(case: &Case, built: &Built) {
         code => {
             let said =
                 built.stderr.lines().filter(|line| line.starts_with("error: ") || line.starts_with("caused by: "));
-            let said: String = said.map(|line| format!("{line}\n")).collect();
+            // Where the case lies is another place elsewhere.
+            let folder = format!("({}", case.folder.display());
+            let said: String = said
+                .map(|line| format!("{}\n", line.split_once(&folder).map_or(line, |(before, _)| before.trim_end())))
+                .collect();
             ("expected-error.txt", format!("exit {code}\n{said}"))
         }
     };
