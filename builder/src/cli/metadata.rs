@@ -10,40 +10,68 @@ use super::args::BuildArguments;
 use super::build::write_file;
 use super::failure::{Blame, Failure};
 use super::settings;
-use crate::event::{Event, Events, Sink, check_text};
+use crate::event::{Event, Events, Sink, short_text};
 use crate::pipeline::Built;
 
 /// Hears for another, and keeps the warnings.
 pub(super) struct Warnings {
     inner: Events,
-    texts: Mutex<Vec<String>>,
+    told: Mutex<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    rows: Vec<Value>,
+    /// The Dockerfile as it is shown with each of them.
+    source: Option<Value>,
 }
 
 impl Warnings {
     pub(super) fn of(inner: Events) -> Arc<Self> {
-        Arc::new(Self { inner, texts: Mutex::default() })
+        Arc::new(Self { inner, told: Mutex::default() })
     }
 
-    /// As buildx writes them: texts are bytes there, so they are base64 in JSON. Warnings have no address to read on.
+    /// As buildx writes them.
     fn rows(&self) -> Vec<Value> {
-        let texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
-        let short = |text: &String| base64::engine::general_purpose::STANDARD.encode(text);
-        texts.iter().map(|text| json!({ "vertex": "", "level": 1, "short": short(text), "url": "" })).collect()
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).rows.clone()
     }
 }
 
 impl Sink for Warnings {
     fn hear(&self, event: Event) {
-        let text = match &event {
-            Event::Warning { text } => Some(text.clone()),
-            Event::Check { rule, text, file, first_line, .. } => Some(check_text(*rule, text, file, *first_line)),
-            _ => None,
-        };
-        if let Some(text) = text {
-            self.texts.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+        {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            match &event {
+                Event::Dockerfile { name, text, .. } => {
+                    told.source = Some(json!({ "filename": name, "data": base64(text), "language": "Dockerfile" }));
+                }
+                Event::Warning { text } => told.rows.push(row(text)),
+                Event::Check { rule, text, detail, url, first_line, last_line, .. } => {
+                    let mut row = row(&short_text(*rule, text, *first_line));
+                    if !detail.is_empty() {
+                        row["detail"] = json!([base64(detail)]);
+                    }
+                    row["url"] = json!(url);
+                    if let Some(source) = told.source.as_ref().filter(|_| *first_line > 0) {
+                        row["sourceInfo"] = source.clone();
+                        row["range"] = json!([{ "start": { "line": first_line }, "end": { "line": last_line } }]);
+                    }
+                    told.rows.push(row);
+                }
+                _ => {}
+            }
         }
         self.inner.hear(event);
     }
+}
+
+fn row(short: &str) -> Value {
+    json!({ "vertex": "", "level": 1, "short": base64(short), "url": "" })
+}
+
+/// Texts are bytes there, and bytes are base64 in JSON.
+fn base64(text: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(text)
 }
 
 /// Writes the files that were asked for, each whole or not at all.

@@ -146,6 +146,18 @@ impl Ignore {
         self.rules.is_empty()
     }
 
+    /// Whether a rule takes back what another one hid (`!`).
+    #[must_use]
+    pub fn takes_back(&self) -> bool {
+        self.rules.iter().any(|rule| rule.takes_back)
+    }
+
+    /// Whether a rule hides everything.
+    #[must_use]
+    pub fn hides_all(&self) -> bool {
+        self.rules.iter().any(|rule| !rule.takes_back && matches!(rule.cleaned.as_str(), "*" | "**" | "**/*"))
+    }
+
     /// What the rules say about `path`, relative to the context, cleaned, without a leading `/`. The context itself (the
     /// empty path) is never hidden.
     #[must_use]

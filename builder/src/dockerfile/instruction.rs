@@ -14,6 +14,24 @@ pub struct Dockerfile {
     pub stages: Vec<Stage>,
 }
 
+impl Dockerfile {
+    /// The place of the instruction that a line belongs to; that of nothing, where it belongs to none.
+    #[must_use]
+    pub fn span_of_line(&self, line: usize) -> Span {
+        self.instruction_at(line).map(|instruction| instruction.span).unwrap_or_default()
+    }
+
+    /// The instruction that a line belongs to.
+    #[must_use]
+    pub fn instruction_at(&self, line: usize) -> Option<&Instruction> {
+        let stages = self.stages.iter().flat_map(|stage| std::iter::once(&stage.from).chain(&stage.instructions));
+        self.global_args.iter().chain(stages).find(|instruction| {
+            let lines = instruction.lines();
+            (lines.first..=lines.last).contains(&line)
+        })
+    }
+}
+
 /// The parser directives at the top of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directives {
@@ -23,11 +41,13 @@ pub struct Directives {
     pub escape: char,
     /// `# check=`: which build checks to skip or to treat as errors.
     pub check: Option<Word>,
+    /// How many lines they take; comments that describe something begin below.
+    pub lines: usize,
 }
 
 impl Default for Directives {
     fn default() -> Self {
-        Self { syntax: None, escape: '\\', check: None }
+        Self { syntax: None, escape: '\\', check: None, lines: 0 }
     }
 }
 
@@ -73,6 +93,12 @@ impl Instruction {
     #[must_use]
     pub fn lines(&self) -> Lines {
         self.span.lines()
+    }
+
+    /// Its name as it was typed.
+    #[must_use]
+    pub fn typed_name(&self) -> &str {
+        self.text.split_whitespace().next().unwrap_or_default()
     }
 }
 
@@ -165,6 +191,8 @@ pub struct Pair {
     pub key: Word,
     /// The value.
     pub value: Word,
+    /// `key value`, the old form without `=`.
+    pub is_legacy: bool,
 }
 
 /// What to run.

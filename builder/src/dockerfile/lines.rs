@@ -1,5 +1,6 @@
 //! Physical lines to logical ones: directives, comments, continuations and heredoc bodies.
 
+use super::checks::Rule;
 use super::instruction::{Directives, Word};
 use super::position::Span;
 use super::problem::Problem;
@@ -51,6 +52,11 @@ impl<'s, 'a> Lines<'s, 'a> {
         Self { source, next: 0, escape }
     }
 
+    /// The lines below the directives.
+    pub(super) fn behind_directives(source: &'s Source<'a>, directives: &Directives) -> Self {
+        Self { source, next: directives.lines, escape: directives.escape }
+    }
+
     /// A physical line, without line end and (on the first) byte-order mark, and its offset. Problems that belong to a
     /// line as such are reported here.
     fn take(&mut self, problems: &mut Vec<Problem>) -> Option<(&'a str, usize)> {
@@ -95,13 +101,16 @@ impl<'s, 'a> Lines<'s, 'a> {
             let (raw, start) = self.take(problems)?;
             let line = raw.trim_start();
             let start = start + (raw.len() - line.len());
-            if let Some(comment) = line.strip_prefix('#') {
-                comments.push(comment.trim().to_owned());
+            if line.starts_with('#') {
+                // The reference drops one character for the `#`, be it a blank before it.
+                match raw.get(1..).unwrap_or_default().trim() {
+                    "" => comments.clear(),
+                    comment => comments.push(comment.to_owned()),
+                }
                 continue;
             }
             let (content, mut continued) = self.cut_continuation(line);
             if !continued && content.is_empty() {
-                comments.clear();
                 continue;
             }
             let mut logical = LogicalLine {
@@ -130,12 +139,8 @@ impl<'s, 'a> Lines<'s, 'a> {
             }
             if let Some(at) = empty_line {
                 problems.push(
-                    Problem::warning(
-                        self.source.span(at, at),
-                        "NoEmptyContinuation",
-                        "an empty line inside a continued instruction",
-                    )
-                    .hint("remove it, or put a `#` on it"),
+                    Problem::warning(self.source.span(at, at), Rule::NoEmptyContinuation, "Empty continuation line")
+                        .hint("remove it, or put a `#` on it"),
                 );
             }
             if logical.text.trim().is_empty() {
@@ -179,6 +184,14 @@ impl<'s, 'a> Lines<'s, 'a> {
     }
 }
 
+/// The key and value of a directive, without the mark of a comment; none when it is an ordinary comment.
+pub(super) fn as_directive(comment: &str) -> Option<(&'static str, &str)> {
+    let (key, value) = comment.split_once('=')?;
+    let (key, value) = (key.trim(), value.trim());
+    let known = ["syntax", "escape", "check"].into_iter().find(|known| key.eq_ignore_ascii_case(known))?;
+    (!value.is_empty()).then_some((known, value))
+}
+
 /// Reads the `# key=value` lines at the top.
 pub(super) fn read_directives(source: &Source<'_>, problems: &mut Vec<Problem>) -> Directives {
     let mut directives = Directives::default();
@@ -203,16 +216,10 @@ pub(super) fn read_directives(source: &Source<'_>, problems: &mut Vec<Problem>) 
         if *marker.get_or_insert(found) != found {
             break;
         }
-        let Some((key, value)) = trimmed[found.len()..].split_once('=') else { break };
-        let (key, value) = (key.trim(), value.trim());
-        let is_name = key.starts_with(|first: char| first.is_ascii_alphabetic())
-            && key.chars().all(|character| character.is_ascii_alphanumeric());
-        if !is_name || value.is_empty() {
-            break;
+        let Some((key, value)) = as_directive(&trimmed[found.len()..]) else { break };
+        if found == "#" {
+            directives.lines = index + 1;
         }
-        let Some(key) = ["syntax", "escape", "check"].into_iter().find(|known| key.eq_ignore_ascii_case(known)) else {
-            break;
-        };
         let at = source.line_start(index) + (value.as_ptr() as usize - source.raw_line(index).as_ptr() as usize);
         let word = Word { text: value.to_owned(), span: source.span(at, at + value.len()) };
         if seen.contains(&key) {

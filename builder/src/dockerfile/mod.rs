@@ -15,6 +15,7 @@
 //! [`parse`] never fails: what it cannot read becomes a [`Problem`] with its place, and it goes on with the next line.
 //! Variables are not expanded here ([`Expander`] does that when a stage is lowered and its environment is known).
 
+mod checks;
 mod duration;
 mod expand;
 mod flags;
@@ -30,6 +31,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+pub use checks::{CheckOptions, Rule, did_you_mean};
 pub use expand::{EXPANDED_MAX_BYTES, ExpandError, Expander, Expansion, NESTING_MAX};
 pub use instruction::{
     Command, CommandLine, Declaration, Directives, Dockerfile, HealthcheckSyntax, Heredoc, Instruction, Pair,
@@ -57,7 +59,7 @@ pub fn parse(text: &str) -> (Dockerfile, Vec<Problem>) {
     }
     let escape = directives.escape;
     let mut file = Dockerfile { directives, ..Dockerfile::default() };
-    let mut lines = lines::Lines::new(&source, escape);
+    let mut lines = lines::Lines::behind_directives(&source, &file.directives);
     let mut any = false;
     let mut told_about_from = false;
     while let Some(line) = lines.next_line(&mut problems) {
@@ -103,6 +105,7 @@ pub fn parse(text: &str) -> (Dockerfile, Vec<Problem>) {
         let end = source.span(text.len(), text.len());
         problems.push(Problem::error(end, "dockerfile contains no stages to build").hint("add a `FROM`"));
     }
+    checks::check_file(&file, &mut problems);
     problems.sort_by_key(|problem| problem.span.start);
     (file, problems)
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fmt::Write as _;
 
+use super::checks::Rule;
 use super::position::{Position, Span};
 
 /// How bad a problem is.
@@ -21,28 +22,46 @@ pub enum Severity {
 pub struct Problem {
     /// Whether the build can go on.
     pub severity: Severity,
-    /// The reference's name of the build check that found it (`UndefinedVar`), when it has one.
-    pub check: Option<&'static str>,
+    /// The build check that found it, when one did.
+    pub check: Option<Rule>,
     /// What is wrong: lower case, no full stop, names of instructions and values in backquotes.
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
     /// Where; line 0 when it is about no place of the file (a flag of the command line).
     pub span: Span,
+    /// The line of the instruction whose comments may skip the check; that of `span`, where nothing else is said.
+    pub judged_at: usize,
 }
 
 impl Problem {
     /// A problem that stops the build.
     #[must_use]
     pub fn error(span: Span, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, check: None, message: printable(&message.into()), hint: None, span }
+        Self::new(Severity::Error, None, span, &message.into())
     }
 
-    /// A problem that the build survives; `check` is the reference's name of the rule.
+    /// A build check that is not passed.
     #[must_use]
-    pub fn warning(span: Span, check: &'static str, message: impl Into<String>) -> Self {
-        let message = printable(&message.into());
-        Self { severity: Severity::Warning, check: Some(check), message, hint: None, span }
+    pub fn warning(span: Span, check: Rule, message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, Some(check), span, &message.into())
+    }
+
+    /// A problem that the build survives, and that is none of the build checks.
+    #[must_use]
+    pub fn remark(span: Span, message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, None, span, &message.into())
+    }
+
+    fn new(severity: Severity, check: Option<Rule>, span: Span, message: &str) -> Self {
+        Self { severity, check, message: printable(message), hint: None, span, judged_at: span.start.line }
+    }
+
+    /// The same problem, which comments before another instruction may skip.
+    #[must_use]
+    pub fn judged_at(mut self, line: usize) -> Self {
+        self.judged_at = line;
+        self
     }
 
     /// The same problem with advice.

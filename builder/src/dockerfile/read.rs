@@ -206,11 +206,7 @@ impl Reader<'_, '_> {
             "ENV" => self.pairs(name, arguments).map(Command::Env),
             "LABEL" => self.pairs(name, arguments).map(Command::Label),
             "EXPOSE" => Some(Command::Expose(self.blank_words(arguments))),
-            "MAINTAINER" => {
-                let problem = Problem::warning(self.span(place), "MaintainerDeprecated", "`MAINTAINER` is deprecated");
-                self.problems.push(problem.hint("use `LABEL org.opencontainers.image.authors=...`"));
-                Some(Command::Maintainer(self.word(arguments)))
-            }
+            "MAINTAINER" => Some(Command::Maintainer(self.word(arguments))),
             "STOPSIGNAL" => Some(Command::Stopsignal(self.word(arguments))),
             "USER" => Some(Command::User(self.word(arguments))),
             "WORKDIR" => Some(Command::Workdir(self.word(arguments))),
@@ -506,16 +502,9 @@ impl Reader<'_, '_> {
                 self.problems.push(problem.hint(format!("write `{name} KEY=VALUE`")));
                 return None;
             }
-            let span = self.span(arguments);
-            let problem = Problem::warning(
-                span,
-                "LegacyKeyValueFormat",
-                format!("`{name} key=value` should be used instead of the legacy `{name} key value` format"),
-            );
-            self.problems.push(problem);
             let key = arguments.start..arguments.start + key.len();
             let value = arguments.end - value.len()..arguments.end;
-            return Some(vec![Pair { key: self.word(&key), value: self.word(&value) }]);
+            return Some(vec![Pair { key: self.word(&key), value: self.word(&value), is_legacy: true }]);
         }
         let mut pairs = Vec::new();
         for place in words {
@@ -529,7 +518,7 @@ impl Reader<'_, '_> {
             if key.text.is_empty() {
                 return self.fail(&place, format!("`{name}` names can not be blank"));
             }
-            pairs.push(Pair { key, value });
+            pairs.push(Pair { key, value, is_legacy: false });
         }
         Some(pairs)
     }

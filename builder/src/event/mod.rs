@@ -132,6 +132,10 @@ pub enum Event {
         text: String,
         /// What to do about it.
         hint: Option<String>,
+        /// What the rule is about.
+        detail: &'static str,
+        /// Where the rule is explained; empty where nothing explains it.
+        url: String,
         /// The Dockerfile's name for messages.
         file: String,
         /// First line that it is about, from 1; 0 when it is about no line (a flag of the command line).
@@ -152,6 +156,16 @@ pub fn check_text(rule: Option<&str>, text: &str, file: &str, first_line: usize)
     let rule = rule.map(|rule| format!("{rule}: ")).unwrap_or_default();
     let place = if first_line == 0 { String::new() } else { format!(" ({file}:{first_line})") };
     format!("{rule}{text}{place}")
+}
+
+/// The same as the reference's machine-readable forms say it: `UndefinedVar: usage of ... (line 3)`.
+#[must_use]
+pub fn short_text(rule: Option<&str>, text: &str, first_line: usize) -> String {
+    match (rule, first_line) {
+        (Some(rule), 1..) => format!("{rule}: {text} (line {first_line})"),
+        (Some(rule), 0) => format!("{rule}: {text}"),
+        (None, _) => text.to_owned(),
+    }
 }
 
 /// Hears events. Called from many threads at once.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::checks;
 use super::contexts::{FetchedTree, Files, FolderId};
 use super::environment::{global_scope, is_known_argument};
 use super::op::{About, BaseOp, FetchOp, Graph, ImageRequest, LowerInput, Lowered, Node, Op, OpId, Root};
@@ -32,6 +33,20 @@ pub fn lower(file: &Dockerfile, input: &LowerInput) -> Result<Lowered, Vec<Probl
         input.target.as_deref(),
         &mut problems,
     );
+    let none = BTreeMap::new();
+    let platforms = (&input.build_platform, &input.platform);
+    let mut ignored = Vec::new();
+    let defaults = global_scope(
+        &file.global_args,
+        file.directives.escape,
+        &none,
+        platforms,
+        input.target.as_deref(),
+        &mut ignored,
+    );
+    if ignored.is_empty() {
+        checks::default_arguments(&file.stages, file.directives.escape, &defaults, &mut problems);
+    }
     let mut plans = Plans::new(file, &globals, input, &mut problems);
     plans.check_circles(&mut problems);
     let target = plans.target(input.target.as_deref(), &mut problems);
@@ -161,12 +176,8 @@ fn warn_of_unused_arguments(file: &Dockerfile, plans: &Plans, input: &LowerInput
         if declared.contains(&name.as_str()) || is_known_argument(name) {
             continue;
         }
-        let mut problem = Problem::warning(
-            Span::default(),
-            "",
-            format!("build argument `{name}` is not used: no `ARG` of the file declares it"),
-        );
-        problem.check = None;
+        let message = format!("build argument `{name}` is not used: no `ARG` of the file declares it");
+        let mut problem = Problem::remark(Span::default(), message);
         if let Some(near) = nearest_name(name, declared.iter().copied()) {
             problem = problem.hint(format!("did you mean `{near}`?"));
         }

@@ -8,6 +8,7 @@
 //! Where `ENV` and `ARG` name the same variable, the later of the two wins, as in the reference builder (its
 //! documentation can be read as if `ENV` always did).
 
+mod checks;
 mod contexts;
 mod environment;
 mod history;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
+use super::checks::{self, Once};
 use super::contexts::Files;
 use super::environment::{Environment, NOT_IN_ENVIRONMENT};
 use super::history::{healthcheck, plain_list, quoted_list};
@@ -13,8 +14,8 @@ use super::platform::Platform;
 use super::stages::{Origin, Plan, Step};
 use super::values::{absolute, is_signal, ports};
 use crate::dockerfile::{
-    Command, CommandLine, Declaration, Expander, Expansion, HealthcheckSyntax, Instruction, Pair, Problem, Word,
-    nearest_name,
+    Command, CommandLine, Declaration, Expander, Expansion, HealthcheckSyntax, Instruction, Pair, Problem, Rule, Word,
+    did_you_mean,
 };
 use crate::image::{Healthcheck, RuntimeConfig};
 
@@ -59,7 +60,9 @@ pub(super) struct StageLowering<'p, 'i> {
     pub(super) state: Finished,
     escape: char,
     in_trigger: bool,
-    cmd_set: bool,
+    cmd: Once,
+    entrypoint: Once,
+    healthcheck: Once,
     pub(super) own_steps: Vec<OpId>,
 }
 
@@ -119,11 +122,11 @@ impl<'p, 'i> StageLowering<'p, 'i> {
                         let wanted = &request.platform;
                         if found.os != wanted.os || found.architecture != wanted.architecture {
                             let message = format!(
-                                "base image `{}` is for `{found}`, and `{wanted}` was asked for",
+                                "Base image {} was pulled with platform \"{found}\", expected \"{wanted}\" for current build",
                                 request.reference
                             );
                             let span = plan.from.span;
-                            problems.push(Problem::warning(span, "InvalidBaseImagePlatform", message));
+                            problems.push(Problem::warning(span, Rule::InvalidBaseImagePlatform, message));
                         }
                         // As the image says it: `arm64/v8` stays what it is.
                         state.platform = Platform {
@@ -155,7 +158,9 @@ impl<'p, 'i> StageLowering<'p, 'i> {
             state,
             escape: '\\',
             in_trigger: false,
-            cmd_set: false,
+            cmd: Once::default(),
+            entrypoint: Once::default(),
+            healthcheck: Once::default(),
             own_steps,
         }
     }
@@ -178,26 +183,32 @@ impl<'p, 'i> StageLowering<'p, 'i> {
             Command::Copy(transfer) => self.transfer(step, transfer, false),
             Command::Add(transfer) => self.transfer(step, transfer, true),
             Command::Workdir(path) => self.workdir(instruction, path),
-            Command::Arg(declarations) => self.arg(declarations),
-            Command::Env(pairs) => self.env(pairs),
-            Command::Label(pairs) => self.label(pairs),
+            Command::Arg(declarations) => self.arg(instruction, declarations),
+            Command::Env(pairs) => self.env(instruction, pairs),
+            Command::Label(pairs) => self.label(instruction, pairs),
             Command::Cmd(command) => {
+                self.problems.extend(self.cmd.set(instruction));
+                self.check_form(instruction, command);
                 let args = self.command_words(command);
                 self.record(format!("CMD {}", quoted_list(&args)), None);
                 self.state.config.cmd = Some(args).filter(|args| !args.is_empty());
                 self.state.config.args_escaped = true;
-                self.cmd_set = true;
             }
             Command::Entrypoint(command) => {
+                self.problems.extend(self.entrypoint.set(instruction));
+                self.check_form(instruction, command);
                 let args = self.command_words(command);
                 self.record(format!("ENTRYPOINT {}", quoted_list(&args)), None);
                 self.state.config.entrypoint = Some(args).filter(|args| !args.is_empty());
-                if !self.cmd_set {
+                if !self.cmd.is_set() {
                     self.state.config.cmd = None;
                 }
             }
             Command::Expose(words) => self.expose(words),
-            Command::Healthcheck(check) => self.healthcheck(check),
+            Command::Healthcheck(check) => {
+                self.problems.extend(self.healthcheck.set(instruction));
+                self.healthcheck(check);
+            }
             Command::Maintainer(name) => {
                 self.state.author = Some(name.text.clone());
                 self.record(format!("MAINTAINER {}", name.text), None);
@@ -267,15 +278,16 @@ impl<'p, 'i> StageLowering<'p, 'i> {
             if declared || NOT_IN_ENVIRONMENT.contains(&name.as_str()) {
                 continue;
             }
-            let problem = Problem::warning(word.span, "UndefinedVar", format!("usage of undefined variable `${name}`"));
-            let problem = match nearest_name(name, self.state.environment.names()) {
-                Some(near) => problem.hint(format!("did you mean `${near}`?")),
-                None if self.globals.get(name).is_some() => {
-                    problem.hint(format!("put `ARG {name}` into the stage to see the global one"))
-                }
+            let suggestion = did_you_mean(name, self.state.environment.names(), "$");
+            let problem = Problem::warning(
+                word.span,
+                Rule::UndefinedVar,
+                format!("Usage of undefined variable '${name}'{suggestion}"),
+            );
+            self.problems.push(match self.globals.get(name) {
+                Some(_) => problem.hint(format!("put `ARG {name}` into the stage to see the global one")),
                 None => problem,
-            };
-            self.problems.push(problem);
+            });
         }
     }
 
@@ -315,8 +327,8 @@ impl<'p, 'i> StageLowering<'p, 'i> {
         // A path that expands to nothing is the directory that is set already.
         let Some(path) = self.expand(word) else { return };
         if !self.state.workdir_set && !path.starts_with('/') {
-            let message = format!("relative workdir `{path}` can have unexpected results if the base image changes");
-            self.problems.push(Problem::warning(word.span, "WorkdirRelativePath", message));
+            let message = format!("Relative workdir {path:?} can have unexpected results if the base image changes");
+            self.problems.push(Problem::warning(word.span, Rule::WorkdirRelativePath, message));
         }
         self.state.workdir_set = true;
         let folder = absolute(&self.state.config.working_dir, &path);
@@ -344,10 +356,19 @@ impl<'p, 'i> StageLowering<'p, 'i> {
         self.add_layer(Op::Copy(op), instruction, instruction.text.clone(), created_by);
     }
 
-    fn arg(&mut self, declarations: &[Declaration]) {
+    /// A shell form needs a shell of the file's or the image's own to be meant.
+    fn check_form(&mut self, instruction: &Instruction, command: &CommandLine) {
+        let has_shell = self.state.config.shell.as_ref().is_some_and(|shell| !shell.is_empty());
+        if matches!(command, CommandLine::Shell(_)) && !has_shell {
+            self.problems.push(checks::shell_form(instruction));
+        }
+    }
+
+    fn arg(&mut self, instruction: &Instruction, declarations: &[Declaration]) {
         let mut shown = Vec::new();
         for declaration in declarations {
             let name = &declaration.name.text;
+            self.problems.extend(checks::secret("ARG", name, instruction.span));
             let value = if let Some(value) = self.input.build_args.get(name) {
                 Some(value.clone())
             } else if let Some(default) = &declaration.default {
@@ -368,7 +389,7 @@ impl<'p, 'i> StageLowering<'p, 'i> {
     /// Pairs expanded in the environment from before the instruction; `None` when one of them cannot be.
     fn pairs(&mut self, pairs: &[Pair]) -> Option<Vec<(String, String)>> {
         let mut expanded = Vec::new();
-        for Pair { key, value } in pairs {
+        for Pair { key, value, .. } in pairs {
             let name = self.expand(key)?;
             if name.is_empty() {
                 let message = format!("the name `{}` expands to nothing", key.text);
@@ -380,10 +401,12 @@ impl<'p, 'i> StageLowering<'p, 'i> {
         Some(expanded)
     }
 
-    fn env(&mut self, pairs: &[Pair]) {
-        let Some(pairs) = self.pairs(pairs) else { return };
+    fn env(&mut self, instruction: &Instruction, pairs: &[Pair]) {
+        let Some(expanded) = self.pairs(pairs) else { return };
+        self.check_pairs(instruction, pairs);
         let mut created_by = "ENV".to_owned();
-        for (name, value) in pairs {
+        for (name, value) in expanded {
+            self.problems.extend(checks::secret("ENV", &name, instruction.span));
             let variable = format!("{name}={value}");
             created_by = format!("{created_by} {variable}");
             self.state.environment.set(&name, &value);
@@ -397,11 +420,17 @@ impl<'p, 'i> StageLowering<'p, 'i> {
         self.record(created_by, None);
     }
 
-    fn label(&mut self, pairs: &[Pair]) {
-        let Some(pairs) = self.pairs(pairs) else { return };
-        let shown: Vec<String> = pairs.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+    fn check_pairs(&mut self, instruction: &Instruction, pairs: &[Pair]) {
+        let legacy = pairs.iter().filter(|pair| pair.is_legacy);
+        self.problems.extend(legacy.map(|_| checks::legacy_pair(instruction)));
+    }
+
+    fn label(&mut self, instruction: &Instruction, pairs: &[Pair]) {
+        let Some(expanded) = self.pairs(pairs) else { return };
+        self.check_pairs(instruction, pairs);
+        let shown: Vec<String> = expanded.iter().map(|(name, value)| format!(" {name}={value}")).collect();
         self.record(format!("LABEL{}", shown.concat()), None);
-        self.state.config.labels.get_or_insert_default().extend(pairs);
+        self.state.config.labels.get_or_insert_default().extend(expanded);
     }
 
     fn expose(&mut self, words: &[Word]) {
@@ -412,7 +441,10 @@ impl<'p, 'i> StageLowering<'p, 'i> {
             let Some(expansion) = self.expand_with(Expander::new(self.escape), word) else { return };
             for text in expansion.words {
                 match ports(&text) {
-                    Ok(ports) => all.extend(ports),
+                    Ok(exposed) => {
+                        self.problems.extend(exposed.checks(&text, word.span));
+                        all.extend(exposed.ports);
+                    }
                     Err(message) => {
                         self.problems.push(Problem::error(word.span, message));
                         return;

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::checks;
 use super::contexts::Contexts;
 use super::environment::Environment;
 use super::mounts::mount_from;
 use super::op::{ImageRequest, LowerInput};
 use super::platform::Platform;
 use crate::dockerfile::{
-    Command, Dockerfile, Expander, Instruction, Problem, Span, Stage, Word, nearest_name, parse_trigger,
+    Command, Dockerfile, Expander, Expansion, Instruction, Problem, Rule, Span, Stage, Word, did_you_mean,
+    nearest_name, parse_trigger,
 };
 
 /// Where files come from.
@@ -72,8 +74,10 @@ impl<'i> Plans<'i> {
             names: BTreeMap::new(),
             platform: input.platform.clone(),
         };
+        let declared: Vec<&str> = checks::declared(&file.global_args).map(|one| one.name.text.as_str()).collect();
+        let scope = FromScope { escape: file.directives.escape, globals, declared };
         for (index, stage) in file.stages.iter().enumerate() {
-            plans.add_stage(index, stage, file.directives.escape, globals, problems);
+            plans.add_stage(index, stage, &scope, problems);
         }
         for (index, stage) in file.stages.iter().enumerate() {
             if plans.stages[index].is_replaced {
@@ -90,17 +94,12 @@ impl<'i> Plans<'i> {
         plans
     }
 
-    fn add_stage(
-        &mut self,
-        index: usize,
-        stage: &Stage,
-        escape: char,
-        globals: &Environment,
-        problems: &mut Vec<Problem>,
-    ) {
-        let image = expand_global(&stage.image, escape, globals, problems).unwrap_or_default();
+    fn add_stage(&mut self, index: usize, stage: &Stage, scope: &FromScope<'_>, problems: &mut Vec<Problem>) {
+        let image = scope.expand(&stage.image, problems).map(|expansion| expansion.text).unwrap_or_default();
         let platform = stage.platform.as_ref().and_then(|word| {
-            let text = expand_global(word, escape, globals, problems)?;
+            let expansion = scope.expand(word, problems)?;
+            problems.extend(checks::platform(stage, &expansion, scope.globals));
+            let text = expansion.text;
             if text.is_empty() {
                 let message = format!("empty platform value from expression `{}`", word.text);
                 problems.push(Problem::error(word.span, message));
@@ -127,15 +126,7 @@ impl<'i> Plans<'i> {
                 .unwrap_or_else(|| Origin::Image(ImageRequest { reference: image, platform: wanted.clone() })),
         };
         if let Some(name) = &stage.name {
-            if name.text == "scratch" || name.text == "context" {
-                let message = format!("stage name `{}` is reserved", name.text);
-                problems.push(Problem::warning(name.span, "ReservedStageName", message));
-            }
-            if self.names.insert(name.text.clone(), index).is_some() {
-                let message = format!("several stages are named `{}`", name.text);
-                let problem = Problem::warning(name.span, "DuplicateStageName", message);
-                problems.push(problem.hint("`COPY --from` takes the last of them"));
-            }
+            self.names.insert(name.text.clone(), index);
         }
         self.stages.push(Plan {
             base,
@@ -333,24 +324,35 @@ impl<'i> Plans<'i> {
     }
 }
 
-/// Expands a word of a `FROM`.
-fn expand_global(word: &Word, escape: char, globals: &Environment, problems: &mut Vec<Problem>) -> Option<String> {
-    let lookup = |name: &str| globals.get(name).map(str::to_owned);
-    match Expander::new(escape).expand(&word.text, &lookup) {
-        Ok(expansion) => {
-            for name in &expansion.unset {
-                let message = format!("`FROM` argument `{name}` has no value");
-                let problem = Problem::warning(word.span, "UndefinedArgInFrom", message);
-                problems.push(match nearest_name(name, globals.names()) {
-                    Some(near) => problem.hint(format!("did you mean `{near}`?")),
-                    None => problem.hint(format!("put `ARG {name}=VALUE` before the first `FROM`, or declare it there and give `--build-arg {name}=VALUE`")),
-                });
+/// What the variables of a `FROM` can name.
+struct FromScope<'f> {
+    escape: char,
+    globals: &'f Environment,
+    /// `ARG`s before the first `FROM`, whether they have a value or not.
+    declared: Vec<&'f str>,
+}
+
+impl FromScope<'_> {
+    /// Expands a word of a `FROM`; `None` after reporting why it cannot be.
+    fn expand(&self, word: &Word, problems: &mut Vec<Problem>) -> Option<Expansion> {
+        let lookup = |name: &str| self.globals.get(name).map(str::to_owned);
+        match Expander::new(self.escape).expand(&word.text, &lookup) {
+            Ok(expansion) => {
+                let unknown = expansion.unset.iter().filter(|name| !self.declared.contains(&name.as_str()));
+                for name in unknown {
+                    let names = self.declared.iter().copied().chain(self.globals.names());
+                    let message = format!("FROM argument '{name}' is not declared{}", did_you_mean(name, names, ""));
+                    problems.push(Problem::warning(word.span, Rule::UndefinedArgInFrom, message).hint(format!(
+                        "put `ARG {name}=VALUE` before the first `FROM`, or declare it there and give `--build-arg \
+                         {name}=VALUE`"
+                    )));
+                }
+                Some(expansion)
             }
-            Some(expansion.text)
-        }
-        Err(error) => {
-            problems.push(Problem::error(word.span, error.to_string()));
-            None
+            Err(error) => {
+                problems.push(Problem::error(word.span, error.to_string()));
+                None
+            }
         }
     }
 }

@@ -2,12 +2,39 @@
 
 use super::mode::SymbolicMode;
 use super::op::Chmod;
+use crate::dockerfile::{Problem, Rule, Span};
 
-/// What an `EXPOSE` word names: `port/protocol` each. The form is `[address:][host-port:]port[-port][/protocol]`; what
-/// stands before the port is accepted and means nothing.
-pub(super) fn ports(word: &str) -> Result<Vec<String>, String> {
+/// What an `EXPOSE` word names.
+#[derive(Debug)]
+pub(super) struct Exposed {
+    /// `port/protocol` each.
+    pub(super) ports: Vec<String>,
+    has_capitals: bool,
+    has_host: bool,
+}
+
+impl Exposed {
+    /// The checks that the word does not pass.
+    pub(super) fn checks(&self, word: &str, span: Span) -> impl Iterator<Item = Problem> {
+        let casing = self.has_capitals.then(|| {
+            let message = format!("Defined protocol '{word}' in EXPOSE instruction should be lowercase");
+            Problem::warning(span, Rule::ExposeProtoCasing, message)
+        });
+        let format = self.has_host.then(|| {
+            let message =
+                format!("EXPOSE instruction should not define an IP address or host-port mapping, found '{word}'");
+            Problem::warning(span, Rule::ExposeInvalidFormat, message)
+        });
+        casing.into_iter().chain(format)
+    }
+}
+
+/// Reads an `EXPOSE` word. The form is `[address:][host-port:]port[-port][/protocol]`; what stands before the port is
+/// accepted and means nothing.
+pub(super) fn ports(word: &str) -> Result<Exposed, String> {
     let (host, port) = word.rsplit_once(':').map_or(("", word), |(host, port)| (host, port));
     let (port, protocol) = port.split_once('/').unwrap_or((port, ""));
+    let has_capitals = protocol.chars().any(char::is_uppercase);
     let protocol = match protocol.to_ascii_lowercase().as_str() {
         "" => "tcp",
         "tcp" => "tcp",
@@ -30,7 +57,9 @@ pub(super) fn ports(word: &str) -> Result<Vec<String>, String> {
             }
         }
     }
-    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+    let ports = (first..=last).map(|port| format!("{port}/{protocol}")).collect();
+    let has_host = !host.trim_matches(':').is_empty();
+    Ok(Exposed { ports, has_capitals, has_host })
 }
 
 /// `8000` or `8000-8010`.
@@ -111,7 +140,7 @@ mod tests {
             ("9000-9005:80", "80/tcp"),
             ("9000-9001:80-81", "80/tcp 81/tcp"),
         ] {
-            assert_eq!(ports(word).unwrap().join(" "), expected, "{word}");
+            assert_eq!(ports(word).unwrap().ports.join(" "), expected, "{word}");
         }
         for word in ["", "x", "80/xyz", "70000", "90-80", "80-", "1:2:80", "9000-9005:80-81", "+80", "80/tcp/udp", ":"]
         {

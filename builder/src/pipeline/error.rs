@@ -69,6 +69,12 @@ pub enum BuildError {
         /// Each problem with its place in the source.
         rendered: Vec<String>,
     },
+    /// The Dockerfile asks that checks which are not passed fail the build.
+    #[error("the Dockerfile does not pass the build checks {}", rules.join(", "))]
+    Checks {
+        /// Their names.
+        rules: Vec<&'static str>,
+    },
     /// A base image's name is none.
     #[error("`{text}` is no image name ({place})")]
     BaseName {
@@ -167,6 +173,7 @@ impl BuildError {
             | Self::Unusable { .. }
             | Self::Archive { .. }
             | Self::Dockerfile { .. }
+            | Self::Checks { .. }
             | Self::BaseName { .. }
             | Self::NoName => Fault::User,
             Self::Fetch { source, .. } if source.is_the_users() => Fault::User,
@@ -199,6 +206,11 @@ impl BuildError {
             }
             Self::Unusable { hint, .. } => vec![hint.clone()],
             Self::Fetch { source, .. } => fetch_hints(source),
+            Self::Checks { .. } => vec![
+                "mend what the warnings say, or take a check out: `# check=skip=NAME`, for the file at its top, for one \
+                 instruction on the line before it"
+                    .to_owned(),
+            ],
             Self::NoName => vec!["name the image with `-t REGISTRY/NAME:TAG`".to_owned()],
             Self::Step { source, .. } => match &**source {
                 StepError::NoSandbox { fix, .. } => vec![fix.clone()],

@@ -2,6 +2,7 @@
 
 mod assemble;
 mod bases;
+mod checks;
 mod early;
 mod error;
 mod fetching;
@@ -72,7 +73,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     let records = Records::new(store.clone());
 
     let fetcher = fetching::Fetcher::new(&workshop, &request, &events, &steps);
-    let mut read = {
+    let (mut read, mut checks) = {
         // In a thread of its own: a Dockerfile may be a pipe that nobody writes to, and then a signal must still be heard.
         let (request, workshop, fetcher) = (request.clone(), workshop.clone(), fetcher.clone());
         let (events, steps) = (events.clone(), steps.clone());
@@ -95,7 +96,11 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     };
     let mut found = std::collections::HashMap::new();
     let graph = loop {
-        match graph::lower(&read.dockerfile, &input).map_err(|problems| read.refused(&problems))? {
+        let lowered = graph::lower(&read.dockerfile, &input).map_err(|problems| {
+            checks.tell(&read, &problems, &events);
+            read.refused(&problems)
+        })?;
+        match lowered {
             Lowered::Done(graph) => break graph,
             Lowered::Needs(requests) => {
                 for wanted in requests {
@@ -116,7 +121,9 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
             }
         }
     };
-    read.warn(&graph.warnings, &events);
+    checks.tell(&read, &graph.warnings, &events);
+    checks.tell(&read, &checks::ignored_sources(&read, &graph), &events);
+    checks.verdict()?;
     let mut fetched = std::mem::take(&mut read.fetched);
     fetcher.all(&graph, read.name(), &mut fetched).await?;
 

@@ -3,11 +3,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::checks::Checks;
 use super::fetching::Fetcher;
 use super::places::{self, Place};
 use super::{BuildError, Request, Workshop};
 use crate::context::{Context, Ignore};
-use crate::dockerfile::{self, Dockerfile, Instruction, Problem};
+use crate::dockerfile::{self, CheckOptions, Dockerfile, Instruction, Problem};
 use crate::event::{Event, Events};
 use crate::execute::{ExecuteError, StepCounter, StepFailure};
 use crate::fetch::FetchedFile;
@@ -39,23 +40,29 @@ pub(super) fn read(
     fetcher: &Fetcher,
     events: &Events,
     steps: &StepCounter,
-) -> Result<Read, BuildError> {
+) -> Result<(Read, Checks), BuildError> {
     let step = steps.next();
     events.hear(Event::Started { step, name: "[internal] load the Dockerfile and the ignore rules".to_owned() });
     let read = load(request, workshop, fetcher, events)
         .inspect_err(|error| events.hear(Event::Failed { step, error: first_line(error) }))?;
-    let (read, problems) = read;
+    let (read, mut problems) = read;
+    let argument = request.build_args.get("BUILDKIT_DOCKERFILE_CHECK").map(String::as_str);
+    let options = CheckOptions::of(&read.dockerfile, argument).unwrap_or_else(|problem| {
+        problems.insert(0, problem);
+        CheckOptions::default()
+    });
+    let mut checks = Checks::new(options);
     let (name, path, text) = (read.name.clone(), read.path.clone(), read.text.clone());
     events.hear(Event::Dockerfile { name, path, text });
-    let (errors, warnings): (Vec<Problem>, Vec<Problem>) = problems.into_iter().partition(Problem::is_error);
-    if !errors.is_empty() {
-        let error = read.refused(&errors);
+    if problems.iter().any(Problem::is_error) {
+        let error = read.refused(&problems);
         events.hear(Event::Failed { step, error: first_line(&error) });
+        checks.tell(&read, &problems, events);
         return Err(error);
     }
     events.hear(Event::Finished { step });
-    read.warn(&warnings, events);
-    Ok(read)
+    checks.tell(&read, &problems, events);
+    Ok((read, checks))
 }
 
 fn load(
@@ -115,20 +122,6 @@ impl Read {
             .map(|problem| problem.render(&self.name, &self.text))
             .collect();
         BuildError::Dockerfile { rendered }
-    }
-
-    pub(super) fn warn(&self, problems: &[Problem], events: &Events) {
-        for problem in problems {
-            let lines = problem.span.lines();
-            events.hear(Event::Check {
-                rule: problem.check,
-                text: problem.to_string(),
-                hint: problem.hint.clone(),
-                file: self.name.clone(),
-                first_line: lines.first,
-                last_line: lines.last,
-            });
-        }
     }
 
     /// The line that names an image: the one that spells it so, else the first whose variables may have.

@@ -170,6 +170,15 @@ pub(super) struct Source {
 pub(super) struct Book {
     pub(super) steps: BTreeMap<StepId, Step>,
     pub(super) source: Source,
+    checks: Vec<Check>,
+}
+
+/// A build check that is not passed.
+#[derive(Debug)]
+struct Check {
+    title: String,
+    url: String,
+    lines: (usize, usize),
 }
 
 impl Book {
@@ -225,6 +234,11 @@ impl Book {
                     }
                 }
             }
+            Event::Check { rule: Some(rule), text, url, first_line, last_line, .. } => self.checks.push(Check {
+                title: format!("{rule}: {text}"),
+                url: url.clone(),
+                lines: (*first_line, *last_line),
+            }),
             Event::Warning { .. } | Event::Check { .. } | Event::Note { .. } => {}
         }
         None
@@ -252,6 +266,24 @@ impl Book {
     /// The steps of the Dockerfile that failed.
     pub(super) fn failed(&self) -> impl Iterator<Item = &Step> {
         self.steps.values().filter(|step| step.stand == Stand::Failed && step.origin.is_some())
+    }
+
+    /// What is shown at the end of each build check that is not passed: where it is explained, and the lines.
+    pub(super) fn checks(&self) -> String {
+        use std::fmt::Write as _;
+        let mut text = match self.checks.len() {
+            0 => return String::new(),
+            1 => "1 build check is not passed:\n".to_owned(),
+            many => format!("{many} build checks are not passed:\n"),
+        };
+        for check in &self.checks {
+            let _ = writeln!(text, "\n - {}", super::text::one_line(&check.title));
+            if !check.url.is_empty() {
+                let _ = writeln!(text, "   {}", check.url);
+            }
+            text += &super::excerpt::excerpt(&self.source, check.lines.0, check.lines.1);
+        }
+        text
     }
 
     /// What is shown at the end of each step that failed: its last lines, and where in the Dockerfile it stands.

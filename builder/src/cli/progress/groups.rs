@@ -257,6 +257,7 @@ impl View for Groups {
             text += &self.release(book, now, step);
         }
         text += &self.close(now);
+        text += &book.checks();
         text += &book.failures(self.words.colour);
         if matches!(self.service, Service::GitLab { .. }) {
             return text;

@@ -38,7 +38,7 @@ impl View for Plain {
     }
 
     fn end(&mut self, book: &Book, _now: Duration) -> String {
-        book.failures(self.words.colour)
+        book.checks() + &book.failures(self.words.colour)
     }
 }
 

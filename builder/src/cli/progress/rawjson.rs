@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::View;
 use super::book::{Book, Line};
-use crate::event::{Event, StepId, Stream};
+use crate::event::{Event, StepId, Stream, short_text};
 
 /// How often the bytes of one transfer are told.
 const TELL_EVERY: Duration = Duration::from_millis(100);
@@ -101,14 +101,16 @@ impl RawJson {
                 }
                 json!({ "statuses": [value] })
             }
-            Event::Warning { text } => json!({"warnings": [self.warning(book, text, None)]}),
-            Event::Check { rule, text, hint, file, first_line, last_line } => {
-                let short = match (rule, first_line) {
-                    (Some(rule), 1..) => format!("{rule}: {text} (line {first_line})"),
-                    (Some(rule), 0) => format!("{rule}: {text}"),
-                    (None, _) => text.clone(),
-                };
-                let mut value = self.warning(book, &short, hint.as_deref());
+            Event::Warning { text } => json!({"warnings": [self.warning(book, text)]}),
+            Event::Check { rule, text, detail, url, file, first_line, last_line, .. } => {
+                let short = short_text(*rule, text, *first_line);
+                let mut value = self.warning(book, &short);
+                if !detail.is_empty() {
+                    value["detail"] = json!([base64(detail.as_bytes())]);
+                }
+                if !url.is_empty() {
+                    value["url"] = json!(url);
+                }
                 if *first_line > 0 {
                     let data = base64(book.source.text.as_bytes());
                     value["sourceInfo"] = json!({"filename": file, "data": data, "language": "Dockerfile"});
@@ -122,16 +124,13 @@ impl RawJson {
         })
     }
 
-    fn warning(&self, book: &Book, short: &str, detail: Option<&str>) -> Value {
+    fn warning(&self, book: &Book, short: &str) -> Value {
         let mut value = json!({});
         if let Some(first) = self.first {
             value["vertex"] = json!(name(book, first));
         }
         value["level"] = json!(1);
         value["short"] = json!(base64(short.as_bytes()));
-        if let Some(detail) = detail {
-            value["detail"] = json!([base64(detail.as_bytes())]);
-        }
         value
     }
 }

@@ -63,6 +63,8 @@ fn recorded() -> Vec<(u64, Event)> {
                 rule: Some("UndefinedVar"),
                 text: "usage of an undefined variable `$FLAGS`".to_owned(),
                 hint: Some("declare it with ARG".to_owned()),
+                detail: "Variables should be defined before their use",
+                url: "https://docs.docker.com/go/dockerfile/rule/undefined-var/".to_owned(),
                 file: "Dockerfile".to_owned(),
                 first_line: 6,
                 last_line: 7,

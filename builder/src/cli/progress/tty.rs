@@ -270,6 +270,6 @@ impl View for Terminal {
         if !book.steps.is_empty() && built {
             text += &(total(book, 0).render(columns, &duration(now), self.colour).0 + "\n");
         }
-        text + &book.failures(self.colour)
+        text + &book.checks() + &book.failures(self.colour)
     }
 }

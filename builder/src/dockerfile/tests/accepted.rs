@@ -18,7 +18,7 @@ fn comments_and_empty_lines_inside_a_continuation_are_dropped() {
     2-8 RUN "x  y  z # yes"
     10 RUN "w\\\\"
     11 CMD ["a"]
-    warning 5:1-5:1: an empty line inside a continued instruction (remove it, or put a `#` on it)
+    warning 5:1-5:1: Empty continuation line (remove it, or put a `#` on it)
     "#);
 }
 
@@ -44,6 +44,9 @@ fn names_in_any_case_with_blanks_before() {
     1 FROM "A" as b
     2 RUN "x"
     3 COPY "a" -> "b"
+    warning 1:3-1:14: 'As' and 'from' keywords' casing do not match
+    warning 1:13-1:14: Stage name 'B' should be lowercase
+    warning 2:2-2:7: Command 'Run' should match the case of the command majority (lowercase)
     "#);
 }
 
@@ -133,8 +136,8 @@ fn every_instruction() {
     21 VOLUME "/a" "/b"
     22 VOLUME "/c d"
     23 WORKDIR "/a b"
-    warning 9:5-9:24: `ENV key=value` should be used instead of the legacy `ENV key value` format
-    warning 14:1-14:11: `MAINTAINER` is deprecated (use `LABEL org.opencontainers.image.authors=...`)
+    warning 2:41-2:46: Stage name 'Stage' should be lowercase
+    warning 14:1-14:21: Maintainer instruction is deprecated in favor of using label (use `LABEL org.opencontainers.image.authors=...`)
     "#);
 }
 
@@ -192,7 +195,7 @@ fn heredocs_in_every_form() {
 
 #[test]
 fn comments_before_an_instruction_are_kept() {
-    let (file, _) = parse("# gone\n\n# first\n#second \nFROM a\n# third\nRUN x\n");
+    let (file, _) = parse("# syntax=docker/dockerfile:1\n# gone\n#\n# first\n\n#second \nFROM a\n# third\nRUN x\n");
     assert_eq!(file.stages[0].from.comments, ["first", "second"]);
     assert_eq!(file.stages[0].instructions[0].comments, ["third"]);
 }

@@ -19,8 +19,7 @@ fn every_metadata_instruction() {
         "CMD echo hi\n",
     );
     insta::assert_snapshot!(outline(text), @r#"
-    warning 2:1: `MAINTAINER` is deprecated (use `LABEL org.opencontainers.image.authors=...`)
-    warning 5:5: `ENV key=value` should be used instead of the legacy `ENV key value` format
+    warning 2:1: Maintainer instruction is deprecated in favor of using label (use `LABEL org.opencontainers.image.authors=...`)
     = scratch linux/amd64
     {"User":"u","ExposedPorts":{"443/tcp":{},"80/udp":{},"8000/tcp":{},"8001/tcp":{}},"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin","X=1","Y=$X","Z=1 and more"],"Cmd":["/bin/sh","-c","echo hi"],"Healthcheck":{"Test":["CMD-SHELL","curl -f x || exit 1"],"Interval":30000000000,"Retries":3},"ArgsEscaped":true,"Volumes":{"/b":{},"/c d":{},"1/a":{}},"WorkingDir":"/","Labels":{"a":"1","b c":"d e"},"StopSignal":"SIGTERM"}
     by A <$B>
@@ -35,6 +34,9 @@ fn every_metadata_instruction() {
     -- USER u
     -- HEALTHCHECK {Test:[CMD-SHELL curl -f x || exit 1] Interval:30s Timeout:0s StartPeriod:0s StartInterval:0s Retries:3}
     -- CMD ["/bin/sh" "-c" "echo hi"]
+    warning 5:1: "ENV key=value" should be used instead of legacy "ENV key value" format
+    warning 6:12: Defined protocol '80/UDP' in EXPOSE instruction should be lowercase
+    warning 12:1: JSON arguments recommended for CMD to prevent unintended behavior related to OS signals
     "#);
 }
 
@@ -56,6 +58,7 @@ fn an_entrypoint_resets_the_cmd_of_the_base_and_not_its_own() {
     (base) made the base
     -- CMD ["mine"]
     -- ENTRYPOINT ["/bin/sh" "-c" "new"]
+    warning 3:1: JSON arguments recommended for ENTRYPOINT to prevent unintended behavior related to OS signals
     "#);
     insta::assert_snapshot!(outline_with("FROM base\nENTRYPOINT []\nCMD []\n", &with()), @r#"
     #0 base base sha256:m | [1/1] FROM base :1

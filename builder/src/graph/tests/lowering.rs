@@ -47,8 +47,12 @@ fn stages_that_the_target_does_not_need_are_not_asked_for() {
 #[test]
 fn copy_from_a_number_a_name_and_an_image() {
     let text = "FROM scratch AS Base\nCOPY a /a\nFROM scratch\nCOPY --from=0 a b/\nCOPY --from=BASE a c\nCOPY --from=busybox:1 /bin/ /bin\n";
-    insta::assert_snapshot!(outline(text), @"needs busybox:1 for linux/amd64");
+    insta::assert_snapshot!(outline(text), @r#"
+    warning 1:17: Stage name 'Base' should be lowercase
+    needs busybox:1 for linux/amd64
+    "#);
     insta::assert_snapshot!(outline_with(text, &with_base(input(), "busybox:1", "{}")), @r#"
+    warning 1:17: Stage name 'Base' should be lowercase
     #0 scratch + copy context ["a"] -> /a | [base 1/1] COPY a /a :2
     #1 scratch + copy #0 ["a"] -> /b (directory) | [stage-1 1/3] COPY --from=0 a b/ :4
     #2 #1 + copy #0 ["a"] -> /c | [stage-1 2/3] COPY --from=BASE a c :5
@@ -121,7 +125,7 @@ fn run_takes_shell_environment_directory_and_user() {
     #1 WORKDIR /w
     #2 RUN |2 A=1 B=3 /bin/bash -ec echo   "$A" # buildkit
     #3 RUN |2 A=1 B=3 x $A # buildkit
-    warning 3:11: usage of undefined variable `$B`
+    warning 3:11: Usage of undefined variable '$B' (did you mean $A?)
     "#);
 }
 

@@ -30,23 +30,23 @@ fn a_variable_in_from_of_a_copy() {
 
 #[test]
 fn names_that_expand_to_nothing() {
-    insta::assert_snapshot!(outline("FROM $IMAGE\n"), @"
-    warning 1:6: `FROM` argument `IMAGE` has no value (put `ARG IMAGE=VALUE` before the first `FROM`, or declare it there and give `--build-arg IMAGE=VALUE`)
+    insta::assert_snapshot!(outline("FROM $IMAGE\n"), @r#"
+    warning 1:6: Default value for ARG $IMAGE results in empty or invalid base image name
+    warning 1:6: FROM argument 'IMAGE' is not declared (put `ARG IMAGE=VALUE` before the first `FROM`, or declare it there and give `--build-arg IMAGE=VALUE`)
     error 1:6: base name (`$IMAGE`) should not be blank (an `ARG` for a `FROM` stands before the first `FROM`, with a default)
-    ");
-    insta::assert_snapshot!(outline("ARG P\nFROM --platform=$P x\n"), @"
-    warning 2:17: `FROM` argument `P` has no value (put `ARG P=VALUE` before the first `FROM`, or declare it there and give `--build-arg P=VALUE`)
+    "#);
+    insta::assert_snapshot!(outline("ARG P\nFROM --platform=$P x\n"), @r#"
     error 2:17: empty platform value from expression `$P`
-    ");
+    "#);
     insta::assert_snapshot!(outline("FROM --platform=linus x\n"), @"error 1:17: `linus` is no platform: expected `os/architecture[/variant]`, such as `linux/arm64`");
-    insta::assert_snapshot!(outline("FROM scratch\nWORKDIR $X\nENV $Y=1\nVOLUME $Z\n"), @"
-    warning 2:9: usage of undefined variable `$X`
-    warning 2:9: relative workdir `` can have unexpected results if the base image changes
-    warning 3:5: usage of undefined variable `$Y`
+    insta::assert_snapshot!(outline("FROM scratch\nWORKDIR $X\nENV $Y=1\nVOLUME $Z\n"), @r#"
+    warning 2:9: Usage of undefined variable '$X'
+    warning 2:9: Relative workdir "" can have unexpected results if the base image changes
+    warning 3:5: Usage of undefined variable '$Y'
     error 3:5: the name `$Y` expands to nothing
-    warning 4:8: usage of undefined variable `$Z`
+    warning 4:8: Usage of undefined variable '$Z'
     error 4:8: `VOLUME $Z` expands to nothing
-    ");
+    "#);
 }
 
 #[test]
@@ -106,6 +106,8 @@ fn warnings_do_not_stop_the_build() {
         "LABEL b=$HOEM\n",
     );
     insta::assert_snapshot!(outline_with(text, &args(input(), &[("NOBODY", "1"), ("BUILDKIT_INLINE_CACHE", "1")])), @r#"
+    warning 2:17: Duplicate stage name "a", stage names should be unique (`COPY --from` takes the last of them)
+    warning 3:17: Stage name should not use the same name as reserved stage "context"
     #0 scratch + copy nothing [] -> /app (directory) | [context 1/2] WORKDIR app :4
     #1 #0 + copy context ["x", ""] -> / (directory) | [context 2/2] COPY $UNKNOWN/x $HOEM / :5
     = #1 linux/amd64
@@ -114,12 +116,10 @@ fn warnings_do_not_stop_the_build() {
     #1 COPY /x  / # buildkit
     -- ENV HOME=/x
     -- LABEL b=
-    warning 2:17: several stages are named `a` (`COPY --from` takes the last of them)
-    warning 3:17: stage name `context` is reserved
-    warning 4:9: relative workdir `app` can have unexpected results if the base image changes
-    warning 5:6: usage of undefined variable `$UNKNOWN`
-    warning 5:17: usage of undefined variable `$HOEM`
-    warning 7:9: usage of undefined variable `$HOEM` (did you mean `$HOME`?)
+    warning 4:9: Relative workdir "app" can have unexpected results if the base image changes
+    warning 5:6: Usage of undefined variable '$UNKNOWN'
+    warning 5:17: Usage of undefined variable '$HOEM'
+    warning 7:9: Usage of undefined variable '$HOEM' (did you mean $HOME?)
     warning 0:0: build argument `NOBODY` is not used: no `ARG` of the file declares it
     "#);
 }
@@ -142,7 +142,7 @@ fn a_base_for_another_platform_is_a_warning() {
     = #0 linux/arm64/v8
     {"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]}
     (base) made the base
-    warning 1:1: base image `base` is for `linux/arm64`, and `linux/amd64` was asked for
+    warning 1:1: Base image base was pulled with platform "linux/arm64", expected "linux/amd64" for current build
     "#);
 }
 
