@@ -20,6 +20,7 @@ mod holds;
 mod names;
 mod place;
 mod range_lock;
+mod room;
 mod scratch;
 mod store;
 mod trash;
@@ -27,6 +28,7 @@ mod writer;
 
 pub use digest::{Hasher, HashingReader, HashingWriter, sha256};
 pub use error::StoreError;
+pub use room::{Room, is_disk_full, is_quota_exceeded};
 pub use store::{Store, VerifiedBlob};
 pub use trash::remove_tree;
 pub use writer::{BlobInfo, BlobWriter};

@@ -47,13 +47,14 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
     };
     let built = interrupt.guard(pipeline::build(workshop, request, events.clone())).await;
     if !interrupt.cancel.is_cancelled() {
-        keep_limit(typed.store_limit.unwrap_or_default(), store, &shown.events()).await;
+        keep_limit(typed.store_limit.unwrap_or_default(), store.clone(), &shown.events()).await;
     }
     let left = shown.end();
     let timeline = typed.timeline.as_ref().map(|path| write_file(path, &left.timeline)).transpose();
     let built = built.map_err(|error| {
         let hint = left.log.map(|path| format!("the whole log is in {}", path.display()));
-        failure(error).hints(hint)
+        let room = pipeline::room_hint(&store, &error);
+        failure(error).hints(room).hints(hint)
     })?;
     timeline?;
     metadata::write(&typed, &built, &tags, by_digest, &events)?;

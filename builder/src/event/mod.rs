@@ -3,8 +3,12 @@
 //! Rooms say what happened and never how it looks; `cli::progress` turns events into a terminal view, plain text or
 //! JSON lines. A sink must be quick: it is called from the threads that do the work.
 
+mod size;
+
 use std::fmt;
 use std::sync::Arc;
+
+pub use size::size;
 
 /// Names one step of a build in its events. Steps are numbered from 1 in the order in which they are first heard of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -76,7 +76,13 @@ impl Executor {
         Ok(())
     }
 
-    fn operation(&self, step: StepId, node: &Node, plan: &StepPlan, states: &States) -> Result<RootState, StepError> {
+    pub(super) fn operation(
+        &self,
+        step: StepId,
+        node: &Node,
+        plan: &StepPlan,
+        states: &States,
+    ) -> Result<RootState, StepError> {
         let state = match &node.op {
             Op::Base(op) => return Ok(self.base(op)),
             Op::Copy(op) => self.copy(step, op, plan, states),
@@ -123,7 +129,7 @@ impl Run<'_> {
                     let (step, sender) = (self.steps[id.index()], sender.clone());
                     let states = self.states.only(&node.op.inputs());
                     scope.spawn(move || {
-                        let work = || executor.operation(step, node, plan, &states);
+                        let work = || executor.attempt(step, node, plan, &states);
                         let outcome = catch_unwind(AssertUnwindSafe(work));
                         // The other end outlives every thread.
                         let _ = sender.send((id, outcome));

@@ -9,6 +9,7 @@ use super::select::SelectError;
 use crate::blob::StoreError;
 use crate::cache_mount::CacheMountError;
 use crate::context::{ContextError, IgnoreError, PlacementError};
+use crate::event::size;
 use crate::graph::About;
 use crate::layer::{ApplyError, ChangesError, LayerError, TreeError};
 use crate::remote::RemoteError;
@@ -69,6 +70,31 @@ pub enum StepError {
         signal: i32,
         /// Whether the kernel ended it for want of memory.
         out_of_memory: bool,
+    },
+    /// A command failed, and the disk was full. The step is tried again; nobody outside sees this.
+    #[error("the disk was full when the command ended")]
+    FoundDiskFull {
+        /// How it ended.
+        source: Box<StepError>,
+    },
+    /// The disk is full, also after what could be pruned was.
+    #[error(
+        "{limit} the store {} is full: the step needs more than the {} that were free when it began{}, and {} are free now",
+        store.display(), size(*.had_bytes), pruned(*.pruned_bytes), size(*.free_bytes)
+    )]
+    DiskFull {
+        /// The store.
+        store: PathBuf,
+        /// What is used up, as the message begins.
+        limit: &'static str,
+        /// What was free when the step began for the last time.
+        had_bytes: u64,
+        /// What of that is from pruning.
+        pruned_bytes: u64,
+        /// What is free without the step's own files.
+        free_bytes: u64,
+        /// What failed for want of room.
+        source: Box<StepError>,
     },
     /// RUN is impossible here.
     #[error("RUN is not possible here: {reason}")]
@@ -215,6 +241,13 @@ pub enum StepError {
         /// What the step is for.
         wanted: String,
     },
+}
+
+fn pruned(bytes: u64) -> String {
+    match bytes {
+        0 => " (nothing could be pruned)".to_owned(),
+        bytes => format!(" ({} of them by pruning)", size(bytes)),
+    }
 }
 
 /// What the shell's conventions say about a status.

@@ -24,6 +24,7 @@ mod mounts;
 mod owner;
 mod placing;
 mod plan;
+mod relief;
 mod rewrite;
 mod run;
 mod schedule;
@@ -46,6 +47,7 @@ pub use flights::Flights;
 pub use mounts::{MountSources, Secret, SecretValue};
 pub use owner::{Accounts, Identity, OwnerError};
 pub use placing::PlacingError;
+pub use relief::Relief;
 pub use run::EARLIEST_ZIP_TIME;
 pub use select::SelectError;
 pub use state::{BuiltLayer, RootState, Trees};
@@ -137,6 +139,8 @@ pub struct Executor {
     pub flights: Flights,
     /// Views that were made lately.
     pub trees: Trees,
+    /// Who makes room when the disk is full.
+    pub relief: Option<Arc<dyn Relief>>,
     /// Who hears of finished layers.
     pub watcher: Option<Arc<dyn Watcher>>,
 }

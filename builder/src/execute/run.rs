@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use super::copy::{accounts, content_of, stacked};
 use super::plan::StepPlan;
+use super::relief::complains;
 use super::{Executor, RootState, States, StepError};
 use crate::cache::{Stamps, key};
 use crate::event::{Event, StepId, Stream};
@@ -86,7 +87,9 @@ impl Executor {
             limits: op.conditions.limits.iter().map(limit).collect(),
             mounts: std::mem::take(&mut made.mounts),
         };
+        let mut complained = false;
         let mut output = |stream: sandbox::Stream, bytes: &[u8]| {
+            complained |= complains(bytes);
             let stream = match stream {
                 sandbox::Stream::Stdout => Stream::Stdout,
                 sandbox::Stream::Stderr => Stream::Stderr,
@@ -98,8 +101,10 @@ impl Executor {
         made.finish()?;
         match exit? {
             Exit::Code(0) => {}
-            Exit::Code(status) => return Err(StepError::ExitStatus { status }),
-            Exit::Signal { signal, out_of_memory } => return Err(StepError::Signal { signal, out_of_memory }),
+            Exit::Code(status) => return Err(self.with_room(StepError::ExitStatus { status }, complained)),
+            Exit::Signal { signal, out_of_memory } => {
+                return Err(self.with_room(StepError::Signal { signal, out_of_memory }, complained));
+            }
             Exit::Cancelled => return Err(StepError::Cancelled),
         }
 

@@ -2,7 +2,7 @@
 
 use fluyt_client::{ClientError, FileError, ReferenceError};
 
-use crate::blob::StoreError;
+use crate::blob::{StoreError, is_disk_full};
 use crate::context::{ContextError, InputError};
 use crate::execute::StepError;
 use crate::export::ExportError;
@@ -168,6 +168,8 @@ impl BuildError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Cancelled => Fault::Interrupted,
+            // Whatever was being written: the disk is the environment's.
+            error if is_disk_full(error) => Fault::Environment,
             Self::Context(_)
             | Self::Input(_)
             | Self::Unusable { .. }
@@ -183,6 +185,11 @@ impl BuildError {
             Self::Export { source, .. } => export_fault(source),
             Self::Image(_) | Self::Store(_) | Self::Layer(_) | Self::Snapshot(_) => Fault::Environment,
         }
+    }
+
+    /// Whether a step found the disk full.
+    pub(super) fn is_about_room(&self) -> bool {
+        matches!(self, Self::Step { source, .. } if matches!(**source, StepError::DiskFull { .. }))
     }
 
     /// What failed beside this.
@@ -311,6 +318,8 @@ fn step_fault(error: &StepError) -> Fault {
         | StepError::Store(_)
         | StepError::CacheMount(_)
         | StepError::Temporary { .. }
+        | StepError::FoundDiskFull { .. }
+        | StepError::DiskFull { .. }
         | StepError::NotFetched { .. }
         | StepError::DiffId { .. }
         | StepError::IndexMismatch { .. } => Fault::Environment,

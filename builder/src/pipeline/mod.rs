@@ -10,6 +10,7 @@ mod layout;
 mod outputs;
 mod places;
 mod request;
+mod room;
 mod source;
 
 use std::io::{Read, Write};
@@ -23,6 +24,7 @@ pub use bases::PULLED_FROM;
 pub use error::{BuildError, Fault, remote_fault};
 pub use outputs::Destination;
 pub use request::{Built, ContextSource, DockerfileSource, ImageForm, Request};
+pub use room::room_hint;
 
 use crate::blob::Store;
 use crate::cache::{Mode, Records};
@@ -133,6 +135,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     let early = early::Early::new(&graph, &request, &uploads, &store, &events, &steps);
     let fetched_commit = read.committed_at.filter(|_| request.reproducible);
     let committed_at = read.context.modes().and_then(Modes::committed_at).or(fetched_commit);
+    let pruner = Arc::new(room::Pruner::new(&store, &events));
     let place = match &request.context {
         ContextSource::Folder(folder) => std::path::absolute(folder).unwrap_or_else(|_| folder.clone()),
         other => PathBuf::from(other.to_string()),
@@ -155,6 +158,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         explain: Explain::new(&place, read.name(), &request.platform.to_string(), request.explain),
         flights: Flights::default(),
         trees: Trees::default(),
+        relief: Some(pruner.clone()),
         watcher: early.clone().map(|early| early as Arc<dyn Watcher>),
         mounts: MountSources::new(request.secrets.clone(), request.agents.clone()),
     };
@@ -175,7 +179,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     };
-    let image = assemble::assemble(&graph, &states, &root, &request, committed_at, &store)?;
+    let image = pruner.with_room(|| assemble::assemble(&graph, &states, &root, &request, committed_at, &store))?;
     let origins: Origins =
         root.layers.iter().filter_map(|layer| Some((layer.digest.clone(), layer.origin.clone()?))).collect();
     outputs::deliver(&image, &root, &origins, &request, &workshop, times, &remote, &uploads, &events, &steps).await?;

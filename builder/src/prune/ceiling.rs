@@ -7,8 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::PruneError;
 use super::choose::Policy;
 use super::remove::{Outcome, prune};
-use super::trees::free_bytes;
-use crate::blob::Store;
+use crate::blob::{Room, Store};
 
 /// Shares of the disk in percent, as `BuildKit` has them, but for the part that is to stay free: many disks are fuller than
 /// its 20 all their life.
@@ -63,7 +62,8 @@ impl Ceiling {
             return Ok(None);
         }
         let root = store.root();
-        let (free, disk) = free_bytes(root).map_err(PruneError::at("asking for the free space of", root))?;
+        let Room { free_bytes: free, disk_bytes: disk, .. } =
+            Room::of(root).map_err(PruneError::at("asking for the free space of", root))?;
         let share = |percent: u64| disk / 100 * percent;
         let policy = match self {
             Self::Bytes(bytes) => Policy { max_used_bytes: Some(bytes), ..Policy::default() },

@@ -19,12 +19,22 @@ pub enum Kind {
     CacheMount,
     /// What a process that died left behind.
     Temporary,
+    /// What a build said.
+    Log,
 }
 
 impl Kind {
     /// All kinds, in the order in which they are shown.
-    pub const ALL: [Self; 7] =
-        [Self::Blob, Self::Layer, Self::Record, Self::Index, Self::CacheMount, Self::MutableRoot, Self::Temporary];
+    pub const ALL: [Self; 8] = [
+        Self::Blob,
+        Self::Layer,
+        Self::Record,
+        Self::Index,
+        Self::CacheMount,
+        Self::MutableRoot,
+        Self::Temporary,
+        Self::Log,
+    ];
 
     /// Its name in filters and in JSON.
     #[must_use]
@@ -37,6 +47,7 @@ impl Kind {
             Self::Record => "record",
             Self::CacheMount => "cache-mount",
             Self::Temporary => "temporary",
+            Self::Log => "log",
         }
     }
 
@@ -51,6 +62,7 @@ impl Kind {
             Self::Record => "records",
             Self::CacheMount => "cache mounts",
             Self::Temporary => "temporary",
+            Self::Log => "logs",
         }
     }
 
@@ -86,6 +98,15 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Whether it is kept for its own sake, not for that of an image's name.
+    pub(super) fn is_of_no_name(&self) -> bool {
+        match self.kind {
+            Kind::Log => true,
+            Kind::Record => self.names.is_empty(),
+            _ => false,
+        }
+    }
+
     /// Whether it goes when all that can be had again, or is not used, is to go.
     #[must_use]
     pub fn reclaimable(&self) -> bool {

@@ -73,6 +73,8 @@ pub(super) fn prune_surveyed(
         outcome: Outcome::default(),
         names: names.unwrap_or_default(),
     };
+    let asked_for = |entry: &Entry| entry.is_of_no_name() && (policy.all || policy.kinds.contains(&entry.kind));
+    pruning.survey.entries.iter_mut().filter(|entry| asked_for(entry)).for_each(|entry| entry.needed = false);
     pruning.entries();
     if policy.all {
         pruning.images()?;
@@ -190,6 +192,10 @@ impl Pruning<'_> {
                 let trash = self.trash_place()?;
                 gone(fs::rename(&path, &trash))
             }
+            Kind::Log => match lock_file(&path) {
+                Some(_lock) => gone(fs::remove_file(&path)),
+                None => Ok(false),
+            },
             Kind::Index | Kind::Record => gone(fs::remove_file(&path)),
         }
     }
@@ -315,6 +321,7 @@ pub(super) fn is_held(store: &Store, kind: Kind, name: &str) -> bool {
                 .filter_map(|copy| File::open(copy.path().join("lock")).ok())
                 .any(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err())
         }),
+        Kind::Log => lock_file(&path).is_none(),
         Kind::Index | Kind::Record => false,
     }
 }
@@ -326,6 +333,13 @@ fn lock_folder(path: &Path) -> Option<File> {
     let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
     let there = fs::symlink_metadata(path).ok().map(id);
     (folder.metadata().ok().map(id) == there).then_some(folder)
+}
+
+/// The lock on a log, when nobody writes it.
+fn lock_file(path: &Path) -> Option<File> {
+    let file = File::open(path).ok()?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(file)
 }
 
 /// Whether this call took something away: somebody else may have been first.

@@ -1,18 +1,28 @@
 //! Listing what the store holds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::fs::{self, DirEntry};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
 
 use super::PruneError;
 use super::entry::{Entry, Kind};
 use super::needed::{digests_of, needed};
-use super::trees::{free_bytes, on_disk, size_of};
-use crate::blob::Store;
+use super::trees::{on_disk, size_of};
+use crate::blob::{Room, Store};
 
 /// The file in an unpacked layer's folder that tells what it takes: no layer changes, and walking one takes long.
 const SIZE: &str = "size";
+
+/// What the names of records begin with that say what keys were made of: `--explain` compares with them. They name nothing
+/// that is here, and what was pruned is what the next `--explain` will be asked about.
+const PREIMAGES: &str = "preimages-";
+
+/// How long they are kept after the last build of their Dockerfile.
+const PREIMAGE_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What a store holds.
 #[derive(Clone, Debug, Default)]
@@ -39,15 +49,17 @@ impl Survey {
 /// When a folder of the store cannot be read.
 pub fn survey(store: &Store) -> Result<Survey, PruneError> {
     let needed = needed(store)?;
-    let mut found = Found { store, needed, entries: Vec::new() };
+    let mut found = Found { store, needed, entries: Vec::new(), blobs_of: HashMap::new() };
     found.blobs()?;
     found.layers()?;
     found.indexes()?;
     found.records()?;
+    found.age_indexes();
     found.cache_mounts()?;
+    found.logs()?;
     found.others();
-    let (free_bytes, disk_bytes) =
-        free_bytes(store.root()).map_err(PruneError::at("asking for the free space of", store.root()))?;
+    let Room { free_bytes, disk_bytes, .. } =
+        Room::of(store.root()).map_err(PruneError::at("asking for the free space of", store.root()))?;
     Ok(Survey { entries: found.entries, free_bytes, disk_bytes })
 }
 
@@ -55,6 +67,8 @@ struct Found<'s> {
     store: &'s Store,
     needed: BTreeSet<String>,
     entries: Vec<Entry>,
+    /// The blobs of layers, by diff id, as records tell.
+    blobs_of: HashMap<String, Vec<String>>,
 }
 
 impl Found<'_> {
@@ -119,16 +133,54 @@ impl Found<'_> {
                 let read = fs::read(record.path()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
                 let mut names = Vec::new();
                 if let Some(value) = read {
+                    layers_of(&value, &mut self.blobs_of);
                     digests_of(&value, &mut names);
                 }
                 names.retain(|name| name.parse().is_ok_and(|digest| self.store.path(&digest).is_file()));
-                let needed = !names.is_empty() && names.iter().all(|name| self.needed.contains(name));
                 let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                let needed = match is_preimage(&record.file_name()) {
+                    true => !used.elapsed().is_ok_and(|ago| ago >= PREIMAGE_AGE),
+                    false => !names.is_empty() && names.iter().all(|name| self.needed.contains(name)),
+                };
                 self.add(Kind::Record, below(&folder, &record), on_disk(&metadata), used, needed);
                 if let Some(entry) = self.entries.last_mut() {
                     entry.names = names;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// A layer's index is kept as long as its blob: to make it again, the whole blob is read.
+    fn age_indexes(&mut self) {
+        let blobs: HashMap<&str, (SystemTime, bool)> = self
+            .entries
+            .iter()
+            .filter(|entry| entry.kind == Kind::Blob)
+            .map(|entry| (entry.name.as_str(), (entry.used, entry.needed)))
+            .collect();
+        let mut ages = HashMap::new();
+        for (diff_id, digests) in &self.blobs_of {
+            let found = digests.iter().filter_map(|digest| blobs.get(place_of(digest).as_str()));
+            let age = found
+                .fold((SystemTime::UNIX_EPOCH, false), |(used, needed), blob| (used.max(blob.0), needed || blob.1));
+            ages.insert(format!("indexes/{}.json", diff_id.trim_start_matches("sha256:")), age);
+        }
+        for entry in self.entries.iter_mut().filter(|entry| entry.kind == Kind::Index) {
+            if let Some((used, needed)) = ages.get(&entry.name) {
+                // Of one time, blobs go before indexes.
+                entry.used = entry.used.max(*used);
+                entry.needed |= needed;
+            }
+        }
+    }
+
+    /// The logs of builds go only when they are asked for: nothing makes them again, and there are never many.
+    fn logs(&mut self) -> Result<(), PruneError> {
+        for log in list(&self.store.root().join("logs"))? {
+            let Ok(metadata) = log.metadata() else { continue };
+            let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            self.add(Kind::Log, below("logs", &log), on_disk(&metadata), used, true);
         }
         Ok(())
     }
@@ -165,6 +217,30 @@ impl Found<'_> {
         // Cache mounts are not tried: a RUN that asks for one in that moment would take another copy.
         let held = kind != Kind::CacheMount && super::remove::is_held(self.store, kind, &name);
         self.entries.push(Entry { kind, name, size_bytes, used, needed, held, names: Vec::new() });
+    }
+}
+
+fn is_preimage(file_name: &OsStr) -> bool {
+    file_name.as_encoded_bytes().starts_with(PREIMAGES.as_bytes())
+}
+
+/// Where the blob of a digest is, below the store.
+fn place_of(digest: &str) -> String {
+    format!("blobs/{}", digest.replacen(':', "/", 1))
+}
+
+/// The layers that a record tells of: all that has both a diff id and a digest.
+fn layers_of(value: &Value, found: &mut HashMap<String, Vec<String>>) {
+    match value {
+        Value::Object(fields) => {
+            let text = |name: &str| fields.get(name).and_then(Value::as_str);
+            if let (Some(diff_id), Some(digest)) = (text("diff_id"), text("digest")) {
+                found.entry(diff_id.to_owned()).or_default().push(digest.to_owned());
+            }
+            fields.values().for_each(|value| layers_of(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| layers_of(value, found)),
+        _ => {}
     }
 }
 

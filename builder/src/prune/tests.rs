@@ -214,3 +214,53 @@ fn a_ceiling_is_kept() {
     Ceiling::Share.keep(&store).unwrap();
     assert!(there(&store, &blobs[0]), "a disk's tenth is always left to the store");
 }
+
+#[test]
+fn logs_and_what_explain_compares_with_go_only_when_they_are_asked_for() {
+    let sample = Sample::new();
+    let store = sample.open();
+    for (name, hours) in [("records/1/preimages-new.json", 1), ("records/1/preimages-old.json", 800), ("logs/a.log", 1)]
+    {
+        store.write_entry(Path::new(name), b"{}").unwrap();
+        aged(&store.root().join(name), hours);
+    }
+    let there = |name: &str| store.root().join(name).exists();
+    let log = survey(&store).unwrap().entries.into_iter().find(|entry| entry.kind == Kind::Log).unwrap();
+    assert!(log.size_bytes > 0 && !log.reclaimable());
+    prune(&store, &Policy::default()).unwrap();
+    assert!(there("records/1/preimages-new.json") && there("logs/a.log"));
+    assert!(!there("records/1/preimages-old.json"), "nobody built that for a month");
+    let writer = fs::File::open(store.root().join("logs/a.log")).unwrap();
+    rustix::fs::flock(&writer, rustix::fs::FlockOperation::LockShared).unwrap();
+    prune(&store, &Policy { kinds: vec![Kind::Log], ..Policy::default() }).unwrap();
+    assert!(there("logs/a.log"), "a build still writes it");
+    drop(writer);
+    prune(&store, &Policy { kinds: vec![Kind::Log], ..Policy::default() }).unwrap();
+    assert!(!there("logs/a.log") && there("records/1/preimages-new.json"));
+    prune(&store, &Policy { all: true, ..Policy::default() }).unwrap();
+    assert!(!there("records/1/preimages-new.json"));
+}
+
+#[test]
+fn a_layers_index_is_kept_as_long_as_its_blob() {
+    let sample = Sample::new();
+    let (old, new) = (sample.blob("an old layer", 50), sample.blob("a new layer", 2));
+    let store = sample.open();
+    for (name, blob) in [("old", &old), ("new", &new)] {
+        let diff_id = sha256(name.as_bytes());
+        let record = json!({"layer": {"diff_id": diff_id.as_ref(), "digest": blob.as_ref()}}).to_string();
+        store.write_entry(Path::new(&format!("records/1/{name}.json")), record.as_bytes()).unwrap();
+        let index = format!("indexes/{}.json", diff_id.digest());
+        store.write_entry(Path::new(&index), b"{}").unwrap();
+        // Written when the layer was made; nobody looked at it since.
+        aged(&store.root().join(index), 90);
+    }
+    drop(store);
+    let store = sample.open();
+    let has_index =
+        |name: &str| store.root().join(format!("indexes/{}.json", sha256(name.as_bytes()).digest())).exists();
+    let used: u64 = survey(&store).unwrap().size_bytes();
+    // One blob too many: the old one and its index go, not the old indexes of both.
+    prune(&store, &Policy { max_used_bytes: Some(used - 1), ..Policy::default() }).unwrap();
+    assert!(!there(&store, &old) && there(&store, &new) && has_index("new"));
+}

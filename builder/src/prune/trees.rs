@@ -29,9 +29,3 @@ pub(super) fn size_of(tree: &Path) -> u64 {
     }
     total
 }
-
-/// Bytes that this user can still write to the file system of `folder`, and how many it has in all.
-pub(super) fn free_bytes(folder: &Path) -> std::io::Result<(u64, u64)> {
-    let found = rustix::fs::statvfs(folder)?;
-    Ok((found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize))
-}

@@ -32,7 +32,7 @@ use book::{Book, Line};
 use groups::{Groups, Service};
 use log::Log;
 
-pub use text::size;
+pub use crate::event::size;
 
 /// How a build looks. `now` is the time since the build's start.
 trait View: Send {

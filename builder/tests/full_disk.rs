@@ -1,0 +1,218 @@
+//! A store on a disk that is too small: what can be made again goes, the step is tried once more, and then one error
+//! says what was needed. The disk is a small `tmpfs`.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use fluyt::blob::sha256;
+
+const MIB: usize = 1024 * 1024;
+
+/// What Dockerfiles with a RUN begin with.
+const BUSYBOX: &str =
+    "FROM scratch\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n";
+
+/// A context, and a store on a disk of its own.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    /// `None`, with the reason told, where nothing can be mounted.
+    fn new(size_mib: usize) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
+            println!("skipped: a small disk needs root, and RUN /bin/busybox");
+            return None;
+        }
+        let place = Self(tempfile::tempdir().unwrap());
+        for folder in ["context", "store"] {
+            fs::create_dir(place.path(folder)).unwrap();
+        }
+        fs::copy("/bin/busybox", place.path("context/busybox")).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size_mib}m"), "none"])
+            .arg(place.path("store"))
+            .status()
+            .unwrap();
+        assert!(mounted.success());
+        Some(place)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A file of the context that no compression makes smaller.
+    fn noise(&self, name: &str, seed: u64, size_bytes: usize) {
+        let mut state = seed | 1;
+        let words = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        });
+        let bytes: Vec<u8> = words.take(size_bytes / 8).flatten().collect();
+        fs::write(self.path("context").join(name), bytes).unwrap();
+    }
+
+    fn build(&self, dockerfile: &str, arguments: &[&str]) -> (Output, String) {
+        fs::write(self.path("context/Dockerfile"), dockerfile).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt"));
+        command.env("FLUYT_STORE", self.path("store")).env_remove("SOURCE_DATE_EPOCH");
+        command.args(["build", "--progress", "plain"]).args(arguments).arg("context");
+        let output = command.current_dir(self.0.path()).stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output, said)
+    }
+
+    fn built(&self, dockerfile: &str) -> String {
+        let (output, said) = self.build(dockerfile, &[]);
+        assert!(output.status.success(), "{said}");
+        said
+    }
+
+    /// The build made room and came to its end.
+    fn built_after_pruning(&self, dockerfile: &str) {
+        let said = self.built(dockerfile);
+        assert!(said.contains("what can be made again was removed, and the step is tried once more"), "{said}");
+        self.assert_whole();
+    }
+
+    /// The build says what is wrong, and leaves nothing half.
+    fn refused(&self, dockerfile: &str, instruction: &str) -> String {
+        let (output, said) = self.build(dockerfile, &[]);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(output.stdout.is_empty());
+        let error = &said[said.find("error: ").unwrap()..];
+        assert!(error.starts_with(&format!("error: step `{instruction}")), "{error}");
+        let store = self.path("store");
+        let told =
+            format!("caused by: the disk of the store {} is full: the step needs more than the ", store.display());
+        assert!(error.contains(&told), "{error}");
+        let do_this = ["hint: ", "free on the disk of", "fluyt prune --all", "--store DIR"];
+        assert!(do_this.iter().all(|words| error.contains(words)), "{error}");
+        assert_eq!(error.matches("error: ").count(), 1, "{error}");
+        self.assert_whole();
+        error.to_owned()
+    }
+
+    /// Every blob is what its name says, and nothing is left of what was written half.
+    fn assert_whole(&self) {
+        for blob in fs::read_dir(self.path("store/blobs/sha256")).unwrap() {
+            let blob = blob.unwrap();
+            assert_eq!(sha256(&fs::read(blob.path()).unwrap()).digest(), blob.file_name().to_str().unwrap());
+        }
+        assert_eq!(fs::read_dir(self.path("store/tmp")).unwrap().count(), 0);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.path("store")).status();
+    }
+}
+
+#[test]
+fn a_copy_that_finds_the_disk_full_prunes_and_is_tried_again() {
+    let Some(place) = Place::new(24) else { return };
+    place.noise("old", 1, 12 * MIB);
+    place.noise("new", 2, 16 * MIB);
+    place.noise("huge", 3, 40 * MIB);
+    place.built("FROM scratch\nCOPY old /\n");
+    place.built_after_pruning("FROM scratch\nCOPY new /\n");
+    place.refused("FROM scratch\nCOPY huge /\n", "COPY huge");
+    // What fits is still built.
+    place.built("FROM scratch\nCOPY old /\n");
+}
+
+#[test]
+fn what_a_name_needs_is_not_pruned_for_a_build() {
+    let Some(place) = Place::new(24) else { return };
+    place.noise("old", 1, 12 * MIB);
+    place.noise("new", 2, 16 * MIB);
+    let (output, said) = place.build("FROM scratch\nCOPY old /\n", &["-t", "kept"]);
+    assert!(output.status.success(), "{said}");
+    let said = place.refused("FROM scratch\nCOPY new /\n", "COPY new");
+    assert!(said.contains("(nothing could be pruned)"), "{said}");
+    let (output, said) = place.build("FROM scratch\nCOPY old /\n", &["-t", "kept"]);
+    assert!(output.status.success() && said.contains("CACHED"), "{said}");
+}
+
+#[test]
+fn a_command_that_fills_the_disk_prunes_and_is_tried_again() {
+    let Some(place) = Place::new(48) else { return };
+    place.noise("old", 1, 24 * MIB);
+    place.built("FROM scratch\nCOPY old /\n");
+    let run = |mib: usize| format!("{BUSYBOX}RUN dd if=/dev/zero of=/big bs=1M count={mib}\n");
+    place.built_after_pruning(&run(30));
+    place.refused(&run(60), "RUN dd");
+    // A command that fails for another reason is not taken for one that found the disk full.
+    let (output, said) = place.build(&format!("{BUSYBOX}RUN echo No space left on device && exit 7\n"), &[]);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(!said.contains("is full"), "{said}");
+}
+
+#[test]
+fn a_layer_that_finds_no_room_beside_what_its_command_wrote_prunes_and_is_tried_again() {
+    let Some(place) = Place::new(48) else { return };
+    place.noise("old", 1, 20 * MIB);
+    place.built("FROM scratch\nCOPY old /\n");
+    // Its own files fit, and the layer made of them does not.
+    let run = |mib: usize| format!("{BUSYBOX}RUN dd if=/dev/urandom of=/big bs=1M count={mib}\n");
+    place.built_after_pruning(&run(16));
+    place.refused(&run(30), "RUN dd");
+}
+
+#[test]
+fn a_base_that_cannot_be_unpacked_prunes_and_is_tried_again() {
+    let Some(place) = Place::new(48) else { return };
+    place.noise("old", 1, 24 * MIB);
+    // Small as a blob, large unpacked.
+    fs::write(place.path("context/zeros"), vec![0; 30 * MIB]).unwrap();
+    fs::write(place.path("context/more"), vec![0; 60 * MIB]).unwrap();
+    place.built("FROM scratch\nCOPY old /\n");
+    let base = |name: &str| format!("{BUSYBOX}COPY {name} /\nRUN true\n");
+    place.built_after_pruning(&base("zeros"));
+    place.refused(&base("more"), "RUN true");
+}
+
+#[test]
+fn a_disk_may_be_full_at_any_write() {
+    let Some(place) = Place::new(16) else { return };
+    place.noise("file", 1, 8 * 1024);
+    let text = "FROM scratch\nCOPY file /a\nCOPY file /b\n";
+    place.built(text);
+    let prune = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt"));
+        let output = command.args(["--store", place.path("store").to_str().unwrap(), "prune"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let (mut refused, mut built) = (0, 0);
+    for pages in 0..40 {
+        prune();
+        let filler = place.path("store/logs/filler");
+        fs::create_dir_all(filler.parent().unwrap()).unwrap();
+        let free = rustix::fs::statvfs(place.path("store").as_path()).unwrap();
+        let size = free.f_bavail.saturating_sub(pages) * free.f_frsize;
+        fs::write(&filler, vec![0; usize::try_from(size).unwrap()]).unwrap();
+        let (output, said) = place.build(text, &[]);
+        match output.status.code() {
+            Some(0) => built += 1,
+            Some(3) => {
+                assert!(said.contains("is full"), "{pages} pages: {said}");
+                assert!(said.contains("--store"), "{pages} pages: {said}");
+                refused += 1;
+            }
+            other => panic!("{pages} pages: {other:?}: {said}"),
+        }
+        // Also a disk without a byte left can be pruned.
+        prune();
+        fs::remove_file(&filler).unwrap();
+        place.assert_whole();
+    }
+    println!("{refused} refused, {built} built");
+    assert!(refused > 3 && built > 3, "{refused} refused, {built} built");
+    place.built(text);
+}
