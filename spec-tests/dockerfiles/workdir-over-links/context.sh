@@ -1,0 +1,1 @@
+mkdir real; ln -s real l; ln -s nowhere dang; echo f>f
