@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use oci_spec::image::Digest;
 
+use crate::credential::cloud;
+
 pub use body::{RegistryMessage, Said};
 
 /// Why a request to a registry did not give what was asked for.
@@ -53,8 +55,10 @@ pub enum ClientError {
         hint: String,
     },
     /// The credentials are good, but not for this (403).
-    #[error("registry `{registry}` denies access to {what}{said}")]
+    #[error("registry `{registry}` denies access to {what}{said}{hint}")]
     Denied {
+        /// What the user can do, where the clouds answer so to whom they do not know.
+        hint: String,
         /// The registry, as the user names it.
         registry: String,
         /// What was asked for.
@@ -290,7 +294,10 @@ impl Subject {
         let (registry, what) = (self.registry.clone(), self.what.clone());
         match status {
             404 => ClientError::NotFound { registry, what, said },
-            403 => ClientError::Denied { registry, what, said },
+            403 => {
+                let hint = cloud::advice(&registry).map(|advice| format!("; if nobody is logged in there, {advice}"));
+                ClientError::Denied { hint: hint.unwrap_or_default(), registry, what, said }
+            }
             405 | 501 => ClientError::Unsupported { registry, what, said },
             429 => ClientError::TooManyRequests { registry, what, wait, said },
             _ if said.has_code("UNSUPPORTED") => ClientError::Unsupported { registry, what, said },
