@@ -30,12 +30,13 @@ fn an_archive_on_standard_input_is_the_context_whatever_compressed_it() {
 fn an_archives_content_decides_what_is_found_again() {
     let place = Place::new();
     let first = place.build_with(&["-"], Some(&context()));
-    assert!(!first.said.contains("CACHED"), "{}", first.said);
+    assert!(!first.found("COPY a"), "{}", first.said);
     let again = place.build_with(&["-"], Some(&context()));
-    assert!(again.said.contains("CACHED"), "{}", again.said);
+    assert!(again.found("COPY a") && again.found("COPY d"), "{}", again.said);
     let other = tar_of(&[("Dockerfile", 0o644, 0, DOCKERFILE), ("a", 0o640, 7, "new"), ("d/b", 0o755, 0, "two")]);
     let changed = place.build_with(&["-"], Some(&other));
     assert_eq!(changed.files[0], "f 640 7:7 /a new");
+    assert!(!changed.found("COPY a") && changed.found("COPY d"), "{}", changed.said);
 }
 
 #[test]
@@ -110,4 +111,29 @@ fn a_dockerfile_on_standard_input_goes_with_a_folder() {
     let built = place.build_with(&["-f", "-", "context"], Some(b"FROM scratch\nCOPY . /\n"));
     let names: Vec<&str> = built.files.iter().filter_map(|line| line.split(' ').nth(3)).collect();
     assert_eq!(names, ["/.dockerignore", "/Dockerfile", "/a"]);
+}
+
+#[test]
+fn a_mount_shows_an_archive() {
+    if !rustix::process::geteuid().is_root() || !std::path::Path::new("/bin/busybox").exists() {
+        println!("skipped: RUN needs root and /bin/busybox here");
+        return;
+    }
+    let place = Place::new();
+    let busybox = std::fs::read("/bin/busybox").unwrap();
+    let mut builder = tar::Builder::new(tar_of(&[(
+        "Dockerfile",
+        0o644,
+        0,
+        "FROM scratch\nCOPY bin /bin/\nRUN --mount=target=/m [\"/bin/busybox\", \"cp\", \"/m/Dockerfile\", \"/seen\"]\n",
+    )]));
+    // Onto the end of the first archive comes a file that is no text.
+    let first = builder.get_mut();
+    first.truncate(first.len() - 1024);
+    let mut header = tar::Header::new_ustar();
+    header.set_size(busybox.len() as u64);
+    header.set_mode(0o755);
+    builder.append_data(&mut header, "bin/busybox", &busybox[..]).unwrap();
+    let built = place.build_with(&["-"], Some(&builder.into_inner().unwrap()));
+    assert!(built.files.iter().any(|line| line.starts_with("f 644 0:0 /seen FROM scratch")), "{:?}", built.said);
 }

@@ -126,7 +126,7 @@ fn a_repository_is_a_context() {
     let first = place.build(&[&url]);
     assert_eq!(first.files, ["f 644 0:0 /a one", "f 755 0:0 /run.sh #!"]);
     let again = place.build(&[&url]);
-    assert!(again.said.contains("CACHED"), "{}", again.said);
+    assert!(again.found("COPY a run.sh"), "{}", again.said);
     assert_eq!(place.build(&[&format!("{url}#main:sub")]).files, ["f 644 0:0 /Dockerfile FROM scratch\nCOPY . /"]);
     assert_eq!(place.build(&[&format!("{url}?branch=main&subdir=sub")]).files.len(), 1);
     let built = place.build_with(&["-f", "-", &url], Some(b"FROM scratch\nCOPY a /stdin\n"));
@@ -152,7 +152,7 @@ fn a_name_is_asked_for_in_each_build_and_a_commit_is_fetched_once() {
     let fetched = |asked: &Asked| asked.body.windows(5).any(|part| part == b"want ");
     assert!(server.asked().iter().any(fetched));
     let again = place.build(&["context"]);
-    assert!(again.said.contains("CACHED"), "{}", again.said);
+    assert!(again.found("ADD"), "{}", again.said);
     let asked = server.asked();
     assert!(!asked.is_empty() && !asked.iter().any(fetched));
     repositories.commit("r", &[("a", "two")]);

@@ -62,17 +62,19 @@ fn a_file_is_asked_for_in_each_build_and_brought_when_it_changed() {
     assert_eq!(server.asked().len(), 1, "two instructions ask once");
     let second = place.build(&["context"]);
     assert_eq!(second.files, first.files);
-    assert!(second.said.contains("CACHED"), "{}", second.said);
+    assert!(second.found("ADD"), "{}", second.said);
     let asked = server.asked();
     assert_eq!(asked.len(), 1);
     assert_eq!(asked[0].header("if-none-match"), Some("\"1\""));
     version.store(2, Ordering::SeqCst);
-    assert_eq!(place.build(&["context"]).files[0], "f 600 0:0 /again content \"2\"");
+    let changed = place.build(&["context"]);
+    assert_eq!(changed.files[0], "f 600 0:0 /again content \"2\"");
+    assert!(!changed.found("ADD"), "{}", changed.said);
     // Back to what was: the steps are found, as their keys are made of the content.
     version.store(1, Ordering::SeqCst);
     let back = place.build(&["context"]);
     assert_eq!(back.files, first.files);
-    assert!(back.said.contains("CACHED"), "{}", back.said);
+    assert!(back.found("ADD"), "{}", back.said);
 }
 
 /// A time tells versions apart only when it is old: a file that is written twice in a second has it twice.
@@ -355,4 +357,16 @@ fn an_interrupt_ends_a_transfer_that_takes_long() {
     rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(began.elapsed().as_secs() < 25, "{:?}", began.elapsed());
+}
+
+#[test]
+fn the_proxy_of_the_environment_is_asked() {
+    let proxy = Server::start(|asked| Reply::new(200, asked.target.clone()));
+    let place = Place::new();
+    place.write("context/Dockerfile", "FROM scratch\nADD http://far.example/f /\n");
+    let mut command = place.command(&["-o", "type=tar,dest=result.tar", "context"]);
+    let output = command.env("http_proxy", proxy.url("")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let files = super::place::listing(&std::fs::read(place.path("result.tar")).unwrap());
+    assert_eq!(files, ["f 600 0:0 /f http://far.example/f"]);
 }

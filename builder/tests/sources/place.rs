@@ -16,6 +16,17 @@ pub(crate) struct Built {
     pub(crate) files: Vec<String>,
 }
 
+impl Built {
+    /// Whether the step of this instruction was found in the cache. That something was not fetched again is said of another
+    /// step, and is no proof of it.
+    pub(crate) fn found(&self, instruction: &str) -> bool {
+        let titled = |line: &&str| line.contains(&format!("] {instruction}")) && !line.contains("[internal]");
+        let title = self.said.lines().find(titled).unwrap_or_else(|| panic!("no step {instruction}:\n{}", self.said));
+        let number = title.split(' ').next().unwrap_or_default();
+        self.said.lines().any(|line| line == format!("{number} CACHED"))
+    }
+}
+
 impl Place {
     pub(crate) fn new() -> Self {
         let place = Self(tempfile::tempdir().unwrap());
