@@ -13,6 +13,12 @@ use super::platform::Platform;
 use super::stages::Origin;
 use crate::dockerfile::Lines;
 
+/// What the steps of the build's own context are called.
+const MAIN: &str = "context";
+
+/// What the steps that bring the sources of an `ADD` are called.
+pub(super) const ADDRESS: &str = "address";
+
 /// Names a folder among those of the named contexts, in the caller's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FolderId(pub usize);
@@ -122,7 +128,7 @@ impl GraphBuilder<'_> {
     /// The build's own context, where it is fetched.
     pub(super) fn main_context(&mut self, lines: Lines) -> Option<Root> {
         let tree = self.input.contexts.main.as_ref()?;
-        Some(self.tree(tree, "context", lines))
+        Some(self.tree(tree, MAIN, lines))
     }
 
     /// The root file system that fetched files make.
@@ -205,7 +211,11 @@ pub(super) fn everything(from: CopyFrom, unpack: bool) -> CopyOp {
 }
 
 fn about(name: &str, instruction: &str, lines: Lines) -> About {
-    About { instruction: instruction.to_owned(), stage: Some(format!("context {name}")), lines, step: 1, steps: 1 }
+    let stage = match name {
+        MAIN | ADDRESS => name.to_owned(),
+        name => format!("context {name}"),
+    };
+    About { instruction: instruction.to_owned(), stage: Some(stage), lines, step: 1, steps: 1 }
 }
 
 #[cfg(test)]

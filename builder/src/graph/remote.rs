@@ -3,7 +3,7 @@
 //! One URL is copied as the file that it is. A repository, and whatever comes from several places, is gathered in a root file
 //! system of its own first, and copied from there at once: an instruction makes one layer.
 
-use super::contexts::everything;
+use super::contexts::{ADDRESS, everything};
 use super::lower::about;
 use super::op::{CopyFrom, CopyOp, FetchOp, Op, Root};
 use super::stage::StageLowering;
@@ -60,7 +60,7 @@ impl StageLowering<'_, '_> {
             }
         }
         if let [Taken::Fetched(fetch @ FetchOp::Url { .. })] = &taken[..] {
-            let id = self.builder.fetch(fetch, "address", instruction.lines());
+            let id = self.builder.fetch(fetch, ADDRESS, instruction.lines());
             return Some((CopyFrom::Fetch(id), Vec::new()));
         }
         let stage = self.name.clone();
@@ -68,7 +68,7 @@ impl StageLowering<'_, '_> {
         for one in taken {
             let (op, text) = match one {
                 Taken::Fetched(fetch) => {
-                    let id = self.builder.fetch(&fetch, "address", instruction.lines());
+                    let id = self.builder.fetch(&fetch, ADDRESS, instruction.lines());
                     let unpack = matches!(fetch, FetchOp::Git { .. }) || transfer.unpack == Some(true);
                     (everything(CopyFrom::Fetch(id), unpack), format!("gather {}", fetch.what()))
                 }

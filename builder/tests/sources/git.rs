@@ -335,6 +335,29 @@ fn the_same_commit_makes_the_same_bytes_in_another_store() {
     assert_eq!(first, digest());
 }
 
+#[test]
+fn times_are_the_check_outs_or_the_commits() {
+    let repositories = repository();
+    let server = repositories.serve(None);
+    for (query, is_commits) in [("", false), ("?mtime=checkout", false), ("?mtime=commit", true)] {
+        // A store of its own: times are in no key, so the same content would keep the times that it first had.
+        let place = Place::new();
+        place.write("context/Dockerfile", format!("FROM scratch\nADD {}{query} /r\n", server.url("/r.git")));
+        place.build(&["context"]);
+        let tar = fs::read(place.path("result.tar")).unwrap();
+        let mut archive = tar::Archive::new(&tar[..]);
+        let file = archive.entries().unwrap().flatten().find(|entry| entry.path().unwrap().ends_with("a")).unwrap();
+        assert_eq!(file.header().mtime().unwrap() == 1_600_000_000, is_commits, "{query}");
+    }
+    let (place, url) = (Place::new(), server.url("/r.git"));
+    let output = place.run(&["--reproducible", "-o", "type=oci,tar=false,dest=layout", &url], None);
+    assert!(output.status.success());
+    let blobs = fs::read_dir(place.path("layout/blobs/sha256")).unwrap().flatten();
+    let created = "\"created\":\"2020-09-13T12:26:40Z\"";
+    let found = blobs.filter(|blob| String::from_utf8_lossy(&fs::read(blob.path()).unwrap()).contains(created)).count();
+    assert_eq!(found, 1, "the image has the time of the commit");
+}
+
 /// An sshd of the test's own, with a key for the client and one for the host.
 struct Ssh {
     folder: tempfile::TempDir,
