@@ -126,7 +126,7 @@ impl Expander {
             used: BTreeSet::new(),
             unset: BTreeSet::new(),
         };
-        let collected = run.until(None, self.keep_escapes)?;
+        let collected = run.until(None, if self.keep_escapes { Escapes::Stay } else { Escapes::Go })?;
         let (text, words) = collected.finish();
         Ok(Expansion { text, words, used: run.used, unset: run.unset })
     }
@@ -169,6 +169,17 @@ impl Collected {
     }
 }
 
+/// What becomes of escape characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Escapes {
+    /// They go, and what follows them stays.
+    Go,
+    /// They stay.
+    Stay,
+    /// They stay, and those that quotes make ordinary are doubled: the pattern is read once more.
+    OfPattern,
+}
+
 struct Run<'v> {
     rules: Expander,
     characters: Vec<char>,
@@ -197,7 +208,7 @@ impl Run<'_> {
     }
 
     /// Reads up to `stop`, which is consumed, or to the end of the text when there is none.
-    fn until(&mut self, stop: Option<char>, keep_escapes: bool) -> Result<Collected, ExpandError> {
+    fn until(&mut self, stop: Option<char>, escapes: Escapes) -> Result<Collected, ExpandError> {
         let mut collected = Collected::default();
         while let Some(character) = self.peek() {
             if stop == Some(character) {
@@ -210,20 +221,33 @@ impl Run<'_> {
                         collected.push(character);
                     }
                 }
+                // The blanks of `<< NAME` do not end a word: it is one heredoc.
+                '<' => {
+                    self.at += 1;
+                    collected.push_literally(character);
+                    if self.peek() == Some('<') {
+                        self.at += 1;
+                        collected.push_literally('<');
+                        while let Some(blank) = self.peek().filter(|next| matches!(next, ' ' | '\t' | '\r')) {
+                            self.at += 1;
+                            collected.push_literally(blank);
+                        }
+                    }
+                }
                 '\'' if !self.rules.ignore_quotes => {
-                    let quoted = self.single_quoted()?;
+                    let quoted = self.single_quoted(escapes)?;
                     collected.text.push_str(&quoted);
                     collected.word.push_str(&quoted);
                 }
                 '"' if !self.rules.ignore_quotes => {
-                    let quoted = self.double_quoted(keep_escapes)?;
+                    let quoted = self.double_quoted(escapes)?;
                     collected.text.push_str(&quoted);
                     collected.word.push_str(&quoted);
                 }
                 _ => {
                     self.at += 1;
                     if character == self.rules.escape {
-                        if keep_escapes {
+                        if escapes != Escapes::Go {
                             collected.push_literally(character);
                         }
                         let Some(escaped) = self.take() else { break };
@@ -241,7 +265,7 @@ impl Run<'_> {
         }
     }
 
-    fn single_quoted(&mut self) -> Result<String, ExpandError> {
+    fn single_quoted(&mut self, escapes: Escapes) -> Result<String, ExpandError> {
         let mut quoted = String::new();
         self.at += 1;
         if self.rules.keep_quotes {
@@ -255,12 +279,17 @@ impl Run<'_> {
                     }
                     return Ok(quoted);
                 }
-                other => quoted.push(other),
+                other => {
+                    if escapes == Escapes::OfPattern && other == self.rules.escape {
+                        quoted.push(other);
+                    }
+                    quoted.push(other);
+                }
             }
         }
     }
 
-    fn double_quoted(&mut self, keep_escapes: bool) -> Result<String, ExpandError> {
+    fn double_quoted(&mut self, escapes: Escapes) -> Result<String, ExpandError> {
         let mut quoted = String::new();
         self.at += 1;
         if self.rules.keep_quotes {
@@ -288,14 +317,24 @@ impl Run<'_> {
             }
             match self.peek() {
                 Some(escaped) if escaped == '"' || escaped == '$' || escaped == self.rules.escape => {
-                    if keep_escapes {
+                    if escapes != Escapes::Go {
                         quoted.push(character);
                     }
                     quoted.push(escaped);
                     self.at += 1;
                 }
-                // Before anything else it is an ordinary character.
-                _ => quoted.push(character),
+                // Before anything else it is an ordinary character, which a reader of escapes must not take for one.
+                _ => {
+                    let is_read_again = match escapes {
+                        Escapes::Go => false,
+                        Escapes::Stay => !self.rules.keep_quotes,
+                        Escapes::OfPattern => true,
+                    };
+                    if is_read_again {
+                        quoted.push(character);
+                    }
+                    quoted.push(character);
+                }
             }
         }
     }
@@ -380,7 +419,7 @@ impl Run<'_> {
 
     /// `-`, `+` and `?`.
     fn alternative(&mut self, name: &str, operator: char, empty_is_unset: bool) -> Result<String, ExpandError> {
-        let word = self.until(Some('}'), false)?.text;
+        let word = self.until(Some('}'), Escapes::Go)?.text;
         let value = self.value(name);
         if value.is_none() && self.rules.keep_unset {
             let colon = if empty_is_unset { ":" } else { "" };
@@ -401,7 +440,7 @@ impl Run<'_> {
 
     /// `#` and `%`.
     fn trimmed(&mut self, name: &str, operator: char) -> Result<String, ExpandError> {
-        let word = self.until(Some('}'), true)?.text;
+        let word = self.until(Some('}'), Escapes::OfPattern)?.text;
         let value = self.value(name);
         if value.is_none() && self.rules.keep_unset {
             return Ok(format!("${{{name}{operator}{word}}}"));
@@ -432,8 +471,8 @@ impl Run<'_> {
             ExpandError::MissingBrace => ExpandError::MissingSlash { name: name.to_owned() },
             other => other,
         };
-        let pattern = self.until(Some('/'), true).map_err(missing_slash)?.text;
-        let replacement = self.until(Some('}'), true)?.text;
+        let pattern = self.until(Some('/'), Escapes::OfPattern).map_err(missing_slash)?.text;
+        let replacement = self.until(Some('}'), Escapes::Stay)?.text;
         let value = self.value(name);
         if value.is_none() && self.rules.keep_unset {
             let slash = if every { "//" } else { "/" };
@@ -443,9 +482,15 @@ impl Run<'_> {
         let matcher = compile(&pattern, &Token::parse(&pattern)?, true, false)?;
         let mut result = String::new();
         let mut copied = 0;
-        for found in matcher.find_iter(&value).take(if every { usize::MAX } else { 1 }) {
+        for captures in matcher.captures_iter(&value).take(if every { usize::MAX } else { 1 }) {
+            let Some(found) = captures.get(0) else { break };
             result.push_str(&value[copied..found.start()]);
-            result.push_str(&replacement);
+            if every {
+                // As in the reference, a `$0` is what was matched here, and any other `$NAME` is nothing.
+                captures.expand(&replacement, &mut result);
+            } else {
+                result.push_str(&replacement);
+            }
             copied = found.end();
             if result.len() > EXPANDED_MAX_BYTES {
                 return Err(ExpandError::TooLong);

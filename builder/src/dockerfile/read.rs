@@ -176,11 +176,7 @@ impl Reader<'_, '_> {
             "HEALTHCHECK" => self.healthcheck(flags, &arguments, &place),
             "CMD" | "ENTRYPOINT" => {
                 Flags::check(self, name, flags, &[]);
-                if arguments.is_empty() {
-                    let problem = Problem::error(self.span(&place), format!("`{name}` requires at least one argument"));
-                    self.problems.push(problem.hint(format!("`{name} []` removes what the base image has")));
-                    return None;
-                }
+                // Without arguments it is the shell form of an empty command.
                 let command = self.command_line(&arguments)?;
                 Some(if name == "CMD" { Command::Cmd(command) } else { Command::Entrypoint(command) })
             }
@@ -212,6 +208,9 @@ impl Reader<'_, '_> {
             "WORKDIR" => Some(Command::Workdir(self.word(arguments))),
             "VOLUME" => {
                 let words = self.words_or_json(arguments)?;
+                if words.is_empty() {
+                    return self.fail(place, "`VOLUME` requires at least one argument".to_owned());
+                }
                 if words.iter().any(|word| word.text.trim().is_empty()) {
                     return self.fail(arguments, "`VOLUME` names an empty path".to_owned());
                 }
@@ -264,9 +263,6 @@ impl Reader<'_, '_> {
             flags,
             &[("mount", Takes::Texts), ("network", Takes::Text), ("security", Takes::Text), ("device", Takes::Texts)],
         );
-        if arguments.is_empty() {
-            return self.fail(place, "`RUN` requires at least one argument".to_owned());
-        }
         let command = self.command_line(arguments)?;
         if command == CommandLine::Exec(Vec::new()) {
             return self.fail(place, "`RUN` has no command".to_owned());

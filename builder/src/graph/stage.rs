@@ -278,7 +278,7 @@ impl<'p, 'i> StageLowering<'p, 'i> {
             if declared || NOT_IN_ENVIRONMENT.contains(&name.as_str()) {
                 continue;
             }
-            let suggestion = did_you_mean(name, self.state.environment.names(), "$");
+            let suggestion = did_you_mean(name, self.state.environment.names().filter(|name| !name.is_empty()), "$");
             let problem = Problem::warning(
                 word.span,
                 Rule::UndefinedVar,
@@ -331,10 +331,18 @@ impl<'p, 'i> StageLowering<'p, 'i> {
             self.problems.push(Problem::warning(word.span, Rule::WorkdirRelativePath, message));
         }
         self.state.workdir_set = true;
-        let folder = absolute(&self.state.config.working_dir, &path);
-        self.state.config.working_dir.clone_from(&folder);
-        let created_by = format!("WORKDIR {folder}");
-        if folder == "/" {
+        let current = &self.state.config.working_dir;
+        let folder = absolute(current, &path);
+        // As the reference has it, an absolute path is written down as it was typed.
+        let shown = match path.as_str() {
+            "" if current.starts_with('/') => current.clone(),
+            typed if typed.starts_with('/') => path,
+            _ => folder.clone(),
+        };
+        let created_by = format!("WORKDIR {shown}");
+        let is_root = shown == "/";
+        self.state.config.working_dir = shown;
+        if is_root {
             self.record(created_by, None);
             return;
         }
@@ -390,12 +398,8 @@ impl<'p, 'i> StageLowering<'p, 'i> {
     fn pairs(&mut self, pairs: &[Pair]) -> Option<Vec<(String, String)>> {
         let mut expanded = Vec::new();
         for Pair { key, value, .. } in pairs {
+            // A name may expand to nothing: the reference takes it, and so does the kernel.
             let name = self.expand(key)?;
-            if name.is_empty() {
-                let message = format!("the name `{}` expands to nothing", key.text);
-                self.problems.push(Problem::error(key.span, message));
-                return None;
-            }
             expanded.push((name, self.expand(value)?));
         }
         Some(expanded)

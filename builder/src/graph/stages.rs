@@ -116,14 +116,20 @@ impl<'i> Plans<'i> {
         // A context of a stage's name stands for the whole stage.
         let replaced = stage.name.as_ref().and_then(|name| self.contexts.origin(&name.text, wanted));
         let is_replaced = replaced.is_some();
-        let base = match (replaced, self.names.get(&image.to_lowercase())) {
+        // Unlike `COPY --from`, `FROM` finds stages by their names in lower case only.
+        let base = match (replaced, self.names.get(&image)) {
             (Some(origin), _) => origin,
             (None, Some(earlier)) => Origin::Stage(*earlier),
             (None, None) if image == "scratch" => Origin::Scratch,
-            (None, None) => self
-                .contexts
-                .origin(&image, wanted)
-                .unwrap_or_else(|| Origin::Image(ImageRequest { reference: image, platform: wanted.clone() })),
+            (None, None) => self.contexts.origin(&image, wanted).unwrap_or_else(|| {
+                let in_lower_case = image.to_lowercase();
+                if self.names.contains_key(&in_lower_case) {
+                    let message = format!("no stage `{image}`, and names of images have no upper-case letters");
+                    let hint = format!("`FROM` names a stage in lower case: `{in_lower_case}`");
+                    problems.push(Problem::error(stage.image.span, message).hint(hint));
+                }
+                Origin::Image(ImageRequest { reference: image, platform: wanted.clone() })
+            }),
         };
         if let Some(name) = &stage.name {
             self.names.insert(name.text.clone(), index);

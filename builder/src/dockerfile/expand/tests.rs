@@ -257,6 +257,93 @@ fn replacements() {
 }
 
 #[test]
+fn quotes_in_patterns_make_escapes_ordinary() {
+    let variable = |name: &str| Some(if name == "S" { "a\\bc" } else { "x*y" }.to_owned());
+    for (text, expected) in [
+        ("${S#'a\\b'}", "c"),
+        ("${S#\"a\\b\"}", "c"),
+        ("${S%'\\bc'}", "a"),
+        ("${S/'\\'/-}", "a-bc"),
+        ("${S/\"\\b\"/-}", "a-c"),
+        ("${S//\\\\/-}", "a-bc"),
+        ("${S/\"\\\\\"/-}", "a-bc"),
+        // Quotes do not make `*` and `?` ordinary, and a replacement keeps its escapes.
+        ("${W#'x*'}", "*y"),
+        ("${W##'x*'}", ""),
+        ("${W/'?'/-}", "-*y"),
+        ("${W/x/'\\'}", "\\*y"),
+        ("${W/x/\"\\n\"}", "\\\\n*y"),
+    ] {
+        assert_eq!(Expander::new('\\').expand(text, &variable).unwrap().text, expected, "{text}");
+    }
+    let invalid = Expander::new('\\').expand("${S#a\\b}", &variable);
+    assert!(matches!(invalid, Err(ExpandError::InvalidPattern { .. })), "{invalid:?}");
+}
+
+#[test]
+fn dollars_in_the_replacement_of_every_match() {
+    let variable = |name: &str| Some(if name == "M" { "$0$0-$x" } else { "aXbX" }.to_owned());
+    for (text, expected) in [("${T//X/$M}", "aXX-bXX-"), ("${T/X/$M}", "a$0$0-$xbX")] {
+        assert_eq!(Expander::new('\\').expand(text, &variable).unwrap().text, expected, "{text}");
+    }
+}
+
+#[test]
+fn positional_and_special_parameters_are_never_set() {
+    for name in ["0", "1", "2", "7", "9", "10", "001", "999", "@", "*", "#", "?", "-", "$", "!"] {
+        check(&[
+            (&format!("${name}"), ""),
+            (&format!("${{{name}}}"), ""),
+            (&format!("x${{{name}}}y"), "xy"),
+            (&format!("${{{name}:+set}}"), ""),
+            (&format!("${{{name}:-unset}}"), "unset"),
+            (&format!("${{{name}+set}}y"), "y"),
+            (&format!("${{{name}-unset}}y"), "unsety"),
+            (&format!("'${name}'"), &format!("${name}")),
+        ]);
+    }
+    check(&[
+        ("$1a", "a"),
+        ("$999a", "a"),
+        ("$001a", "a"),
+        ("$@a", "a"),
+        ("$@@@", "@@"),
+        ("$$$A", "one"),
+        ("$1$A", "one"),
+    ]);
+}
+
+#[test]
+fn braces_that_close_nothing() {
+    check(&[
+        ("${A}}", "one}"),
+        ("${UNSET:-x}}", "x}"),
+        ("${UNSET:-x {y}", "x {y"),
+        ("${UNSET:-x ${y}", "error: missing `}` after `${`"),
+        ("${A:+${B}:}z", "two words:z"),
+        ("${UNSET:-\\${A}z}y", "${Az}y"),
+        ("${UNSET:-\\$A:}", "$A:"),
+        ("\\${}", "${}"),
+        ("x\\${}y", "x${}y"),
+        ("${.}", "error: unsupported modifier `.` in `${....}`"),
+    ]);
+}
+
+#[test]
+fn a_heredoc_is_one_word() {
+    for (text, expected) in [
+        ("cat << EOF >x", &["cat", "<< EOF", ">x"][..]),
+        ("cat <<- \t'E F' x", &["cat", "<<-", "E F", "x"]),
+        ("cat <<EOF", &["cat", "<<EOF"]),
+        ("a < b", &["a", "<", "b"]),
+        ("a <<< b", &["a", "<<<", "b"]),
+    ] {
+        assert_eq!(Expander::new('\\').expand(text, &variable).unwrap().words, expected, "{text}");
+    }
+    check(&[("cat << EOF", "cat << EOF"), ("a < b", "a < b"), ("<", "<"), ("<<", "<<"), ("<<  ", "<<  ")]);
+}
+
+#[test]
 fn malformed_substitutions() {
     check(&[
         ("${", "error: missing `}` after `${`"),

@@ -206,7 +206,7 @@ fn a_trigger_is_one_instruction() {
     let trigger = parse_trigger("COPY <<f x\n$A\nf", at).unwrap();
     assert_eq!(trigger.span, at);
     assert_eq!(arguments(&trigger.command), " -> \"x\" <<f \"$A\\n\"");
-    for text in ["", "FROM a", "ONBUILD RUN x", "MAINTAINER x", "RUN a\nRUN b", "RUNN x", "RUN"] {
+    for text in ["", "FROM a", "ONBUILD RUN x", "MAINTAINER x", "RUN a\nRUN b", "RUNN x", "USER"] {
         let problems = parse_trigger(text, at).unwrap_err();
         assert!(problems.iter().all(|problem| problem.span == at && problem.is_error()), "{text}: {problems:?}");
         assert!(!problems.is_empty(), "{text}");

@@ -42,6 +42,10 @@ fn missing_and_surplus_arguments() {
     3 FROM "a"
     4 FROM "a" as 1x
     5 FROM "a"
+    10 CMD ""
+    15 ENTRYPOINT ""
+    33 ONBUILD RUN "" stored "RUN"
+    34 RUN ""
     error 1:1-1:5: `FROM` takes `IMAGE` or `IMAGE AS NAME`
     error 2:1-2:5: `FROM` takes `IMAGE` or `IMAGE AS NAME`
     error 3:1-3:5: `FROM` takes `IMAGE` or `IMAGE AS NAME`
@@ -51,12 +55,10 @@ fn missing_and_surplus_arguments() {
     error 7:5-7:6: `ADD` requires at least two arguments, but only one was provided: destination could not be determined
     error 8:1-8:4: `ARG` requires at least one argument
     error 9:5-9:7: `ARG` names can not be blank
-    error 10:1-10:4: `CMD` requires at least one argument (`CMD []` removes what the base image has)
     error 11:1-11:5: `COPY` requires at least two arguments: sources and a destination
     error 12:6-12:7: `COPY` requires at least two arguments, but only one was provided: destination could not be determined
     error 13:6-13:11: `COPY` requires at least two arguments, but only one was provided: destination could not be determined
     error 14:1-14:5: `COPY` requires at least two arguments: sources and a destination
-    error 15:1-15:11: `ENTRYPOINT` requires at least one argument (`ENTRYPOINT []` removes what the base image has)
     error 16:1-16:4: `ENV` requires at least one argument
     error 17:5-17:6: `ENV` must have two arguments (write `ENV KEY=VALUE`)
     error 18:9-18:10: can't find `=` in `B` (`ENV` takes `KEY=VALUE`; put a value with blanks in quotes)
@@ -74,8 +76,6 @@ fn missing_and_surplus_arguments() {
     error 30:9-30:13: `FROM` isn't allowed as an `ONBUILD` trigger
     error 31:9-31:16: `ONBUILD` cannot hold another `ONBUILD`
     error 32:9-32:19: `MAINTAINER` isn't allowed as an `ONBUILD` trigger
-    error 33:9-33:12: `RUN` requires at least one argument
-    error 34:1-34:4: `RUN` requires at least one argument
     error 35:1-35:4: `RUN` has no command
     error 36:1-36:6: `SHELL` requires at least one argument
     error 37:1-37:6: `SHELL` requires at least one argument

@@ -43,7 +43,6 @@ fn names_that_expand_to_nothing() {
     warning 2:9: Usage of undefined variable '$X'
     warning 2:9: Relative workdir "" can have unexpected results if the base image changes
     warning 3:5: Usage of undefined variable '$Y'
-    error 3:5: the name `$Y` expands to nothing
     warning 4:8: Usage of undefined variable '$Z'
     error 4:8: `VOLUME $Z` expands to nothing
     "#);

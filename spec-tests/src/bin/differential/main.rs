@@ -42,6 +42,10 @@ fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
+    if cases.is_empty() {
+        eprintln!("error: no case has a name with `{}` in it", arguments.cases.join("` or `"));
+        return ExitCode::from(1);
+    }
     cases.retain(|case| case.fluyt_only.is_none() && !case.is_report() && !case.has_output());
     if let Some((part, of)) = arguments.part {
         let mut number = 0;
