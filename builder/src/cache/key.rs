@@ -196,7 +196,7 @@ pub struct Mode {
 /// same entries get other times from a context than from a stage.
 #[must_use]
 pub fn copy(about_to_write: LayerContent, stamps: Stamps) -> Key {
-    let mut fields = Fields::new("copy/2");
+    let mut fields = Fields::new("copy/3");
     fields.bytes(&about_to_write.0.0).number(u64::from(stamps == Stamps::Context));
     fields.finish()
 }
@@ -234,7 +234,7 @@ pub enum MountContent {
 /// have left something in a cache mount which it sees too.
 #[must_use]
 pub fn run(below: Content, op: &RunOp, mounts: &[MountContent], before: &[PlanKey], mode: Mode) -> Key {
-    let mut fields = Fields::new("run/2");
+    let mut fields = Fields::new("run/3");
     fields.bytes(&below.0.0);
     run_fields(&mut fields, op, mode);
     fields.number(mounts.len() as u64);
