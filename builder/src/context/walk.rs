@@ -172,7 +172,15 @@ impl Context {
             self.match_names(&folder, literal.as_bytes(), &wildcards, &mut names)?;
         }
         for name in names {
-            selection.sources.extend(self.source(&name, filter, &mut selection.skipped_sockets)?);
+            match self.source(&name, filter, &mut selection.skipped_sockets)? {
+                Some(source) => selection.sources.push(source),
+                // A link that leads nowhere is what its name says, and is not there.
+                None => {
+                    if let Found::Nothing(missing) = self.find(&name)? {
+                        return Err(self.missing(&shown(&name), &missing));
+                    }
+                }
+            }
         }
         Ok(selection)
     }

@@ -1,4 +1,16 @@
 //! The selected sources of a `COPY` or `ADD`, each put at its place.
+//!
+//! The files, owners, modes and links are those of the reference builder, with these differences:
+//! - a socket of the context is left out with a warning, where the reference makes an empty file of it;
+//! - a block device stays one, where the reference makes a character device of it;
+//! - a name that begins with `.wh.` is refused: readers of layers take it for the removal of another file, and that is what
+//!   the reference's image comes to;
+//! - `--parents` takes `.` and a pivot at the end (`dir/./`) for all that is in there, and follows a link before the pivot,
+//!   where the reference finds nothing;
+//! - `--chown` by name may stand beside `--link`: the names are looked up, though no file below is part of the layer;
+//! - a link of an archive may lead to a folder that is not there yet: it is made;
+//! - of several files that go to one place, and of names that the image does not know, the reference says nothing; here a
+//!   warning does.
 
 use super::item::Item;
 use super::placing::{Placing, changed_mode, kept_attributes};

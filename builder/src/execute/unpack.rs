@@ -13,7 +13,7 @@ use super::extract::Spool;
 use super::item::{Content, Item};
 use super::placing::{CAPABILITY, Made, Placing};
 use crate::blob::HashingReader;
-use crate::layer::{Kind, LayerError, LayerPath, Limits, read_layer};
+use crate::layer::{Entry, Kind, LayerError, LayerPath, Limits, read_layer};
 
 /// Length of a tar header.
 const BLOCK_BYTES: usize = 512;
@@ -151,7 +151,7 @@ pub(super) fn unpack(
         }
         let mut entry = entry.clone();
         if matches!(entry.kind, Kind::Whiteout | Kind::Opaque) {
-            return Err(LayerError::ReservedName { path: entry.path }.into());
+            return Err(LayerError::ReservedName { path: whiteout_name(&entry) }.into());
         }
         entry.path = placing.resolve_in(destination, &entry.path, false)?;
         if let Kind::Hardlink(target) = &entry.kind {
@@ -187,6 +187,14 @@ pub(super) fn unpack(
             Err(StepError::Archive { name: archive.name.clone(), source: Box::new(source) })
         }
         Err(error) => Err(error),
+    }
+}
+
+/// The name that an entry has in the archive which layers' readers take for a whiteout.
+fn whiteout_name(entry: &Entry) -> LayerPath {
+    match (&entry.kind, entry.path.name(), entry.path.parent()) {
+        (Kind::Whiteout, Some(name), Some(parent)) => parent.join(&[b".wh.", name].concat()),
+        _ => entry.path.join(b".wh..wh..opq"),
     }
 }
 

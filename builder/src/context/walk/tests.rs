@@ -89,6 +89,9 @@ fn wildcards_select_names_in_order_and_nothing_is_no_error() {
     assert_eq!(tree.select("", "f/*.txt"), "f/x.txt: ");
     assert_eq!(tree.select("", "f*"), "f: / e/ e/y.txt x.txt");
     assert_eq!(tree.select("b.txt\n", "*.txt"), "a.txt: ");
+    let tree = Tree::new(&["d1", "dang -> nowhere"]);
+    assert_eq!(tree.select("", "d*"), "error: `dang` is not in the build context");
+    assert_eq!(tree.select("dang\n", "d*"), "d1: ");
 }
 
 #[test]

@@ -1,0 +1,1 @@
+mknod blk b 7 0

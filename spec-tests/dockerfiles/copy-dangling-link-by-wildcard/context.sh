@@ -1,0 +1,2 @@
+echo a >dang1
+ln -s nowhere dangle

@@ -1,0 +1,3 @@
+mkdir base more
+echo a >base/a
+touch more/.wh.a
