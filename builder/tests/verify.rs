@@ -58,6 +58,24 @@ fn what_a_command_draws_at_random_is_named() {
 }
 
 #[test]
+fn what_a_command_sees_does_not_depend_on_the_umask() {
+    if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
+        println!("skipped: RUN needs root and /bin/busybox here");
+        return;
+    }
+    let folder = place(
+        "FROM scratch\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n\
+         WORKDIR /made/here\nCOPY tree /new/tree\nRUN mkdir /d && echo x > /d/f\n\
+         RUN --mount=type=tmpfs,target=/t --mount=type=cache,target=/c --mount=type=bind,source=tree,target=/b \
+         stat -c '%a %u %n' / /tmp /etc /etc/* /dev /dev/* /proc /sys /t /c /b /b/* /made /made/here /new /d /d/f > /modes; true\n",
+    );
+    std::fs::copy("/bin/busybox", folder.path().join("context/busybox")).unwrap();
+    let output = verify(folder.path(), &["--progress=plain"]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(text(&output.stderr).contains("umask"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn nothing_is_written_anywhere_by_mistake() {
     let folder = place("FROM scratch\nCOPY tree /\n");
     for arguments in [&["--push", "-t", "x"][..], &["-o", "out"], &["--iidfile", "id"]] {

@@ -1,6 +1,6 @@
 //! The syntax tree lowered to operations for one target and platform. Pure.
 //!
-//! [`lower`] walks the stages that the target needs, from the top of the file. What changes files becomes an [`Op`];
+//! [`lower()`] walks the stages that the target needs, from the top of the file. What changes files becomes an [`Op`];
 //! what changes only the configuration (`ENV`, `CMD`, `LABEL` ...) changes the value that travels with the stage. The
 //! result is a list of operations in which every input stands before its users, and the target's configuration and
 //! history, whose rows name the operation that made their layer.

@@ -25,7 +25,7 @@ const READ_BYTES: usize = 64 * 1024;
 
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
-/// Names the program whose `main` calls [`stage`](super::stage) first, for a process whose own `main` does not: a test
+/// Names the program whose `main` calls [`stage`](super::stage()) first, for a process whose own `main` does not: a test
 /// harness, or another program that uses this library. The default is the running program. Only the first call counts.
 pub fn set_program(path: PathBuf) {
     let _ = PROGRAM.set(path);

@@ -172,7 +172,10 @@ impl Entries {
                     tries -= 1;
                     std::thread::sleep(LOCK_PAUSE);
                 }
-                None => break Err(io::ErrorKind::WouldBlock.into()),
+                None => {
+                    remove_tree(&trash);
+                    return Err(SnapshotError::DamagedInUse { path: entry.to_owned() });
+                }
             }
         };
         remove_tree(&trash);

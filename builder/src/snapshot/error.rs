@@ -40,6 +40,15 @@ pub enum SnapshotError {
         /// The layer.
         diff_id: Digest,
     },
+    /// An unpacked layer was changed from outside while another build uses it.
+    #[error(
+        "the unpacked layer {} is damaged, and another build still uses it; run the build again when that one has ended",
+        path.display()
+    )]
+    DamagedInUse {
+        /// Its folder.
+        path: PathBuf,
+    },
     /// What a step changed could not be told.
     #[error(transparent)]
     Changes(#[from] ChangesError),

@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags, lgetxattr, lsetxattr, utimensat};
-use rustix::process::Pid;
+use rustix::fs::{AtFlags, CWD, Mode, Timespec, Timestamps, XattrFlags, lgetxattr, lsetxattr, utimensat};
+use rustix::process::{Pid, umask};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::cli::failure::{Blame, Failure};
@@ -129,6 +129,30 @@ impl OneProcessor {
 impl Drop for OneProcessor {
     fn drop(&mut self) {
         set_for_all(&self.before);
+    }
+}
+
+/// Another umask than the usual, for this process and what it starts; the old one when dropped.
+#[derive(Debug)]
+pub(super) struct OtherUmask {
+    before: Mode,
+}
+
+impl OtherUmask {
+    /// One that leaves others nothing; whoever has that has the usual one in the second build.
+    pub(super) fn take() -> Self {
+        let (strict, usual) = (Mode::from_raw_mode(0o077), Mode::from_raw_mode(0o022));
+        let before = umask(strict);
+        if before == strict {
+            umask(usual);
+        }
+        Self { before }
+    }
+}
+
+impl Drop for OtherUmask {
+    fn drop(&mut self) {
+        umask(self.before);
     }
 }
 

@@ -114,7 +114,10 @@ async fn both<W: Fn(crate::sandbox::Cancel) -> Workshop>(
     if processors.is_some() {
         changed.push("number of processors");
     }
+    let umask = conditions::OtherUmask::take();
+    changed.push("umask");
     let two = builds.build(&format!("second build: another {}", changed.join(", ")), second).await?;
+    drop((processors, umask));
     Ok((one, two, changed))
 }
 

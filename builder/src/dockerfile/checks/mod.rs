@@ -1,7 +1,7 @@
 //! The build checks: what is no error and still likely wrong.
 //!
 //! [`Rule`] names all of them. Those that need nothing but the text are made here, the others where a stage is lowered. A
-//! check that was made is a [`Problem`] with its rule; [`CheckOptions`] says which of them anybody wants to see.
+//! check that was made is a [`Problem`](super::Problem) with its rule; [`CheckOptions`] says which of them anybody wants to see.
 
 mod file;
 mod options;

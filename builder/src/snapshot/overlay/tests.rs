@@ -123,6 +123,25 @@ fn an_entry_that_was_copied_or_damaged_is_made_again() {
 }
 
 #[test]
+fn a_damaged_entry_that_another_build_uses_is_told_and_left() {
+    let (_folder, overlay) = open();
+    let (diff_id, tar) = layer(&overlay, true);
+    unpack(&overlay, &diff_id, &[], &tar).unwrap();
+    let root = overlay.entries.store().root().to_owned();
+    let other = Overlay::open(Store::open(&root).unwrap()).unwrap();
+    assert!(other.has(&diff_id), "and holds it now");
+    let entry = root.join("layers").join(diff_id.digest());
+    fs::write(entry.join("meta.json"), "{").unwrap();
+    let error = unpack(&overlay, &diff_id, &[], &tar).unwrap_err();
+    assert!(matches!(&error, SnapshotError::DamagedInUse { path } if *path == entry), "{error:?}");
+    assert_eq!(fs::read(entry.join("fs/d/x")).unwrap(), b"x", "its user still needs it");
+    assert_eq!(leftovers(&overlay), 0);
+    drop(other);
+    unpack(&overlay, &diff_id, &[], &tar).unwrap();
+    assert!(overlay.has(&diff_id));
+}
+
+#[test]
 fn many_may_unpack_one_layer() {
     let (_folder, overlay) = open();
     let (diff_id, tar) = layer(&overlay, true);
