@@ -1,6 +1,6 @@
 //! Unpacks the layers that a command needs: fetched all at once, unpacked beside each other as far as they let it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::{BuiltLayer, Executor, RootState, StepError};
 use crate::event::StepId;
-use crate::layer::{Kind, LayerIndex, LayerPath, Limits};
+use crate::layer::{Apart, LayerIndex, Limits};
 
 /// The transfers of a root's layers, each taken by who unpacks its layer.
 type Fetches = Mutex<HashMap<Digest, JoinHandle<Result<(), StepError>>>>;
@@ -46,10 +46,12 @@ impl Executor {
         let next = AtomicUsize::new(0);
         let work = || {
             while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
-                self.arrived(step, layer, fetches)?;
-                let index = self.index(step, layer)?;
-                if stands_alone(&index) {
-                    self.unpack_one(layer, &[], &index)?;
+                let checked = self.arrived(step, layer, fetches)?;
+                match LayerIndex::load(&self.store, &layer.diff_id) {
+                    Ok(Some(index)) if stands_alone(&index) => self.unpack_one(layer, &[], &index)?,
+                    Ok(Some(_)) => {}
+                    // A damaged index is made again like one that is not there.
+                    Ok(None) | Err(_) => self.unpack_unknown(layer, checked)?,
                 }
             }
             Ok(())
@@ -68,15 +70,38 @@ impl Executor {
         ends.into_iter().collect()
     }
 
-    /// Waits until a layer's blob is here.
-    fn arrived(&self, step: StepId, layer: &BuiltLayer, fetches: &Fetches) -> Result<(), StepError> {
+    /// Waits until a layer's blob is here. Says whether its bytes were checked right now.
+    fn arrived(&self, step: StepId, layer: &BuiltLayer, fetches: &Fetches) -> Result<bool, StepError> {
         let fetch = fetches.lock().unwrap_or_else(PoisonError::into_inner).remove(&layer.digest);
         match fetch {
             Some(fetch) => self
-                .wait_for(async { fetch.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) }),
+                .wait_for(async { fetch.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) })
+                .map(|()| true),
             // Of two layers that are one blob, the other's turn may have taken the transfer, and still wait for it.
-            None => self.ensure_blob(step, layer),
+            None => self.ensure_blob(step, layer).map(|()| false),
         }
+    }
+
+    /// Unpacks a layer that has no index yet, and makes it, in one pass: inflating is most of the work of either. A layer
+    /// that takes something from below is left for later.
+    fn unpack_unknown(&self, layer: &BuiltLayer, checked: bool) -> Result<(), StepError> {
+        if self.cancel.is_cancelled() {
+            return Err(StepError::Cancelled);
+        }
+        let flight = self.flights.layer(&layer.diff_id);
+        let _one_at_a_time = flight.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.snapshots.has(&layer.diff_id) {
+            return Ok(());
+        }
+        let blob: Box<dyn io::Read + Send> = match checked {
+            true => Box::new(io::BufReader::new(self.store.open_blob(&layer.digest)?)),
+            false => Box::new(self.store.open_verified(&layer.digest)?),
+        };
+        let limits = &Limits::DEFAULT;
+        if let Some(index) = self.snapshots.unpack_and_index(&layer.diff_id, blob, &layer.media_type, limits)? {
+            index.save(&self.store, &layer.diff_id)?;
+        }
+        Ok(())
     }
 
     fn unpack_one(&self, layer: &BuiltLayer, below: &[Digest], index: &LayerIndex) -> Result<(), StepError> {
@@ -98,64 +123,8 @@ impl Executor {
     }
 }
 
-/// Whether a layer unpacks to the same whatever is below it: it says itself, before it puts something there, that each
-/// folder is a folder and what it is like, and links to no file of another layer.
+/// Whether a layer unpacks to the same whatever is below it.
 fn stands_alone(index: &LayerIndex) -> bool {
-    let mut folders: HashSet<&LayerPath> = HashSet::new();
-    let mut others: HashSet<&LayerPath> = HashSet::new();
-    for row in &index.entries {
-        let path = &row.entry.path;
-        if path.parent().is_some_and(|parent| !parent.is_root() && !folders.contains(&parent)) {
-            return false;
-        }
-        match &row.entry.kind {
-            Kind::Directory => {
-                folders.insert(path);
-            }
-            Kind::Whiteout | Kind::Opaque => {}
-            Kind::Hardlink(target) if !others.contains(target) => return false,
-            // A folder that gives way to something else is none from here on.
-            _ if folders.contains(path) => return false,
-            _ => {
-                others.insert(path);
-            }
-        }
-    }
-    true
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::layer::{Entry, FileTime, IndexEntry};
-
-    fn index(entries: &[(&str, Kind)]) -> LayerIndex {
-        let entries = entries
-            .iter()
-            .map(|(path, kind)| {
-                let path = LayerPath::clean(path.as_bytes()).unwrap();
-                let (modified, xattrs) = (FileTime::default(), std::collections::BTreeMap::new());
-                let entry = Entry { path, kind: kind.clone(), mode: 0o755, uid: 0, gid: 0, modified, xattrs };
-                IndexEntry { entry, content: None }
-            })
-            .collect();
-        LayerIndex { entries, ..LayerIndex::default() }
-    }
-
-    #[test]
-    fn a_layer_that_takes_something_from_below_does_not_stand_alone() {
-        let file = Kind::File { size_bytes: 1 };
-        let link = |target: &str| Kind::Hardlink(LayerPath::clean(target.as_bytes()).unwrap());
-        let folder = ("usr", Kind::Directory);
-        let alone = |entries: &[(&str, Kind)]| stands_alone(&index(entries));
-        assert!(alone(&[]));
-        assert!(alone(&[("file", file.clone()), ("gone", Kind::Whiteout)]));
-        assert!(alone(&[folder.clone(), ("usr/a", file.clone()), ("usr/b", link("usr/a")), ("usr", Kind::Opaque)]));
-        assert!(!alone(&[("usr/a", file.clone())]), "what is the folder like?");
-        assert!(!alone(&[("usr/a", file.clone()), folder.clone()]), "it is said too late");
-        assert!(!alone(&[("usr", Kind::Symlink(b"other".to_vec())), ("usr/a", file.clone())]), "a link is followed");
-        assert!(!alone(&[folder.clone(), ("usr", file.clone())]));
-        assert!(!alone(&[("b", link("a"))]), "the file is in another layer");
-        assert!(!alone(&[("usr/a", Kind::Whiteout)]), "what is the folder like?");
-    }
+    let mut apart = Apart::default();
+    index.entries.iter().all(|row| apart.admits(&row.entry))
 }

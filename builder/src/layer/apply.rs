@@ -30,7 +30,7 @@ use self::attributes::Attributes;
 use self::place::Folder;
 use super::lowers::MergedFolder;
 use super::read::check_media_type;
-use super::{Entry, Kind, LayerError, LayerIndex, LayerPath, Limits, Scan};
+use super::{Apart, Entry, IndexTap, Kind, LayerError, LayerIndex, LayerPath, Limits, Scan};
 
 /// Bytes of content that are written at a time.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -116,6 +116,12 @@ pub enum ApplyError {
         /// How many are followed.
         limit: usize,
     },
+    /// Asked for apart, the layer turned out to need those below.
+    #[error("the layer's entry {path} takes something from the layers below")]
+    ReachesBelow {
+        /// The first entry that does.
+        path: LayerPath,
+    },
     /// A hard link to what is not there.
     #[error("the layer's entry {path} is a hard link to {target}, which {reason}")]
     HardlinkTarget {
@@ -177,6 +183,28 @@ pub fn apply_layer_with_times(
         _ => applier.entry(entry, content),
     })?;
     applier.finish(scan)
+}
+
+/// As [`apply_layer`] in [`Form::Overlay`] above nothing, and makes the layer's index in the same pass.
+///
+/// # Errors
+/// As [`apply_layer`]; [`ApplyError::ReachesBelow`] at the first entry for which it matters what is below.
+pub fn apply_layer_apart(
+    blob: impl Read + Send,
+    media_type: &str,
+    limits: &Limits,
+    root: &Path,
+) -> Result<(Applied, LayerIndex), ApplyError> {
+    let mut applier = Applier::new(root, Form::Overlay { lowers: &[] })?;
+    check_media_type(media_type)?;
+    let (mut tap, mut apart) = (IndexTap::default(), Apart::default());
+    let scan = read_ahead(blob, limits, &mut |entry, content| {
+        if !apart.admits(entry) {
+            return Err(ApplyError::ReachesBelow { path: entry.path.clone() });
+        }
+        tap.pass::<ApplyError>(entry, content, &mut |entry, content| applier.entry(entry, content))
+    })?;
+    Ok((applier.finish(scan)?, tap.finish()))
 }
 
 struct Applier {

@@ -1,5 +1,6 @@
 //! Layers as streams with taps: entries, tar, compression, index, merged tree, safe unpack, diff of a snapshot.
 
+mod apart;
 mod apply;
 mod builder;
 mod change;
@@ -21,7 +22,8 @@ mod tar_reader;
 mod tar_writer;
 mod tree;
 
-pub use apply::{Applied, ApplyError, Form, LeftOut, apply_layer, apply_layer_with_times};
+pub use apart::Apart;
+pub use apply::{Applied, ApplyError, Form, LeftOut, apply_layer, apply_layer_apart, apply_layer_with_times};
 pub use builder::{LayerBuilder, write_layer};
 pub use change::{Change, Layer, Source};
 pub use changes::{ChangesError, Manifest, overlay_changes, tidy_upper};

@@ -1,15 +1,18 @@
 //! Unpacked layers on disk: found, made visible, thrown away.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use oci_spec::image::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::SnapshotError;
+use super::boot::this_boot;
 use crate::blob::{Store, remove_tree, sha256};
 
 /// The file that tells whether an entry is what was written.
@@ -25,6 +28,10 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// How long after its last use an entry is marked as used again.
 const USE_GRAIN: Duration = Duration::from_secs(60);
 
+/// After which time an entry is noted as being on the disk. The kernel has written most of it by then (it begins after
+/// 30 s), so that seeing to it costs little.
+const SETTLED_SECONDS: i64 = 60;
+
 /// What stands beside an unpacked layer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Meta {
@@ -33,6 +40,9 @@ pub(super) struct Meta {
     device: u64,
     /// Whether the layer has an entry for the root itself.
     pub(super) has_root: bool,
+    /// The run of the machine outside of which the entry may be in pieces; none when it is on the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    boot: Option<String>,
 }
 
 /// An unpacked layer. Nobody prunes it as long as the store is open that it was found in.
@@ -46,11 +56,13 @@ pub(super) struct Entry {
 #[derive(Clone, Debug)]
 pub(super) struct Entries {
     store: Store,
+    /// What this process sees to the disk; once each is enough.
+    settling: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
 impl Entries {
     pub(super) fn new(store: Store) -> Self {
-        Self { store }
+        Self { store, settling: Arc::default() }
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -80,6 +92,7 @@ impl Entries {
         let found = self.store.hold(&name_of(place), || Ok(read_meta(place)));
         let meta = found.ok()??;
         mark_used(&place.join(META));
+        self.settle(place, &meta);
         Some(Entry { fs: place.join("fs"), meta })
     }
 
@@ -100,9 +113,9 @@ impl Entries {
 
     /// Makes `folder`, in which `fs` is finished, the entry of a layer. When there is one already, `folder` goes.
     ///
-    /// All files must reach the disk before the name does. One `syncfs` does that for all of them: a layer has thousands
-    /// of small files, and an `fsync` each is slower than the unpacking. What others write to the same file system
-    /// meanwhile is waited for too.
+    /// Where it is not known which run of the machine this is, all files must reach the disk before the name does. One
+    /// `syncfs` does that for all of them: a layer has thousands of small files, and an `fsync` each is slower than the
+    /// unpacking. What others write to the same file system meanwhile is waited for too.
     pub(super) fn reveal(
         &self,
         folder: &Path,
@@ -112,13 +125,17 @@ impl Entries {
     ) -> Result<(), SnapshotError> {
         let fs = folder.join("fs");
         let metadata = fs::symlink_metadata(&fs).map_err(SnapshotError::at("looking at", &fs))?;
-        let meta = Meta { inode: metadata.ino(), device: metadata.dev(), has_root };
+        let boot = this_boot().map(str::to_owned);
+        let synced = boot.is_none();
+        let meta = Meta { inode: metadata.ino(), device: metadata.dev(), has_root, boot };
         let path = folder.join(META);
         // A struct of numbers always serialises.
         let json = serde_json::to_vec(&meta).unwrap_or_default();
         fs::write(&path, json).map_err(SnapshotError::at("writing", &path))?;
-        let opened = File::open(folder).map_err(SnapshotError::at("opening", folder))?;
-        rustix::fs::syncfs(&opened).map_err(SnapshotError::errno("syncing", folder))?;
+        if synced {
+            let opened = File::open(folder).map_err(SnapshotError::at("opening", folder))?;
+            rustix::fs::syncfs(&opened).map_err(SnapshotError::errno("syncing", folder))?;
+        }
 
         let target = self.place(diff_id, below);
         let layers = self.store.root().join("layers");
@@ -150,8 +167,37 @@ impl Entries {
                 Some(error) => return Err(SnapshotError::at("renaming a finished layer to", &target)(error)),
             }
         }
-        let synced = File::open(&layers).and_then(|folder| folder.sync_all());
-        synced.map_err(SnapshotError::at("syncing", &layers))
+        if synced {
+            let synced = File::open(&layers).and_then(|folder| folder.sync_all());
+            synced.map_err(SnapshotError::at("syncing", &layers))?;
+        }
+        Ok(())
+    }
+
+    /// Sees that an entry that has been there for some time is on the disk, and notes that. Nobody waits for it: a process
+    /// that ends before leaves it to the next.
+    fn settle(&self, place: &Path, meta: &Meta) {
+        let made = fs::symlink_metadata(place.join("fs")).map(|metadata| metadata.ctime());
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let ago = |made: i64| i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(made);
+        if meta.boot.is_none() || !made.is_ok_and(|made| ago(made) >= SETTLED_SECONDS) {
+            return;
+        }
+        if !self.settling.lock().unwrap_or_else(PoisonError::into_inner).insert(place.to_owned()) {
+            return;
+        }
+        let place = place.to_owned();
+        let meta = Meta { boot: None, ..*meta };
+        // Without a thread it stays as it is.
+        let _ = std::thread::Builder::new().name("settle".to_owned()).spawn(move || note_settled(&place, &meta));
+    }
+
+    /// Sees to it at once, however young the entry is.
+    #[cfg(test)]
+    pub(super) fn settle_now(&self, diff_id: &Digest) {
+        let place = self.place(diff_id, None);
+        let meta = read_meta(&place).unwrap();
+        note_settled(&place, &Meta { boot: None, ..meta });
     }
 
     /// Takes away an entry that is not what was written. Another process may do the same at the same time.
@@ -201,9 +247,24 @@ fn mark_used(meta: &Path) {
     }
 }
 
+/// Has an entry written to the disk, and notes it. A failure leaves the note away.
+fn note_settled(place: &Path, meta: &Meta) {
+    // Not by way of the store's `tmp/`: a store that this thread had would outlive the build.
+    let noted = place.join(format!(".{META}.{}", std::process::id()));
+    let settle = || {
+        rustix::fs::syncfs(File::open(place)?)?;
+        fs::write(&noted, serde_json::to_vec(meta)?)?;
+        fs::rename(&noted, place.join(META))
+    };
+    if let Err(error) = settle() {
+        tracing::debug!(%error, path = %place.display(), "not noted as being on the disk");
+    }
+}
+
 /// What stands in an entry's file, when the entry is what was written.
 fn read_meta(place: &Path) -> Option<Meta> {
     let meta: Meta = serde_json::from_slice(&fs::read(place.join(META)).ok()?).ok()?;
     let found = fs::symlink_metadata(place.join("fs")).ok()?;
-    (found.is_dir() && (meta.inode, meta.device) == (found.ino(), found.dev())).then_some(meta)
+    let same_run = meta.boot.is_none() || meta.boot.as_deref() == this_boot();
+    (found.is_dir() && same_run && (meta.inode, meta.device) == (found.ino(), found.dev())).then_some(meta)
 }

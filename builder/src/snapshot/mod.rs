@@ -7,8 +7,13 @@
 //!         mutable/                       of `MutableRoot`
 //! ```
 //!
-//! An entry is made under the store's `tmp/` and renamed into place when all of it is on the disk.
+//! An entry is made under the store's `tmp/` and renamed into place when it is whole. It need not be on the disk then:
+//! writing hundreds of megabytes back would hold up the step that waits for the layer. Until it is, `meta.json` names
+//! the run of the machine that made it, and whoever finds it in another run (the power failed meanwhile) takes it for
+//! damaged. A later build of the same run has it written and says so. Where the kernel does not tell its runs apart, an
+//! entry is on the disk before it is renamed.
 
+mod boot;
 #[cfg(test)]
 mod conformance;
 mod entries;
@@ -58,6 +63,23 @@ pub trait Snapshotter: Send + Sync {
     /// serves every chain.
     fn unpacks_apart(&self) -> bool {
         false
+    }
+
+    /// Unpacks a layer that nobody has an index of as above nothing, and makes the index in the same pass. `None`, and
+    /// nothing is there, when the layer takes something from those below it, or these snapshots do not
+    /// [unpack apart](Snapshotter::unpacks_apart).
+    ///
+    /// # Errors
+    /// As [`Snapshotter::unpack`].
+    fn unpack_and_index(
+        &self,
+        diff_id: &Digest,
+        blob: Box<dyn Read + Send>,
+        media_type: &str,
+        limits: &Limits,
+    ) -> Result<Option<LayerIndex>, SnapshotError> {
+        let _ = (diff_id, blob, media_type, limits);
+        Ok(None)
     }
 
     /// A writable view on a chain of layers (bottom first, all unpacked; an empty one is an empty root).

@@ -11,7 +11,9 @@ use super::entries::{Entries, Entry};
 use super::workspace::Keep;
 use super::{SnapshotError, Snapshotter, Workspace};
 use crate::blob::{Store, remove_tree};
-use crate::layer::{Form, LayerIndex, Limits, apply_layer_with_times, tidy_upper};
+use crate::layer::{
+    Applied, ApplyError, Form, LayerIndex, Limits, apply_layer_apart, apply_layer_with_times, tidy_upper,
+};
 use crate::sandbox::RootMount;
 
 /// Each layer in a folder of its own, merged by the kernel when a step runs.
@@ -64,14 +66,32 @@ impl Snapshotter for Overlay {
         create(&fs)?;
         let applied = apply_layer_with_times(blob, media_type, limits, &fs, Form::Overlay { lowers: &lowers }, index)
             .map_err(|source| SnapshotError::Apply { diff_id: diff_id.clone(), source: source.into() })?;
-        if applied.scan.diff_id != *diff_id {
-            return Err(SnapshotError::WrongDiffId { expected: diff_id.clone(), actual: applied.scan.diff_id });
-        }
-        for left_out in &applied.left_out {
-            tracing::debug!(layer.diff_id = %diff_id, path = %left_out.path, what = left_out.what, "not unpacked");
-        }
+        check(&applied, diff_id)?;
         let below = applied.depends_on_lowers.then_some(below);
         self.entries.reveal(&folder.0, diff_id, below, applied.has_root)
+    }
+
+    fn unpack_and_index(
+        &self,
+        diff_id: &Digest,
+        blob: Box<dyn Read + Send>,
+        media_type: &str,
+        limits: &Limits,
+    ) -> Result<Option<LayerIndex>, SnapshotError> {
+        let folder = self.temporary()?;
+        let fs = folder.0.join("fs");
+        create(&fs)?;
+        let (applied, index) = match apply_layer_apart(blob, media_type, limits, &fs) {
+            Ok(applied) => applied,
+            Err(ApplyError::ReachesBelow { .. }) => return Ok(None),
+            Err(source) => return Err(SnapshotError::Apply { diff_id: diff_id.clone(), source: source.into() }),
+        };
+        check(&applied, diff_id)?;
+        if applied.depends_on_lowers {
+            return Ok(None);
+        }
+        self.entries.reveal(&folder.0, diff_id, None, applied.has_root)?;
+        Ok(Some(index))
     }
 
     fn unpacks_apart(&self) -> bool {
@@ -111,6 +131,17 @@ impl Temporary {
     fn keep(mut self) -> PathBuf {
         std::mem::take(&mut self.0)
     }
+}
+
+/// Whether what was unpacked is the layer that it should be.
+fn check(applied: &Applied, diff_id: &Digest) -> Result<(), SnapshotError> {
+    if applied.scan.diff_id != *diff_id {
+        return Err(SnapshotError::WrongDiffId { expected: diff_id.clone(), actual: applied.scan.diff_id.clone() });
+    }
+    for left_out in &applied.left_out {
+        tracing::debug!(layer.diff_id = %diff_id, path = %left_out.path, what = left_out.what, "not unpacked");
+    }
+    Ok(())
 }
 
 fn create(folder: &Path) -> Result<(), SnapshotError> {

@@ -110,8 +110,10 @@ fn an_entry_that_was_copied_or_damaged_is_made_again() {
         fs::create_dir(entry.join("fs")).unwrap();
     };
     let cut = || fs::write(entry.join("meta.json"), "{").unwrap();
+    // Made, and not known to be on the disk, when the machine lost its power.
+    let restarted = || note_boot(&entry, Some("another"));
     let lost = || fs::remove_dir_all(entry.join("fs")).unwrap();
-    for damage in [&copied as &dyn Fn(), &cut, &lost] {
+    for damage in [&copied as &dyn Fn(), &cut, &restarted, &lost] {
         damage();
         assert!(!overlay.has(&diff_id));
         unpack(&overlay, &diff_id, &[], &tar).unwrap();
@@ -119,6 +121,60 @@ fn an_entry_that_was_copied_or_damaged_is_made_again() {
         assert_eq!(fs::read(entry.join("fs/d/x")).unwrap(), b"x");
         assert_eq!(names(&entry), ["fs", "meta.json"]);
     }
+    assert_eq!(leftovers(&overlay), 0);
+}
+
+/// Sets the run of the machine that an entry names.
+fn note_boot(entry: &Path, boot: Option<&str>) {
+    let path = entry.join("meta.json");
+    let mut meta: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    meta.as_object_mut().unwrap().insert("boot".to_owned(), boot.into());
+    fs::write(&path, serde_json::to_vec(&meta).unwrap()).unwrap();
+}
+
+#[test]
+fn an_entry_outlives_the_run_of_the_machine_once_it_is_on_the_disk() {
+    let (_folder, overlay) = open();
+    let (diff_id, tar) = layer(&overlay, true);
+    unpack(&overlay, &diff_id, &[], &tar).unwrap();
+    let store = overlay.entries.store();
+    let entry = store.root().join("layers").join(diff_id.digest());
+    let boot = || {
+        let meta: serde_json::Value = serde_json::from_slice(&fs::read(entry.join("meta.json")).unwrap()).unwrap();
+        meta.get("boot").and_then(|boot| boot.as_str()).map(str::to_owned)
+    };
+    let this = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    assert_eq!(boot().as_deref(), Some(this.trim()));
+    // Too young for it.
+    assert!(overlay.has(&diff_id));
+    assert!(boot().is_some());
+    overlay.entries.settle_now(&diff_id);
+    assert_eq!(boot(), None);
+    assert!(overlay.has(&diff_id));
+    note_boot(&entry, Some("another"));
+    assert!(!overlay.has(&diff_id));
+    assert_eq!(leftovers(&overlay), 0);
+}
+
+#[test]
+fn an_index_is_made_while_a_layer_is_unpacked() {
+    let (_folder, overlay) = open();
+    let once = |tar: &[u8], diff_id: &Digest| {
+        overlay.unpack_and_index(diff_id, Box::new(Cursor::new(tar.to_vec())), "", &Limits::DEFAULT)
+    };
+    let (whole, tar) = layer(&overlay, true);
+    let index = once(&tar, &whole).unwrap().unwrap();
+    assert_eq!(index, crate::layer::index_layer(&tar[..], "", &Limits::DEFAULT).unwrap().1);
+    assert_eq!(index.entries[1].content, Some(crate::blob::sha256(b"x")));
+    let unpacked = overlay.entries.store().root().join("layers").join(whole.digest()).join("fs/d/x");
+    assert_eq!(fs::read(unpacked).unwrap(), b"x");
+    // What takes something from below is left to who knows what that is.
+    let (thin, tar) = layer(&overlay, false);
+    assert_eq!(once(&tar, &thin).unwrap(), None);
+    assert!(!overlay.has(&thin));
+    // Another layer than the image says leaves nothing.
+    let error = once(&tar[..0], &thin).unwrap_err();
+    assert!(matches!(error, SnapshotError::Apply { .. } | SnapshotError::WrongDiffId { .. }), "{error}");
     assert_eq!(leftovers(&overlay), 0);
 }
 
