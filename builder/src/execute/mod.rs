@@ -30,6 +30,7 @@ mod run;
 mod schedule;
 mod select;
 mod state;
+mod stats;
 mod unpack;
 mod unpack_layers;
 mod watch;
@@ -51,6 +52,7 @@ pub use relief::Relief;
 pub use run::EARLIEST_ZIP_TIME;
 pub use select::SelectError;
 pub use state::{BuiltLayer, RootState, Trees};
+pub use stats::StatCache;
 pub use unpack::{is_archive, open_archive};
 pub use watch::Watcher;
 
@@ -141,6 +143,8 @@ pub struct Executor {
     pub trees: Trees,
     /// Who makes room when the disk is full.
     pub relief: Option<Arc<dyn Relief>>,
+    /// Digests of the context's files that are known without reading them.
+    pub stats: StatCache,
     /// Who hears of finished layers.
     pub watcher: Option<Arc<dyn Watcher>>,
 }

@@ -103,6 +103,7 @@ impl Executor {
             }
             plans.0.push(plan);
         }
+        self.stats.save(&self.store);
         Ok(plans)
     }
 
@@ -210,7 +211,7 @@ impl Executor {
                 if self.cancel.is_cancelled() {
                     return Err(StepError::Cancelled);
                 }
-                digests.push((number, copy::digest_of(path)?));
+                digests.push((number, self.stats.digest_of(path)?));
             }
         };
         let found: Vec<Result<Vec<(usize, Digest)>, StepError>> = match threads {

@@ -31,7 +31,8 @@ use crate::cache::{Mode, Records};
 use crate::context::Modes;
 use crate::event::{Event, Events};
 use crate::execute::{
-    EARLIEST_ZIP_TIME, Executor, Explain, Flights, MountSources, NoCache, Options, StepCounter, Trees, Watcher,
+    EARLIEST_ZIP_TIME, Executor, Explain, Flights, MountSources, NoCache, Options, StatCache, StepCounter, Trees,
+    Watcher,
 };
 use crate::graph::{self, LowerInput, Lowered};
 use crate::layer::{FileTime, LayerOptions, Times};
@@ -159,6 +160,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         flights: Flights::default(),
         trees: Trees::default(),
         relief: Some(pruner.clone()),
+        stats: StatCache::load(&store, read.context.root(), !request.no_cache),
         watcher: early.clone().map(|early| early as Arc<dyn Watcher>),
         mounts: MountSources::new(request.secrets.clone(), request.agents.clone()),
     };
