@@ -248,9 +248,6 @@ impl<'i> Plans<'i> {
         if let Some(index) = self.names.get(&wanted.to_lowercase()) {
             return Some(*index);
         }
-        if let Some(index) = wanted.parse().ok().filter(|index: &usize| *index < self.stages.len()) {
-            return Some(index);
-        }
         let problem = Problem::error(Span::default(), format!("target stage `{wanted}` could not be found"));
         let names: Vec<&str> = self.names.keys().map(String::as_str).collect();
         problems.push(match nearest_name(wanted, names.iter().copied()) {

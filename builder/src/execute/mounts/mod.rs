@@ -156,7 +156,11 @@ impl Executor {
                 }
                 MountKind::Tmpfs { size_bytes } => MountSource::Memory { size_bytes: *size_bytes },
                 MountKind::Secret { id, env, required, mode, uid, gid } => {
-                    let Some(value) = self.secret(id, *required)? else { continue };
+                    let Some(value) = self.secret(id, *required)? else {
+                        // The reference sets the variable nonetheless, over one of the image too.
+                        made.env.extend(env.iter().map(|name| (name.clone(), String::new())));
+                        continue;
+                    };
                     if let Some(name) = env {
                         let text = String::from_utf8(value.clone());
                         let text = text.map_err(|_| StepError::SecretNotText { id: id.clone() })?;
