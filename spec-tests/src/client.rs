@@ -1,7 +1,8 @@
 //! The clients that images go through: `fluyt` itself, podman and skopeo, each with a store of its own.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::folder::TestDir;
@@ -90,6 +91,24 @@ impl Podman {
             .arg("--storage-driver=vfs")
             .args(arguments);
         program::finish(command)
+    }
+
+    /// A folder for `PATH` in which `podman` is this one, with its store, and nothing else is.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn alone_in_path(&self) -> std::io::Result<PathBuf> {
+        let (bin, path) = (self.folder.join("bin"), std::env::var("PATH").unwrap_or_default());
+        let (root, run) = (self.folder.join("root"), self.folder.join("run"));
+        let script = format!(
+            "#!/bin/sh\nPATH='{path}' exec podman --root '{}' --runroot '{}' --storage-driver=vfs \"$@\"\n",
+            root.display(),
+            run.display()
+        );
+        std::fs::create_dir_all(&bin)?;
+        std::fs::write(bin.join("podman"), script)?;
+        std::fs::set_permissions(bin.join("podman"), std::fs::Permissions::from_mode(0o755))?;
+        Ok(bin)
     }
 }
 

@@ -351,6 +351,21 @@ fn docker_takes_what_is_loaded() {
     assert_eq!(inspected["Id"].as_str(), Some(read(&config).trim()));
 }
 
+#[test]
+fn podman_takes_what_is_loaded() {
+    let Some(podman) = Podman::new("podman_takes_what_is_loaded") else { return };
+    let (fluyt, context, folder) = (Fluyt::new(), odd_context(), TestDir::new());
+    let config = folder.join("config");
+    let mut command = fluyt.command();
+    // Without docker there, podman is who takes images.
+    command.env("PATH", podman.alone_in_path().unwrap());
+    command.args(["build", "--load", "-t", "loaded:one", "--iidfile"]).args([&config, &context.path().to_owned()]);
+    let _ = program::finish(command).expect_success();
+    let inspected = inspect(&podman.run(&["image", "inspect", "loaded:one"]).expect_success());
+    let id = inspected["Id"].as_str().unwrap_or_default();
+    assert_eq!(format!("sha256:{id}"), read(&config).trim());
+}
+
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap()
 }
