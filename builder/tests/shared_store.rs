@@ -54,6 +54,10 @@ fn assert_whole(store: &Path) {
         let Ok(files) = fs::read_dir(store.join(folder)) else { continue };
         for file in files {
             let path = file.unwrap().path();
+            // A stat cache holds the hash of itself, and one that was cut is nothing to its reader.
+            if path.file_name().unwrap().to_string_lossy().starts_with("context-") {
+                continue;
+            }
             let read: Result<serde_json::Value, _> = serde_json::from_slice(&fs::read(&path).unwrap());
             assert!(read.is_ok(), "{} is no JSON", path.display());
         }
