@@ -13,9 +13,6 @@ use crate::folder::TestDir;
 use crate::image::Layout;
 use crate::program;
 
-/// What `buildctl` would hand to every command of a build, from this machine's environment.
-const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
-
 /// How long the daemon may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -107,9 +104,6 @@ impl Buildkit {
             .envs(case.variables.iter().map(|(name, value)| (name, case.filled(value, &context, rig))))
             .env_remove("SSH_AUTH_SOCK")
             .current_dir(folder.path());
-        for name in PROXIES {
-            command.env_remove(name).env_remove(name.to_lowercase());
-        }
         let outcome = program::finish(command);
         let image = (outcome.code == Some(0))
             .then(|| describe(&Layout::unpack(&tar, &folder.join("layout")).image(None), &rig.bases));
