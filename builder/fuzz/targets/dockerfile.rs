@@ -26,6 +26,7 @@ fuzz_target!(|text: &str| {
         conditions: Conditions::default(),
         allowed: Allowed::default(),
         contexts: Default::default(),
+        all_stages: true,
     };
     // Every image that is asked for is one with a trigger, so that lowering goes all the way.
     for _ in 0..4 {

@@ -145,6 +145,13 @@ pub struct BuildArguments {
     /// Run every step again
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_parser = switch, action = clap::ArgAction::Set, value_name = "BOOL", hide_default_value = true)]
     pub no_cache: bool,
+    /// Make the build checks, and nothing else; the same as --call=check
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_parser = switch, action = clap::ArgAction::Set, value_name = "BOOL", hide_default_value = true)]
+    pub check: bool,
+    /// What to do with the Dockerfile: `build` it, `check` it, or show its `outline` or its `targets`; with `,format=json` as
+    /// JSON
+    #[arg(long, value_name = "METHOD", default_value = "build", value_parser = super::call::Call::parse)]
+    pub call: super::call::Call,
     /// Say of every step that runs why it was not found in the cache
     #[arg(long)]
     pub explain: bool,

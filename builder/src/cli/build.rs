@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::args::{BuildArguments, Progress};
 use super::buildx::{self, Commands};
+use super::call::Call;
 use super::destination::Output;
 use super::failure::{Blame, Failure};
 use super::form::{self, Wishes};
@@ -29,6 +30,7 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
     registries.insecure_registry.extend(insecure);
     let client = super::transfer::client(&registries)?;
     let store = open_store(store)?;
+    let call = if typed.check { Call::CHECK } else { typed.call };
     let (stdout_is_taken, prints_digest) = (
         request.destinations.iter().any(Destination::is_stdout),
         request.destinations.iter().any(Destination::is_image),
@@ -45,6 +47,12 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
         stdout: output::stdout,
         stdin: output::stdin,
     };
+    if let Some(question) = call.question {
+        let asked = pipeline::report(workshop, request, question, events.clone());
+        let report = interrupt.guard(asked).await;
+        drop(shown.end());
+        return call.print(&report.map_err(failure)?);
+    }
     let built = interrupt.guard(pipeline::build(workshop, request, events.clone())).await;
     if !interrupt.cancel.is_cancelled() {
         keep_limit(typed.store_limit.unwrap_or_default(), store.clone(), &shown.events()).await;

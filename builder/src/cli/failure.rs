@@ -119,7 +119,11 @@ impl Failure {
     /// The lines that the user reads on standard error.
     #[must_use]
     pub fn render(&self) -> String {
-        let mut text = format!("error: {}\n", self.message);
+        // Where all is said elsewhere, only the exit code is left.
+        let mut text = match self.message.as_str() {
+            "" => String::new(),
+            message => format!("error: {message}\n"),
+        };
         for cause in &self.causes {
             let _ = writeln!(text, "caused by: {cause}");
         }

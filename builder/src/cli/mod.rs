@@ -3,6 +3,7 @@
 pub mod args;
 mod build;
 pub mod buildx;
+mod call;
 mod destination;
 pub mod failure;
 mod form;

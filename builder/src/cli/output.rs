@@ -22,6 +22,11 @@ pub fn message(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// A text of the user's without characters that steer a terminal.
+pub(super) fn one_line(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() && character != '\t' { '?' } else { character }).collect()
+}
+
 /// Standard output, for results that are written piece by piece.
 #[must_use]
 pub fn stdout() -> Box<dyn Write> {

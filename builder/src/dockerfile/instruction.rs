@@ -1,7 +1,9 @@
 //! The syntax tree: what a Dockerfile says, before any variable is expanded.
 
+use super::checks::Rule;
 use super::heredoc::parse_heredoc;
 use super::position::{Lines, Span};
+use super::problem::Problem;
 
 /// A Dockerfile as it was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +21,16 @@ impl Dockerfile {
     #[must_use]
     pub fn span_of_line(&self, line: usize) -> Span {
         self.instruction_at(line).map(|instruction| instruction.span).unwrap_or_default()
+    }
+
+    /// The lines that a problem is about: all of its instruction.
+    #[must_use]
+    pub fn lines_of(&self, problem: &Problem) -> Lines {
+        let own = problem.span.lines();
+        if problem.check == Some(Rule::NoEmptyContinuation) {
+            return own;
+        }
+        self.instruction_at(own.first).map_or(own, Instruction::lines)
     }
 
     /// The instruction that a line belongs to.

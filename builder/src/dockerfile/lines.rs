@@ -120,7 +120,7 @@ impl<'s, 'a> Lines<'s, 'a> {
                 end: start + line.len(),
                 comments: std::mem::take(&mut comments),
             };
-            let mut empty_line = None;
+            let mut has_empty_line = false;
             while continued {
                 let Some((raw, start)) = self.take(problems) else { break };
                 let trimmed = raw.trim_start();
@@ -128,7 +128,7 @@ impl<'s, 'a> Lines<'s, 'a> {
                     continue;
                 }
                 if trimmed.is_empty() {
-                    empty_line.get_or_insert(start);
+                    has_empty_line = true;
                     continue;
                 }
                 let (content, more) = self.cut_continuation(raw);
@@ -137,10 +137,15 @@ impl<'s, 'a> Lines<'s, 'a> {
                 logical.end = start + raw.len();
                 continued = more;
             }
-            if let Some(at) = empty_line {
+            // As the reference has it, the place is where the instruction ends.
+            if has_empty_line {
                 problems.push(
-                    Problem::warning(self.source.span(at, at), Rule::NoEmptyContinuation, "Empty continuation line")
-                        .hint("remove it, or put a `#` on it"),
+                    Problem::warning(
+                        self.source.span(logical.end, logical.end),
+                        Rule::NoEmptyContinuation,
+                        "Empty continuation line",
+                    )
+                    .hint("remove it, or put a `#` on it"),
                 );
             }
             if logical.text.trim().is_empty() {

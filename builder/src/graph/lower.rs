@@ -6,7 +6,8 @@ use super::checks;
 use super::contexts::{FetchedTree, Files, FolderId};
 use super::environment::{global_scope, is_known_argument};
 use super::op::{About, BaseOp, FetchOp, Graph, ImageRequest, LowerInput, Lowered, Node, Op, OpId, Root};
-use super::stage::{Finished, StageLowering};
+use super::outline::GlobalArguments;
+use super::stage::{Finished, Globals, StageLowering};
 use super::stages::{Origin, Plans};
 use crate::dockerfile::{Command, Dockerfile, Instruction, Problem, Span, is_own_frontend, nearest_name};
 
@@ -56,7 +57,8 @@ pub fn lower(file: &Dockerfile, input: &LowerInput) -> Result<Lowered, Vec<Probl
         }
         return Err(problems);
     };
-    let (needed, images) = plans.reach(target, input, &mut problems);
+    let wanted = if input.all_stages { (0..plans.stages.len()).collect() } else { vec![target] };
+    let (needed, images) = plans.reach(wanted, input, &mut problems);
     if problems.iter().any(Problem::is_error) {
         return Err(problems);
     }
@@ -64,20 +66,24 @@ pub fn lower(file: &Dockerfile, input: &LowerInput) -> Result<Lowered, Vec<Probl
     if !missing.is_empty() {
         return Ok(Lowered::Needs(missing));
     }
+    let arguments = GlobalArguments::of(&file.global_args, file.directives.escape, &globals);
     let mut builder = GraphBuilder::new(input);
     let only_one = plans.stages.len() == 1;
     let mut finished: BTreeMap<usize, Finished> = BTreeMap::new();
     for index in needed {
         let plan = &plans.stages[index];
         let name = (!only_one).then(|| plan.name.clone());
-        let stage = StageLowering::begin(plan, name, &finished, &globals, input, &mut builder, &mut problems);
+        let scope = Globals { values: &globals, arguments: &arguments };
+        let stage = StageLowering::begin(plan, name, &finished, scope, input, &mut builder, &mut problems);
         let stage = stage.run(file.directives.escape);
         finished.insert(index, stage);
     }
     warn_of_unused_arguments(file, &plans, input, &mut problems);
+    let target_stage = target;
     let Some(target) = finished.remove(&target).filter(|_| !problems.iter().any(Problem::is_error)) else {
         return Err(problems);
     };
+    let outline = target.outline.clone();
     let mut result = target.into_result();
     if input.platform != input.build_platform {
         // A platform that was asked for is what the image says, whatever its base is for.
@@ -91,6 +97,8 @@ pub fn lower(file: &Dockerfile, input: &LowerInput) -> Result<Lowered, Vec<Probl
         result,
         platform: input.platform.clone(),
         warnings: problems,
+        target: Some(target_stage),
+        outline,
     })))
 }
 

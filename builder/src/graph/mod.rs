@@ -16,6 +16,7 @@ mod lower;
 mod mode;
 mod mounts;
 mod op;
+mod outline;
 mod platform;
 mod remote;
 mod stage;
@@ -34,4 +35,5 @@ pub use op::{
     Limit, LowerInput, Lowered, Mount, MountFrom, MountKind, Network, Node, Op, OpId, ResolvedBase, Root, RunOp,
     Security, Sharing, StageResult,
 };
+pub use outline::{Argument, Needed, Outline, description_of};
 pub use platform::{Platform, PlatformError};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::contexts::{Contexts, FolderId};
 use super::mode::SymbolicMode;
+use super::outline::Outline;
 use super::platform::Platform;
 use crate::dockerfile::{Lines, Problem};
 use crate::image::{HistoryRow, ImageConfig, RuntimeConfig};
@@ -59,6 +60,10 @@ pub struct Graph {
     pub platform: Platform,
     /// Problems that do not stop the build.
     pub warnings: Vec<Problem>,
+    /// The number of the target's stage in the file.
+    pub target: Option<usize>,
+    /// What the target can be given.
+    pub outline: Outline,
 }
 
 /// An operation and what describes it.
@@ -526,6 +531,8 @@ pub struct LowerInput {
     pub allowed: Allowed,
     /// What stands for the context, and for images and stages.
     pub contexts: Contexts,
+    /// Lower all stages, whether the target needs them or not: to check them.
+    pub all_stages: bool,
 }
 
 /// How far lowering came.

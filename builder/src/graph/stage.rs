@@ -10,6 +10,7 @@ use super::environment::{Environment, NOT_IN_ENVIRONMENT};
 use super::history::{healthcheck, plain_list, quoted_list};
 use super::lower::{GraphBuilder, about, number_steps};
 use super::op::{CopyFrom, CopyOp, HistoryStep, LowerInput, Op, OpId, Root, StageResult};
+use super::outline::{GlobalArguments, Outline};
 use super::platform::Platform;
 use super::stages::{Origin, Plan, Step};
 use super::values::{absolute, is_signal, ports};
@@ -33,6 +34,7 @@ pub(super) struct Finished {
     pub(super) environment: Environment,
     args: Vec<(String, Option<String>)>,
     workdir_set: bool,
+    pub(super) outline: Outline,
 }
 
 impl Finished {
@@ -47,13 +49,20 @@ impl Finished {
     }
 }
 
+/// What is before the first `FROM`.
+#[derive(Clone, Copy)]
+pub(super) struct Globals<'p> {
+    pub(super) values: &'p Environment,
+    pub(super) arguments: &'p GlobalArguments,
+}
+
 /// A stage on its way.
 pub(super) struct StageLowering<'p, 'i> {
     plan: &'p Plan,
     /// The name for messages; none when the file has one unnamed stage.
     pub(super) name: Option<String>,
     pub(super) finished: &'p BTreeMap<usize, Finished>,
-    globals: &'p Environment,
+    globals: Globals<'p>,
     pub(super) input: &'p LowerInput,
     pub(super) builder: &'p mut GraphBuilder<'i>,
     pub(super) problems: &'p mut Vec<Problem>,
@@ -72,7 +81,7 @@ impl<'p, 'i> StageLowering<'p, 'i> {
         plan: &'p Plan,
         name: Option<String>,
         finished: &'p BTreeMap<usize, Finished>,
-        globals: &'p Environment,
+        globals: Globals<'p>,
         input: &'p LowerInput,
         builder: &'p mut GraphBuilder<'i>,
         problems: &'p mut Vec<Problem>,
@@ -87,6 +96,7 @@ impl<'p, 'i> StageLowering<'p, 'i> {
             environment: Environment::default(),
             args: Vec::new(),
             workdir_set: false,
+            outline: Outline::default(),
         };
         match &plan.base {
             Origin::Scratch => {}
@@ -139,6 +149,9 @@ impl<'p, 'i> StageLowering<'p, 'i> {
                 }
             }
         }
+        for name in &plan.used {
+            globals.arguments.mark(name, &mut state.outline);
+        }
         // Triggers run in this stage, and not in those that build on it.
         state.config.on_build = None;
         let variables = state.config.env.get_or_insert_default();
@@ -171,6 +184,14 @@ impl<'p, 'i> StageLowering<'p, 'i> {
             self.in_trigger = step.is_trigger;
             self.escape = if step.is_trigger { '\\' } else { escape };
             self.step(step);
+        }
+        let origins = self.plan.steps.iter().flat_map(|step| step.origins.iter().flatten());
+        for origin in origins {
+            if let Origin::Stage(index) = origin
+                && let Some(other) = self.finished.get(index)
+            {
+                self.state.outline.merge(&other.outline);
+            }
         }
         number_steps(&mut self.builder.nodes, &self.own_steps);
         self.state
@@ -284,7 +305,7 @@ impl<'p, 'i> StageLowering<'p, 'i> {
                 Rule::UndefinedVar,
                 format!("Usage of undefined variable '${name}'{suggestion}"),
             );
-            self.problems.push(match self.globals.get(name) {
+            self.problems.push(match self.globals.values.get(name) {
                 Some(_) => problem.hint(format!("put `ARG {name}` into the stage to see the global one")),
                 None => problem,
             });
@@ -383,8 +404,14 @@ impl<'p, 'i> StageLowering<'p, 'i> {
                 let Some(value) = self.expand(default) else { continue };
                 Some(value)
             } else {
-                self.globals.get(name).map(str::to_owned)
+                self.globals.values.get(name).map(str::to_owned)
             };
+            let given = self.input.build_args.contains_key(name) || declaration.default.is_some();
+            if given || self.globals.values.get(name).is_none() {
+                self.state.outline.declare(instruction, name, value.as_deref());
+            } else {
+                self.globals.arguments.mark(name, &mut self.state.outline);
+            }
             if let Some(value) = value.as_ref().filter(|_| !NOT_IN_ENVIRONMENT.contains(&name.as_str())) {
                 self.state.environment.set(name, value);
             }

@@ -46,6 +46,8 @@ pub(super) struct Plan {
     pub(super) name: String,
     /// A named context stands for it, and nothing that it says is done.
     is_replaced: bool,
+    /// Variables that its `FROM` names and that are set.
+    pub(super) used: BTreeSet<String>,
     triggers_done: bool,
 }
 
@@ -95,10 +97,13 @@ impl<'i> Plans<'i> {
     }
 
     fn add_stage(&mut self, index: usize, stage: &Stage, scope: &FromScope<'_>, problems: &mut Vec<Problem>) {
-        let image = scope.expand(&stage.image, problems).map(|expansion| expansion.text).unwrap_or_default();
+        let image = scope.expand(&stage.image, problems).unwrap_or_default();
+        let mut used = image.used;
+        let image = image.text;
         let platform = stage.platform.as_ref().and_then(|word| {
             let expansion = scope.expand(word, problems)?;
             problems.extend(checks::platform(stage, &expansion, scope.globals));
+            used.extend(expansion.used);
             let text = expansion.text;
             if text.is_empty() {
                 let message = format!("empty platform value from expression `{}`", word.text);
@@ -141,6 +146,7 @@ impl<'i> Plans<'i> {
             steps: Vec::new(),
             name: stage.name.as_ref().map_or_else(|| format!("stage-{index}"), |name| name.text.clone()),
             is_replaced,
+            used,
             triggers_done: false,
         });
     }
@@ -258,17 +264,17 @@ impl<'i> Plans<'i> {
         None
     }
 
-    /// The stages that `target` needs, itself included, and the images that they name. Triggers of bases that are known
+    /// The stages that `wanted` need, themselves included, and the images that they name. Triggers of bases that are known
     /// by now are put in front of their stages on the way.
     pub(super) fn reach(
         &mut self,
-        target: usize,
+        wanted: Vec<usize>,
         input: &LowerInput,
         problems: &mut Vec<Problem>,
     ) -> (BTreeSet<usize>, BTreeSet<ImageRequest>) {
         let mut stages = BTreeSet::new();
         let mut images = BTreeSet::new();
-        let mut open = vec![target];
+        let mut open = wanted;
         while let Some(index) = open.pop() {
             if !stages.insert(index) {
                 continue;

@@ -6,6 +6,7 @@ use super::contexts::Files;
 use super::environment::PROXIES;
 use super::mounts::parse_mount;
 use super::op::{Conditions, CopyFrom, CopyOp, InlineFile, Mount, MountFrom, MountKind, Network, Op, RunOp, Security};
+use super::outline::Needed;
 use super::stage::StageLowering;
 use super::stages::{Origin, Step};
 use super::values::{absolute, chmod};
@@ -168,6 +169,16 @@ impl StageLowering<'_, '_> {
                 }
                 None => MountFrom::Nothing,
             };
+            let needed = |required: bool| Needed { required, lines: step.instruction.lines() };
+            match &syntax.kind {
+                MountKind::Secret { id, required, .. } => {
+                    self.state.outline.secrets.entry(id.clone()).or_insert(needed(*required));
+                }
+                MountKind::Ssh { id, required, .. } => {
+                    self.state.outline.agents.entry(id.clone()).or_insert(needed(*required));
+                }
+                _ => {}
+            }
             let agents = mounts.iter().filter(|mount: &&Mount| matches!(mount.kind, MountKind::Ssh { .. })).count();
             let target = match syntax.kind {
                 MountKind::Ssh { .. } if syntax.target.is_empty() => format!("{AGENT_PATH}.{agents}"),

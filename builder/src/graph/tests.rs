@@ -22,6 +22,7 @@ fn input() -> LowerInput {
         conditions: Conditions::default(),
         allowed: Allowed::default(),
         contexts: Contexts::default(),
+        all_stages: false,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::event::{Event, Events};
 use crate::graph::{CopyFrom, Graph, Op};
 
 /// What the checks found so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Checks {
     options: CheckOptions,
     rules: BTreeSet<Rule>,
@@ -33,7 +33,7 @@ impl Checks {
     /// Says those problems.
     pub(super) fn tell(&mut self, read: &Read, found: &[Problem], events: &Events) {
         for problem in self.wanted(read, found) {
-            let lines = problem.span.lines();
+            let lines = read.dockerfile.lines_of(problem);
             events.hear(Event::Check {
                 rule: problem.check.map(Rule::name),
                 text: problem.to_string(),

@@ -9,10 +9,12 @@ mod fetching;
 mod layout;
 mod outputs;
 mod places;
+mod report;
 mod request;
 mod room;
 mod source;
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -23,18 +25,20 @@ use tokio::runtime::Handle;
 pub use bases::PULLED_FROM;
 pub use error::{BuildError, Fault, remote_fault};
 pub use outputs::Destination;
+pub use report::{Answer, Argument, Found, Needed, Outline, Question, Refusal, Report, Target, report};
 pub use request::{Built, ContextSource, DockerfileSource, ImageForm, Request};
 pub use room::room_hint;
 
 use crate::blob::Store;
 use crate::cache::{Mode, Records};
 use crate::context::Modes;
+use crate::dockerfile::Problem;
 use crate::event::{Event, Events};
 use crate::execute::{
-    EARLIEST_ZIP_TIME, Executor, Explain, Flights, MountSources, NoCache, Options, StatCache, StepCounter, Trees,
+    BaseImage, EARLIEST_ZIP_TIME, Executor, Explain, Flights, MountSources, NoCache, Options, StatCache, StepCounter, Trees,
     Watcher,
 };
-use crate::graph::{self, LowerInput, Lowered};
+use crate::graph::{self, Graph, ImageRequest, LowerInput, Lowered};
 use crate::layer::{FileTime, LayerOptions, Times};
 use crate::remote::{Origins, Remote};
 use crate::sandbox::Cancel;
@@ -70,60 +74,23 @@ pub struct Workshop {
 /// # Errors
 /// See [`BuildError`]. Nothing that failed half way is visible under a name, in a file or in a registry.
 pub async fn build(workshop: Workshop, request: Request, events: Events) -> Result<Built, BuildError> {
-    let (store, client, cancel) = (workshop.store.clone(), workshop.client.clone(), workshop.cancel.clone());
-    let steps = Arc::new(StepCounter::default());
-    let remote = Remote::new(client, store.clone(), events.clone());
-    let records = Records::new(store.clone());
-
-    let fetcher = fetching::Fetcher::new(&workshop, &request, &events, &steps);
-    let (mut read, mut checks) = {
-        // In a thread of its own: a Dockerfile may be a pipe that nobody writes to, and then a signal must still be heard.
-        let (request, workshop, fetcher) = (request.clone(), workshop.clone(), fetcher.clone());
-        let (events, steps) = (events.clone(), steps.clone());
-        match tokio::task::spawn_blocking(move || source::read(&request, &workshop, &fetcher, &events, &steps)).await {
-            Ok(read) => read?,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    };
-    let mut input = LowerInput {
-        build_args: request.build_args.clone(),
-        target: request.target.clone(),
-        platform: request.platform.clone(),
-        build_platform: request.build_platform.clone(),
-        bases: std::collections::BTreeMap::new(),
-        labels: request.labels.clone(),
-        network: request.network,
-        conditions: request.conditions.clone(),
-        allowed: request.allowed,
-        contexts: std::mem::take(&mut read.contexts),
-    };
-    let mut found = std::collections::HashMap::new();
-    let graph = loop {
-        let lowered = graph::lower(&read.dockerfile, &input).map_err(|problems| {
-            checks.tell(&read, &problems, &events);
-            read.refused(&problems)
-        })?;
-        match lowered {
-            Lowered::Done(graph) => break graph,
-            Lowered::Needs(requests) => {
-                for wanted in requests {
-                    let base = bases::resolve(
-                        &wanted,
-                        &read.place_of_image(&wanted.reference),
-                        &request,
-                        &remote,
-                        &records,
-                        &store,
-                        &events,
-                        &steps,
-                    )
-                    .await?;
-                    input.bases.insert(wanted.clone(), bases::as_resolved(&base));
-                    found.insert(wanted, base);
-                }
+    let (store, cancel) = (workshop.store.clone(), workshop.cancel.clone());
+    let mut ready = prepare(&workshop, &request, &events).await?;
+    let problems = std::mem::take(&mut ready.problems);
+    ready.checks.tell(&ready.read, &problems, &events);
+    if problems.iter().any(Problem::is_error) {
+        return Err(ready.read.refused(&problems));
+    }
+    let (graph, found) = match lowered(&mut ready, &workshop, &request, &events, false).await {
+        Ok(lowered) => lowered,
+        Err(stopped) => {
+            if let Stopped::Problems(problems) = &stopped {
+                ready.checks.tell(&ready.read, problems, &events);
             }
+            return Err(stopped.into_error(&ready.read));
         }
     };
+    let Preparation { mut read, mut checks, steps, remote, records, fetcher, .. } = ready;
     checks.tell(&read, &graph.warnings, &events);
     checks.tell(&read, &checks::ignored_sources(&read, &graph), &events);
     checks.verdict()?;
@@ -190,6 +157,100 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         events.hear(Event::Note { text });
     }
     Ok(image)
+}
+
+/// A Dockerfile that was read, and what reading on takes.
+struct Preparation {
+    read: source::Read,
+    checks: checks::Checks,
+    problems: Vec<Problem>,
+    steps: Arc<StepCounter>,
+    remote: Remote,
+    records: Records,
+    fetcher: fetching::Fetcher,
+}
+
+async fn prepare(workshop: &Workshop, request: &Request, events: &Events) -> Result<Preparation, BuildError> {
+    let (store, client) = (workshop.store.clone(), workshop.client.clone());
+    let steps = Arc::new(StepCounter::default());
+    let remote = Remote::new(client, store.clone(), events.clone());
+    let records = Records::new(store);
+    let fetcher = fetching::Fetcher::new(workshop, request, events, &steps);
+    let (read, checks, problems) = {
+        // In a thread of its own: a Dockerfile may be a pipe that nobody writes to, and then a signal must still be heard.
+        let (request, workshop, fetcher) = (request.clone(), workshop.clone(), fetcher.clone());
+        let (events, steps) = (events.clone(), steps.clone());
+        match tokio::task::spawn_blocking(move || source::read(&request, &workshop, &fetcher, &events, &steps)).await {
+            Ok(read) => read?,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    };
+    Ok(Preparation { read, checks, problems, steps, remote, records, fetcher })
+}
+
+/// Why a Dockerfile has no graph.
+enum Stopped {
+    /// What is wrong in it, and what else was found.
+    Problems(Vec<Problem>),
+    /// Something else.
+    Failed(BuildError),
+}
+
+impl Stopped {
+    fn into_error(self, read: &source::Read) -> BuildError {
+        match self {
+            Self::Problems(problems) => read.refused(&problems),
+            Self::Failed(error) => error,
+        }
+    }
+}
+
+/// The graph, with the base images that it names.
+async fn lowered(
+    ready: &mut Preparation,
+    workshop: &Workshop,
+    request: &Request,
+    events: &Events,
+    all_stages: bool,
+) -> Result<(Box<Graph>, HashMap<ImageRequest, BaseImage>), Stopped> {
+    let read = &mut ready.read;
+    let mut input = LowerInput {
+        build_args: request.build_args.clone(),
+        target: request.target.clone(),
+        platform: request.platform.clone(),
+        build_platform: request.build_platform.clone(),
+        bases: std::collections::BTreeMap::new(),
+        labels: request.labels.clone(),
+        network: request.network,
+        conditions: request.conditions.clone(),
+        allowed: request.allowed,
+        contexts: std::mem::take(&mut read.contexts),
+        all_stages,
+    };
+    let mut found = HashMap::new();
+    loop {
+        match graph::lower(&read.dockerfile, &input).map_err(Stopped::Problems)? {
+            Lowered::Done(graph) => return Ok((graph, found)),
+            Lowered::Needs(requests) => {
+                for wanted in requests {
+                    let base = bases::resolve(
+                        &wanted,
+                        &read.place_of_image(&wanted.reference),
+                        request,
+                        &ready.remote,
+                        &ready.records,
+                        &workshop.store,
+                        events,
+                        &ready.steps,
+                    )
+                    .await
+                    .map_err(Stopped::Failed)?;
+                    input.bases.insert(wanted.clone(), bases::as_resolved(&base));
+                    found.insert(wanted, base);
+                }
+            }
+        }
+    }
 }
 
 fn options(request: &Request) -> Options {

@@ -34,13 +34,14 @@ pub(super) struct Read {
     text: String,
 }
 
+/// Reads the Dockerfile, whatever is wrong in it; the problems come with it.
 pub(super) fn read(
     request: &Request,
     workshop: &Workshop,
     fetcher: &Fetcher,
     events: &Events,
     steps: &StepCounter,
-) -> Result<(Read, Checks), BuildError> {
+) -> Result<(Read, Checks, Vec<Problem>), BuildError> {
     let step = steps.next();
     events.hear(Event::Started { step, name: "[internal] load the Dockerfile and the ignore rules".to_owned() });
     let read = load(request, workshop, fetcher, events)
@@ -51,18 +52,14 @@ pub(super) fn read(
         problems.insert(0, problem);
         CheckOptions::default()
     });
-    let mut checks = Checks::new(options);
     let (name, path, text) = (read.name.clone(), read.path.clone(), read.text.clone());
     events.hear(Event::Dockerfile { name, path, text });
     if problems.iter().any(Problem::is_error) {
-        let error = read.refused(&problems);
-        events.hear(Event::Failed { step, error: first_line(&error) });
-        checks.tell(&read, &problems, events);
-        return Err(error);
+        events.hear(Event::Failed { step, error: first_line(&read.refused(&problems)) });
+    } else {
+        events.hear(Event::Finished { step });
     }
-    events.hear(Event::Finished { step });
-    checks.tell(&read, &problems, events);
-    Ok((read, checks))
+    Ok((read, Checks::new(options), problems))
 }
 
 fn load(
@@ -112,6 +109,11 @@ impl Read {
     /// The Dockerfile's name for messages.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What the Dockerfile says.
+    pub(super) fn text(&self) -> &str {
+        &self.text
     }
 
     /// The error of a Dockerfile that cannot be built.
