@@ -135,7 +135,9 @@ pub async fn report(
             check(&ready, &mut Checks::default(), &problems, failed.as_ref())
         }
     };
-    Ok(Report { file: ready.read.name().to_owned(), text: ready.read.text().to_owned(), answer })
+    // As in the reference's reports, the file's own name, wherever it is.
+    let file = ready.read.name().rsplit('/').next().unwrap_or_default().to_owned();
+    Ok(Report { file, text: ready.read.text().to_owned(), answer })
 }
 
 fn check(ready: &Preparation, own: &mut Checks, problems: &[Problem], failed: Option<&BuildError>) -> Answer {

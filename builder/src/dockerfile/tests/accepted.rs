@@ -18,7 +18,7 @@ fn comments_and_empty_lines_inside_a_continuation_are_dropped() {
     2-8 RUN "x  y  z # yes"
     10 RUN "w\\\\"
     11 CMD ["a"]
-    warning 5:1-5:1: Empty continuation line (remove it, or put a `#` on it)
+    warning 8:9-8:9: Empty continuation line (remove it, or put a `#` on it)
     "#);
 }
 
