@@ -35,8 +35,8 @@ use crate::context::Modes;
 use crate::dockerfile::Problem;
 use crate::event::{Event, Events};
 use crate::execute::{
-    BaseImage, EARLIEST_ZIP_TIME, Executor, Explain, Flights, MountSources, NoCache, Options, StatCache, StepCounter, Trees,
-    Watcher,
+    BaseImage, EARLIEST_ZIP_TIME, Executor, Explain, Flights, MountSources, NoCache, Options, StatCache, StepCounter,
+    Trees, Watcher,
 };
 use crate::graph::{self, Graph, ImageRequest, LowerInput, Lowered};
 use crate::layer::{FileTime, LayerOptions, Times};
