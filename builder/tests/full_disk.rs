@@ -81,7 +81,7 @@ impl Place {
     }
 
     /// The build says what is wrong, and leaves nothing half.
-    fn refused(&self, dockerfile: &str, instruction: &str) -> String {
+    fn refused(&self, dockerfile: &str, instruction: &str) {
         let (output, said) = self.build(dockerfile, &[]);
         assert_eq!(output.status.code(), Some(3), "{said}");
         assert!(output.stdout.is_empty());
@@ -95,7 +95,6 @@ impl Place {
         assert!(do_this.iter().all(|words| error.contains(words)), "{error}");
         assert_eq!(error.matches("error: ").count(), 1, "{error}");
         self.assert_whole();
-        error.to_owned()
     }
 
     /// Every blob is what its name says, and nothing is left of what was written half.
@@ -134,8 +133,8 @@ fn what_a_name_needs_is_not_pruned_for_a_build() {
     place.noise("new", 2, 16 * MIB);
     let (output, said) = place.build("FROM scratch\nCOPY old /\n", &["-t", "kept"]);
     assert!(output.status.success(), "{said}");
-    let said = place.refused("FROM scratch\nCOPY new /\n", "COPY new");
-    assert!(said.contains("(nothing could be pruned)"), "{said}");
+    // A small record of what was read may go; the image's own layers, records and index do not.
+    place.refused("FROM scratch\nCOPY new /\n", "COPY new");
     let (output, said) = place.build("FROM scratch\nCOPY old /\n", &["-t", "kept"]);
     assert!(output.status.success() && said.contains("CACHED"), "{said}");
 }
