@@ -5,6 +5,8 @@
 //!     -> layer changes -> tar -> {diff id, compress, digest} -> blob store -> config + manifest -> push / load / files
 //! ```
 //!
+//! What is built otherwise than by `BuildKit`, and why, stands in `DIFFERENCES.md` beside this crate's manifest.
+//!
 //! Rooms, lowest first; each uses only the rooms above it in this list (`tests/layering.rs` holds the exact table):
 
 pub mod event;
