@@ -165,6 +165,28 @@ mod tests {
     }
 
     #[test]
+    fn noise_is_stored_and_what_surrounds_it_is_not() {
+        let mut state = 9_u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .take(3 << 20)
+        .collect();
+        // Even in its bytes, and full of repetitions that deflate can reach.
+        let repeated: Vec<u8> = noise[..20_000].iter().copied().cycle().take(1 << 20).collect();
+        let text = sample(1 << 20);
+        for compression in [Compression::Gzip { level: 3 }, Compression::GzipMembers { level: 3 }] {
+            let size = |input: &[u8]| compress(input, compression, 2, 1 << 20).len();
+            assert!((noise.len()..noise.len() + 2000).contains(&size(&noise)), "{compression:?}");
+            assert!(size(&repeated) < 100_000, "{compression:?}: {}", size(&repeated));
+            let mixed = [&text[..], &noise, &text].concat();
+            assert!(size(&mixed) < noise.len() + 2 * size(&text) + 2000, "{compression:?}");
+            assert_eq!(decompress(&compress(&mixed, compression, 2, 99_991), compression), mixed, "{compression:?}");
+        }
+    }
+
+    #[test]
     fn a_failing_sink_fails_the_write_and_leaves_no_thread_waiting() {
         struct Full;
         impl Write for Full {

@@ -47,8 +47,8 @@ impl Compression {
     #[must_use]
     pub fn recorded(self) -> String {
         match self {
-            Self::Gzip { level } => format!("gzip {level} zlib-rs/1"),
-            Self::GzipMembers { level } => format!("gzip-members {level} libdeflate/1"),
+            Self::Gzip { level } => format!("gzip {level} zlib-rs/2"),
+            Self::GzipMembers { level } => format!("gzip-members {level} libdeflate/2"),
             Self::Zstd { level } => format!("zstd {level} zstd/1"),
             Self::Uncompressed => "uncompressed".to_owned(),
         }
