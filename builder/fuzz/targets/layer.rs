@@ -5,8 +5,13 @@
 use fluyt::layer::{LayerIndex, Limits, Tree, index_layer};
 use libfuzzer_sys::fuzz_target;
 
-const LIMITS: Limits =
-    Limits { entries: 200, uncompressed_bytes: 1 << 20, path_bytes: 1 << 10, extension_bytes: 1 << 16 };
+const LIMITS: Limits = Limits {
+    entries: 200,
+    uncompressed_bytes: 1 << 20,
+    path_bytes: 1 << 10,
+    extension_bytes: 1 << 16,
+    stops_at_top: false,
+};
 
 fuzz_target!(|bytes: &[u8]| {
     let _ = index_layer(bytes, "", &LIMITS);
