@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::buildx::{BuildxArguments, switch};
@@ -93,7 +94,7 @@ pub struct BuildArguments {
     #[arg(short = 't', long = "tag", value_name = "REF", allow_hyphen_values = true)]
     pub tags: Vec<String>,
     /// The Dockerfile, `-` for standard input, or a URL [default: CONTEXT/Dockerfile]
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = path())]
     pub file: Option<PathBuf>,
     /// Value of an ARG; without `=V` the environment's
     #[arg(long = "build-arg", value_name = "K[=V]")]
@@ -174,16 +175,16 @@ pub struct BuildArguments {
     #[arg(long)]
     pub reproducible: bool,
     /// Write the digest of the image's configuration to FILE
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub iidfile: Option<PathBuf>,
     /// Write the digest of the image's manifest to FILE
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub digest_file: Option<PathBuf>,
     /// Write what was built to FILE, as buildx does
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub metadata_file: Option<PathBuf>,
     /// Write when each step waited, ran and moved bytes to FILE, as trace events that browsers' trace viewers draw
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub timeline: Option<PathBuf>,
     /// How commands run, and what has little or no effect.
     #[command(flatten)]
@@ -191,6 +192,22 @@ pub struct BuildArguments {
     /// Registries.
     #[command(flatten)]
     pub registries: RegistryArguments,
+}
+
+impl BuildArguments {
+    /// A flag with an empty value is one that was not given: CI files write `--target=$TARGET`.
+    #[must_use]
+    pub fn without_empty(mut self) -> Self {
+        for path in
+            [&mut self.file, &mut self.iidfile, &mut self.digest_file, &mut self.metadata_file, &mut self.timeline]
+        {
+            path.take_if(|path| path.as_os_str().is_empty());
+        }
+        for text in [&mut self.target, &mut self.platform] {
+            text.take_if(|text| text.is_empty());
+        }
+        self
+    }
 }
 
 /// `fluyt verify`.
@@ -419,6 +436,11 @@ fn label(text: &str) -> Result<(String, String), String> {
     if text.contains('=') { pair(text) } else { pair(&format!("{text}=")) }
 }
 
+/// A path that may be empty, which clap's own may not.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -448,5 +470,16 @@ mod tests {
         assert_eq!(build.labels, [("k".to_owned(), "v".to_owned())]);
         assert_eq!(build.progress, Progress::Plain);
         assert_eq!(build.context, PathBuf::from("."));
+    }
+
+    #[test]
+    fn an_empty_value_is_none() {
+        let line = "fluyt build --target= --platform= --file= --iidfile= --metadata-file= --digest-file= .";
+        let Command::Build(build) = Arguments::try_parse_from(line.split_whitespace()).unwrap().command else {
+            panic!()
+        };
+        let build = build.without_empty();
+        assert_eq!((build.target, build.platform), (None, None));
+        assert_eq!((build.file, build.iidfile, build.metadata_file, build.digest_file), (None, None, None, None));
     }
 }

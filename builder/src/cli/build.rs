@@ -23,6 +23,7 @@ use crate::prune::Ceiling;
 use crate::ssh_agent::Served;
 
 pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(), Failure> {
+    let typed = typed.without_empty();
     let Asked { request, insecure, agents: _agents } = request(&typed)?;
     let notes = buildx::notes(&typed.buildx, &request.build_args)?;
     let kind = if typed.quiet { Progress::Quiet } else { typed.progress };

@@ -177,7 +177,7 @@ fn secret(text: &str) -> Result<(String, Secret), Failure> {
             "id" => id = Some(value),
             "src" | "source" => file = Some(value),
             "env" => variable = Some(value),
-            other => return Err(wrong(&format!("unexpected key `{other}`: expected `id`, `src` or `env`"))),
+            other => return Err(wrong(&format!("unexpected key `{other}`: expected `id`, `src`, `env` or `type`"))),
         }
     }
     let id = id.filter(|id| !id.is_empty()).ok_or_else(|| wrong("it has no `id`"))?;
@@ -190,8 +190,14 @@ fn secret(text: &str) -> Result<(String, Secret), Failure> {
         _ => return Err(wrong("expected `type=file` or `type=env`")),
     };
     if let Some(variable) = in_environment {
-        let value = std::env::var(variable)
-            .map_err(|_| wrong(&format!("the variable {variable} is not set, or is no UTF-8 text")))?;
+        // As buildx: CI passes secrets that not every run has.
+        let value = match std::env::var(variable) {
+            Ok(value) => value,
+            Err(std::env::VarError::NotPresent) => String::new(),
+            Err(std::env::VarError::NotUnicode(_)) => {
+                return Err(wrong(&format!("the value of the variable {variable} is no UTF-8 text")));
+            }
+        };
         return Ok((id.to_owned(), Secret::Value(SecretValue(value))));
     }
     let file = PathBuf::from(file.unwrap_or(id));
@@ -305,6 +311,13 @@ mod tests {
         assert!(read("{", &[]).unwrap_err().message.contains("is no JSON"));
         std::fs::remove_file(folder.path().join("config.json")).unwrap();
         assert!(proxies(&environment, &mut BTreeMap::new()).is_ok());
+    }
+
+    #[test]
+    fn a_secret_of_a_variable_that_is_not_set_is_empty() {
+        let secrets = secrets(&["id=x,env=FLUYT_TEST_OF_NO_VARIABLE".to_owned()]).unwrap();
+        assert!(matches!(&secrets["x"], Secret::Value(SecretValue(text)) if text.is_empty()));
+        assert!(super::secrets(&["id=x,src=/nowhere".to_owned()]).is_err());
     }
 
     #[test]

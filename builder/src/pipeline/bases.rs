@@ -12,7 +12,7 @@ use crate::event::{Event, Events};
 use crate::execute::{BaseImage, BuiltLayer, StepCounter};
 use crate::graph::{ImageRequest, ResolvedBase};
 use crate::image::ImageConfig;
-use crate::remote::{Platform, Remote, RemoteImage};
+use crate::remote::{Platform, Remote, RemoteError, RemoteImage};
 
 /// Largest manifest or configuration that is read from the store, in bytes.
 const DOCUMENT_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
@@ -34,6 +34,7 @@ pub(super) fn as_resolved(base: &BaseImage) -> ResolvedBase {
 pub(super) async fn resolve(
     wanted: &ImageRequest,
     place: &str,
+    near: Option<String>,
     request: &Request,
     remote: &Remote,
     records: &Records,
@@ -102,18 +103,20 @@ pub(super) async fn resolve(
                 events.hear(Event::Finished { step });
                 return Ok(base);
             }
-            let error =
-                BuildError::Base { reference: reference.to_string(), place: place.to_owned(), source: Box::new(error) };
+            let error = not_had(&reference, place, near, error);
             failed(&error);
             Err(error)
         }
         Err(error) => {
-            let error =
-                BuildError::Base { reference: reference.to_string(), place: place.to_owned(), source: Box::new(error) };
+            let error = not_had(&reference, place, near, error);
             failed(&error);
             Err(error)
         }
     }
+}
+
+fn not_had(reference: &Reference, place: &str, near: Option<String>, error: RemoteError) -> BuildError {
+    BuildError::Base { reference: reference.to_string(), place: place.to_owned(), near, source: Box::new(error) }
 }
 
 fn from_remote(image: &RemoteImage) -> BaseImage {

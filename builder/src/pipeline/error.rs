@@ -92,6 +92,8 @@ pub enum BuildError {
         reference: String,
         /// The line that names it.
         place: String,
+        /// A stage that may have been meant.
+        near: Option<String>,
         /// Why.
         source: Box<RemoteError>,
     },
@@ -227,6 +229,7 @@ impl BuildError {
                 }
                 _ => Vec::new(),
             },
+            Self::Base { near: Some(stage), .. } => vec![format!("did you mean the stage `{stage}`?")],
             Self::Base { source, .. } if is_not_found(source) => {
                 vec!["check the name and the tag; a private image needs `fluyt login`".to_owned()]
             }

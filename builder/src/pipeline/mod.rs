@@ -236,6 +236,7 @@ async fn lowered(
                     let base = bases::resolve(
                         &wanted,
                         &read.place_of_image(&wanted.reference),
+                        read.stage_near(&wanted.reference),
                         request,
                         &ready.remote,
                         &ready.records,

@@ -8,7 +8,7 @@ use super::fetching::Fetcher;
 use super::places::{self, Place};
 use super::{BuildError, Request, Workshop};
 use crate::context::{Context, Ignore};
-use crate::dockerfile::{self, CheckOptions, Dockerfile, Instruction, Problem};
+use crate::dockerfile::{self, CheckOptions, Dockerfile, Instruction, Problem, nearest_name};
 use crate::event::{Event, Events};
 use crate::execute::{ExecuteError, StepCounter, StepFailure};
 use crate::fetch::FetchedFile;
@@ -139,6 +139,13 @@ impl Read {
             Some(lines) => format!("{}:{lines}", self.name),
             None => self.name.clone(),
         }
+    }
+
+    /// The stage whose name is nearest to what is looked for as an image; none for what can only be an image.
+    pub(super) fn stage_near(&self, reference: &str) -> Option<String> {
+        let names = self.dockerfile.stages.iter().filter_map(|stage| Some(stage.name.as_ref()?.text.as_str()));
+        let is_plain = !reference.contains(['/', ':', '@', '.']);
+        is_plain.then(|| nearest_name(reference, names).map(str::to_owned)).flatten()
     }
 
     /// The error of a step that failed, with its place in the Dockerfile.

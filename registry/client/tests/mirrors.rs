@@ -1,6 +1,6 @@
 //! Mirrors: asked first, never relied upon.
 
-use fluyt_client::{Client, ClientError, Settings};
+use fluyt_client::{Client, ClientError, Reference, Settings};
 
 use crate::fixture::{Guard, Options, Registry, Trouble, sample, settings};
 
@@ -28,6 +28,22 @@ async fn a_mirror_is_asked_first_and_the_registry_when_it_has_not() {
     assert!(matches!(&error, ClientError::NotFound { registry, .. } if *registry == origin.host()), "{error}");
     assert_eq!(mirror.log().lines().count(), 5);
     assert_eq!(origin.log().lines().count(), 4);
+}
+
+#[tokio::test]
+async fn what_a_mirror_refuses_is_told_where_the_registry_cannot_be_reached() {
+    let mirror = Registry::start(Options::default()).await;
+    let away = "127.0.0.1:1".to_owned();
+    let mirrors = vec![(away.clone(), format!("http://{}", mirror.host()))];
+    let client = Client::new(Settings { mirrors, ..settings() }).unwrap();
+    let reference = Reference::parse(&format!("{away}/a/b:1")).unwrap();
+    for error in [client.manifest(&reference, &[]).await.unwrap_err(), client.resolve(&reference).await.unwrap_err()] {
+        assert!(matches!(&error, ClientError::NotFound { .. }), "{error}");
+    }
+    // A mirror that is ill has said nothing.
+    mirror.trouble("GET", "/v2/", 100, Trouble::Answer(503, vec![], ""));
+    let error = client.manifest(&reference, &[]).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Connect { .. }), "{error}");
 }
 
 #[tokio::test]

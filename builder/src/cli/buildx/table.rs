@@ -95,7 +95,13 @@ pub(super) const FLAGS: &[Row] = &[
         Differs("base images are asked for in every build; with it, a registry that cannot be reached is an error"),
     ),
     row("push", "--push", Same),
-    row("quiet", "-q", Same),
+    row(
+        "quiet",
+        "-q",
+        Differs(
+            "what is printed is the digest of the manifest, as without it; `--iidfile` has that of the configuration",
+        ),
+    ),
     row("resource", "--resource memory=1g", Noted(LIMIT)),
     row(
         "sbom",

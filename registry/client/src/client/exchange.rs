@@ -139,6 +139,15 @@ impl Shared {
     }
 }
 
+/// The error to tell where a mirror said no and the registry failed after it: a registry that cannot be reached, which may be
+/// why there is a mirror, says less than a mirror that answered.
+pub(super) fn what_to_say(refusal: Option<ClientError>, error: ClientError) -> ClientError {
+    match refusal {
+        Some(refusal) if matches!(error, ClientError::Connect { .. }) && !refusal.is_transient() => refusal,
+        _ => error,
+    }
+}
+
 /// The error of a list of places that ends without the registry itself.
 pub(super) fn no_place(reference: &Reference) -> ClientError {
     ClientError::Setting {

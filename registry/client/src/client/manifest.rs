@@ -9,7 +9,7 @@ use oci_spec::image::{Digest, DigestAlgorithm};
 use serde::Deserialize;
 
 use super::endpoint::Endpoint;
-use super::exchange::{Purpose, no_place};
+use super::exchange::{Purpose, no_place, what_to_say};
 use super::{Client, Resolved};
 use crate::challenge::ScopeSet;
 use crate::error::{ClientError, Subject};
@@ -59,10 +59,12 @@ impl Client {
     /// the registry names; [`ClientError::TooLarge`] over [`MANIFEST_MAX_BYTES`]; [`ClientError::Answer`] for what is
     /// no JSON object; those of every request.
     pub async fn manifest(&self, reference: &Reference, accept: &[&str]) -> Result<Manifest, ClientError> {
+        let mut refusal = None;
         for endpoint in self.readers(reference)? {
             match self.manifest_from(&endpoint, reference, accept).await {
-                Err(error) if self.shared.moves_on(&endpoint, &error) => {}
-                outcome => return outcome,
+                Err(error) if self.shared.moves_on(&endpoint, &error) => refusal = refusal.or(Some(error)),
+                Err(error) => return Err(what_to_say(refusal, error)),
+                found => return found,
             }
         }
         Err(no_place(reference))
@@ -98,10 +100,12 @@ impl Client {
     ///
     /// As for [`Self::manifest`].
     pub async fn resolve(&self, reference: &Reference) -> Result<Resolved, ClientError> {
+        let mut refusal = None;
         for endpoint in self.readers(reference)? {
             match self.resolve_at(&endpoint, reference).await {
-                Err(error) if self.shared.moves_on(&endpoint, &error) => {}
-                outcome => return outcome,
+                Err(error) if self.shared.moves_on(&endpoint, &error) => refusal = refusal.or(Some(error)),
+                Err(error) => return Err(what_to_say(refusal, error)),
+                found => return found,
             }
         }
         Err(no_place(reference))
