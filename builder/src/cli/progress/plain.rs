@@ -28,6 +28,8 @@ impl Plain {
 impl View for Plain {
     fn event(&mut self, book: &Book, now: Duration, event: &Event) -> String {
         match event {
+            // The end shows it with its lines.
+            Event::Check { rule: Some(_), .. } => String::new(),
             Event::Warning { .. } | Event::Check { .. } | Event::Note { .. } => remark(event),
             _ => self.words.event(book, now, event).map(|(_, text)| text).unwrap_or_default(),
         }

@@ -243,6 +243,8 @@ impl View for Terminal {
                     self.pending += &self.ended(known, now, columns);
                 }
             }
+            // The end shows it with its lines.
+            Event::Check { rule: Some(_), .. } => {}
             Event::Warning { .. } | Event::Check { .. } | Event::Note { .. } => self.pending += &remark(event),
             _ => {}
         }
