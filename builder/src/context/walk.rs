@@ -33,6 +33,9 @@ pub enum ContextError {
     /// The folder given as context is not one.
     #[error("the build context {} is not a directory", .0.display())]
     NotADirectory(PathBuf),
+    /// Nothing is where the context should be.
+    #[error("there is no folder {} to be the build context", .0.display())]
+    NotThere(PathBuf),
     /// A literal path that is not there.
     #[error("`{path}` is not in the build context{}", nearest_hint(.nearest.as_deref()))]
     Missing {
@@ -40,6 +43,14 @@ pub enum ContextError {
         path: String,
         /// The closest name that is there.
         nearest: Option<String>,
+    },
+    /// A path that leads through a symbolic link to one that is not there.
+    #[error("`{path}` leads by a symbolic link to `{target}`, which is not in the build context")]
+    LeadsNowhere {
+        /// The path as written, cleaned.
+        path: String,
+        /// Where it leads, from the context's root: links never leave it.
+        target: String,
     },
     /// A literal path that an ignore rule hides.
     #[error("`{path}` is hidden by rule `{rule}` at {file}:{line}")]
@@ -107,7 +118,8 @@ impl Context {
     pub fn open(folder: &Path, ignore: Ignore) -> Result<Self, ContextError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(folder, flags, Mode::empty()).map_err(|error| match error {
-            Errno::NOENT | Errno::NOTDIR => ContextError::NotADirectory(folder.to_owned()),
+            Errno::NOENT => ContextError::NotThere(folder.to_owned()),
+            Errno::NOTDIR => ContextError::NotADirectory(folder.to_owned()),
             other => ContextError::Read { path: folder.to_owned(), source: other.into() },
         })?;
         // Entries say where they are absolutely, whatever the working directory becomes.
@@ -424,6 +436,10 @@ impl Context {
 
     /// `missing` is what is not there, with nothing but its last component wrong. What a rule hides is not suggested.
     fn missing(&self, path: &str, missing: &[u8]) -> ContextError {
+        // What is looked for below something that is not there begins with that; where a link led begins otherwise.
+        if path.as_bytes().strip_prefix(missing).is_none_or(|rest| !rest.is_empty() && rest[0] != b'/') {
+            return ContextError::LeadsNowhere { path: path.to_owned(), target: shown(missing) };
+        }
         let cut = missing.iter().rposition(|byte| *byte == b'/');
         let (folder, name) = cut.map_or((&b""[..], missing), |at| (&missing[..at], &missing[at + 1..]));
         let wanted = String::from_utf8_lossy(name).to_lowercase();

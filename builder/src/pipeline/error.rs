@@ -210,7 +210,7 @@ impl BuildError {
             Self::Input(InputError::NoDockerfile(_) | InputError::Missing(_)) => {
                 vec!["name the Dockerfile with `--file PATH`, and the folder that COPY reads as CONTEXT".to_owned()]
             }
-            Self::Context(ContextError::NotADirectory(_)) => {
+            Self::Context(ContextError::NotADirectory(_) | ContextError::NotThere(_)) => {
                 vec!["CONTEXT is the folder that COPY reads; a Dockerfile elsewhere is named with `--file`".to_owned()]
             }
             Self::Unusable { hint, .. } => vec![hint.clone()],
