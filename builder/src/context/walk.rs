@@ -45,11 +45,11 @@ pub enum ContextError {
         nearest: Option<String>,
     },
     /// A path that leads through a symbolic link to one that is not there.
-    #[error("`{path}` leads by a symbolic link to `{target}`, which is not in the build context")]
+    #[error("`{path}` leads through a symbolic link: `{target}` is not in the build context")]
     LeadsNowhere {
         /// The path as written, cleaned.
         path: String,
-        /// Where it leads, from the context's root: links never leave it.
+        /// What of where it leads is not there, from the context's root: links never leave it.
         target: String,
     },
     /// A literal path that an ignore rule hides.
