@@ -104,6 +104,7 @@ fn every_failure_that_happened_is_reported() {
         secrets: std::collections::BTreeMap::new(),
         agents: std::collections::BTreeMap::new(),
         now: jiff::Timestamp::now(),
+        isolation: fluyt::sandbox::Wish::default(),
     };
     let workshop = Workshop {
         store: Store::open(&folder.path().join("store")).unwrap(),

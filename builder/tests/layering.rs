@@ -24,7 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("graph", &["dockerfile", "image"]),
     ("remote", &["blob", "image", "event"]),
     ("fetch", &["blob", "event"]),
-    ("cache", &["graph", "layer", "image", "blob"]),
+    ("cache", &["graph", "layer", "image", "blob", "sandbox"]),
     ("cache_mount", &["blob"]),
     (
         "execute",

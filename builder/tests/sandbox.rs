@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
-use fluyt::sandbox::{self, Cancel, Exit, Limit, MountSource, Network, RootMount, RunMount, RunSpec, Stream};
+use fluyt::sandbox::{
+    self, Cancel, Choice, Exit, Isolation, Limit, MountSource, Network, RootMount, RunMount, RunSpec, Rung, Stream,
+};
 
 const BUSYBOX: &str = "/usr/bin/busybox";
 
@@ -109,7 +111,7 @@ fn both_streams_and_the_exit_code_come_back() {
 #[test]
 fn the_trial_agrees_that_a_run_works_here() {
     let Some(_machine) = Machine::new() else { return };
-    assert_eq!(sandbox::available(), Ok(()));
+    assert_eq!(Isolation::default().choice(), &Choice { rung: Rung::Root, refused: Vec::new() });
 }
 
 #[test]
@@ -119,9 +121,10 @@ fn the_trial_says_what_stands_in_the_way() {
     let refusal = |lose: fn()| {
         let refused = std::thread::spawn(move || {
             lose();
-            sandbox::available().unwrap_err()
+            Isolation::default().choice().refused[0].clone()
         });
-        refused.join().unwrap().to_string()
+        let refused = refused.join().unwrap();
+        format!("{}; {}", refused.reason, refused.fix)
     };
     let user = refusal(|| rustix::thread::set_thread_uid(rustix::fs::Uid::from_raw(65534)).unwrap());
     assert_eq!(user, "RUN needs root, and this is user 65534; run as root or with sudo");

@@ -23,22 +23,7 @@ use super::explain::Preimages;
 use super::key::{Key, LayerContent};
 use super::plan::PlanKey;
 use crate::blob::{Store, StoreError};
-
-/// How exact the sandbox was that made a layer. Exact serves everyone, the others only their own kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Fidelity {
-    /// Owners, modes and attributes as a real container would have left them.
-    Exact,
-}
-
-impl Fidelity {
-    /// Whether what such a sandbox made may stand for what a sandbox of `wanted` would make.
-    #[must_use]
-    pub fn serves(self, wanted: Self) -> bool {
-        self == Self::Exact || self == wanted
-    }
-}
+use crate::sandbox::Fidelity;
 
 /// Whose times a layer's entries have, which tells what becomes of them where the result may depend on inputs alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::buildx::{BuildxArguments, switch};
+use crate::sandbox::Rung;
 
 /// Builds OCI images from Dockerfiles: no daemon, no privileged helper, never a stale layer.
 #[derive(Debug, Parser)]
@@ -80,6 +81,23 @@ pub struct RegistryArguments {
     /// Try a request that failed so often again [default: 4]
     #[arg(long, value_name = "N")]
     pub retry: Option<u32>,
+}
+
+/// What `--isolation` takes: a rung, or none for the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Isolation(pub Option<Rung>);
+
+impl Isolation {
+    /// Understands a value; `default` is Docker's word for `auto`.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "" | "auto" | "default" => Ok(Self(None)),
+            rung => rung.parse().map(|rung| Self(Some(rung))),
+        }
+    }
 }
 
 /// `fluyt build`.
@@ -164,6 +182,12 @@ pub struct BuildArguments {
     /// of the disk stays free]
     #[arg(long, value_name = "SIZE", env = "FLUYT_STORE_LIMIT", hide_env_values = true, value_parser = crate::prune::Ceiling::parse)]
     pub store_limit: Option<crate::prune::Ceiling>,
+    /// How commands run: `auto` is the best way that this machine allows, `r1` to `r6` that one alone (`fluyt doctor` tells)
+    #[arg(long, value_name = "RUNG", value_parser = Isolation::parse)]
+    pub isolation: Option<Isolation>,
+    /// Run no command in a way that is less exact than this one
+    #[arg(long, value_name = "RUNG")]
+    pub isolation_min: Option<Rung>,
     /// How progress is shown
     #[arg(long, value_enum, default_value_t = Progress::Auto, env = "BUILDKIT_PROGRESS", hide_env = true)]
     pub progress: Progress,

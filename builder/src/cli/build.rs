@@ -20,6 +20,7 @@ use crate::blob::{Store, StoreError};
 use crate::event::{Event, Events, Sink as _};
 use crate::pipeline::{self, BuildError, ContextSource, Destination, DockerfileSource, ImageForm, Request, Workshop};
 use crate::prune::Ceiling;
+use crate::sandbox::Wish;
 use crate::ssh_agent::Served;
 
 pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(), Failure> {
@@ -186,6 +187,7 @@ pub(super) fn request(typed: &BuildArguments) -> Result<Asked, Failure> {
         network: commands.network,
         conditions: commands.conditions,
         allowed: commands.allowed,
+        isolation: Wish { only: typed.isolation.and_then(|wanted| wanted.0), least: typed.isolation_min },
         now: Timestamp::now(),
     };
     Ok(Asked { request, insecure, agents })

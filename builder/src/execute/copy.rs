@@ -18,11 +18,12 @@ use super::select::{self, Files, Selected, SelectedEntry};
 use super::unpack::Archive;
 use super::{BuiltLayer, Executor, RootState, States, StepError, unpack};
 use crate::blob::HashingReader;
-use crate::cache::{Fidelity, Key, LayerContent, LayerContentHasher, LayerRecord, PlannedLayer, Stamps, key};
+use crate::cache::{Key, LayerContent, LayerContentHasher, LayerRecord, PlannedLayer, Stamps, key};
 use crate::context::{Filter, split_at_pivot};
 use crate::event::{Event, StepId};
 use crate::graph::{CopyFrom, CopyOp, InlineFile, Root};
 use crate::layer::{Change, Kind, Layer, LayerBuilder, LayerPath, Source, Tree};
+use crate::sandbox::Fidelity;
 
 impl Executor {
     pub(super) fn copy(
@@ -102,7 +103,7 @@ impl Executor {
         let items = self.extract(step, items, &files_of, &mut spool)?;
         let layer = self.write_items(&items, stamps, &mut spool)?;
         let fixed = if stamps == Stamps::Context { Vec::new() } else { items.timeless() };
-        Ok(stacked(&below, self.keep(key, &layer, stamps, fixed)?))
+        Ok(stacked(&below, self.keep(key, &layer, stamps, fixed, Fidelity::Exact)?))
     }
 
     /// The owner that `--chown` names. What the image does not know of it is told; where there is no image at all, no name
@@ -232,7 +233,10 @@ impl Executor {
         key: Key,
         record: &LayerRecord,
     ) -> Result<Option<(BuiltLayer, LayerContent)>, StepError> {
-        if !record.fidelity.serves(Fidelity::Exact) {
+        // What is exact serves any sandbox: then nobody need know which this machine has.
+        let serves = record.fidelity == Fidelity::Exact
+            || self.isolation.choice().rung.fidelity().is_some_and(|ours| record.fidelity.serves(ours));
+        if !serves {
             return Ok(None);
         }
         let (compression, times) = self.form(record.stamps);
@@ -274,6 +278,7 @@ impl Executor {
         layer: &Layer,
         stamps: Stamps,
         fixed: Vec<String>,
+        fidelity: Fidelity,
     ) -> Result<(BuiltLayer, LayerContent), StepError> {
         let content = content_of(layer);
         layer.index.save(&self.store, &layer.diff_id)?;
@@ -288,7 +293,7 @@ impl Executor {
             stamps,
             fixed,
             content,
-            fidelity: Fidelity::Exact,
+            fidelity,
             made_at: self.options.made_at.seconds,
         };
         self.records.keep_layer(key, &record)?;

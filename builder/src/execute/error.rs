@@ -13,7 +13,7 @@ use crate::event::size;
 use crate::graph::About;
 use crate::layer::{ApplyError, ChangesError, LayerError, TreeError};
 use crate::remote::RemoteError;
-use crate::sandbox::SandboxError;
+use crate::sandbox::{Refused, Rung, SandboxError};
 use crate::snapshot::SnapshotError;
 
 /// Why a graph was not run to its end.
@@ -97,12 +97,10 @@ pub enum StepError {
         source: Box<StepError>,
     },
     /// RUN is impossible here.
-    #[error("RUN is not possible here: {reason}")]
+    #[error("RUN is not possible here: {}", reason(refused))]
     NoSandbox {
-        /// Why.
-        reason: String,
-        /// What would make it possible.
-        fix: String,
+        /// Each way to run a command, and what stands in its way.
+        refused: Vec<Refused>,
     },
     /// The sandbox could not be set up.
     #[error(transparent)]
@@ -259,4 +257,12 @@ fn status_meaning(status: u8) -> &'static str {
         139 => " (crashed)",
         _ => "",
     }
+}
+
+/// Why no command runs here, in a line: what stands in the way of the rung that is nearest.
+fn reason(refused: &[Refused]) -> String {
+    refused
+        .iter()
+        .find(|refused| refused.rung != Rung::Nothing)
+        .map_or_else(String::new, |refused| refused.reason.clone())
 }

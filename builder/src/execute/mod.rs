@@ -64,7 +64,7 @@ use crate::fetch::FetchedFile;
 use crate::graph::{About, FetchOp, ImageRequest, OpId, Root};
 use crate::layer::{FileTime, LayerOptions};
 use crate::remote::Remote;
-use crate::sandbox::Cancel;
+use crate::sandbox::{Cancel, Isolation};
 use crate::snapshot::Snapshotter;
 
 /// Which steps run again although an earlier build ran them.
@@ -135,6 +135,8 @@ pub struct Executor {
     pub cancel: Cancel,
     /// The user's wish to stop.
     pub interrupt: Cancel,
+    /// How commands run.
+    pub isolation: Isolation,
     /// Says why steps were missed.
     pub explain: Explain,
     /// What is being fetched and unpacked.

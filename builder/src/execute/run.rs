@@ -1,7 +1,6 @@
 //! `RUN`: unpack what lies below, run the command on it, and make a layer of what it changed.
 
 use std::fmt::Write as _;
-use std::sync::OnceLock;
 
 use super::copy::{accounts, content_of, stacked};
 use super::plan::StepPlan;
@@ -11,7 +10,7 @@ use crate::cache::{Stamps, key};
 use crate::event::{Event, StepId, Stream};
 use crate::graph::{Limit, Network, Platform, RunOp, Security};
 use crate::layer::{Kind, LayerBuilder};
-use crate::sandbox::{self, Exit, Refusal, RunSpec};
+use crate::sandbox::{self, Exit, RunSpec};
 
 /// The host name that a command sees. A fixed one, because commands write it into what they make.
 const HOST_NAME: &str = "buildkitsandbox";
@@ -22,9 +21,6 @@ const EPOCH: &str = "SOURCE_DATE_EPOCH";
 /// 1980-01-01, the earliest time that a zip archive can hold: what a reproducible build shows a command that no `ARG`
 /// tells another epoch.
 pub const EARLIEST_ZIP_TIME: i64 = 315_532_800;
-
-/// Whether RUN is possible here is tried once in a process: it takes some milliseconds, and does not change.
-static AVAILABLE: OnceLock<Result<(), Refusal>> = OnceLock::new();
 
 impl Executor {
     pub(super) fn run_command(
@@ -48,9 +44,10 @@ impl Executor {
         if (&op.platform.os, &op.platform.architecture) != (&machine.os, &machine.architecture) {
             return Err(StepError::Platform { machine: machine.to_string(), wanted: op.platform.to_string() });
         }
-        if let Err(refusal) = AVAILABLE.get_or_init(sandbox::available) {
-            return Err(StepError::NoSandbox { reason: refusal.reason.clone(), fix: refusal.fix.clone() });
-        }
+        let choice = self.isolation.choice();
+        let Some(fidelity) = choice.rung.fidelity() else {
+            return Err(StepError::NoSandbox { refused: choice.refused.clone() });
+        };
         self.unpack_all(step, &below)?;
         let tree = self.tree(step, &below)?;
         let identity = accounts(&tree).identity(&op.user)?;
@@ -139,7 +136,7 @@ impl Executor {
             return Ok(stacked(&below, found));
         }
         self.snapshots.commit(workspace, &layer.diff_id)?;
-        let (kept, content) = self.keep(key, &layer, Stamps::Made, fixed)?;
+        let (kept, content) = self.keep(key, &layer, Stamps::Made, fixed, fidelity)?;
         if let Some(planned) = &kept.planned {
             self.records.keep_layer(left, &planned.record)?;
         }

@@ -222,7 +222,7 @@ impl BuildError {
             ],
             Self::NoName => vec!["name the image with `-t REGISTRY/NAME:TAG`".to_owned()],
             Self::Step { source, .. } => match &**source {
-                StepError::NoSandbox { fix, .. } => vec![fix.clone()],
+                StepError::NoSandbox { refused } => refused.first().map(|refused| refused.fix.clone()).into_iter().collect(),
                 StepError::NoAgent { id } => vec![format!("give it with `--ssh {id}`, or `--ssh {id}=SOCKET`")],
                 StepError::NoSecret { id } => {
                     vec![format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`")]

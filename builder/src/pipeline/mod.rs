@@ -41,7 +41,7 @@ use crate::execute::{
 use crate::graph::{self, Graph, ImageRequest, LowerInput, Lowered};
 use crate::layer::{FileTime, LayerOptions, Times};
 use crate::remote::{Origins, Remote};
-use crate::sandbox::Cancel;
+use crate::sandbox::{Cancel, Isolation};
 use crate::snapshot::Overlay;
 use fluyt_client::Client;
 
@@ -121,6 +121,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         steps: steps.clone(),
         bases: found,
         options,
+        isolation: Isolation::new(request.isolation),
         cancel: cancel.child(),
         interrupt: cancel.clone(),
         explain: Explain::new(&place, read.name(), &request.platform.to_string(), request.explain),

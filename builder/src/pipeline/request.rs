@@ -15,6 +15,7 @@ use crate::fetch;
 use crate::graph::{Allowed, Conditions, Network, Platform, without_password};
 use crate::image::Format;
 use crate::layer::Compression;
+use crate::sandbox::Wish;
 
 /// What is asked of a build. Everything that the command line, the environment and the clock have to say is in here.
 #[derive(Clone, Debug)]
@@ -65,6 +66,8 @@ pub struct Request {
     pub certificates: Option<PathBuf>,
     /// `--ssh`: agents' sockets, by id.
     pub agents: BTreeMap<String, PathBuf>,
+    /// Which ways to run commands are wanted.
+    pub isolation: Wish,
     /// The time of the build.
     pub now: Timestamp,
 }

@@ -20,6 +20,7 @@
 //! | `mounts`, `interior`, `places` | the root; what is mounted in it; the mount points that an image lacks |
 //! | `extra` | the mounts that the step itself asks for |
 //! | `filter`, `capabilities` | what a command may do |
+//! | `rung` | the ways to run a command, best first |
 //! | `trial` | whether this machine lets all of it work |
 //! | `system` | the only unsafe code |
 //!
@@ -46,6 +47,7 @@ mod memory;
 mod mounts;
 mod parent;
 mod places;
+mod rung;
 mod spec;
 mod stage;
 mod system;
@@ -55,6 +57,7 @@ mod wire;
 pub use cancel::Cancel;
 pub use error::{Failure, SandboxError};
 pub use parent::{run, set_program};
+pub use rung::{Choice, Fidelity, Isolation, Refused, Rung, Wish};
 pub use spec::{Exit, Limit, MountSource, Network, RootMount, RunMount, RunSpec, SHM_BYTES, Stream};
 pub use stage::stage;
-pub use trial::{Refusal, available};
+pub use trial::Refusal;

@@ -15,6 +15,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use super::error::{During, Failure, SandboxError};
 use super::mounts::{attach, mount_root, new_mount};
 use super::parent::converse;
+use super::rung::Rung;
 use super::spec::{Network, RootMount};
 use super::wire::{Answer, Order};
 use super::{Cancel, capabilities, filter};
@@ -34,12 +35,23 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// Tries what a RUN needs: namespaces, mounts, an overlay that writes whiteouts.
+/// Tries whether commands can run on a rung.
 ///
 /// # Errors
 ///
 /// What stands in the way, and what would help.
-pub fn available() -> Result<(), Refusal> {
+pub(super) fn of(rung: Rung) -> Result<(), Refusal> {
+    match rung {
+        Rung::Root => root(),
+        Rung::Rootless | Rung::SingleId | Rung::Chroot | Rung::Traced => {
+            Err(refusal("this version of fluyt has no such sandbox yet", "use one of the other rungs"))
+        }
+        Rung::Nothing => Ok(()),
+    }
+}
+
+/// Tries what a RUN needs: namespaces, mounts, an overlay that writes whiteouts.
+fn root() -> Result<(), Refusal> {
     if !geteuid().is_root() {
         return Err(refusal(
             format!("RUN needs root, and this is user {}", geteuid().as_raw()),
