@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::failure::{Blame, Failure};
 use super::output;
-use crate::pipeline::{Answer, Found, Needed, Question, Refusal, Report};
+use crate::pipeline::{Answer, Found, Needed, Question, Report};
 
 /// What `--call` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +63,13 @@ impl Call {
             false => as_text(report),
         };
         super::print(text.as_bytes())?;
-        let Answer::Check { found, error } = &report.answer else { return Ok(()) };
-        match error {
-            Some(error) => {
-                let excerpt = excerpt(report, error.lines.first, error.lines.last);
-                Err(Failure::new(Blame::User, format!("{}\n{excerpt}", error.message).trim_end().to_owned()))
-            }
+        let Answer::Check { found, errors } = &report.answer else { return Ok(()) };
+        let mut failures = errors.iter().map(|error| {
+            let excerpt = excerpt(report, error.lines.first, error.lines.last);
+            Failure::new(Blame::User, format!("{}\n{excerpt}", error.message).trim_end().to_owned())
+        });
+        match failures.next() {
+            Some(first) => Err(first.beside(failures)),
             // What was found stands on standard output already.
             None if !found.is_empty() && !self.ignore_status => Err(Failure::new(Blame::User, "")),
             None => Ok(()),
@@ -78,7 +79,7 @@ impl Call {
 
 fn as_text(report: &Report) -> String {
     match &report.answer {
-        Answer::Check { found, error } => checks(report, found, error.as_ref()),
+        Answer::Check { found, errors } => checks(report, found, !errors.is_empty()),
         Answer::Outline { name, description, outline } => {
             let mut text = String::new();
             if !name.is_empty() || !description.is_empty() {
@@ -156,10 +157,10 @@ fn table(rows: &[Vec<String>], padding: usize) -> String {
     text
 }
 
-fn checks(report: &Report, found: &[Found], error: Option<&Refusal>) -> String {
-    let mut text = match (found.len(), error) {
-        (0, None) => return "Check complete, no warnings found.\n".to_owned(),
-        (0, Some(_)) => return String::new(),
+fn checks(report: &Report, found: &[Found], is_refused: bool) -> String {
+    let mut text = match (found.len(), is_refused) {
+        (0, false) => return "Check complete, no warnings found.\n".to_owned(),
+        (0, true) => return String::new(),
         (1, _) => "Check complete, 1 warning has been found!\n".to_owned(),
         (many, _) => format!("Check complete, {many} warnings have been found!\n"),
     };
@@ -208,7 +209,7 @@ fn excerpt(report: &Report, first: usize, last: usize) -> String {
 fn as_json(report: &Report) -> Value {
     let data = base64::engine::general_purpose::STANDARD.encode(&report.text);
     match &report.answer {
-        Answer::Check { found, error } => {
+        Answer::Check { found, errors } => {
             let rows: Vec<Value> = found
                 .iter()
                 .map(|found| {
@@ -226,7 +227,8 @@ fn as_json(report: &Report) -> Value {
             let rows = if rows.is_empty() { Value::Null } else { Value::Array(rows) };
             let source = json!({ "filename": report.file, "language": "Dockerfile", "data": data });
             let mut value = json!({ "warnings": rows, "sources": [source] });
-            if let Some(error) = error {
+            // The reference has one, its first.
+            if let Some(error) = errors.first() {
                 let place = location(error.lines.first, error.lines.last);
                 value["buildError"] = json!({ "message": error.message, "location": place });
             }

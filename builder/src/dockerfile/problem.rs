@@ -4,6 +4,7 @@ use std::fmt;
 use std::fmt::Write as _;
 
 use super::checks::Rule;
+use super::instruction::Word;
 use super::position::{Position, Span};
 
 /// How bad a problem is.
@@ -61,6 +62,21 @@ impl Problem {
     #[must_use]
     pub fn judged_at(mut self, line: usize) -> Self {
         self.judged_at = line;
+        self
+    }
+
+    /// The same problem at the part of `word` that the message quotes first, where the word stands in the text as it is.
+    #[must_use]
+    pub fn within(mut self, word: &Word) -> Self {
+        let Span { start, end } = word.span;
+        let as_typed =
+            start.line == end.line && end.column.checked_sub(start.column) == Some(word.text.chars().count());
+        let mut quoted = self.message.split('`').skip(1).step_by(2).filter(|text| !text.is_empty());
+        if as_typed && let Some((before, part)) = quoted.find_map(|part| Some((word.text.split_once(part)?.0, part))) {
+            let column = start.column + before.chars().count();
+            let at = |column| Position { line: start.line, column };
+            self.span = Span { start: at(column), end: at(column + part.chars().count()) };
+        }
         self
     }
 

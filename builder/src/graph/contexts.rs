@@ -175,6 +175,15 @@ impl FetchOp {
             Self::Given { what, .. } => what.clone(),
         }
     }
+
+    /// Whether its address holds a password, so that the line which spells it must not be shown.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        match self {
+            Self::Url { url: address, .. } | Self::Git { remote: address, .. } => self.what() != *address,
+            Self::Given { .. } => false,
+        }
+    }
 }
 
 /// An address without the password in it.

@@ -287,7 +287,7 @@ impl<'p, 'i> StageLowering<'p, 'i> {
                 Some(expansion)
             }
             Err(error) => {
-                self.problems.push(Problem::error(word.span, error.to_string()));
+                self.problems.push(Problem::error(word.span, error.to_string()).within(word));
                 None
             }
         }
@@ -477,7 +477,7 @@ impl<'p, 'i> StageLowering<'p, 'i> {
                         all.extend(exposed.ports);
                     }
                     Err(message) => {
-                        self.problems.push(Problem::error(word.span, message));
+                        self.problems.push(Problem::error(word.span, message).within(word));
                         return;
                     }
                 }
@@ -495,7 +495,7 @@ impl<'p, 'i> StageLowering<'p, 'i> {
             let Some(path) = self.expand(&trimmed) else { return };
             if path.is_empty() {
                 let message = format!("`VOLUME {}` expands to nothing", word.text);
-                self.problems.push(Problem::error(word.span, message));
+                self.problems.push(Problem::error(word.span, message).within(word));
                 return;
             }
             paths.push(path);

@@ -107,7 +107,7 @@ impl<'i> Plans<'i> {
             let text = expansion.text;
             if text.is_empty() {
                 let message = format!("empty platform value from expression `{}`", word.text);
-                problems.push(Problem::error(word.span, message));
+                problems.push(Problem::error(word.span, message).within(word));
                 return None;
             }
             text.parse().map_err(|error| problems.push(Problem::error(word.span, format!("{error}")))).ok()
@@ -359,7 +359,7 @@ impl FromScope<'_> {
                 Some(expansion)
             }
             Err(error) => {
-                problems.push(Problem::error(word.span, error.to_string()));
+                problems.push(Problem::error(word.span, error.to_string()).within(word));
                 None
             }
         }

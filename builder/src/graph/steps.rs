@@ -109,7 +109,7 @@ impl StageLowering<'_, '_> {
             }
             other => {
                 let message = format!("invalid `--network={other}`: expected `default`, `none` or `host`");
-                self.problems.push(Problem::error(word.span, message));
+                self.problems.push(Problem::error(word.span, message).within(word));
                 Network::Default
             }
         }
@@ -131,7 +131,7 @@ impl StageLowering<'_, '_> {
             }
             other => {
                 let message = format!("invalid `--security={other}`: expected `sandbox` or `insecure`");
-                self.problems.push(Problem::error(word.span, message));
+                self.problems.push(Problem::error(word.span, message).within(word));
             }
         }
         Security::Sandbox
@@ -154,7 +154,7 @@ impl StageLowering<'_, '_> {
                 Ok(Some(syntax)) => syntax,
                 Ok(None) => continue,
                 Err(message) => {
-                    self.problems.push(Problem::error(word.span, message));
+                    self.problems.push(Problem::error(word.span, message).within(word));
                     continue;
                 }
             };

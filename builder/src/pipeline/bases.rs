@@ -5,6 +5,8 @@ use std::str::FromStr as _;
 use fluyt_client::Reference;
 use oci_spec::image::{Digest, ImageManifest};
 
+use super::shown::Shown;
+use super::source::first_line;
 use super::{BuildError, Request, layout};
 use crate::blob::Store;
 use crate::cache::{BaseRecord, Records};
@@ -33,7 +35,7 @@ pub(super) fn as_resolved(base: &BaseImage) -> ResolvedBase {
 )]
 pub(super) async fn resolve(
     wanted: &ImageRequest,
-    place: &str,
+    place: &Shown,
     near: Option<String>,
     request: &Request,
     remote: &Remote,
@@ -56,7 +58,7 @@ pub(super) async fn resolve(
     }
     let reference = Reference::parse(&wanted.reference).map_err(|source| BuildError::BaseName {
         text: wanted.reference.clone(),
-        place: place.to_owned(),
+        place: place.clone(),
         source,
     })?;
     let platform = Platform {
@@ -66,7 +68,7 @@ pub(super) async fn resolve(
     };
     let step = steps.next();
     events.hear(Event::Started { step, name: format!("[internal] load metadata for {reference}") });
-    let failed = |error: &BuildError| events.hear(Event::Failed { step, error: error.to_string() });
+    let failed = |error: &BuildError| events.hear(Event::Failed { step, error: first_line(error) });
 
     let local = in_store(&reference, &platform, store)?;
     // What was built here under that name is what its builder means by it; what was only pulled may have moved on.
@@ -115,8 +117,8 @@ pub(super) async fn resolve(
     }
 }
 
-fn not_had(reference: &Reference, place: &str, near: Option<String>, error: RemoteError) -> BuildError {
-    BuildError::Base { reference: reference.to_string(), place: place.to_owned(), near, source: Box::new(error) }
+fn not_had(reference: &Reference, place: &Shown, near: Option<String>, error: RemoteError) -> BuildError {
+    BuildError::Base { reference: reference.to_string(), place: place.clone(), near, source: Box::new(error) }
 }
 
 fn from_remote(image: &RemoteImage) -> BaseImage {

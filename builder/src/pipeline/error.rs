@@ -2,6 +2,7 @@
 
 use fluyt_client::{ClientError, FileError, ReferenceError};
 
+use super::shown::Shown;
 use crate::blob::{StoreError, is_disk_full};
 use crate::context::{ContextError, InputError};
 use crate::execute::StepError;
@@ -51,12 +52,12 @@ pub enum BuildError {
         source: Box<LayerError>,
     },
     /// Something was not fetched.
-    #[error("cannot fetch {what} ({place})")]
+    #[error("cannot fetch {what} ({place}){}", place.excerpt())]
     Fetch {
         /// What.
         what: String,
         /// The line that names it.
-        place: String,
+        place: Shown,
         /// Why.
         source: Box<FetchError>,
     },
@@ -76,22 +77,22 @@ pub enum BuildError {
         rules: Vec<&'static str>,
     },
     /// A base image's name is none.
-    #[error("`{text}` is no image name ({place})")]
+    #[error("`{text}` is no image name ({place}){}", place.excerpt())]
     BaseName {
         /// As written.
         text: String,
         /// The line that names it.
-        place: String,
+        place: Shown,
         /// What is wrong with it.
         source: ReferenceError,
     },
     /// A base image cannot be had.
-    #[error("cannot get the base image {reference} ({place})")]
+    #[error("cannot get the base image {reference} ({place}){}", place.excerpt())]
     Base {
         /// Which.
         reference: String,
         /// The line that names it.
-        place: String,
+        place: Shown,
         /// A stage that may have been meant.
         near: Option<String>,
         /// Why.

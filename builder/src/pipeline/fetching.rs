@@ -7,6 +7,8 @@ use std::time::Duration;
 use base64::Engine as _;
 
 use super::places::unusable;
+use super::shown::Shown;
+use super::source::{Read, first_line};
 use super::{BuildError, Request, Workshop};
 use crate::event::{Event, Events};
 use crate::execute::{Secret, SecretValue, StepCounter};
@@ -32,9 +34,9 @@ pub(super) struct Fetcher {
 }
 
 /// What cannot be, with the line that asks for it.
-fn at(error: BuildError, place: &str) -> BuildError {
+fn at(error: BuildError, place: &Shown) -> BuildError {
     match error {
-        BuildError::Unusable { problem, hint } => unusable(format!("{problem} ({place})"), hint),
+        BuildError::Unusable { problem, hint } => unusable(format!("{problem} ({place}){}", place.excerpt()), hint),
         other => other,
     }
 }
@@ -67,7 +69,7 @@ impl Fetcher {
     pub(super) async fn all(
         &self,
         graph: &Graph,
-        file: &str,
+        read: &Read,
         fetched: &mut HashMap<FetchOp, FetchedFile>,
     ) -> Result<(), BuildError> {
         let mut running = tokio::task::JoinSet::new();
@@ -76,7 +78,11 @@ impl Fetcher {
             if fetched.contains_key(op) {
                 continue;
             }
-            let (fetcher, op, place) = (self.clone(), op.clone(), format!("{file}:{}", node.about.lines));
+            let (fetcher, op, place) = (
+                self.clone(),
+                op.clone(),
+                read.place_of(node.about.lines, (!op.has_password()).then(|| op.what()).as_deref()),
+            );
             running.spawn(async move {
                 let found = fetcher.one(&op, &place).await;
                 (op, found)
@@ -92,11 +98,11 @@ impl Fetcher {
     }
 
     /// Brings one thing; `place` is the line that names it.
-    pub(super) async fn one(&self, op: &FetchOp, place: &str) -> Result<FetchedFile, BuildError> {
+    pub(super) async fn one(&self, op: &FetchOp, place: &Shown) -> Result<FetchedFile, BuildError> {
         let what = op.what();
         let failed = |source: FetchError| BuildError::Fetch {
             what: what.clone(),
-            place: place.to_owned(),
+            place: place.clone(),
             source: Box::new(source),
         };
         let step = self.steps.next();
@@ -131,7 +137,7 @@ impl Fetcher {
         self.events.hear(match &found {
             Ok(_) => Event::Finished { step },
             Err(BuildError::Cancelled) => Event::Stopped { step },
-            Err(error) => Event::Failed { step, error: error.to_string() },
+            Err(error) => Event::Failed { step, error: first_line(error) },
         });
         found
     }

@@ -12,6 +12,7 @@ mod places;
 mod report;
 mod request;
 mod room;
+mod shown;
 mod source;
 
 use std::collections::HashMap;
@@ -95,7 +96,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     checks.tell(&read, &checks::ignored_sources(&read, &graph), &events);
     checks.verdict()?;
     let mut fetched = std::mem::take(&mut read.fetched);
-    fetcher.all(&graph, read.name(), &mut fetched).await?;
+    fetcher.all(&graph, &read, &mut fetched).await?;
 
     let options = options(&request);
     let times = options.layers.times;

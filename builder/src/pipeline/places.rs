@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 
 use super::fetching::Fetcher;
 use super::request::{ContextSource, DockerfileSource};
+use super::shown::Shown;
 use super::{BuildError, Request, Workshop};
 use crate::context::{Context, Git, InputError, Modes, read_dockerfile, read_dockerfile_from, read_ignore, usual_name};
 use crate::event::{Event, Events};
@@ -104,13 +105,13 @@ pub(super) fn find(request: &Request, workshop: &Workshop, fetcher: &Fetcher) ->
                 git.map_err(|error| unusable(error.to_string(), GIT_FORMS))?;
                 let keep_git_dir = request.build_args.get(KEEP_GIT_DIR).is_some_and(|value| is_true(value));
                 let op = FetchOp::Git { remote: address.clone(), checksum: None, keep_git_dir, by_user: true };
-                let file = Handle::current().block_on(fetcher.one(&op, THE_CONTEXT))?;
+                let file = Handle::current().block_on(fetcher.one(&op, &Shown::elsewhere(THE_CONTEXT)))?;
                 let committed_at = Some(file.modified_seconds);
                 return Ok(Found { committed_at, ..archive(op, file) });
             }
             let (url, file_name) = (address.clone(), "context".to_owned());
             let op = FetchOp::Url { url, file_name, checksum: None };
-            let file = Handle::current().block_on(fetcher.one(&op, THE_CONTEXT))?;
+            let file = Handle::current().block_on(fetcher.one(&op, &Shown::elsewhere(THE_CONTEXT)))?;
             if holds_archive(&file.path)? {
                 return Ok(archive(op, file));
             }
@@ -157,7 +158,7 @@ pub(super) fn dockerfile(
         }
         (Some(DockerfileSource::Address(url)), _) => {
             let op = FetchOp::Url { url: url.clone(), file_name: "Dockerfile".to_owned(), checksum: None };
-            let file = Handle::current().block_on(fetcher.one(&op, "--file"))?;
+            let file = Handle::current().block_on(fetcher.one(&op, &Shown::elsewhere("--file")))?;
             Ok(plain(read_dockerfile_from(&mut opened(&file.path)?, Path::new(url))?))
         }
         (None, Place::Text(text)) => Ok(plain(text.clone())),

@@ -37,8 +37,8 @@ pub enum Answer {
     Check {
         /// The checks that are not passed.
         found: Vec<Found>,
-        /// Why it could not be built.
-        error: Option<Refusal>,
+        /// Why it could not be built: everything that is wrong, in the file's order.
+        errors: Vec<Refusal>,
     },
     /// To [`Question::Outline`].
     Outline {
@@ -67,7 +67,7 @@ pub struct Found {
 /// Why a Dockerfile cannot be built.
 #[derive(Clone, Debug)]
 pub struct Refusal {
-    /// The first error, in one line.
+    /// The error, in one line.
     pub message: String,
     /// The lines that it is about; 0 when it is about none.
     pub lines: Lines,
@@ -147,15 +147,15 @@ fn check(ready: &Preparation, own: &mut Checks, problems: &[Problem], failed: Op
         Some(Found { rule: problem.check?, text: problem.to_string(), lines: file.lines_of(problem) })
     });
     let found = found.collect();
-    let refused = problems.iter().find(|problem| problem.is_error());
-    let error = refused
-        .map(|problem| Refusal { message: problem.to_string(), lines: file.lines_of(problem) })
-        .or_else(|| failed.map(|error| Refusal { message: with_causes(error), lines: Lines::default() }))
-        .or_else(|| {
-            let error = own.verdict().err()?;
-            Some(Refusal { message: error.to_string(), lines: Lines::default() })
-        });
-    Answer::Check { found, error }
+    let refused = problems.iter().filter(|problem| problem.is_error());
+    let refused = refused.map(|problem| Refusal { message: problem.to_string(), lines: file.lines_of(problem) });
+    let mut errors: Vec<Refusal> = refused.collect();
+    let nowhere = |message: String| Refusal { message, lines: Lines::default() };
+    if errors.is_empty() {
+        let error = failed.map(with_causes).or_else(|| Some(own.verdict().err()?.to_string()));
+        errors.extend(error.map(nowhere));
+    }
+    Answer::Check { found, errors }
 }
 
 fn with_causes(error: &BuildError) -> String {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::checks::Checks;
 use super::fetching::Fetcher;
 use super::places::{self, Place};
+use super::shown::Shown;
 use super::{BuildError, Request, Workshop};
 use crate::context::{Context, Ignore};
-use crate::dockerfile::{self, CheckOptions, Dockerfile, Instruction, Problem, nearest_name};
+use crate::dockerfile::{self, CheckOptions, Dockerfile, Instruction, Lines, Problem, nearest_name};
 use crate::event::{Event, Events};
 use crate::execute::{ExecuteError, StepCounter, StepFailure};
 use crate::fetch::FetchedFile;
@@ -101,7 +102,8 @@ fn load(
     Ok((read, problems))
 }
 
-fn first_line(error: &BuildError) -> String {
+/// What a view that has one line shows of an error.
+pub(super) fn first_line(error: &BuildError) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
@@ -126,8 +128,16 @@ impl Read {
         BuildError::Dockerfile { rendered }
     }
 
+    /// Where a word stands in an instruction; without one, its lines are not shown.
+    pub(super) fn place_of(&self, lines: Lines, word: Option<&str>) -> Shown {
+        match word {
+            Some(word) => Shown::of(&self.name, &self.text, lines, word),
+            None => Shown::elsewhere(&format!("{}:{lines}", self.name)),
+        }
+    }
+
     /// The line that names an image: the one that spells it so, else the first whose variables may have.
-    pub(super) fn place_of_image(&self, reference: &str) -> String {
+    pub(super) fn place_of_image(&self, reference: &str) -> Shown {
         let stages = &self.dockerfile.stages;
         let spelt = stages.iter().find(|stage| stage.image.text == reference).map(|stage| stage.from.lines());
         let copied = || {
@@ -136,8 +146,8 @@ impl Read {
         };
         let variable = || stages.iter().find(|stage| stage.image.text.contains('$')).map(|stage| stage.from.lines());
         match spelt.or_else(copied).or_else(variable) {
-            Some(lines) => format!("{}:{lines}", self.name),
-            None => self.name.clone(),
+            Some(lines) => Shown::of(&self.name, &self.text, lines, reference),
+            None => Shown::elsewhere(&self.name),
         }
     }
 

@@ -83,13 +83,13 @@ fn values_that_an_instruction_refuses() {
     insta::assert_snapshot!(outline_with(text, &with_base(input(), "base", "{}")), @"
     error 2:15: invalid `--network=nome`: expected `default`, `none` or `host`
     error 3:16: invalid `--security=x`: expected `sandbox` or `insecure`
-    error 4:13: unsupported mount type `cahce`, did you mean `cache`?
-    error 5:8: invalid protocol `xyz` in `80/xyz`: expected `tcp`, `udp` or `sctp`
+    error 4:18: unsupported mount type `cahce`, did you mean `cache`?
+    error 5:11: invalid protocol `xyz` in `80/xyz`: expected `tcp`, `udp` or `sctp`
     error 6:12: invalid signal `SIGFOO` (for example `SIGTERM`, `SIGRTMIN+3` or `9`)
     error 7:14: invalid `--chmod=999`: an octal number must be between 0 and 07777
     error 8:7: missing `}` after `${`
     error 9:7: B: give me B
-    error 10:9: unsupported modifier `^` in `${y^...}`
+    error 10:14: unsupported modifier `^` in `${y^...}`
     ");
 }
 
