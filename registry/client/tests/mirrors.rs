@@ -39,6 +39,7 @@ async fn what_a_mirror_refuses_is_told_where_the_registry_cannot_be_reached() {
     let reference = Reference::parse(&format!("{away}/a/b:1")).unwrap();
     for error in [client.manifest(&reference, &[]).await.unwrap_err(), client.resolve(&reference).await.unwrap_err()] {
         assert!(matches!(&error, ClientError::NotFound { .. }), "{error}");
+        assert!(error.to_string().starts_with(&format!("registry `{}` does not have", mirror.host())), "{error}");
     }
     // A mirror that is ill has said nothing.
     mirror.trouble("GET", "/v2/", 100, Trouble::Answer(503, vec![], ""));

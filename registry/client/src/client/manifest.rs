@@ -76,7 +76,7 @@ impl Client {
         reference: &Reference,
         accept: &[&str],
     ) -> Result<Manifest, ClientError> {
-        let purpose = reading(reference);
+        let purpose = reading(endpoint, reference);
         let mut done = 0;
         loop {
             let response =
@@ -113,7 +113,7 @@ impl Client {
 
     async fn resolve_at(&self, endpoint: &Endpoint, reference: &Reference) -> Result<Resolved, ClientError> {
         // Some registries know no `HEAD` here.
-        let purpose = Purpose { also: &[400, 405, 501], ..reading(reference) };
+        let purpose = Purpose { also: &[400, 405, 501], ..reading(endpoint, reference) };
         let response =
             self.shared.exchange(endpoint, request(Method::HEAD, endpoint, reference, &[])?, &purpose).await?;
         if response.status().is_success()
@@ -191,11 +191,13 @@ fn manifest_subject(reference: &Reference) -> Subject {
     Subject { registry: reference.host().to_owned(), what: format!("manifest {reference}") }
 }
 
-fn reading(reference: &Reference) -> Purpose<'_> {
+/// What is said of an answer names the place that gave it: a mirror refuses for itself.
+fn reading<'a>(endpoint: &Endpoint, reference: &'a Reference) -> Purpose<'a> {
+    let registry = if endpoint.is_mirror { &endpoint.host } else { reference.host() };
     Purpose {
         reference,
         scopes: ScopeSet::pull(reference.repository()),
-        subject: manifest_subject(reference),
+        subject: Subject { registry: registry.to_owned(), ..manifest_subject(reference) },
         also: &[],
     }
 }
