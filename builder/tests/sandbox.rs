@@ -15,7 +15,8 @@ use rustix::process::{Pid, Signal};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use fluyt::sandbox::{
-    self, Cancel, Choice, Exit, Isolation, Limit, MountSource, Network, RootMount, RunMount, RunSpec, Rung, Stream,
+    self, Cancel, CapabilityChange, Choice, Exit, Isolation, Limit, MountSource, Network, RootMount, RunMount, RunSpec,
+    Rung, Stream,
 };
 
 const BUSYBOX: &str = "/usr/bin/busybox";
@@ -81,6 +82,7 @@ impl Machine {
             resolv_conf: b"nameserver 192.0.2.1\n".to_vec(),
             network: Network::Host,
             insecure: false,
+            capabilities: CapabilityChange::default(),
             shm_size_bytes: 0,
             limits: Vec::new(),
             mounts: Vec::new(),
@@ -270,6 +272,33 @@ fn privileges_are_dockers() {
     machine.wipe();
     let isolated = RunSpec { network: Network::None, ..machine.spec(script) };
     assert_eq!(stdout_of(&isolated), expected("00000000a80425fb"));
+    machine.wipe();
+    let change = |add: &[&str], drop: &[&str]| {
+        let owned = |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+        CapabilityChange::read(&owned(add), &owned(drop)).unwrap()
+    };
+    // Raw packets on the host's network for who asks for them, and no more than is left.
+    let changed = RunSpec { capabilities: change(&["NET_RAW"], &["CHOWN", "SYS_CHROOT"]), ..machine.spec(script) };
+    assert_eq!(stdout_of(&changed), expected("00000000a80025fa"));
+    machine.wipe();
+    let none = RunSpec { capabilities: change(&[], &["ALL"]), ..machine.spec(script) };
+    assert_eq!(stdout_of(&none), expected("0000000000000000"));
+    machine.wipe();
+    let admin = RunSpec {
+        capabilities: change(&["SYS_ADMIN"], &[]),
+        ..machine.spec("unshare -m mount -t tmpfs none /tmp && echo mounted")
+    };
+    assert_eq!(stdout_of(&admin), "mounted\n");
+    machine.wipe();
+    let beyond = RunSpec {
+        limits: vec![Limit { name: "nofile".to_owned(), soft: Some(1 << 40), hard: Some(1 << 40) }],
+        ..machine.spec("true")
+    };
+    let said = sandbox::run(&beyond, &mut |_, _| {}, &Cancel::new()).unwrap_err().to_string();
+    assert!(said.contains("setting the limit nofile"), "{said}");
+    machine.wipe();
+    let locked = RunSpec { capabilities: change(&[], &["SYS_CHROOT"]), ..machine.spec("busybox chroot / true") };
+    assert!(run(&locked).2.contains("not permitted"));
     machine.wipe();
     let user = RunSpec { uid: 1000, ..machine.spec("grep CapEff /proc/self/status") };
     assert_eq!(stdout_of(&user), "CapEff:\t0000000000000000\n");

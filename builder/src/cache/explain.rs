@@ -120,6 +120,12 @@ impl Preimage {
         if let Some(size_bytes) = op.conditions.shm_size_bytes {
             self.field("--shm-size", &size_bytes.to_string());
         }
+        for name in &op.conditions.added_capabilities {
+            self.field("--cap-add", name);
+        }
+        for name in &op.conditions.dropped_capabilities {
+            self.field("--cap-drop", name);
+        }
         if let Some(name) = &op.conditions.host_name {
             self.field("BUILDKIT_SANDBOX_HOSTNAME", name);
         }

@@ -315,6 +315,10 @@ fn condition_fields(fields: &mut Fields, conditions: &Conditions) {
     }
     fields.number(u64::from(conditions.host_name.is_some()));
     fields.bytes(conditions.host_name.as_deref().unwrap_or_default().as_bytes());
+    // Later than the others: where there are none, keys are what they were.
+    if !conditions.added_capabilities.is_empty() || !conditions.dropped_capabilities.is_empty() {
+        fields.bytes(b"capabilities").list(&conditions.added_capabilities).list(&conditions.dropped_capabilities);
+    }
 }
 
 /// A mount by what it is: caches, secrets and agents by their names, never by what they hold.
@@ -416,6 +420,12 @@ mod tests {
         let limits = &mut Arc::make_mut(&mut limited.conditions).limits;
         limits.push(Limit { name: "core".to_owned(), soft: None, hard: None });
         assert_ne!(key(&named), key(&limited));
+        let mut able = run_op(&["a", "b"], &[("x", "y")]);
+        Arc::make_mut(&mut able.conditions).added_capabilities = vec!["NET_ADMIN".to_owned()];
+        let mut unable = run_op(&["a", "b"], &[("x", "y")]);
+        Arc::make_mut(&mut unable.conditions).dropped_capabilities = vec!["NET_ADMIN".to_owned()];
+        assert_ne!(base, key(&able));
+        assert_ne!(key(&able), key(&unable));
         let mut proxied = run_op(&["a", "b"], &[("x", "y")]);
         proxied.proxy_env.push(("http_proxy".to_owned(), "http://proxy".to_owned()));
         assert_eq!(base, key(&proxied));

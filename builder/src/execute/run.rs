@@ -10,7 +10,7 @@ use crate::cache::{Stamps, key};
 use crate::event::{Event, StepId, Stream};
 use crate::graph::{Limit, Network, Platform, RunOp, Security};
 use crate::layer::{Kind, LayerBuilder};
-use crate::sandbox::{self, Exit, RunSpec};
+use crate::sandbox::{self, Exit, RunSpec, SandboxError};
 
 /// The host name that a command sees. A fixed one, because commands write it into what they make.
 const HOST_NAME: &str = "buildkitsandbox";
@@ -80,6 +80,11 @@ impl Executor {
                 Network::None => sandbox::Network::None,
             },
             insecure: op.security == Security::Insecure,
+            capabilities: sandbox::CapabilityChange::read(
+                &op.conditions.added_capabilities,
+                &op.conditions.dropped_capabilities,
+            )
+            .map_err(|reason| SandboxError::Specification { reason })?,
             shm_size_bytes: op.conditions.shm_size_bytes.unwrap_or_default(),
             limits: op.conditions.limits.iter().map(limit).collect(),
             mounts: std::mem::take(&mut made.mounts),

@@ -305,6 +305,10 @@ pub struct Conditions {
     pub limits: Vec<Limit>,
     /// The build argument `BUILDKIT_SANDBOX_HOSTNAME`.
     pub host_name: Option<String>,
+    /// `--cap-add`: names, sorted.
+    pub added_capabilities: Vec<String>,
+    /// `--cap-drop`: names, sorted.
+    pub dropped_capabilities: Vec<String>,
 }
 
 /// A resource limit of a command.

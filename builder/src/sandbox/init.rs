@@ -40,8 +40,8 @@ pub(super) fn become_command(spec: &RunSpec, root: &Path, stage: &OwnedFd) -> Fa
     }
 }
 
-/// The order matters: the filter needs CAP_SYS_ADMIN, and the bounding set CAP_SETPCAP, before they go; the ids change
-/// last. Returns the user's home folder.
+/// The order matters: the filter needs CAP_SYS_ADMIN, the bounding set CAP_SETPCAP, and the ids CAP_SETUID and CAP_SETGID,
+/// before they go. Returns the user's home folder.
 fn set_up(spec: &RunSpec, root: &Path, stage: &OwnedFd) -> Result<String, Failure> {
     system::close_on_exec().during(|| "closing descriptors".to_owned())?;
     setsid().during(|| "starting a session".to_owned())?;
@@ -56,8 +56,10 @@ fn set_up(spec: &RunSpec, root: &Path, stage: &OwnedFd) -> Result<String, Failur
     streams(spec)?;
     enter(spec)?;
     let home = home(spec.uid);
+    let kept = capabilities::of(spec);
     if !spec.insecure {
-        filter::load()?;
+        capabilities::check(spec.capabilities)?;
+        filter::load(kept)?;
     }
     // Few descriptors or processes would be too few for all that stands above; and hard limits cannot be raised below.
     limits(spec)?;
@@ -66,8 +68,7 @@ fn set_up(spec: &RunSpec, root: &Path, stage: &OwnedFd) -> Result<String, Failur
         drop_ids(spec)?;
         capabilities::keep(all)?;
     } else {
-        capabilities::restrict(spec.network)?;
-        drop_ids(spec)?;
+        capabilities::restrict(kept, || drop_ids(spec))?;
     }
     system::reset_signals();
     // Last, because a change of ids clears it.

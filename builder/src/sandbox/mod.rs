@@ -55,6 +55,7 @@ mod trial;
 mod wire;
 
 pub use cancel::Cancel;
+pub use capabilities::CapabilityChange;
 pub use error::{Failure, SandboxError};
 pub use parent::{run, set_program};
 pub use rung::{Choice, Fidelity, Isolation, Refused, Rung, Wish};

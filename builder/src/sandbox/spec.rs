@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use rustix::process::Resource;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::capabilities::CapabilityChange;
+
 /// Everything that one RUN depends on.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunSpec {
@@ -35,6 +37,9 @@ pub struct RunSpec {
     pub network: Network,
     /// Whether it keeps all rights of root on this machine: every capability and device, and nothing filtered or hidden.
     pub insecure: bool,
+    /// What the build changes about its capabilities; an insecure command has all in any case.
+    #[serde(default)]
+    pub capabilities: CapabilityChange,
     /// Size of `/dev/shm`; 0 is [`SHM_BYTES`].
     pub shm_size_bytes: u64,
     /// Its resource limits; those not named are the builder's.

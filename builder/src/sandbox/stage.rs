@@ -38,7 +38,11 @@ pub fn stage() -> Option<ExitCode> {
     }
     // An ignored SIGCHLD, from whoever started the builder, would take the command's status away.
     system::reset_signals();
-    let control = UnixStream::from(system::take_stdin());
+    let stdin = system::take_stdin();
+    // A second descriptor: process 1 gets another standard input before it is done with what can fail.
+    let Ok(control) = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).map(UnixStream::from) else {
+        return Some(ExitCode::from(2));
+    };
     let Ok(order) = receive_order(&control) else {
         return Some(ExitCode::from(2));
     };

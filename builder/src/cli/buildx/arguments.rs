@@ -19,6 +19,12 @@ pub struct BuildxArguments {
     /// A resource limit of commands (`nofile=1024:2048`; -1 is none)
     #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "Commands of the Dockerfile")]
     pub ulimit: Vec<String>,
+    /// A capability that commands have besides the usual (`CAP_NET_ADMIN`, `ALL`)
+    #[arg(long, value_name = "CAPABILITY", value_delimiter = ',', help_heading = "Commands of the Dockerfile")]
+    pub cap_add: Vec<String>,
+    /// A capability that commands do not have
+    #[arg(long, value_name = "CAPABILITY", value_delimiter = ',', help_heading = "Commands of the Dockerfile")]
+    pub cap_drop: Vec<String>,
     /// What commands may ask for: `network.host`, `security.insecure`
     #[arg(long, value_name = "ENTITLEMENT", help_heading = "Commands of the Dockerfile")]
     pub allow: Vec<String>,

@@ -1,4 +1,5 @@
-//! The flags that say how the commands of a Dockerfile run: `--network`, `--add-host`, `--shm-size`, `--ulimit`, `--allow`.
+//! The flags that say how the commands of a Dockerfile run: `--network`, `--add-host`, `--shm-size`, `--ulimit`,
+//! `--cap-add`, `--cap-drop`, `--allow`.
 
 use std::net::IpAddr;
 
@@ -40,10 +41,30 @@ impl Commands {
         };
         commands.conditions.hosts = typed.add_host.iter().map(|text| host(text)).collect::<Result<_, _>>()?;
         commands.conditions.limits = typed.ulimit.iter().map(|text| limit(text)).collect::<Result<_, _>>()?;
+        capabilities(typed)?;
+        commands.conditions.added_capabilities = normal(&typed.cap_add);
+        commands.conditions.dropped_capabilities = normal(&typed.cap_drop);
         // Docker takes 0 for its own default too.
         commands.conditions.shm_size_bytes = typed.shm_size.filter(|size| *size > 0);
         Ok(commands)
     }
+}
+
+/// Whether podman's two lists make sense.
+fn capabilities(typed: &BuildxArguments) -> Result<(), Failure> {
+    let given = typed.cap_add.iter().map(|name| format!("--cap-add {name}"));
+    let given: Vec<String> = given.chain(typed.cap_drop.iter().map(|name| format!("--cap-drop {name}"))).collect();
+    match sandbox::CapabilityChange::read(&typed.cap_add, &typed.cap_drop) {
+        Ok(_) => Ok(()),
+        Err(problem) => Err(Failure::usage(format!("`{}`: {problem}", given.join(" ")))),
+    }
+}
+
+/// One spelling for each name, so that keys do not depend on how it was typed.
+fn normal(names: &[String]) -> Vec<String> {
+    let upper = names.iter().map(|name| name.trim().to_ascii_uppercase());
+    let bare = upper.map(|name| name.strip_prefix("CAP_").unwrap_or(&name).to_owned());
+    bare.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
 }
 
 fn allow(text: &str, allowed: &mut Allowed) -> Result<(), Failure> {

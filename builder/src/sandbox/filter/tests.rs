@@ -1,14 +1,36 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use rustix::thread::CapabilitySet;
 
 use super::bpf::Instruction;
-use super::rules::{Architecture, Rule, program, segments};
-use super::table::{AARCH64, ARM, I386, NEWEST, TABLE, X86_64};
+use super::rules::{Architecture, Rule, X32_BIT, program, segments};
+use super::table::{AARCH64, ARM, I386, NEWEST, TABLE, X32, X86_64};
 
-const BOTH: &[Architecture] = &[
-    Architecture { audit: 0xc000_003e, column: X86_64, x32: true },
-    Architecture { audit: 0x4000_0003, column: I386, x32: false },
+const AUDIT_X86_64: u32 = 0xc000_003e;
+const AUDIT_I386: u32 = 0x4000_0003;
+const AUDIT_AARCH64: u32 = 0xc000_00b7;
+const AUDIT_ARM: u32 = 0x4000_0028;
+
+const X86: &[Architecture] = &[
+    Architecture { audit: AUDIT_X86_64, columns: &[(X86_64, 0), (X32, X32_BIT)] },
+    Architecture { audit: AUDIT_I386, columns: &[(I386, 0)] },
 ];
+const ARMS: &[Architecture] = &[
+    Architecture { audit: AUDIT_AARCH64, columns: &[(AARCH64, 0)] },
+    Architecture { audit: AUDIT_ARM, columns: &[(ARM, 0)] },
+];
+
+/// Every kind of program: which machine's filter meets it, its column, and where its numbers begin.
+const PROGRAMS: [(&[Architecture], u32, usize, u32); 5] = [
+    (X86, AUDIT_X86_64, X86_64, 0),
+    (X86, AUDIT_X86_64, X32, X32_BIT),
+    (X86, AUDIT_I386, I386, 0),
+    (ARMS, AUDIT_AARCH64, AARCH64, 0),
+    (ARMS, AUDIT_ARM, ARM, 0),
+];
+
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+const NONE: CapabilitySet = CapabilitySet::empty();
 
 fn errno(errno: i32) -> u32 {
     libc::SECCOMP_RET_ERRNO | errno.cast_unsigned()
@@ -42,59 +64,150 @@ fn verdict(program: &[Instruction], audit: u32, number: u32, argument: u64) -> u
 }
 
 #[test]
-fn every_number_of_both_architectures_gets_the_verdict_of_the_table() {
-    let program = program(BOTH);
-    assert!(program.len() < 4096, "{} instructions", program.len());
-    for Architecture { audit, column, .. } in BOTH {
-        for number in 0..=600u32 {
-            let row = TABLE.iter().find(|row| row.numbers[*column] == i32::try_from(number).unwrap());
-            let expected = match row.map(|row| row.rule) {
-                Some(Rule::Allow | Rule::Clone | Rule::Personality | Rule::Socket) => ALLOW,
-                Some(Rule::Missing) => errno(libc::ENOSYS),
-                Some(Rule::Refuse) => errno(libc::EPERM),
-                None if number > NEWEST => errno(libc::ENOSYS),
-                None => errno(libc::EPERM),
-            };
-            assert_eq!(verdict(&program, *audit, number, 0), expected, "{audit:#x} {number}");
+fn every_number_of_every_architecture_gets_the_verdict_of_the_table() {
+    for held in [NONE, CapabilitySet::SYS_ADMIN, CapabilitySet::all()] {
+        for (machine, audit, column, base) in PROGRAMS {
+            let program = program(machine, held);
+            assert!(program.len() < 4096, "{} instructions", program.len());
+            let rules: BTreeMap<i32, Rule> = TABLE.iter().map(|row| (row.numbers[column], row.rule)).collect();
+            for number in (0..=600u32).chain(0xf_0000..0xf_0010) {
+                let expected = match rules.get(&i32::try_from(number).unwrap()) {
+                    Some(Rule::Allow | Rule::Clone | Rule::Personality | Rule::Socket) => ALLOW,
+                    Some(Rule::With(any)) if held.intersects(*any) => ALLOW,
+                    Some(Rule::Clone3) if held.contains(CapabilitySet::SYS_ADMIN) => ALLOW,
+                    Some(Rule::Missing | Rule::Clone3) => errno(libc::ENOSYS),
+                    Some(Rule::Refuse | Rule::With(_)) => errno(libc::EPERM),
+                    None if number > NEWEST => errno(libc::ENOSYS),
+                    None => errno(libc::EPERM),
+                };
+                assert_eq!(verdict(&program, audit, base + number, 0), expected, "{audit:#x} {base:#x} {number}");
+            }
+            assert_eq!(verdict(&program, audit, u32::MAX, 0), errno(libc::ENOSYS));
         }
-        assert_eq!(verdict(&program, *audit, u32::MAX, 0), errno(libc::ENOSYS));
+        // A number of the other machine means another call here.
+        assert_eq!(verdict(&program(X86, held), AUDIT_AARCH64, 0, 0), errno(libc::EPERM));
+        assert_eq!(verdict(&program(ARMS, held), AUDIT_X86_64, 0, 0), errno(libc::EPERM));
     }
-    assert_eq!(verdict(&program, 0xc000_00b7, 0, 0), errno(libc::EPERM), "another architecture");
-    assert_eq!(verdict(&program, 0xc000_003e, 0x4000_0000, 0), errno(libc::ENOSYS), "x32");
 }
 
 #[test]
 fn arguments_are_looked_at_where_docker_looks() {
-    let program = program(BOTH);
-    for (column, audit) in [(X86_64, 0xc000_003e), (I386, 0x4000_0003)] {
+    for (machine, audit, column, base) in PROGRAMS {
         let number = |name: &str| {
             let row = TABLE.iter().find(|row| row.name == name).unwrap();
-            u32::try_from(row.numbers[column]).unwrap()
+            base + u32::try_from(row.numbers[column]).unwrap()
         };
-        let ask = |name: &str, argument| verdict(&program, audit, number(name), argument);
+        let ask = |name: &str, argument| verdict(&program(machine, NONE), audit, number(name), argument);
         let refused = errno(libc::EPERM);
         for flag in [0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000] {
             assert_eq!(ask("clone", flag | 17), refused, "{flag:#x}");
         }
         assert_eq!(ask("clone", 0x003d_0f00), ALLOW, "a thread");
-        assert_eq!(ask("socket", 40), refused);
+        let refused_families = [12, 19, 20, 23, 25, 34, 37, 38, 40];
+        for family in 0..=45 {
+            let expected = if refused_families.contains(&family) { refused } else { ALLOW };
+            assert_eq!(ask("socket", family), expected, "family {family}");
+        }
+        for family in [46, 64, 255, u64::from(u32::MAX)] {
+            assert_eq!(ask("socket", family), refused, "family {family}");
+        }
         assert_eq!(ask("socket", 0xdead_0000_0000_0028), refused, "the kernel reads 32 bits");
-        assert_eq!(ask("socket", 2), ALLOW);
+        for (domain, expected) in [(0, ALLOW), (8, ALLOW), (0x2_0000, ALLOW), (0x2_0008, ALLOW), (0xffff_ffff, ALLOW)] {
+            assert_eq!(ask("personality", domain), expected, "{domain:#x}");
+        }
         assert_eq!(ask("personality", 0x4_0000), refused, "no randomisation");
-        assert_eq!(ask("personality", 0xffff_ffff), ALLOW);
+        let admin = program(machine, CapabilitySet::SYS_ADMIN);
+        assert_eq!(verdict(&admin, audit, number("clone"), 0x1002_0000), ALLOW);
+    }
+}
+
+#[test]
+fn calls_follow_the_capabilities_that_a_command_has() {
+    let answer = |name: &str, held| {
+        let row = TABLE.iter().find(|row| row.name == name).unwrap();
+        let number = u32::try_from(row.numbers[X86_64]).unwrap();
+        verdict(&program(X86, held), AUDIT_X86_64, number, 0) == ALLOW
+    };
+    for (capability, names) in [
+        (CapabilitySet::SYS_ADMIN, "mount umount2 unshare setns bpf perf_event_open fsopen open_tree clone3 syslog"),
+        (CapabilitySet::SYS_CHROOT, "chroot"),
+        (CapabilitySet::SYS_PTRACE, "kcmp pidfd_getfd process_madvise"),
+        (CapabilitySet::SYS_MODULE, "init_module finit_module delete_module"),
+        (CapabilitySet::SYS_BOOT, "reboot"),
+        (CapabilitySet::SYS_RAWIO, "iopl ioperm"),
+        (CapabilitySet::SYS_TIME, "settimeofday clock_settime"),
+        (CapabilitySet::SYS_NICE, "mbind set_mempolicy get_mempolicy set_mempolicy_home_node"),
+        (CapabilitySet::SYS_PACCT, "acct"),
+        (CapabilitySet::SYS_TTY_CONFIG, "vhangup"),
+        (CapabilitySet::DAC_READ_SEARCH, "open_by_handle_at"),
+        (CapabilitySet::SYSLOG, "syslog"),
+        (CapabilitySet::BPF, "bpf"),
+        (CapabilitySet::PERFMON, "perf_event_open"),
+    ] {
+        for name in names.split(' ') {
+            assert!(answer(name, capability), "{name}");
+            assert!(!answer(name, NONE), "{name}");
+        }
+    }
+    // No capability opens these, here as with Docker.
+    for name in
+        ["keyctl", "add_key", "request_key", "kexec_load", "swapon", "pivot_root", "io_uring_setup", "userfaultfd"]
+    {
+        assert!(TABLE.iter().all(|row| row.name != name), "{name}");
     }
 }
 
 #[test]
 fn no_number_stands_for_two_calls() {
-    for column in [X86_64, I386, AARCH64, ARM] {
+    for column in [X86_64, I386, X32, AARCH64, ARM] {
         let numbers: Vec<i32> = TABLE.iter().map(|row| row.numbers[column]).filter(|number| *number >= 0).collect();
         let distinct: BTreeSet<i32> = numbers.iter().copied().collect();
         assert_eq!(numbers.len(), distinct.len(), "column {column}");
-        assert!(segments(column).windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 != pair[1].1));
+        let segments = segments(column, NONE);
+        assert!(segments.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 != pair[1].1));
     }
     let names: BTreeSet<&str> = TABLE.iter().map(|row| row.name).collect();
     assert_eq!(names.len(), TABLE.len());
+}
+
+/// The numbers against the kernel's headers, where they are installed.
+#[test]
+fn the_numbers_are_those_of_the_kernels_headers() {
+    let asm = "/usr/include/x86_64-linux-gnu/asm";
+    for (column, file, prefix) in [
+        (X86_64, format!("{asm}/unistd_64.h"), ""),
+        (I386, format!("{asm}/unistd_32.h"), ""),
+        (X32, format!("{asm}/unistd_x32.h"), "(__X32_SYSCALL_BIT + "),
+        (AARCH64, "/usr/include/asm-generic/unistd.h".to_owned(), ""),
+    ] {
+        let Ok(text) = std::fs::read_to_string(&file) else {
+            eprintln!("skipped: this test needs {file}, of the package linux-libc-dev");
+            continue;
+        };
+        let mut numbers: BTreeMap<&str, i32> = BTreeMap::new();
+        for line in text.lines() {
+            let Some((name, number)) = line.strip_prefix("#define __NR").and_then(|rest| rest.split_once(' ')) else {
+                continue;
+            };
+            let Some(name) = name.strip_prefix("3264_").or_else(|| name.strip_prefix('_')) else { continue };
+            let number = number.trim().trim_start_matches(prefix).trim_end_matches(')');
+            // The generic list has the calls of 32-bit machines for 64-bit times too.
+            let other = |number: i32| column == AARCH64 && (403..=423).contains(&number);
+            if let Some(number) = number.parse().ok().filter(|number| !other(*number)) {
+                numbers.insert(name, number);
+            }
+        }
+        assert!(numbers.len() > 250, "{file}: {}", numbers.len());
+        let newest = numbers.values().copied().filter(|number| *number < 512).max().unwrap();
+        for row in TABLE {
+            // What this machine's headers do not know yet.
+            if let Some(number) = numbers.get(row.name) {
+                assert_eq!(row.numbers[column], *number, "{} in {file}", row.name);
+            } else if column != AARCH64 && row.name != "uretprobe" {
+                assert!(row.numbers[column] < 0 || row.numbers[column] > newest, "{} is not in {file}", row.name);
+            }
+        }
+    }
 }
 
 /// A few calls of every kind against the numbers of the C library's bindings.
@@ -115,8 +228,5 @@ fn the_numbers_are_the_kernels() {
     ] {
         let row = TABLE.iter().find(|row| row.name == name).unwrap();
         assert_eq!(i64::from(row.numbers[X86_64]), number, "{name}");
-    }
-    for name in ["mount", "unshare", "setns", "bpf", "init_module", "keyctl", "reboot", "ioperm", "io_uring_setup"] {
-        assert!(TABLE.iter().all(|row| row.name != name), "{name}");
     }
 }
