@@ -13,6 +13,7 @@ pub mod event;
 
 pub mod blob;
 pub mod dockerfile;
+pub mod owners;
 pub mod sandbox;
 pub mod snapshot;
 pub mod ssh_agent;

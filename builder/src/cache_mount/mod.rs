@@ -30,6 +30,7 @@ pub use memory::{Fingerprint, LastUse, Memory, Moment, Seen};
 
 use self::lock::Lock;
 use crate::blob::Store;
+use crate::owners::{self, Owner};
 
 /// Hex digits of a mount's name: 128 bits.
 const NAME_HEX: usize = 32;
@@ -145,7 +146,7 @@ impl CacheMounts {
         fs::create_dir_all(&data).map_err(CacheMountError::at("making", &data))?;
         fill(&data)?;
         let set = |path: &Path| {
-            std::os::unix::fs::chown(path, Some(wanted.uid), Some(wanted.gid))?;
+            owners::give_if_possible(path, Owner { uid: wanted.uid, gid: wanted.gid })?;
             fs::set_permissions(path, fs::Permissions::from_mode(wanted.mode))
         };
         set(&data).map_err(CacheMountError::at("setting owner and mode of", &data))?;

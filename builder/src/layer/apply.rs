@@ -31,6 +31,7 @@ use self::place::Folder;
 use super::lowers::MergedFolder;
 use super::read::check_media_type;
 use super::{Apart, Entry, IndexTap, Kind, LayerError, LayerIndex, LayerPath, Limits, Scan};
+use crate::owners::{self, Paths};
 
 /// Bytes of content that are written at a time.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -62,6 +63,8 @@ pub struct Applied {
     pub depends_on_lowers: bool,
     /// Whether the layer says what the root itself is like.
     pub has_root: bool,
+    /// Owners that the tree cannot hold, for the table beside it; in the flat form with those that were there.
+    pub owners: Paths,
 }
 
 /// Something in a layer that is not in the unpacked tree.
@@ -224,6 +227,7 @@ struct Applier {
     left_out: Vec<LeftOut>,
     depends_on_lowers: bool,
     has_root: bool,
+    owners: Paths,
     buffer: Vec<u8>,
 }
 
@@ -236,6 +240,11 @@ impl Applier {
             Form::Overlay { lowers } => Some(MergedFolder::root(lowers)),
             Form::Flat => None,
         };
+        let owners = match form {
+            Form::Flat if owners::are_recorded() => Paths::of_tree(root)
+                .map_err(|error| ApplyError::at("reading the owners of", &LayerPath::root(), error))?,
+            _ => Paths::default(),
+        };
         let mut applier = Self {
             root: root.to_owned(),
             root_fd,
@@ -247,6 +256,7 @@ impl Applier {
             left_out: Vec::new(),
             depends_on_lowers: false,
             has_root: false,
+            owners,
             buffer: vec![0; BUFFER_BYTES],
         };
         if applier.lowers.is_some() {
@@ -327,7 +337,7 @@ impl Applier {
             };
             file.write_all(&self.buffer[..count]).map_err(|error| ApplyError::at("writing", &entry.path, error))?;
         }
-        self.set_attributes_of_file(entry, file.as_fd())
+        self.set_attributes_of_file(entry, &folder.path.join(name), file.as_fd())
     }
 
     /// A device or a named pipe.
@@ -374,7 +384,12 @@ impl Applier {
             return Ok(());
         }
         let link = &mut || rustix::fs::linkat(&target_folder.fd, target_name, &folder.fd, name, AtFlags::empty());
-        self.replacing(folder, name, link)
+        self.replacing(folder, name, link)?;
+        // One file, by both names.
+        if let Some(owner) = self.owners.get(target_folder.path.join(target_name).as_bytes()) {
+            self.owners.insert(folder.path.join(name).as_bytes(), owner);
+        }
+        Ok(())
     }
 
     /// Makes a folder, or takes the one that is there.
@@ -410,6 +425,7 @@ impl Applier {
             left_out: self.left_out,
             depends_on_lowers: self.depends_on_lowers,
             has_root: self.has_root,
+            owners: self.owners,
         })
     }
 

@@ -9,6 +9,7 @@
 
 mod compare;
 mod manifest;
+mod owned;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -22,8 +23,11 @@ use rustix::io::Errno;
 
 use self::compare::is_unchanged;
 pub use self::manifest::Manifest;
+use self::owned::Owned;
+pub use self::owned::note_owners;
 use super::lowers::{Found, MergedFolder, OPAQUE, is_opaque, is_whiteout};
 use super::{Change, Entry, FileTime, Kind, LayerPath, Source};
+use crate::owners::{Inodes, Owner, Paths};
 
 /// The one extended attribute that layers carry: what `setcap` sets.
 const CAPABILITY: &str = "security.capability";
@@ -82,7 +86,7 @@ impl ChangesError {
 /// # Errors
 /// When something cannot be read or cannot be in a layer. The mount must be gone, or at rest.
 pub fn overlay_changes(upper: &Path, lowers: &[PathBuf]) -> Result<Vec<Change>, ChangesError> {
-    let mut walk = Walk { upper, changes: Changes::default(), found: UpperState::default() };
+    let mut walk = Walk::new(upper, lowers)?;
     walk.run(lowers)?;
     Ok(walk.changes.finished)
 }
@@ -90,10 +94,18 @@ pub fn overlay_changes(upper: &Path, lowers: &[PathBuf]) -> Result<Vec<Change>, 
 /// Takes out of an upper folder what its changes leave out: unchanged copies, sockets, marks of removal that remove
 /// nothing, and overlayfs's notes to itself. Then it is what unpacking the layer gives (to the nanoseconds of times), whatever is below.
 ///
+/// Where owners are recorded, its table is written and that of the run goes.
+///
 /// Returns whether it is so only over these `lowers`, as something in it hides more than the layer says.
 pub fn tidy_upper(upper: &Path, lowers: &[PathBuf]) -> Result<bool, ChangesError> {
-    let mut walk = Walk { upper, changes: Changes::default(), found: UpperState::default() };
+    let mut walk = Walk::new(upper, lowers)?;
     walk.run(lowers)?;
+    if walk.changes.owned.are_recorded() {
+        let mut table = Paths::default();
+        note_owners(&mut table, &walk.changes.finished);
+        let kept = table.write_for(upper).and_then(|()| Inodes::default().write_for_run(upper));
+        kept.map_err(ChangesError::at("keeping the owners beside", upper))?;
+    }
     // The layer has the folders' times as they were.
     let mut times = BTreeMap::new();
     for path in &walk.found.left_out {
@@ -139,9 +151,14 @@ struct Changes {
     waiting: Vec<Change>,
     /// First names of files with several, by device and inode.
     first_names: HashMap<(u64, u64), LayerPath>,
+    owned: Owned,
 }
 
 impl Changes {
+    fn new(owned: Owned) -> Self {
+        Self { owned, ..Self::default() }
+    }
+
     fn push(&mut self, change: Change) {
         self.finished.append(&mut self.waiting);
         self.finished.push(change);
@@ -169,8 +186,14 @@ impl Changes {
         self.waiting.truncate(waiting);
     }
 
-    /// What is at `at` on this machine becomes an entry; `None` for a socket.
-    fn describe(&mut self, path: LayerPath, at: &Path, metadata: &Metadata) -> Result<Option<Change>, ChangesError> {
+    /// What is at `at` on this machine becomes an entry; `None` for a socket. `before` is what was there, or is below.
+    fn describe(
+        &mut self,
+        path: LayerPath,
+        at: &Path,
+        metadata: &Metadata,
+        before: Option<(&Path, &Metadata)>,
+    ) -> Result<Option<Change>, ChangesError> {
         let kind = metadata.file_type();
         let device = metadata.rdev();
         let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
@@ -208,15 +231,8 @@ impl Changes {
         };
         let xattrs = capability(at)?.map(|value| (CAPABILITY.as_bytes().to_vec(), value)).into_iter().collect();
         let modified = time(metadata);
-        let entry = Entry {
-            path,
-            kind,
-            mode: metadata.mode() & 0o7777,
-            uid: metadata.uid(),
-            gid: metadata.gid(),
-            modified,
-            xattrs,
-        };
+        let Owner { uid, gid } = self.owned.now(at, metadata, before);
+        let entry = Entry { path, kind, mode: metadata.mode() & 0o7777, uid, gid, modified, xattrs };
         Ok(Some(Change { entry, source }))
     }
 }
@@ -258,7 +274,12 @@ struct Unchanged {
     tidy: bool,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(upper: &'a Path, lowers: &[PathBuf]) -> Result<Self, ChangesError> {
+        let changes = Changes::new(Owned::around(upper, lowers)?);
+        Ok(Self { upper, changes, found: UpperState::default() })
+    }
+
     /// Walks the tree, without recursion: a step can make folders as deep as paths can be long.
     fn run(&mut self, lowers: &[PathBuf]) -> Result<(), ChangesError> {
         let root = LayerPath::root();
@@ -332,7 +353,7 @@ impl Walk<'_> {
         let own = |name: &Vec<u8>| name.starts_with(b"trusted.overlay.") && name != OPAQUE.as_bytes();
         self.found.of_the_mount.extend(names.into_iter().filter(own).map(|name| (at.clone(), name)));
         let unchanged = match &below {
-            Some(below) => is_unchanged(&at, &metadata, &below.path, &below.metadata)?,
+            Some(below) => is_unchanged(&at, &metadata, &below.path, &below.metadata, &self.changes.owned)?,
             None => false,
         };
         if unchanged && !metadata.is_dir() {
@@ -342,7 +363,8 @@ impl Walk<'_> {
             }
             return Ok(None);
         }
-        let Some(change) = self.changes.describe(path.clone(), &at, &metadata)? else {
+        let before = below.as_ref().map(|below| (&*below.path, &below.metadata));
+        let Some(change) = self.changes.describe(path.clone(), &at, &metadata, before)? else {
             // A socket. What it replaced is gone all the same.
             if below.is_some() {
                 self.changes.push_whiteout(path);

@@ -26,7 +26,7 @@ pub use apart::Apart;
 pub use apply::{Applied, ApplyError, Form, LeftOut, apply_layer, apply_layer_apart, apply_layer_with_times};
 pub use builder::{LayerBuilder, write_layer};
 pub use change::{Change, Layer, Source};
-pub use changes::{ChangesError, Manifest, overlay_changes, tidy_upper};
+pub use changes::{ChangesError, Manifest, note_owners, overlay_changes, tidy_upper};
 pub use entry::{Entry, FileTime, Kind, LayerPath};
 pub use error::LayerError;
 pub use index::{ACCOUNTS_SIZE_MAX_BYTES, IndexEntry, LayerIndex, is_account_file};

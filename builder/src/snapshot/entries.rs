@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::SnapshotError;
 use super::boot::this_boot;
 use crate::blob::{Store, remove_tree, sha256};
+use crate::owners;
 
 /// The file that tells whether an entry is what was written.
 const META: &str = "meta.json";
@@ -43,6 +44,9 @@ pub(super) struct Meta {
     /// The run of the machine outside of which the entry may be in pieces; none when it is on the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     boot: Option<String>,
+    /// Whose ids the files have; none for the machine's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ids: Option<String>,
 }
 
 /// An unpacked layer. Nobody prunes it as long as the store is open that it was found in.
@@ -127,7 +131,7 @@ impl Entries {
         let metadata = fs::symlink_metadata(&fs).map_err(SnapshotError::at("looking at", &fs))?;
         let boot = this_boot().map(str::to_owned);
         let synced = boot.is_none();
-        let meta = Meta { inode: metadata.ino(), device: metadata.dev(), has_root, boot };
+        let meta = Meta { inode: metadata.ino(), device: metadata.dev(), has_root, boot, ids: owners::ids() };
         let path = folder.join(META);
         // A struct of numbers always serialises.
         let json = serde_json::to_vec(&meta).unwrap_or_default();
@@ -187,7 +191,7 @@ impl Entries {
             return;
         }
         let place = place.to_owned();
-        let meta = Meta { boot: None, ..*meta };
+        let meta = Meta { boot: None, ids: meta.ids.clone(), ..*meta };
         // Without a thread it stays as it is.
         let _ = std::thread::Builder::new().name("settle".to_owned()).spawn(move || note_settled(&place, &meta));
     }
@@ -266,5 +270,6 @@ fn read_meta(place: &Path) -> Option<Meta> {
     let meta: Meta = serde_json::from_slice(&fs::read(place.join(META)).ok()?).ok()?;
     let found = fs::symlink_metadata(place.join("fs")).ok()?;
     let same_run = meta.boot.is_none() || meta.boot.as_deref() == this_boot();
-    (found.is_dir() && same_run && (meta.inode, meta.device) == (found.ino(), found.dev())).then_some(meta)
+    let same_ids = meta.ids == owners::ids();
+    (found.is_dir() && same_run && same_ids && (meta.inode, meta.device) == (found.ino(), found.dev())).then_some(meta)
 }

@@ -25,8 +25,9 @@ use super::{SnapshotError, Snapshotter, Workspace};
 use crate::blob::{BlobWriter, Store, remove_tree};
 use crate::layer::{
     Compression, Form, LayerBuilder, LayerError, LayerIndex, LayerOptions, Limits, Manifest, apply_layer_with_times,
-    read_layer,
+    note_owners, read_layer,
 };
+use crate::owners::{self, Inodes, Paths};
 use crate::sandbox::RootMount;
 
 /// The grain of a file's times is that of the kernel's timer, at most 10 ms (`CONFIG_HZ=100`).
@@ -88,6 +89,8 @@ impl MutableRoot {
             }
             _ => remove_tree(&trash),
         }
+        let forgotten = Paths::default().write_for(root).and_then(|()| Inodes::default().write_for_run(root));
+        forgotten.map_err(SnapshotError::at("clearing the owners beside", root))?;
         fs::create_dir(root).map_err(SnapshotError::at("creating", root))?;
         fs::set_permissions(root, fs::Permissions::from_mode(0o755)).map_err(SnapshotError::at("opening up", root))
     }
@@ -136,7 +139,7 @@ impl MutableRoot {
         for left_out in &applied.left_out {
             tracing::debug!(layer.diff_id = %diff_id, path = %left_out.path, what = left_out.what, "not unpacked");
         }
-        Ok(())
+        applied.owners.write_for(root).map_err(SnapshotError::at("writing the owners beside", root))
     }
 }
 
@@ -219,8 +222,20 @@ impl Snapshotter for MutableRoot {
         if !matches!(workspace.keep, Keep::MutableRoot { .. }) {
             return Err(SnapshotError::AnothersWorkspace { expected: "the mutable root" });
         }
-        if !self.has(diff_id) {
-            let changes = workspace.changes()?;
+        let is_known = self.has(diff_id);
+        let changes = if is_known && !owners::are_recorded() { Vec::new() } else { workspace.changes()? };
+        if let RootMount::Directory(root) = &workspace.root
+            && owners::are_recorded()
+        {
+            let keep = || -> io::Result<()> {
+                let mut table = Paths::of_tree(root)?;
+                note_owners(&mut table, &changes);
+                table.write_for(root)?;
+                Inodes::default().write_for_run(root)
+            };
+            keep().map_err(SnapshotError::at("keeping the owners beside", root))?;
+        }
+        if !is_known {
             let failed = |source: LayerError| SnapshotError::Layer { diff_id: diff_id.clone(), source: source.into() };
             let options = LayerOptions { compression: Compression::Uncompressed, ..LayerOptions::default() };
             let mut builder = LayerBuilder::new(&self.layers, options).map_err(failed)?;

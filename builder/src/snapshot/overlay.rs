@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::Digest;
@@ -14,6 +14,7 @@ use crate::blob::{Store, remove_tree};
 use crate::layer::{
     Applied, ApplyError, Form, LayerIndex, Limits, apply_layer_apart, apply_layer_with_times, tidy_upper,
 };
+use crate::owners;
 use crate::sandbox::RootMount;
 
 /// Each layer in a folder of its own, merged by the kernel when a step runs.
@@ -67,6 +68,7 @@ impl Snapshotter for Overlay {
         let applied = apply_layer_with_times(blob, media_type, limits, &fs, Form::Overlay { lowers: &lowers }, index)
             .map_err(|source| SnapshotError::Apply { diff_id: diff_id.clone(), source: source.into() })?;
         check(&applied, diff_id)?;
+        applied.owners.write_for(&fs).map_err(SnapshotError::at("writing the owners beside", &fs))?;
         let below = applied.depends_on_lowers.then_some(below);
         self.entries.reveal(&folder.0, diff_id, below, applied.has_root)
     }
@@ -90,6 +92,7 @@ impl Snapshotter for Overlay {
         if applied.depends_on_lowers {
             return Ok(None);
         }
+        applied.owners.write_for(&fs).map_err(SnapshotError::at("writing the owners beside", &fs))?;
         self.entries.reveal(&folder.0, diff_id, None, applied.has_root)?;
         Ok(Some(index))
     }
@@ -166,8 +169,8 @@ fn topmost_first(chain: &[Entry]) -> Vec<PathBuf> {
 fn copy_root_attributes(chain: &[Entry], upper: &Path) -> Result<(), SnapshotError> {
     let Some(entry) = chain.iter().rev().find(|entry| entry.meta.has_root) else { return Ok(()) };
     let metadata = fs::symlink_metadata(&entry.fs).map_err(SnapshotError::at("looking at", &entry.fs))?;
-    let owner = std::os::unix::fs::chown(upper, Some(metadata.uid()), Some(metadata.gid()));
-    owner.map_err(SnapshotError::at("setting the owner of", upper))?;
+    owners::give(upper, owners::of(&entry.fs, &metadata))
+        .map_err(SnapshotError::errno("setting the owner of", upper))?;
     fs::set_permissions(upper, metadata.permissions()).map_err(SnapshotError::at("setting the mode of", upper))?;
     let times = fs::FileTimes::new();
     let times = metadata.modified().map(|modified| times.set_modified(modified)).unwrap_or(times);

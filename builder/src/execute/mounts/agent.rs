@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use super::super::StepError;
+use crate::owners::{self, Owner};
 
 /// A socket that ends when this is dropped.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl Forward {
         // Now, and not in the middle of the command.
         UnixStream::connect(agent).map_err(|source| StepError::Agent { path: agent.to_owned(), source })?;
         let listener = UnixListener::bind(&socket).map_err(failed)?;
-        std::os::unix::fs::chown(&socket, Some(uid), Some(gid)).map_err(failed)?;
+        owners::give_if_possible(&socket, Owner { uid, gid }).map_err(failed)?;
         std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
         let stopped = Arc::new(AtomicBool::new(false));
         let listening = {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, XattrFlags};
 use super::super::StepError;
 use super::folder::{set_like, set_time};
 use crate::cache_mount::Moment;
+use crate::owners::{self, Owner};
 
 const CAPABILITY: &str = "security.capability";
 
@@ -22,6 +23,7 @@ const CAPABILITY_MAX_BYTES: usize = 64;
 pub(super) struct Below {
     file: File,
     metadata: Metadata,
+    owner: Owner,
     /// Its time.
     pub(super) modified: Moment,
 }
@@ -38,7 +40,8 @@ pub(super) fn find_below(lowers: &[OwnedFd], path: &Path) -> Option<Below> {
         let file = File::from(open(lower, path, OFlags::RDONLY | OFlags::NONBLOCK)?);
         let metadata = file.metadata().ok().filter(Metadata::is_file)?;
         let modified = Moment { seconds: metadata.mtime(), nanoseconds: metadata.mtime_nsec().try_into().unwrap_or(0) };
-        Some(Below { file, metadata, modified })
+        let owner = owners::of_open(file.as_fd(), &metadata);
+        Some(Below { file, metadata, owner, modified })
     })
 }
 
@@ -56,7 +59,7 @@ pub(super) struct Cover<'a> {
     before: Option<PathBuf>,
     lowers: &'a [OwnedFd],
     /// The folders made, with what they must look like in the end.
-    folders: BTreeMap<PathBuf, Option<Metadata>>,
+    folders: BTreeMap<PathBuf, Option<(Owner, Metadata)>>,
 }
 
 impl<'a> Cover<'a> {
@@ -88,8 +91,9 @@ impl<'a> Cover<'a> {
         let Some(before) = &self.before else { return false };
         let file = before.join(path);
         let same = |metadata: &Metadata| {
-            let id = |metadata: &Metadata| (metadata.mode(), metadata.uid(), metadata.gid(), metadata.len());
+            let id = |metadata: &Metadata| (metadata.mode(), metadata.len());
             id(metadata) == id(&below.metadata)
+                && owners::of(&file, metadata) == below.owner
                 && (metadata.mtime(), metadata.mtime_nsec()) == (shown.seconds, shown.nanoseconds.into())
         };
         fs::symlink_metadata(&file).is_ok_and(|metadata| same(&metadata)) && fs::hard_link(&file, target).is_ok()
@@ -110,17 +114,21 @@ impl<'a> Cover<'a> {
 
     fn add_folder(&mut self, path: &Path) -> Result<(), StepError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let metadata = self.lowers.iter().find_map(|lower| File::from(open(lower, path, flags)?).metadata().ok());
-        self.folders.insert(path.to_owned(), metadata);
+        let found = self.lowers.iter().find_map(|lower| {
+            let folder = File::from(open(lower, path, flags)?);
+            let metadata = folder.metadata().ok()?;
+            Some((owners::of_open(folder.as_fd(), &metadata), metadata))
+        });
+        self.folders.insert(path.to_owned(), found);
         Ok(())
     }
 
     /// Gives the folders what they show below, and says where the cover is.
     pub(super) fn finish(self) -> Result<PathBuf, StepError> {
-        for (path, metadata) in self.folders.iter().rev() {
+        for (path, found) in self.folders.iter().rev() {
             let path = self.folder.join(path);
-            if let Some(metadata) = metadata {
-                set_like(&path, metadata).map_err(failed(&path))?;
+            if let Some((owner, metadata)) = found {
+                set_like(&path, *owner, metadata).map_err(failed(&path))?;
             }
         }
         Ok(self.folder)
@@ -131,7 +139,7 @@ fn copy(below: &Below, shown: Moment, target: &Path) -> io::Result<()> {
     let mut to = File::options().write(true).create_new(true).open(target)?;
     // The kernel shares the blocks where the file system can.
     io::copy(&mut &below.file, &mut to)?;
-    set_like(target, &below.metadata)?;
+    set_like(target, below.owner, &below.metadata)?;
     let mut value = [0; CAPABILITY_MAX_BYTES];
     if let Ok(length) = rustix::fs::fgetxattr(&below.file, CAPABILITY, &mut value[..]) {
         rustix::fs::fsetxattr(&to, CAPABILITY, &value[..length], XattrFlags::empty())?;

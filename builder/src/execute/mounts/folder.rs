@@ -15,6 +15,7 @@ use super::super::item::{Content, Item, Items};
 use super::content::as_path;
 use crate::blob::HashingReader;
 use crate::layer::{Entry, FileTime, Kind, LayerError, Source};
+use crate::owners::{self, Owner};
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> StepError {
     let path = path.to_owned();
@@ -35,12 +36,12 @@ pub(super) fn open_up(folder: &Path) -> Result<(), StepError> {
 pub(super) fn make_like(folder: &Path, other: &Path) -> Result<(), StepError> {
     fs::create_dir(folder).map_err(failed(folder))?;
     let metadata = fs::metadata(other).map_err(failed(other))?;
-    set_like(folder, &metadata).map_err(failed(folder))
+    set_like(folder, owners::of(other, &metadata), &metadata).map_err(failed(folder))
 }
 
-/// Gives a file or folder owner, mode and time of another.
-pub(super) fn set_like(path: &Path, metadata: &Metadata) -> io::Result<()> {
-    std::os::unix::fs::lchown(path, Some(metadata.uid()), Some(metadata.gid()))?;
+/// Gives a file or folder an owner, and mode and time of another.
+pub(super) fn set_like(path: &Path, owner: Owner, metadata: &Metadata) -> io::Result<()> {
+    owners::give_if_possible(path, owner)?;
     fs::set_permissions(path, fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
     set_time(path, metadata.mtime(), metadata.mtime_nsec())
 }
@@ -133,7 +134,7 @@ fn copy_checked(
 }
 
 fn set(path: &Path, entry: &Entry) -> io::Result<()> {
-    std::os::unix::fs::lchown(path, Some(entry.uid), Some(entry.gid))?;
+    owners::give_if_possible(path, Owner { uid: entry.uid, gid: entry.gid })?;
     if !matches!(entry.kind, Kind::Symlink(_)) {
         fs::set_permissions(path, fs::Permissions::from_mode(entry.mode))?;
         for (name, value) in &entry.xattrs {

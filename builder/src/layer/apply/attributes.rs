@@ -3,21 +3,23 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use rustix::fd::{AsFd, BorrowedFd};
-use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+use rustix::fs::{AtFlags, Mode, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use rustix::io::Errno;
 
 use super::place::Folder;
 use super::{Applier, ApplyError};
 use crate::layer::lowers::Found;
 use crate::layer::{Entry, FileTime, LayerPath};
-
-/// The kernel's id for owners that it cannot tell (`/proc/sys/kernel/overflowuid`).
-const OVERFLOW_ID: u32 = 65534;
+use crate::owners::{self, Given, Owner};
 
 /// The kernel's limits for a list of names and for one value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const XATTR_MAX_BYTES: usize = 65536;
+
+/// The bit of a mode by which a folder hands its group on (`S_ISGID`).
+const SET_GROUP_ID: u32 = 0o2000;
 
 /// What a folder gets once all is in it.
 #[derive(Clone, Debug)]
@@ -44,11 +46,12 @@ impl Attributes {
     }
 
     /// Those of a folder that is there: in the layers below, or in the tree.
-    pub(super) fn of_metadata(metadata: &fs::Metadata) -> Self {
+    pub(super) fn of_place(path: &Path, metadata: &fs::Metadata) -> Self {
+        let Owner { uid, gid } = owners::of(path, metadata);
         Self {
             mode: metadata.mode() & 0o7777,
-            uid: metadata.uid(),
-            gid: metadata.gid(),
+            uid,
+            gid,
             modified: FileTime {
                 seconds: metadata.mtime(),
                 nanoseconds: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
@@ -68,8 +71,9 @@ impl Applier {
         if self.lowers.is_some() || self.folders.contains_key(at) {
             return Ok(());
         }
-        let metadata = fs::symlink_metadata(self.path(at)).map_err(|error| ApplyError::at("looking at", at, error))?;
-        self.folders.insert(at.clone(), Attributes::of_metadata(&metadata));
+        let path = self.path(at);
+        let metadata = fs::symlink_metadata(&path).map_err(|error| ApplyError::at("looking at", at, error))?;
+        self.folders.insert(at.clone(), Attributes::of_place(&path, &metadata));
         Ok(())
     }
 
@@ -81,7 +85,7 @@ impl Applier {
     /// Gives a file that was copied from the layers below what it has there.
     pub(super) fn copy_attributes(&mut self, at: &LayerPath, found: &Found) -> Result<(), ApplyError> {
         let failed = |error: Errno| ApplyError::at("reading the attributes of", at, error);
-        let mut attributes = Attributes::of_metadata(&found.metadata);
+        let mut attributes = Attributes::of_place(&found.path, &found.metadata);
         let mut list = vec![0; XATTR_MAX_BYTES];
         let length = match rustix::fs::llistxattr(&found.path, &mut list[..]) {
             Err(Errno::OPNOTSUPP) => 0,
@@ -95,11 +99,17 @@ impl Applier {
         }
         let file = fs::File::options().write(true).open(self.path(at));
         let file = file.map_err(|error| ApplyError::at("opening", at, error))?;
-        self.set_attributes(at, file.as_fd(), &attributes)
+        self.set_attributes(at, at, file.as_fd(), &attributes)
     }
 
-    pub(super) fn set_attributes_of_file(&mut self, entry: &Entry, fd: BorrowedFd<'_>) -> Result<(), ApplyError> {
-        self.set_attributes(&entry.path, fd, &Attributes::of(entry))
+    /// `at` is where the entry really is.
+    pub(super) fn set_attributes_of_file(
+        &mut self,
+        entry: &Entry,
+        at: &LayerPath,
+        fd: BorrowedFd<'_>,
+    ) -> Result<(), ApplyError> {
+        self.set_attributes(&entry.path, at, fd, &Attributes::of(entry))
     }
 
     /// Innermost first, as a folder may forbid to reach what is in it.
@@ -115,7 +125,11 @@ impl Applier {
             if attributes.implied && !at.is_root() {
                 self.depends_on_lowers = true;
             }
-            self.set_attributes(at, fd.as_fd(), attributes)?;
+            self.set_attributes(at, at, fd.as_fd(), attributes)?;
+            // What is made in it inherits its group: a run has to know of such folders without looking at them all.
+            if attributes.mode & SET_GROUP_ID != 0 && attributes.gid != 0 && owners::are_recorded() {
+                self.owners.insert(at.as_bytes(), Owner { uid: attributes.uid, gid: attributes.gid });
+            }
         }
         Ok(())
     }
@@ -123,11 +137,12 @@ impl Applier {
     fn set_attributes(
         &mut self,
         path: &LayerPath,
+        at: &LayerPath,
         fd: BorrowedFd<'_>,
         attributes: &Attributes,
     ) -> Result<(), ApplyError> {
-        let owner = |uid, gid| rustix::fs::fchown(fd, Some(uid), Some(gid));
-        self.set_owner(path, attributes.uid, attributes.gid, &owner)?;
+        let owner = Owner { uid: attributes.uid, gid: attributes.gid };
+        self.own(path, at, owner, owners::give_open(fd, owner))?;
         rustix::fs::fchmod(fd, Mode::from_raw_mode(attributes.mode))
             .map_err(|error| ApplyError::at("setting the mode of", path, error))?;
         let xattr = |name: &[u8], value: &[u8]| rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty());
@@ -145,43 +160,40 @@ impl Applier {
     ) -> Result<(), ApplyError> {
         let path = &entry.path;
         let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-        let owner = |uid, gid| rustix::fs::chownat(&folder.fd, name, Some(uid), Some(gid), nofollow);
-        self.set_owner(path, entry.uid, entry.gid, &owner)?;
+        let (at, owner) = (folder.path.join(name), Owner { uid: entry.uid, gid: entry.gid });
+        let here = self.path(&at);
+        self.own(path, &at, owner, owners::give(&here, owner))?;
         // A link has no mode of its own, and setting one would go through it.
         if !matches!(entry.kind, crate::layer::Kind::Symlink(_)) {
             rustix::fs::chmodat(&folder.fd, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())
                 .map_err(|error| ApplyError::at("setting the mode of", path, error))?;
         }
-        let here = self.path(&folder.path.join(name));
         let xattr = |name: &[u8], value: &[u8]| rustix::fs::lsetxattr(&here, name, value, XattrFlags::empty());
         self.set_xattrs(path, &entry.xattrs, &xattr)?;
         rustix::fs::utimensat(&folder.fd, name, &times(entry.modified), nofollow)
             .map_err(|error| ApplyError::at("setting the time of", path, error))
     }
 
-    /// An owner that cannot be set here (outside of the user namespace's map, or we are not root) is no error: the layer's
-    /// blob has it, and that is what is pushed.
-    fn set_owner(
+    /// An owner that cannot be set here (outside of the user namespace's map, or we are not root) is no error: it is
+    /// recorded, and the layer's blob has it, which is what is pushed.
+    fn own(
         &mut self,
         path: &LayerPath,
-        uid: u32,
-        gid: u32,
-        set: &dyn Fn(Uid, Gid) -> Result<(), Errno>,
+        at: &LayerPath,
+        owner: Owner,
+        outcome: Result<Given, Errno>,
     ) -> Result<(), ApplyError> {
-        // To the kernel, the largest number means "leave it as it is". What nobody can own goes to its own stand-in for such.
-        let known = |id| if id == u32::MAX { OVERFLOW_ID } else { id };
-        let outcome = set(Uid::from_raw(known(uid)), Gid::from_raw(known(gid)));
-        if outcome.is_ok() && (uid == u32::MAX || gid == u32::MAX) {
-            self.note(path, format!("its owner {uid}:{gid}, which no file can have"));
-        }
+        let Owner { uid, gid } = owner;
         match outcome {
-            Ok(()) => Ok(()),
-            Err(Errno::PERM | Errno::INVAL) => {
-                self.note(path, format!("its owner {uid}:{gid}, which cannot be set here"));
-                Ok(())
+            Ok(Given::Really) if uid == u32::MAX || gid == u32::MAX => {
+                self.note(path, format!("its owner {uid}:{gid}, which no file can have"));
             }
-            Err(error) => Err(ApplyError::at("setting the owner of", path, error)),
+            Ok(Given::Really | Given::Recorded) => {}
+            Ok(Given::Not) if owners::are_recorded() => self.owners.insert(at.as_bytes(), owner),
+            Ok(Given::Not) => self.note(path, format!("its owner {uid}:{gid}, which cannot be set here")),
+            Err(error) => return Err(ApplyError::at("setting the owner of", path, error)),
         }
+        Ok(())
     }
 
     fn set_xattrs(
@@ -194,6 +206,10 @@ impl Applier {
             let text = String::from_utf8_lossy(name);
             if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
                 self.note(path, format!("its attribute {text}, which would direct overlayfs"));
+                continue;
+            }
+            if name == owners::ATTRIBUTE.as_bytes() {
+                self.note(path, format!("its attribute {text}, in which we record owners"));
                 continue;
             }
             // The kernel takes an empty value, and fails to read it later.

@@ -235,7 +235,7 @@ impl Applier {
                     let removed = fs::symlink_metadata(self.path(&next)).is_ok();
                     let below = if removed { None } else { self.below(&next)? };
                     let attributes = match below {
-                        Some(found) if found.folder.is_some() => Attributes::of_metadata(&found.metadata),
+                        Some(found) if found.folder.is_some() => Attributes::of_place(&found.path, &found.metadata),
                         _ => Attributes::unknown_folder(),
                     };
                     self.make_folder(&Folder { path: at, fd }, name, attributes)?;
@@ -288,6 +288,9 @@ impl Applier {
             }
             self.folders.remove(&path);
             self.opaque.remove(&path);
+        }
+        if !self.owners.is_empty() {
+            self.owners.forget(at.as_bytes());
         }
         while let Some(path) = self.brought.range(at.clone()..).next().cloned() {
             if !path.starts_with(at) {

@@ -3,6 +3,7 @@
 mod hostile;
 mod laws;
 mod odd;
+mod recorded;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use super::owned::Owned;
 use super::{ChangesError, capability};
 
 /// Whether what is at `at` is what is at `before`. A folder's size, time and content do not count.
@@ -13,9 +14,11 @@ pub(super) fn is_unchanged(
     metadata: &Metadata,
     before: &Path,
     before_metadata: &Metadata,
+    owned: &Owned,
 ) -> Result<bool, ChangesError> {
-    let id = |metadata: &Metadata| (metadata.mode(), metadata.uid(), metadata.gid(), metadata.rdev());
-    if id(metadata) != id(before_metadata) {
+    let id = |metadata: &Metadata| (metadata.mode(), metadata.rdev());
+    let owner = owned.now(at, metadata, Some((before, before_metadata)));
+    if id(metadata) != id(before_metadata) || owner != owned.before(before, before_metadata) {
         return Ok(false);
     }
     if !metadata.is_dir() {

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use super::owned::Owned;
 use super::{Changes, ChangesError, attribute_names, check_name, refuse_redirects};
 use crate::layer::{Change, LayerPath};
 
@@ -88,7 +89,7 @@ impl Manifest {
                 changed_files.insert(path.clone());
             }
         }
-        let mut changes = Changes::default();
+        let mut changes = Changes::new(Owned::around(root, &[root.to_owned()])?);
         let mut open: Vec<(LayerPath, usize)> = Vec::new();
         let paths: BTreeSet<&LayerPath> = now.keys().chain(&gone).collect();
         for path in paths {
@@ -112,7 +113,10 @@ impl Manifest {
                 check_name(path)?;
                 refuse_redirects(path, &attribute_names(at)?)?;
             }
-            let Some(change) = changes.describe(path.clone(), at, metadata)? else { continue };
+            // Its table knows it by its path, unless something else has that path now.
+            let same = self.entries.get(path).is_some_and(|stat| stat.inode == (metadata.dev(), metadata.ino()));
+            let before = same.then_some((&**at, metadata));
+            let Some(change) = changes.describe(path.clone(), at, metadata, before)? else { continue };
             if metadata.is_dir() {
                 let waiting = changes.enter(change, changed);
                 if !changed {
