@@ -5,10 +5,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
-use rustix::mount::{MountAttrFlags, MountFlags, OpenTreeFlags, mount_remount, open_tree};
+use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
 use super::error::{During, Failure};
-use super::mounts::{attach, mount_root, new_mount};
+use super::mounts::{Reach, attach, mount_root, new_mount, restrict};
 use super::spec::{MountSource, RunMount};
 
 /// Takes the trees, while the host's root is still ours: each as a mount that is attached nowhere.
@@ -52,8 +52,9 @@ pub(super) fn furnish(mounts: &[RunMount], trees: Vec<OwnedFd>, files: Vec<Owned
     }
     // Only now: an outer mount may have got a place for an inner one.
     for mount in mounts.iter().filter(|mount| mount.read_only) {
-        let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NODEV;
-        mount_remount(&mount.target, flags, "").during(|| format!("making {} read-only", mount.target))?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
+        restrict(Path::new(&mount.target), attributes, Reach::Alone)
+            .during(|| format!("making {} read-only", mount.target))?;
     }
     Ok(())
 }

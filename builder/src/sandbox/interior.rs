@@ -10,12 +10,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, statfs};
 use rustix::io::Errno;
-use rustix::mount::{
-    MountAttrFlags, MountFlags, OpenTreeFlags, UnmountFlags, mount_bind_recursive, mount_remount, open_tree, unmount,
-};
+use rustix::mount::{MountAttrFlags, OpenTreeFlags, UnmountFlags, mount_bind_recursive, open_tree, unmount};
 
 use super::error::{During, Failure};
-use super::mounts::{attach, new_mount};
+use super::mounts::{Reach, attach, new_mount, restrict};
 use super::spec::{MountSource, RunSpec, SHM_BYTES};
 
 /// The host's device nodes that a RUN gets; no others, and it cannot use any that it makes itself.
@@ -64,6 +62,7 @@ const CGROUP2_MAGIC: rustix::fs::FsWord = 0x6367_7270;
 const NO_SUID: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID;
 const NO_EXEC: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOEXEC;
 const NO_DEVICES: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NODEV;
+const READ_ONLY_ATTRIBUTE: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
 const DATA_ONLY: MountAttrFlags = NO_SUID.union(NO_EXEC).union(NO_DEVICES);
 
 /// What a RUN needs of the host.
@@ -138,6 +137,7 @@ pub(super) fn furnish(spec: &RunSpec, host: FromHost) -> Result<Vec<OwnedFd>, Fa
         for path in READ_ONLY {
             read_only(path)?;
         }
+        throttles()?;
     }
     Ok(files)
 }
@@ -178,8 +178,8 @@ fn generated_files(spec: &RunSpec) -> Result<Vec<OwnedFd>, Failure> {
     unmount(scratch, UnmountFlags::DETACH).during(|| "leaving the scratch file system".to_owned())?;
     for (file, path) in [(resolv_conf, "/etc/resolv.conf"), (hosts, "/etc/hosts")] {
         attach(file, Path::new(path))?;
-        let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        mount_remount(path, flags, "").during(|| format!("making {path} read-only"))?;
+        restrict(Path::new(path), DATA_ONLY | READ_ONLY_ATTRIBUTE, Reach::Below)
+            .during(|| format!("making {path} read-only"))?;
     }
     Ok(files)
 }
@@ -223,7 +223,8 @@ fn system(host: Option<OwnedFd>, writable: bool) -> Result<(), Failure> {
         (Ok(mounted), _) => attach(mounted, folder),
         (Err(_), Some(host)) => {
             attach(host, folder)?;
-            if writable { Ok(()) } else { read_only("/sys") }
+            // The host's has others mounted in it: control groups, tracing, BPF.
+            restrict(folder, DATA_ONLY | access, Reach::Below).during(|| "closing the host's /sys to writes".to_owned())
         }
         (Err(failure), None) => Err(failure),
     }
@@ -250,14 +251,30 @@ fn mask(path: &str) -> Result<(), Failure> {
     attach(copy("/dev/null", false).during(|| format!("hiding {path}"))?, target)
 }
 
+/// What the processors tell of their heat, by which others' work could be guessed: a folder in each.
+fn throttles() -> Result<(), Failure> {
+    let Ok(entries) = fs::read_dir("/sys/devices/system/cpu") else { return Ok(()) };
+    for entry in entries.flatten() {
+        let path = entry.path().join("thermal_throttle");
+        let name = entry.file_name();
+        let digits = name.to_str().and_then(|name| name.strip_prefix("cpu")).unwrap_or_default();
+        if digits.starts_with(|first: char| first.is_ascii_digit())
+            && path.is_dir()
+            && let Some(path) = path.to_str()
+        {
+            mask(path)?;
+        }
+    }
+    Ok(())
+}
+
 fn read_only(path: &str) -> Result<(), Failure> {
     if fs::symlink_metadata(path).is_err() {
         return Ok(());
     }
     let what = || format!("making {path} read-only");
     mount_bind_recursive(path, path).during(what)?;
-    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount_remount(path, flags, "").during(what)
+    restrict(Path::new(path), DATA_ONLY | READ_ONLY_ATTRIBUTE, Reach::Below).during(what)
 }
 
 fn clone_flags() -> OpenTreeFlags {

@@ -16,6 +16,7 @@ use rustix::process::fchdir;
 
 use super::error::{During, Failure};
 use super::spec::RootMount;
+use super::system;
 
 /// The most lower folders that an overlay takes, by the kernel's `OVL_MAX_STACK`.
 const LOWERS_MAX: usize = 500;
@@ -55,7 +56,7 @@ pub(super) fn mount_root(root: &RootMount) -> Result<PathBuf, Failure> {
 fn bind(path: &Path) -> Result<PathBuf, Failure> {
     // Alone: what the host has mounted below might admit device nodes.
     mount_bind(path, path).during(|| format!("binding the root {}", path.display()))?;
-    mount_remount(path, MountFlags::BIND | MountFlags::NODEV, "")
+    restrict(path, MountAttrFlags::MOUNT_ATTR_NODEV, Reach::Alone)
         .during(|| format!("mounting the root {} without device nodes", path.display()))?;
     Ok(path.to_owned())
 }
@@ -179,6 +180,68 @@ pub(super) fn new_mount(kind: &str, options: &[(&str, &str)], attributes: MountA
 pub(super) fn attach(mounted: impl AsFd, target: &Path) -> Result<(), Failure> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
     move_mount(mounted, "", CWD, target, flags).during(|| format!("attaching a mount at {}", target.display()))
+}
+
+/// Which mounts an attribute is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// The one at the place.
+    Alone,
+    /// That, and all that are mounted in it.
+    Below,
+}
+
+/// Sets attributes (read-only, without devices ...) of the mount at a place.
+///
+/// Attributes that they have stay: in a user namespace nobody may take away what was set outside of it.
+pub(super) fn restrict(target: &Path, attributes: MountAttrFlags, reach: Reach) -> Result<(), Errno> {
+    let Ok(path) = std::ffi::CString::new(target.as_os_str().as_bytes()) else { return Err(Errno::INVAL) };
+    match system::set_mount_attributes(&path, attributes.bits().into(), reach == Reach::Below) {
+        Err(Errno::NOSYS) => restrict_each(target, attributes, reach),
+        done => done,
+    }
+}
+
+/// As [`restrict`], for Linux before 5.12: one mount after the other, as they are listed.
+fn restrict_each(target: &Path, attributes: MountAttrFlags, reach: Reach) -> Result<(), Errno> {
+    let mut flags = MountFlags::BIND;
+    for (attribute, flag) in [
+        (MountAttrFlags::MOUNT_ATTR_RDONLY, MountFlags::RDONLY),
+        (MountAttrFlags::MOUNT_ATTR_NOSUID, MountFlags::NOSUID),
+        (MountAttrFlags::MOUNT_ATTR_NODEV, MountFlags::NODEV),
+        (MountAttrFlags::MOUNT_ATTR_NOEXEC, MountFlags::NOEXEC),
+    ] {
+        if attributes.contains(attribute) {
+            flags |= flag;
+        }
+    }
+    mount_remount(target, flags, "")?;
+    if reach == Reach::Alone {
+        return Ok(());
+    }
+    let listed = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for line in listed.lines() {
+        let mut fields = line.split(' ').skip(4);
+        let (Some(place), Some(has)) = (fields.next(), fields.next()) else { continue };
+        // Names with spaces and the like are written in octal; the kernel's own folders have none.
+        if Path::new(place) == target || !Path::new(place).starts_with(target) {
+            continue;
+        }
+        let mut flags = flags;
+        for (word, flag) in [
+            ("ro", MountFlags::RDONLY),
+            ("nosuid", MountFlags::NOSUID),
+            ("nodev", MountFlags::NODEV),
+            ("noexec", MountFlags::NOEXEC),
+            ("noatime", MountFlags::NOATIME),
+        ] {
+            if has.split(',').any(|name| name == word) {
+                flags |= flag;
+            }
+        }
+        mount_remount(place, flags, "")?;
+    }
+    Ok(())
 }
 
 fn with_log(context: &OwnedFd) -> impl Fn(Failure) -> Option<Failure> {

@@ -128,6 +128,23 @@ pub(super) fn load_filter(program: &[libc::sock_filter]) -> Result<(), Errno> {
     if done == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
+/// Sets attributes of the mount at a path, or of all mounts below it too; none is taken away. Linux 5.12 and later.
+pub(super) fn set_mount_attributes(path: &CStr, attributes: u64, below: bool) -> Result<(), Errno> {
+    let change = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    // SAFETY: the kernel reads a string that ends with zero and `size_of_val` bytes of `change`; both outlive the call.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            if below { libc::AT_RECURSIVE } else { 0 },
+            &raw const change,
+            size_of_val(&change),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
 /// Brings the loopback device of the process's network namespace up.
 pub(super) fn loopback_up() -> Result<(), Errno> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
