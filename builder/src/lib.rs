@@ -15,6 +15,7 @@ pub mod blob;
 pub mod dockerfile;
 pub mod owners;
 pub mod sandbox;
+pub mod secrets;
 pub mod snapshot;
 pub mod ssh_agent;
 

@@ -101,7 +101,7 @@ fn every_failure_that_happened_is_reported() {
         network: fluyt::pipeline::Network::Default,
         conditions: fluyt::pipeline::Conditions::default(),
         allowed: fluyt::pipeline::Allowed::default(),
-        secrets: std::collections::BTreeMap::new(),
+        secrets: fluyt::secrets::Secrets::default(),
         agents: std::collections::BTreeMap::new(),
         now: jiff::Timestamp::now(),
         isolation: fluyt::sandbox::Wish::default(),

@@ -20,7 +20,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ssh_agent", &[]),
     ("context", &[]),
     ("image", &[]),
-    ("layer", &["blob", "owners"]),
+    ("secrets", &[]),
+    ("layer", &["blob", "owners", "secrets"]),
     ("snapshot", &["blob", "layer", "owners", "sandbox"]),
     ("graph", &["dockerfile", "image"]),
     ("remote", &["blob", "image", "event"]),
@@ -32,6 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "event",
             "blob",
+            "secrets",
             "sandbox",
             "snapshot",
             "context",
@@ -53,6 +55,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "event",
             "blob",
             "dockerfile",
+            "secrets",
             "sandbox",
             "snapshot",
             "context",
@@ -67,7 +70,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "prune",
         ],
     ),
-    ("cli", &["event", "blob", "image", "layer", "remote", "export", "prune", "pipeline", "sandbox", "ssh_agent"]),
+    (
+        "cli",
+        &[
+            "event",
+            "blob",
+            "image",
+            "layer",
+            "remote",
+            "export",
+            "prune",
+            "pipeline",
+            "sandbox",
+            "secrets",
+            "ssh_agent",
+        ],
+    ),
 ];
 
 /// Rooms that turn values into values: no files, environment, clocks or threads of a runtime.

@@ -121,7 +121,8 @@ pub struct BuildArguments {
     /// URL of a file or a git repository; also for COPY --from and RUN --mount=from
     #[arg(long = "build-context", value_name = "NAME=VALUE", value_parser = pair)]
     pub build_contexts: Vec<(String, String)>,
-    /// A secret for `RUN --mount=type=secret`: `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`
+    /// A secret for `RUN --mount=type=secret`: `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`. No layer may hold it, plain or
+    /// encoded, unless `,scan=off` stands behind
     #[arg(long = "secret", value_name = "SPEC")]
     pub secrets: Vec<String>,
     /// An agent for `RUN --mount=type=ssh`: `default`, which is that of `SSH_AUTH_SOCK`, or `NAME=SOCKET`, or keys in files:

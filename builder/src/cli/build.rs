@@ -21,6 +21,7 @@ use crate::event::{Event, Events, Sink as _};
 use crate::pipeline::{self, BuildError, ContextSource, Destination, DockerfileSource, ImageForm, Request, Workshop};
 use crate::prune::Ceiling;
 use crate::sandbox::Wish;
+use crate::secrets::Redactor;
 use crate::ssh_agent::Served;
 
 pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(), Failure> {
@@ -41,6 +42,7 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
     let shown = Shown::begin(kind, &Surroundings::from_process(), Some(&store.root().join(LOGS)));
     let events = Warnings::of(shown.events());
     notes.into_iter().for_each(|text| events.hear(Event::Note { text }));
+    let redactor = Redactor::new(&request.secrets);
     let interrupt = Interrupt::listen(shown.say());
     let workshop = Workshop {
         store: store.clone(),
@@ -53,7 +55,7 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
         let asked = pipeline::report(workshop, request, question, events.clone());
         let report = interrupt.guard(asked).await;
         drop(shown.end());
-        return call.print(&report.map_err(failure)?);
+        return call.print(&report.map_err(|error| failure(error).without(&redactor))?);
     }
     let built = interrupt.guard(pipeline::build(workshop, request, events.clone())).await;
     if !interrupt.cancel.is_cancelled() {
@@ -64,7 +66,7 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
     let built = built.map_err(|error| {
         let hint = left.log.map(|path| format!("the whole log is in {}", path.display()));
         let room = pipeline::room_hint(&store, &error);
-        failure(error).hints(room).hints(hint)
+        failure(error).hints(room).hints(hint).without(&redactor)
     })?;
     timeline?;
     metadata::write(&typed, &built, &tags, by_digest, &events)?;

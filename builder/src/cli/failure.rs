@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use crate::pipeline::Fault;
+use crate::secrets::Redactor;
 
 /// Whose fault it is; decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +107,17 @@ impl Failure {
     #[must_use]
     pub fn hints(mut self, hints: impl IntoIterator<Item = String>) -> Self {
         self.hints.extend(hints);
+        self
+    }
+
+    /// The same without secrets.
+    #[must_use]
+    pub fn without(mut self, secrets: &Redactor) -> Self {
+        self.message = secrets.text(self.message);
+        for text in self.causes.iter_mut().chain(&mut self.hints) {
+            *text = secrets.text(std::mem::take(text));
+        }
+        self.others = self.others.into_iter().map(|other| other.without(secrets)).collect();
         self
     }
 

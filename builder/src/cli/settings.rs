@@ -7,7 +7,7 @@ use fluyt_client::{Environment, Reference, RetryPolicy};
 
 use super::args::RegistryArguments;
 use super::failure::{Blame, Failure};
-use crate::pipeline::{Secret, SecretValue};
+use crate::secrets::{Secret, Secrets};
 use crate::ssh_agent::{self, Keys, Served};
 
 /// The folder of the store: `--store` and `FLUYT_STORE` (clap has read both), else the user's cache folder.
@@ -156,11 +156,11 @@ pub fn proxies(environment: &Environment, build_args: &mut BTreeMap<String, Stri
     Ok(())
 }
 
-/// `--secret` as typed, by id. A value in the environment is read now, one in a file when a command needs it.
+/// `--secret` as typed, each read now.
 ///
 /// # Errors
 /// When a key is unknown, and when there is no such file or variable.
-pub fn secrets(typed: &[String]) -> Result<BTreeMap<String, Secret>, Failure> {
+pub fn secrets(typed: &[String]) -> Result<Secrets, Failure> {
     typed.iter().map(|text| secret(text)).collect()
 }
 
@@ -169,7 +169,7 @@ fn secret(text: &str) -> Result<(String, Secret), Failure> {
         Failure::usage(format!("`--secret {text}`: {problem}"))
             .hint("write `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`")
     };
-    let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
+    let (mut id, mut file, mut variable, mut kind, mut searched) = (None, None, None, None, true);
     for field in text.split(',') {
         let (key, value) = field.split_once('=').ok_or_else(|| wrong(&format!("`{field}` is no `key=value`")))?;
         match key.trim().to_ascii_lowercase().as_str() {
@@ -177,7 +177,16 @@ fn secret(text: &str) -> Result<(String, Secret), Failure> {
             "id" => id = Some(value),
             "src" | "source" => file = Some(value),
             "env" => variable = Some(value),
-            other => return Err(wrong(&format!("unexpected key `{other}`: expected `id`, `src`, `env` or `type`"))),
+            "scan" => {
+                searched = match value {
+                    "on" => true,
+                    "off" => false,
+                    other => return Err(wrong(&format!("expected `scan=on` or `scan=off`, found `{other}`"))),
+                }
+            }
+            other => {
+                return Err(wrong(&format!("unexpected key `{other}`: expected `id`, `src`, `env`, `type` or `scan`")));
+            }
         }
     }
     let id = id.filter(|id| !id.is_empty()).ok_or_else(|| wrong("it has no `id`"))?;
@@ -198,11 +207,11 @@ fn secret(text: &str) -> Result<(String, Secret), Failure> {
                 return Err(wrong(&format!("the value of the variable {variable} is no UTF-8 text")));
             }
         };
-        return Ok((id.to_owned(), Secret::Value(SecretValue(value))));
+        return Ok((id.to_owned(), Secret { searched, ..Secret::of(value.as_bytes()) }));
     }
     let file = PathBuf::from(file.unwrap_or(id));
     match file.is_file() {
-        true => Ok((id.to_owned(), Secret::File(file))),
+        true => Ok((id.to_owned(), Secret { searched, ..Secret::file(&file) })),
         false => Err(wrong(&format!("there is no file {}", file.display()))),
     }
 }
@@ -292,6 +301,7 @@ pub fn reference(text: &str) -> Result<Reference, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secrets::Value;
 
     #[test]
     fn proxies_of_dockers_configuration_are_arguments_of_every_build() {
@@ -316,7 +326,8 @@ mod tests {
     #[test]
     fn a_secret_of_a_variable_that_is_not_set_is_empty() {
         let secrets = secrets(&["id=x,env=FLUYT_TEST_OF_NO_VARIABLE".to_owned()]).unwrap();
-        assert!(matches!(&secrets["x"], Secret::Value(SecretValue(text)) if text.is_empty()));
+        let value = secrets.get("x").map(|secret| &secret.value);
+        assert!(matches!(value, Some(Value::Bytes(bytes)) if bytes.is_empty()));
         assert!(super::secrets(&["id=x,src=/nowhere".to_owned()]).is_err());
     }
 

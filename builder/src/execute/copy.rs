@@ -190,6 +190,7 @@ impl Executor {
 
     fn write_items(&self, items: &Items, stamps: Stamps, spool: &mut Spool) -> Result<Layer, StepError> {
         let mut builder = LayerBuilder::new(&self.store, self.written_with(stamps))?;
+        builder.set_search(self.mounts.search.clone());
         for item in items.iter() {
             let stamps = if item.timeless { Stamps::Context } else { stamps };
             builder.set_times(self.written_with(stamps).times);

@@ -45,7 +45,7 @@ pub use base::BaseImage;
 pub use error::{ExecuteError, StepError, StepFailure};
 pub use explain::Explain;
 pub use flights::Flights;
-pub use mounts::{MountSources, Secret, SecretValue};
+pub use mounts::MountSources;
 pub use owner::{Accounts, Identity, OwnerError};
 pub use placing::PlacingError;
 pub use relief::Relief;

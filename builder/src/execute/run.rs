@@ -111,6 +111,7 @@ impl Executor {
         }
 
         let (mut builder, mut fixed) = (LayerBuilder::new(&self.store, self.options.layers)?, Vec::new());
+        builder.set_search(self.mounts.search.clone());
         for change in workspace.changes()? {
             if self.cancel.is_cancelled() {
                 return Err(StepError::Cancelled);

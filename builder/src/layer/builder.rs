@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use oci_spec::image::Digest;
 
@@ -11,6 +12,7 @@ use super::compress::Compressor;
 use super::tap::IndexTap;
 use super::{Change, Entry, Kind, Layer, LayerError, LayerIndex, LayerOptions, LayerPath, Source, TarWriter, Times};
 use crate::blob::{BlobWriter, HashingWriter, Store, StoreError};
+use crate::secrets::{Found, Search, Stream};
 
 /// Writes one layer into a store. Dropping it before [`LayerBuilder::finish`] leaves nothing.
 ///
@@ -22,6 +24,8 @@ pub struct LayerBuilder {
     store: Store,
     options: LayerOptions,
     tap: IndexTap,
+    /// What no entry may hold.
+    search: Option<Arc<Search>>,
     /// Set while an entry is half written.
     broken: bool,
 }
@@ -47,6 +51,7 @@ impl LayerBuilder {
             store: store.clone(),
             options,
             tap: IndexTap::default(),
+            search: None,
             broken: false,
         })
     }
@@ -54,6 +59,11 @@ impl LayerBuilder {
     /// Which times the entries carry that are added from now on.
     pub fn set_times(&mut self, times: Times) {
         self.options.times = times;
+    }
+
+    /// Looks for these secrets in all that is added from now on: an entry that holds one is refused.
+    pub fn set_search(&mut self, search: Arc<Search>) {
+        self.search = Some(search).filter(|search| !search.is_empty());
     }
 
     /// Adds an entry with content from where `change` says.
@@ -119,9 +129,25 @@ impl LayerBuilder {
         }
         let mut written = entry.clone();
         written.modified = self.options.times.apply(entry.modified);
-        let Self { tar, store, tap, .. } = self;
+        let Self { tar, store, tap, search, .. } = self;
         tar.header(&written).map_err(placed(store))?;
-        tap.pass(entry, content, &mut |entry, content| tar.content(entry, content)).map_err(placed(store))?;
+        let mut write = |content: &mut dyn Read| {
+            tap.pass(entry, content, &mut |entry, content| tar.content(entry, content)).map_err(placed(store))
+        };
+        match search {
+            None => write(content)?,
+            Some(search) => {
+                let held = |part, found| LayerError::Secret { path: entry.path.clone(), part, inside: None, found };
+                if let Some((part, found)) = in_header(search, entry) {
+                    return Err(held(part, found));
+                }
+                let mut searched = Searched { inner: content, stream: search.stream(false), found: None };
+                write(&mut searched)?;
+                if let Some(found) = searched.found {
+                    return Err(held("", found));
+                }
+            }
+        }
         self.broken = false;
         Ok(())
     }
@@ -187,6 +213,36 @@ pub fn write_layer<'a>(
 fn find<'a>(index: &'a LayerIndex, path: &LayerPath) -> Option<&'a Entry> {
     let at = index.entries.binary_search_by(|row| row.entry.path.cmp(path)).ok()?;
     Some(&index.entries[at].entry)
+}
+
+/// The first secret in what stands before an entry's content, and where it stands there.
+fn in_header(search: &Search, entry: &Entry) -> Option<(&'static str, Found)> {
+    let attributes = entry.xattrs.iter().flat_map(|(name, value)| [name, value]);
+    let target = match &entry.kind {
+        Kind::Symlink(target) => Some(&target[..]),
+        _ => None,
+    };
+    let mut parts = std::iter::once(("the name of ", entry.path.as_bytes()))
+        .chain(target.map(|target| ("the target of the link ", target)))
+        .chain(attributes.map(|text| ("an extended attribute of ", &text[..])));
+    parts.find_map(|(part, text)| Some((part, search.find(text)?)))
+}
+
+/// Looks for secrets in what is read.
+struct Searched<'a> {
+    inner: &'a mut dyn Read,
+    stream: Stream<'a>,
+    found: Option<Found>,
+}
+
+impl Read for Searched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        if self.found.is_none() {
+            self.found = self.stream.push(&buffer[..count]);
+        }
+        Ok(count)
+    }
 }
 
 /// Gives a failure to write its place in the store.

@@ -7,6 +7,7 @@ use oci_spec::image::Digest;
 
 use super::LayerPath;
 use crate::blob::StoreError;
+use crate::secrets::Found;
 
 /// Why a layer could not be written or read. Every refusal of foreign bytes has its own variant.
 #[derive(Debug, thiserror::Error)]
@@ -170,6 +171,18 @@ pub enum LayerError {
         path: LayerPath,
         /// Why not.
         reason: String,
+    },
+    /// An entry holds a secret of the build.
+    #[error("{part}{path}{} holds the secret `{}`{}", inside.as_ref().map(|inside| format!(" ({inside})")).unwrap_or_default(), found.id, found.spelling)]
+    Secret {
+        /// The entry.
+        path: LayerPath,
+        /// What of it, as the message begins; empty for a file's content.
+        part: &'static str,
+        /// Where in an archive it is.
+        inside: Option<String>,
+        /// Which secret.
+        found: Found,
     },
     /// One entry failed, and the tar ends in the middle of it.
     #[error("the layer cannot be finished, as one of its entries failed")]

@@ -12,6 +12,7 @@ use crate::graph::About;
 use crate::image::ImageError;
 use crate::layer::LayerError;
 use crate::remote::RemoteError;
+use crate::secrets::SearchError;
 use crate::snapshot::SnapshotError;
 
 /// Whose fault a failure is.
@@ -150,6 +151,9 @@ pub enum BuildError {
     /// A layer's record failed.
     #[error(transparent)]
     Layer(#[from] LayerError),
+    /// The secrets cannot be searched for.
+    #[error(transparent)]
+    Search(#[from] SearchError),
     /// Snapshots cannot be used.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
@@ -180,7 +184,8 @@ impl BuildError {
             | Self::Dockerfile { .. }
             | Self::Checks { .. }
             | Self::BaseName { .. }
-            | Self::NoName => Fault::User,
+            | Self::NoName
+            | Self::Search(_) => Fault::User,
             Self::Fetch { source, .. } if source.is_the_users() => Fault::User,
             Self::Fetch { .. } | Self::Stream(_) => Fault::Environment,
             Self::Base { source, .. } | Self::Push { source, .. } | Self::Layers { source } => remote_fault(source),
@@ -228,6 +233,12 @@ impl BuildError {
                 StepError::NoSecret { id } => {
                     vec![format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`")]
                 }
+                StepError::Layer(LayerError::Secret { found, .. }) => vec![
+                    "remove it in the same RUN that writes it, or leave it where it is mounted: a later step cannot take it out of \
+                     this layer"
+                        .to_owned(),
+                    format!("if the image may hold it: `--secret id={},...,scan=off`", found.id),
+                ],
                 _ => Vec::new(),
             },
             Self::Base { near: Some(stage), .. } => vec![format!("did you mean the stage `{stage}`?")],
@@ -310,7 +321,10 @@ fn step_fault(error: &StepError) -> Fault {
         | StepError::SecretTooLarge { .. }
         | StepError::Platform { .. } => Fault::User,
         StepError::Layer(error) => match error {
-            LayerError::Changed { .. } | LayerError::ReservedName { .. } | LayerError::Content { .. } => Fault::User,
+            LayerError::Changed { .. }
+            | LayerError::ReservedName { .. }
+            | LayerError::Content { .. }
+            | LayerError::Secret { .. } => Fault::User,
             _ => Fault::Environment,
         },
         StepError::Remote(error) => remote_fault(error),

@@ -11,13 +11,14 @@ use super::shown::Shown;
 use super::source::{Read, first_line};
 use super::{BuildError, Request, Workshop};
 use crate::event::{Event, Events};
-use crate::execute::{Secret, SecretValue, StepCounter};
+use crate::execute::StepCounter;
 use crate::fetch::{self, FetchError, FetchedFile, GitAddress, GitError, GitRequest, UrlRequest};
 use crate::graph::{FetchOp, Graph, Op, without_password};
 use crate::sandbox::Cancel;
+use crate::secrets::Value;
 
 /// Largest secret that a server is sent, in bytes: more is no header.
-const SECRET_MAX_BYTES: u64 = 64 * 1024;
+const SECRET_MAX_BYTES: usize = 64 * 1024;
 
 /// How soon a transfer is given up when the build is stopped.
 const LOOK: Duration = Duration::from_millis(50);
@@ -203,15 +204,15 @@ impl Fetcher {
         let wrong = |problem: String| unusable(format!("the secret `{id}` {problem}"), "it is sent as a header");
         let text = match self.request.secrets.get(id) {
             None => return Ok(None),
-            Some(Secret::Value(SecretValue(value))) => value.clone(),
-            Some(Secret::File(path)) => {
-                let length = std::fs::metadata(path).map(|metadata| metadata.len());
-                if length.is_ok_and(|length| length > SECRET_MAX_BYTES) {
+            Some(secret) => match &secret.value {
+                Value::Bytes(bytes) if bytes.len() <= SECRET_MAX_BYTES => std::str::from_utf8(bytes),
+                Value::Bytes(_) | Value::TooLarge => {
                     return Err(wrong(format!("is larger than {SECRET_MAX_BYTES} bytes")));
                 }
-                std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))?
-            }
+                Value::Unreadable { source, .. } => return Err(wrong(format!("cannot be read: {source}"))),
+            },
         };
+        let text = text.map_err(|_| wrong("is no UTF-8 text".to_owned()))?;
         Ok(Some(fetch::Secret(text.trim_end_matches(['\r', '\n']).to_owned())))
     }
 }

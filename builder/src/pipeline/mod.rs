@@ -9,6 +9,7 @@ mod fetching;
 mod layout;
 mod outputs;
 mod places;
+mod redact;
 mod report;
 mod request;
 mod room;
@@ -43,10 +44,10 @@ use crate::graph::{self, Graph, ImageRequest, LowerInput, Lowered};
 use crate::layer::{FileTime, LayerOptions, Times};
 use crate::remote::{Origins, Remote};
 use crate::sandbox::{Cancel, Isolation};
+use crate::secrets::{SEARCHED_MIN_BYTES, Search};
 use crate::snapshot::Overlay;
 use fluyt_client::Client;
 
-pub use crate::execute::{Secret, SecretValue};
 pub use crate::graph::{Allowed, Conditions, Limit, Network, Platform, PlatformError};
 
 /// The platform that this machine runs.
@@ -76,6 +77,9 @@ pub struct Workshop {
 /// See [`BuildError`]. Nothing that failed half way is visible under a name, in a file or in a registry.
 pub async fn build(workshop: Workshop, request: Request, events: Events) -> Result<Built, BuildError> {
     let (store, cancel) = (workshop.store.clone(), workshop.cancel.clone());
+    let search = Arc::new(Search::new(&request.secrets)?);
+    let events = redact::without(&request.secrets, events);
+    say_what_is_too_short(&request, &events);
     let mut ready = prepare(&workshop, &request, &events).await?;
     let problems = std::mem::take(&mut ready.problems);
     ready.checks.tell(&ready.read, &problems, &events);
@@ -131,7 +135,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         relief: Some(pruner.clone()),
         stats: StatCache::load(&store, read.context.root(), !request.no_cache),
         watcher: early.clone().map(|early| early as Arc<dyn Watcher>),
-        mounts: MountSources::new(request.secrets.clone(), request.agents.clone()),
+        mounts: MountSources::new(request.secrets.clone(), search, request.agents.clone()),
     };
     let guard = early::Guard::of(early);
     let graph = Arc::new(*graph);
@@ -159,6 +163,21 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         events.hear(Event::Note { text });
     }
     Ok(image)
+}
+
+/// Says once which secrets are not searched for.
+fn say_what_is_too_short(request: &Request, events: &Events) {
+    let ids = request.secrets.too_short();
+    if ids.is_empty() {
+        return;
+    }
+    let names: Vec<String> = ids.iter().map(|id| format!("`{id}`")).collect();
+    let (noun, verb) = if ids.len() == 1 { ("secret", "has") } else { ("secrets", "have") };
+    let text = format!(
+        "the {noun} {} {verb} fewer than {SEARCHED_MIN_BYTES} bytes: the image is not searched for so short a value",
+        names.join(", ")
+    );
+    events.hear(Event::Warning { text });
 }
 
 /// A Dockerfile that was read, and what reading on takes.

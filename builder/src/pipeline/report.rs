@@ -100,6 +100,7 @@ pub async fn report(
     question: Question,
     events: Events,
 ) -> Result<Report, BuildError> {
+    let events = super::redact::without(&request.secrets, events);
     let mut ready = prepare(&workshop, &request, &events).await?;
     let mut problems = std::mem::take(&mut ready.problems);
     let broken = problems.iter().any(Problem::is_error);

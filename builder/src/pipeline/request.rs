@@ -10,12 +10,12 @@ use jiff::Timestamp;
 use oci_spec::image::{Descriptor, Digest};
 
 use super::outputs::Destination;
-use crate::execute::Secret;
 use crate::fetch;
 use crate::graph::{Allowed, Conditions, Network, Platform, without_password};
 use crate::image::Format;
 use crate::layer::Compression;
 use crate::sandbox::Wish;
+use crate::secrets::Secrets;
 
 /// What is asked of a build. Everything that the command line, the environment and the clock have to say is in here.
 #[derive(Clone, Debug)]
@@ -60,8 +60,8 @@ pub struct Request {
     pub conditions: Conditions,
     /// `--allow`.
     pub allowed: Allowed,
-    /// `--secret`, by id.
-    pub secrets: BTreeMap<String, Secret>,
+    /// `--secret`.
+    pub secrets: Secrets,
     /// The file of CA certificates that stands for the system's, for git.
     pub certificates: Option<PathBuf>,
     /// `--ssh`: agents' sockets, by id.

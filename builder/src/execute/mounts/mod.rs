@@ -19,6 +19,7 @@ mod folder;
 mod times;
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -34,6 +35,7 @@ use crate::event::{Event, StepId};
 use crate::graph::{FolderId, Mount, MountKind, RunOp, Sharing};
 use crate::layer::Tree;
 use crate::sandbox::{MountSource, RootMount, RunMount};
+use crate::secrets::{self, Search, Secrets, Value};
 use crate::snapshot::Workspace;
 
 pub(super) use self::content::Shown;
@@ -47,36 +49,16 @@ const AGENT: &str = "agent";
 /// What tells a command where its agent is.
 const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 
-/// Largest secret, in bytes: what other builders take.
-const SECRET_MAX_BYTES: u64 = 500 * 1024;
-
-/// Where a secret's value is. It is read when a command that mounts it runs, and kept nowhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Secret {
-    /// In a file.
-    File(PathBuf),
-    /// This; from the environment.
-    Value(SecretValue),
-}
-
-/// A value that no message shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SecretValue(pub String);
-
-impl std::fmt::Debug for SecretValue {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SecretValue(..)")
-    }
-}
-
 /// Parts of the context, or of a named one, by where they are in it.
 type ContextTrees = HashMap<(Option<FolderId>, String), Arc<ContextTree>>;
 
 /// What the mounts of a build's commands are made of, beside its graph.
 #[derive(Debug, Default)]
 pub struct MountSources {
-    /// The secrets, by id.
-    pub secrets: BTreeMap<String, Secret>,
+    /// The secrets.
+    pub secrets: Secrets,
+    /// What no layer may hold.
+    pub search: Arc<Search>,
     /// The agents' sockets, by id.
     pub agents: BTreeMap<String, PathBuf>,
     /// What was found in the context, or in a named one, for binds, by source: once in a build.
@@ -84,10 +66,10 @@ pub struct MountSources {
 }
 
 impl MountSources {
-    /// With these secrets and agents' sockets.
+    /// With these secrets, the search for them, and agents' sockets.
     #[must_use]
-    pub fn new(secrets: BTreeMap<String, Secret>, agents: BTreeMap<String, PathBuf>) -> Self {
-        Self { secrets, agents, ..Self::default() }
+    pub fn new(secrets: Secrets, search: Arc<Search>, agents: BTreeMap<String, PathBuf>) -> Self {
+        Self { secrets, search, agents, ..Self::default() }
     }
 }
 
@@ -316,15 +298,16 @@ impl Executor {
         match self.mounts.secrets.get(id) {
             None if required => Err(StepError::NoSecret { id: id.to_owned() }),
             None => Ok(None),
-            Some(Secret::Value(SecretValue(value))) => Ok(Some(value.clone().into_bytes())),
-            Some(Secret::File(path)) => {
-                let failed = |source| StepError::Read { path: path.clone(), source };
-                let length = std::fs::metadata(path).map_err(failed)?.len();
-                if length > SECRET_MAX_BYTES {
-                    return Err(StepError::SecretTooLarge { id: id.to_owned(), limit_bytes: SECRET_MAX_BYTES });
+            Some(secret) => match &secret.value {
+                Value::Bytes(bytes) => Ok(Some(bytes.to_vec())),
+                Value::TooLarge => {
+                    Err(StepError::SecretTooLarge { id: id.to_owned(), limit_bytes: secrets::SIZE_MAX_BYTES })
                 }
-                std::fs::read(path).map(Some).map_err(failed)
-            }
+                Value::Unreadable { path, source } => {
+                    let source = io::Error::new(source.kind(), source.to_string());
+                    Err(StepError::Read { path: path.clone(), source })
+                }
+            },
         }
     }
 }

@@ -1,0 +1,238 @@
+//! Finds secrets in bytes that pass by.
+
+use std::fmt;
+
+use aho_corasick::{AhoCorasick, BuildError, MatchKind};
+
+use super::spelling::{Spelling, spellings, unbroken};
+use super::{SEARCHED_MAX_BYTES, Secrets};
+
+/// A secret that was found. Its value is not in here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The secret's id.
+    pub id: String,
+    /// How it is written there.
+    pub spelling: Spelling,
+}
+
+/// The secrets cannot be searched for.
+#[derive(Debug, thiserror::Error)]
+#[error("the secrets are too many or too long to search for")]
+pub struct SearchError(#[from] BuildError);
+
+/// What is searched for: all spellings of all values at once.
+#[derive(Default)]
+pub struct Search {
+    /// The ids.
+    ids: Vec<String>,
+    plain: Option<Words>,
+    unbroken: Option<Words>,
+}
+
+impl fmt::Debug for Search {
+    /// Shows no values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Search").field("ids", &self.ids).finish_non_exhaustive()
+    }
+}
+
+/// Words, and which secret each is of.
+struct Words {
+    matcher: AhoCorasick,
+    of: Vec<(usize, Spelling)>,
+    longest_bytes: usize,
+}
+
+impl Words {
+    /// `None` where there are none.
+    fn of(words: Vec<(usize, Spelling, Vec<u8>)>) -> Result<Option<Self>, BuildError> {
+        let Some(longest_bytes) = words.iter().map(|(_, _, text)| text.len()).max() else { return Ok(None) };
+        let of = words.iter().map(|(id, spelling, _)| (*id, *spelling)).collect();
+        // This kind, of which only the first match is asked for, has the fast search for few words.
+        let matcher = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostFirst)
+            .build(words.into_iter().map(|(_, _, text)| text))?;
+        Ok(Some(Self { matcher, of, longest_bytes }))
+    }
+
+    fn find(&self, bytes: &[u8]) -> Option<(usize, Spelling)> {
+        self.matcher.find(bytes).and_then(|found| self.of.get(found.pattern().as_usize()).copied())
+    }
+}
+
+impl Search {
+    /// A search for those of the secrets that the image may not hold.
+    ///
+    /// # Errors
+    /// When they are too much for one search.
+    pub fn new(secrets: &Secrets) -> Result<Self, SearchError> {
+        let mut search = Self { ids: Vec::new(), plain: None, unbroken: None };
+        let (mut plain, mut lines) = (Vec::new(), Vec::new());
+        for (number, (id, value)) in secrets.searched().enumerate() {
+            search.ids.push(id.to_owned());
+            let value = &value[..value.len().min(SEARCHED_MAX_BYTES)];
+            plain.extend(spellings(value).into_iter().map(|(spelling, text)| (number, spelling, text)));
+            lines.extend(unbroken(value).into_iter().map(|(spelling, text)| (number, spelling, text)));
+        }
+        (search.plain, search.unbroken) = (Words::of(plain)?, Words::of(lines)?);
+        Ok(search)
+    }
+
+    /// Whether there is nothing to search for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// The ids of what is searched for, sorted.
+    #[must_use]
+    pub fn ids(&self) -> &[String] {
+        &self.ids
+    }
+
+    /// The first secret in `bytes`.
+    #[must_use]
+    pub fn find(&self, bytes: &[u8]) -> Option<Found> {
+        self.found(self.plain.as_ref()?.find(bytes))
+    }
+
+    /// A search in bytes that come in pieces. With `broken`, what tools break into lines is found too.
+    #[must_use]
+    pub fn stream(&self, broken: bool) -> Stream<'_> {
+        let pieces = |words: Option<&'_ Words>| Pieces {
+            end: Vec::new(),
+            longest_bytes: words.map_or(0, |words| words.longest_bytes),
+        };
+        Stream {
+            search: self,
+            plain: pieces(self.plain.as_ref()),
+            unbroken: broken.then(|| pieces(self.unbroken.as_ref())),
+            squeezed: Vec::new(),
+        }
+    }
+
+    fn found(&self, found: Option<(usize, Spelling)>) -> Option<Found> {
+        let (number, spelling) = found?;
+        Some(Found { id: self.ids.get(number)?.clone(), spelling })
+    }
+}
+
+/// A search in bytes that come in pieces.
+#[derive(Debug)]
+pub struct Stream<'a> {
+    search: &'a Search,
+    plain: Pieces,
+    unbroken: Option<Pieces>,
+    /// The last piece without white space; kept for its memory.
+    squeezed: Vec<u8>,
+}
+
+impl Stream<'_> {
+    /// The next piece; gives the first secret that ends in it.
+    pub fn push(&mut self, bytes: &[u8]) -> Option<Found> {
+        let search = self.search;
+        let found = search.plain.as_ref().and_then(|words| self.plain.push(words, bytes));
+        let found = found.or_else(|| {
+            let (pieces, words) = (self.unbroken.as_mut()?, search.unbroken.as_ref()?);
+            self.squeezed.clear();
+            self.squeezed.extend(bytes.iter().filter(|byte| !byte.is_ascii_whitespace()));
+            pieces.push(words, &self.squeezed)
+        });
+        search.found(found)
+    }
+}
+
+/// The end of what was seen, in which a word may have begun.
+#[derive(Debug)]
+struct Pieces {
+    end: Vec<u8>,
+    longest_bytes: usize,
+}
+
+impl Pieces {
+    fn push(&mut self, words: &Words, bytes: &[u8]) -> Option<(usize, Spelling)> {
+        let before = self.longest_bytes.saturating_sub(1);
+        let mut found = None;
+        if !self.end.is_empty() {
+            let known = self.end.len();
+            self.end.extend_from_slice(&bytes[..bytes.len().min(before)]);
+            found = words.find(&self.end);
+            self.end.truncate(known);
+        }
+        found = found.or_else(|| words.find(bytes));
+        if bytes.len() >= before {
+            self.end.clear();
+            self.end.extend_from_slice(&bytes[bytes.len() - before..]);
+        } else {
+            self.end.extend_from_slice(bytes);
+            let more = self.end.len().saturating_sub(before);
+            self.end.drain(..more);
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use proptest::prelude::*;
+
+    use super::super::Secret;
+    use super::*;
+
+    fn secrets(all: &[(&str, &str)]) -> Secrets {
+        all.iter().map(|(id, value)| ((*id).to_owned(), Secret::of(value.as_bytes()))).collect()
+    }
+
+    const TOKEN: &str = "tok_4f9A/2+x=&\"q";
+
+    #[test]
+    fn a_value_is_found_in_all_its_spellings_and_named() {
+        let search = Search::new(&secrets(&[("npm", TOKEN), ("other", "another value\n"), ("pin", "1234")])).unwrap();
+        assert_eq!(search.ids(), ["npm", "other"]);
+        let named = |bytes: &[u8]| search.find(bytes).map(|found| format!("{}{}", found.id, found.spelling));
+        assert_eq!(named(format!("a{TOKEN}b").as_bytes()).as_deref(), Some("npm"));
+        assert_eq!(named(b"1234 tok_4f9A another").as_deref(), None);
+        assert_eq!(named(b"(another value)").as_deref(), Some("other"));
+        let base64 = base64::engine::general_purpose::STANDARD.encode(format!("user:{TOKEN}"));
+        assert_eq!(named(base64.as_bytes()).as_deref(), Some("npm, in base64"));
+        let json = serde_json::Value::from(TOKEN).to_string();
+        assert_eq!(named(json.as_bytes()).as_deref(), Some("npm, in the spelling of a JSON string"));
+        assert!(Search::new(&Secrets::default()).unwrap().find(b"anything").is_none());
+    }
+
+    #[test]
+    fn what_was_broken_into_lines_is_found_where_it_is_looked_for() {
+        let long = format!("{TOKEN}{TOKEN}{TOKEN}{TOKEN}{TOKEN}");
+        let search = Search::new(&secrets(&[("key", &long), ("pem", "line one\nline two\n")])).unwrap();
+        let base64 = base64::engine::general_purpose::STANDARD.encode(&long);
+        let lines: String =
+            base64.as_bytes().chunks(64).map(|line| format!("{}\r\n", String::from_utf8_lossy(line))).collect();
+        let first = |text: &str, broken| search.stream(broken).push(text.as_bytes()).map(|found| found.id);
+        assert_eq!(first(&lines, true).as_deref(), Some("key"));
+        assert_eq!(first(&lines, false), None);
+        assert_eq!(first("x line one line two", true).as_deref(), Some("pem"));
+        assert_eq!(first("x line one line two", false), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn no_cut_hides_a_value(cuts in proptest::collection::vec(1_usize..30, 1..40), before in 0_usize..60) {
+            let search = Search::new(&secrets(&[("a", TOKEN), ("b", "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz")])).unwrap();
+            let text = format!("{}{TOKEN}{}", "tok_4".repeat(before), "-".repeat(30));
+            let mut rest = text.as_bytes();
+            let mut stream = search.stream(false);
+            let mut found = None;
+            for cut in cuts.iter().cycle() {
+                let (piece, more) = rest.split_at((*cut).min(rest.len()));
+                found = found.or_else(|| stream.push(piece));
+                rest = more;
+                if rest.is_empty() { break; }
+            }
+            let found = found.map(|found| found.id);
+            prop_assert_eq!(found.as_deref(), Some("a"));
+        }
+    }
+}

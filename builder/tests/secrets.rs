@@ -1,0 +1,131 @@
+//! Secrets cannot leave: what a build does with one in a layer, in the image's documents, in its log.
+//!
+//! Commands need root and a static busybox; the tests of them say `skipped` without.
+
+#![expect(clippy::print_stderr, reason = "a skipped test says so")]
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+const BUSYBOX: &str = "/usr/bin/busybox";
+
+/// What the tests hide.
+const TOKEN: &str = "tok_4f9A/2+x=Zq0Lw";
+
+/// The lines that every Dockerfile of a command begins with: a shell, and its tools as words of it.
+const SHELL: &str = "FROM scratch\nCOPY busybox /bin/busybox\nSHELL [\"/bin/busybox\", \"sh\", \"-c\"]\n";
+
+const MOUNT: &str = "RUN --mount=type=secret,id=npm";
+
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        std::fs::create_dir(place.context()).unwrap();
+        std::fs::write(place.folder.path().join("token"), format!("{TOKEN}\n")).unwrap();
+        place
+    }
+
+    /// `None`, said aloud, where no command can run.
+    fn with_commands() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() || !Path::new(BUSYBOX).exists() {
+            eprintln!("skipped: this test needs root and {BUSYBOX}");
+            return None;
+        }
+        let place = Self::new();
+        std::fs::copy(BUSYBOX, place.context().join("busybox")).unwrap();
+        Some(place)
+    }
+
+    fn context(&self) -> PathBuf {
+        self.folder.path().join("context")
+    }
+
+    fn fluyt(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt"));
+        command.env("FLUYT_STORE", self.folder.path().join("store")).env_remove("SOURCE_DATE_EPOCH").args(arguments);
+        command.env("NPM_TOKEN", TOKEN).current_dir(self.folder.path()).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Builds a Dockerfile with the secret `npm`.
+    fn build(&self, dockerfile: &str, more: &[&str]) -> Output {
+        std::fs::write(self.context().join("Dockerfile"), dockerfile).unwrap();
+        self.fluyt(&[&["build", "--secret", "id=npm,src=token", "context"], more].concat())
+    }
+
+    /// Builds what must fail for the secret; gives what is said, which never is the secret.
+    fn refused(&self, dockerfile: &str) -> String {
+        let output = self.build(dockerfile, &[]);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(!said.contains(TOKEN) && output.stdout.is_empty(), "{said}");
+        said
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn a_command_that_leaves_a_secret_in_its_layer_fails_the_build() {
+    let Some(place) = Place::with_commands() else { return };
+    let busybox = "/bin/busybox";
+    for (command, expected) in [
+        ("{b} cat /run/secrets/npm > /app/npmrc", "/app/npmrc holds the secret `npm`"),
+        ("{b} base64 /run/secrets/npm > /b", "/b holds the secret `npm`, in base64"),
+        ("{b} ln -s \"$({b} cat /run/secrets/npm)\" /link", "the target of the link /link holds the secret `npm`"),
+        ("{b} mkdir -p \"/a/$({b} cat /run/secrets/npm)\"", "the name of /a/"),
+    ] {
+        let command = command.replace("{b}", busybox);
+        let said = place.refused(&format!("{SHELL}RUN {busybox} mkdir /app\n{MOUNT} {command}\n"));
+        assert!(said.contains("(Dockerfile:5)") && said.contains(expected), "{said}");
+        assert!(said.contains("hint: if the image may hold it: `--secret id=npm,...,scan=off`"), "{said}");
+    }
+    let uses = format!("{SHELL}{MOUNT} {busybox} wc -c /run/secrets/npm > /count\n");
+    assert_eq!(place.build(&uses, &[]).status.code(), Some(0));
+}
+
+#[test]
+fn a_file_of_the_context_with_a_secret_fails_the_build_unless_it_may_be_there() {
+    let place = Place::new();
+    std::fs::write(place.context().join(".env"), format!("A=1\nTOKEN={TOKEN}\n")).unwrap();
+    let said = place.refused("FROM scratch\nCOPY .env /app/\n");
+    assert!(said.contains("step `COPY .env /app/` failed (Dockerfile:2)"), "{said}");
+    assert!(said.contains("/app/.env holds the secret `npm`"), "{said}");
+    let output = place.fluyt(&["build", "--secret", "id=npm,env=NPM_TOKEN,scan=off", "context"]);
+    assert_eq!(output.status.code(), Some(0), "{}", self::said(&output));
+}
+
+#[test]
+fn what_a_command_prints_is_shown_and_logged_without_the_secret() {
+    let Some(place) = Place::with_commands() else { return };
+    // In two halves, a while apart, and in base64; and the instruction itself has it.
+    let halves = "B=/bin/busybox; T=$($B cat /run/secrets/npm); $B printf \"is: ${T%????????}\"; $B sleep 0.3; \
+                  $B echo \"${T#??????????} end\"; $B base64 /run/secrets/npm >&2";
+    let output = place.build(&format!("{SHELL}{MOUNT} {halves} # {TOKEN}\n"), &["--progress", "plain"]);
+    let shown = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{shown}");
+    assert!(shown.contains("is: *** end") && shown.contains("# ***"), "{shown}");
+    let logs = std::fs::read_dir(place.folder.path().join("store/logs")).unwrap();
+    let logged: String = logs.map(|log| std::fs::read_to_string(log.unwrap().path()).unwrap()).collect();
+    assert!(logged.contains("is: *** end"), "{logged}");
+    for text in [shown, logged] {
+        assert!(!text.contains(TOKEN) && !text.contains("dG9rXzRmOUEv") && text.contains("***"), "{text}");
+    }
+}
+
+#[test]
+fn a_secret_that_is_too_short_to_search_for_is_named_once() {
+    let place = Place::new();
+    std::fs::write(place.context().join("Dockerfile"), "FROM scratch\nCOPY Dockerfile /\n").unwrap();
+    std::fs::write(place.folder.path().join("pin"), "123456\n").unwrap();
+    let output = place.fluyt(&["build", "--secret", "id=pin,src=pin", "--secret", "id=no,env=UNSET", "context"]);
+    let said = said(&output);
+    let text = "the secret `pin` has fewer than 12 bytes: the image is not searched for so short a value";
+    assert_eq!((output.status.code(), said.matches(text).count()), (Some(0), 1), "{said}");
+}
