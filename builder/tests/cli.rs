@@ -264,3 +264,23 @@ fn dockers_variables_and_configuration_count() {
     let broken = place.fluyt(&["build", "context"]).env("DOCKER_CONFIG", &folder).output().unwrap();
     assert_eq!(broken.status.code(), Some(1), "{}", text(&broken.stderr));
 }
+
+#[test]
+fn doctor_tells_how_commands_run_here() {
+    let place = Place::new("FROM scratch\n");
+    let told = place.run(&["doctor", "--json"]);
+    assert_eq!((told.status.code(), text(&told.stderr)), (Some(0), String::new()));
+    let report: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    let rung = report["rung"].as_str().unwrap().to_owned();
+    assert_eq!(rung != "r5", report["fidelity"].is_string(), "{report}");
+    for refused in report["refused"].as_array().unwrap() {
+        assert!(refused["rung"].is_string() && !refused["fix"].as_str().unwrap().is_empty(), "{report}");
+    }
+    let words = place.run(&["doctor"]);
+    assert!(text(&words.stdout).starts_with(&format!("RUN        {rung}: ")), "{}", text(&words.stdout));
+    // A question for one way is answered by the exit code.
+    let asked = place.run(&["doctor", "--isolation", "r5"]);
+    assert_eq!(asked.status.code(), Some(0));
+    let asked = place.run(&["doctor", "--isolation", &rung]);
+    assert_eq!(asked.status.code(), Some(0), "{}", text(&asked.stdout));
+}

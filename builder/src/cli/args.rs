@@ -47,6 +47,8 @@ pub enum Command {
     Prune(PruneArguments),
     /// See what the cache takes
     Cache(CacheArguments),
+    /// Tell how RUN runs its commands here, what that protects, and what would be needed for a better way
+    Doctor(DoctorArguments),
     /// Keep a registry's credentials for later commands
     Login(LoginArguments),
     /// Forget a registry's credentials
@@ -407,6 +409,20 @@ pub struct DuArguments {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `fluyt doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Look at this way alone, and fail where it does not work
+    #[arg(long, value_name = "RUNG", value_parser = Isolation::parse)]
+    pub isolation: Option<Isolation>,
+    /// Fail where commands can only run in a way that is less exact than this one
+    #[arg(long, value_name = "RUNG")]
+    pub isolation_min: Option<Rung>,
 }
 
 /// `fluyt login`.

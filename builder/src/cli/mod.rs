@@ -5,6 +5,7 @@ mod build;
 pub mod buildx;
 mod call;
 mod destination;
+mod doctor;
 pub mod failure;
 mod form;
 mod image;
@@ -12,6 +13,7 @@ mod interrupt;
 mod login;
 mod metadata;
 pub mod output;
+mod place;
 pub mod progress;
 mod prune;
 pub mod settings;
@@ -70,6 +72,7 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Rmi(typed) => image::untag(store, &typed),
         Command::Prune(typed) => prune::run(store, &typed),
         Command::Cache(typed) => prune::cache(store, &typed),
+        Command::Doctor(typed) => doctor::run(&typed),
         Command::Login(typed) => login::login(typed).await,
         Command::Logout(typed) => login::logout(&typed),
         Command::Version(typed) => version(typed.json),
