@@ -86,6 +86,7 @@ impl Machine {
             shm_size_bytes: 0,
             limits: Vec::new(),
             mounts: Vec::new(),
+            recorded: false,
         }
     }
 }

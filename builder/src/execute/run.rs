@@ -10,7 +10,7 @@ use crate::cache::{Stamps, key};
 use crate::event::{Event, StepId, Stream};
 use crate::graph::{Limit, Network, Platform, RunOp, Security};
 use crate::layer::{Kind, LayerBuilder};
-use crate::sandbox::{self, Exit, RunSpec, SandboxError};
+use crate::sandbox::{self, Exit, RunSpec, Rung, SandboxError};
 
 /// The host name that a command sees. A fixed one, because commands write it into what they make.
 const HOST_NAME: &str = "buildkitsandbox";
@@ -88,6 +88,7 @@ impl Executor {
             shm_size_bytes: op.conditions.shm_size_bytes.unwrap_or_default(),
             limits: op.conditions.limits.iter().map(limit).collect(),
             mounts: std::mem::take(&mut made.mounts),
+            recorded: choice.rung == Rung::SingleId,
         };
         let mut complained = false;
         let mut output = |stream: sandbox::Stream, bytes: &[u8]| {

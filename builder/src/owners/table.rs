@@ -32,7 +32,7 @@ impl Paths {
     /// # Errors
     /// When it cannot be written.
     pub fn write_for(&self, tree: &Path) -> io::Result<()> {
-        write(&super::table(tree), self.0.iter().map(|(path, owner)| (*owner, path.clone())))
+        write(&super::table(tree), &rows(self.0.iter().map(|(path, owner)| (*owner, path.clone()))))
     }
 
     /// The owner of what is at that path.
@@ -125,7 +125,13 @@ impl Inodes {
     /// # Errors
     /// When it cannot be written.
     pub fn write_for_run(&self, tree: &Path) -> io::Result<()> {
-        write(&super::run_table(tree), self.0.iter().map(|(inode, owner)| (*owner, inode.text())))
+        write(&super::run_table(tree), &self.bytes())
+    }
+
+    /// The content of its file.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        rows(self.0.iter().map(|(inode, owner)| (*owner, inode.text())))
     }
 
     /// The owner of that file.
@@ -172,7 +178,7 @@ fn read(path: &Path, row: &mut dyn FnMut(Owner, &[u8]) -> Option<()>) -> io::Res
     Ok(())
 }
 
-fn write(path: &Path, rows: impl Iterator<Item = (Owner, Vec<u8>)>) -> io::Result<()> {
+fn rows(rows: impl Iterator<Item = (Owner, Vec<u8>)>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (owner, name) in rows {
         bytes.extend_from_slice(owner.text().as_bytes());
@@ -180,6 +186,10 @@ fn write(path: &Path, rows: impl Iterator<Item = (Owner, Vec<u8>)>) -> io::Resul
         bytes.extend(name);
         bytes.push(0);
     }
+    bytes
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if !bytes.is_empty() {
         return fs::write(path, bytes);
     }

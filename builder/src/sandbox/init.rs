@@ -4,10 +4,11 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
+use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, mount_move, unmount};
 use rustix::process::{
@@ -18,7 +19,8 @@ use rustix::thread::UnshareFlags;
 use super::error::{During, Failure};
 use super::interior::{self, FromHost};
 use super::spec::RunSpec;
-use super::{capabilities, extra, filter, system};
+use super::{capabilities, extra, filter, recorder, system};
+use crate::owners::{self, Owner};
 
 /// The codes that shells and other builders use for a command that could not be executed.
 const NOT_FOUND: i32 = 127;
@@ -33,8 +35,8 @@ const PASSWD_MAX_BYTES: u64 = 1024 * 1024;
 /// Sets up the rest of the sandbox and becomes the command. Returns only when the sandbox could not be set up.
 ///
 /// `stage` is a pipe whose other end the stage alone holds.
-pub(super) fn become_command(spec: &RunSpec, root: &Path, stage: &OwnedFd) -> Failure {
-    match set_up(spec, root, stage) {
+pub(super) fn become_command(spec: &RunSpec, root: &Path, stage: &OwnedFd, recorder: Option<&UnixStream>) -> Failure {
+    match set_up(spec, root, stage, recorder) {
         Ok(home) => execute(spec, home),
         Err(failure) => failure,
     }
@@ -42,7 +44,7 @@ pub(super) fn become_command(spec: &RunSpec, root: &Path, stage: &OwnedFd) -> Fa
 
 /// The order matters: the filter needs CAP_SYS_ADMIN, the bounding set CAP_SETPCAP, and the ids CAP_SETUID and CAP_SETGID,
 /// before they go. Returns the user's home folder.
-fn set_up(spec: &RunSpec, root: &Path, stage: &OwnedFd) -> Result<String, Failure> {
+fn set_up(spec: &RunSpec, root: &Path, stage: &OwnedFd, recorder: Option<&UnixStream>) -> Result<String, Failure> {
     system::close_on_exec().during(|| "closing descriptors".to_owned())?;
     setsid().during(|| "starting a session".to_owned())?;
     system::unshare(UnshareFlags::NEWNS).during(|| "making a mount namespace".to_owned())?;
@@ -60,6 +62,9 @@ fn set_up(spec: &RunSpec, root: &Path, stage: &OwnedFd) -> Result<String, Failur
     if !spec.insecure {
         capabilities::check(spec.capabilities)?;
         filter::load(kept)?;
+    }
+    if let Some(recorder) = recorder {
+        recorder::load(recorder)?;
     }
     // Few descriptors or processes would be too few for all that stands above; and hard limits cannot be raised below.
     limits(spec)?;
@@ -84,6 +89,10 @@ fn set_up(spec: &RunSpec, root: &Path, stage: &OwnedFd) -> Result<String, Failur
 fn streams(spec: &RunSpec) -> Result<(), Failure> {
     let null = File::open("/dev/null").during(|| "opening /dev/null".to_owned())?;
     system::set_stdin(null.as_fd()).during(|| "setting the standard input".to_owned())?;
+    // Pipes have no owner that could be recorded, and who has one id may open his own.
+    if spec.recorded {
+        return Ok(());
+    }
     let what = || "giving the output streams to the user".to_owned();
     rustix::fs::fchown(std::io::stdout(), Some(Uid::from_raw(spec.uid)), None).during(what)?;
     rustix::fs::fchown(std::io::stderr(), Some(Uid::from_raw(spec.uid)), None).during(what)
@@ -135,8 +144,7 @@ fn enter(spec: &RunSpec) -> Result<(), Failure> {
         path.push(name);
         match rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)) {
             Ok(()) => {
-                let (uid, gid) = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));
-                rustix::fs::chownat(CWD, &path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).during(what)?;
+                owners::give(&path, Owner { uid: spec.uid, gid: spec.gid }).during(what)?;
             }
             Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno).during(what),
@@ -161,6 +169,10 @@ fn limits(spec: &RunSpec) -> Result<(), Failure> {
 }
 
 fn drop_ids(spec: &RunSpec) -> Result<(), Failure> {
+    // The supervisor knows who the command is.
+    if spec.recorded {
+        return Ok(());
+    }
     let (uid, gid) = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));
     let groups: Vec<Gid> = spec.groups.iter().map(|group| Gid::from_raw(*group)).collect();
     rustix::thread::set_thread_groups(&groups).during(|| "setting the supplementary groups".to_owned())?;

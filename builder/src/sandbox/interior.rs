@@ -15,6 +15,7 @@ use rustix::mount::{MountAttrFlags, OpenTreeFlags, UnmountFlags, mount_bind_recu
 use super::error::{During, Failure};
 use super::mounts::{Reach, attach, new_mount, restrict};
 use super::spec::{MountSource, RunSpec, SHM_BYTES};
+use crate::owners::{self, Owner};
 
 /// The host's device nodes that a RUN gets; no others, and it cannot use any that it makes itself.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -160,7 +161,7 @@ fn generated_files(spec: &RunSpec) -> Result<Vec<OwnedFd>, Failure> {
         let path = scratch.join(name);
         let make = || {
             fs::write(&path, content)?;
-            std::os::unix::fs::chown(&path, Some(uid), Some(gid))?;
+            owners::give(&path, Owner { uid, gid })?;
             fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
             Ok(open_tree(CWD, &path, clone_flags())?)
         };

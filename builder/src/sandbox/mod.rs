@@ -20,6 +20,7 @@
 //! | `mounts`, `interior`, `places` | the root; what is mounted in it; the mount points that an image lacks |
 //! | `extra` | the mounts that the step itself asks for |
 //! | `filter`, `capabilities` | what a command may do |
+//! | `recorder` | owners, where there is only one id |
 //! | `rung` | the ways to run a command, best first |
 //! | `trial` | whether this machine lets all of it work |
 //! | `system` | the only unsafe code |
@@ -47,6 +48,7 @@ mod memory;
 mod mounts;
 mod parent;
 mod places;
+mod recorder;
 mod rung;
 mod spec;
 mod stage;

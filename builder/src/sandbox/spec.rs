@@ -47,6 +47,8 @@ pub struct RunSpec {
     /// What is mounted in the root besides what every RUN has there, outer mounts before those in them. Places that the
     /// root lacks are made for the command and gone after it.
     pub mounts: Vec<RunMount>,
+    /// Whether owners are recorded and ids are played, as this process has one id only.
+    pub recorded: bool,
 }
 
 /// Size of a command's `/dev/shm` in bytes, as other builders have it.

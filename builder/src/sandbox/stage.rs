@@ -15,10 +15,12 @@ use rustix::thread::UnshareFlags;
 
 use super::error::{During, Failure};
 use super::places::Places;
+use super::recorder::{self, Recorder};
 use super::spec::{Network, RunSpec};
 use super::system::{self, Fork};
 use super::wire::{Answer, Order, receive_order, send};
 use super::{init, mounts, trial};
+use crate::owners;
 
 /// The stage's whole command line. Nothing secret stands there: the specification comes over the socket.
 pub(super) const STAGE_NAME: &str = "fluyt-stage";
@@ -46,9 +48,15 @@ pub fn stage() -> Option<ExitCode> {
     let Ok(order) = receive_order(&control) else {
         return Some(ExitCode::from(2));
     };
+    // Found out by /proc, which process 1 does without for a while.
+    let _ = owners::are_recorded();
     let answer = match order {
         Order::Run(spec) => run(&spec, &control),
         Order::Try => unshare(Network::Host).and_then(|()| trial::attempt()).map(|()| Answer::Works),
+        Order::TryRecorded => recorder::attempt()
+            .and_then(|()| unshare(Network::Host))
+            .and_then(|()| trial::attempt())
+            .map(|()| Answer::Works),
     };
     let answer = answer.unwrap_or_else(Answer::Failed);
     // A builder that is gone wants no answer.
@@ -56,25 +64,29 @@ pub fn stage() -> Option<ExitCode> {
 }
 
 fn run(spec: &RunSpec, control: &UnixStream) -> Result<Answer, Failure> {
+    let recorder = if spec.recorded { Some(Recorder::start(spec)?) } else { None };
     unshare(spec.network)?;
     if spec.network == Network::None {
         system::loopback_up().during(|| "bringing the loopback device up (CAP_NET_ADMIN is needed)".to_owned())?;
     }
     let target = mounts::mount_root(&spec.root)?;
     let places = Places::make(&target, &spec.mounts, spec.shm_size_bytes > 0)?;
-    let ended = command(spec, &target, control);
+    let ended = command(spec, &target, control, recorder.as_ref());
+    if let Some(recorder) = recorder {
+        recorder.finish()?;
+    }
     // In this namespace nothing is mounted over the places, and the command is gone.
     places.remove()?;
     ended.map(Answer::Ended)
 }
 
 /// Runs process 1 to its end. Returns the raw wait status.
-fn command(spec: &RunSpec, root: &Path, control: &UnixStream) -> Result<i32, Failure> {
+fn command(spec: &RunSpec, root: &Path, control: &UnixStream, recorder: Option<&Recorder>) -> Result<i32, Failure> {
     let (alive, ours) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).during(|| "making a pipe".to_owned())?;
     let pid = match system::fork().during(|| "starting process 1 of the sandbox".to_owned())? {
         Fork::Child => {
             drop(ours);
-            let failure = init::become_command(spec, root, &alive);
+            let failure = init::become_command(spec, root, &alive, recorder.map(Recorder::socket));
             let _ = send(control, &Answer::Failed(failure));
             system::exit_now(125)
         }

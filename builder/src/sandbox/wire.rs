@@ -20,6 +20,8 @@ pub(super) enum Order {
     Run(Box<RunSpec>),
     /// Find out whether this machine allows what a run needs.
     Try,
+    /// The same where owners are recorded.
+    TryRecorded,
 }
 
 /// What the stage answers. The first `Failed` or `Ended` is the result.
@@ -55,7 +57,7 @@ pub(super) fn send(mut socket: impl Write, message: &impl Serialize) -> io::Resu
     socket.write_all(&body)
 }
 
-fn receive<T: DeserializeOwned>(mut socket: impl Read) -> io::Result<T> {
+pub(super) fn receive<T: DeserializeOwned>(mut socket: impl Read) -> io::Result<T> {
     let mut length = [0; 4];
     socket.read_exact(&mut length)?;
     let length = u32::from_be_bytes(length);

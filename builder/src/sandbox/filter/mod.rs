@@ -9,7 +9,7 @@
 //! Where we differ from Docker: calls newer than the table fail with `ENOSYS` instead of `EPERM`, so that libraries fall
 //! back; so does what lies in the gap that x32 has in its numbers.
 
-mod bpf;
+pub(super) mod bpf;
 mod rules;
 mod table;
 #[cfg(test)]
@@ -41,4 +41,10 @@ pub(super) fn load(held: CapabilitySet) -> Result<(), Failure> {
         return Err(Failure::new("there is no system call filter for this processor; use x86_64 or aarch64"));
     }
     system::load_filter(&rules::program(ARCHITECTURES, held)).during(|| "loading the system call filter".to_owned())
+}
+
+/// The numbers of every call that the table knows: on x86_64, i386, x32, aarch64 and arm.
+#[cfg(test)]
+pub(super) fn numbers() -> impl Iterator<Item = [i32; 5]> {
+    table::TABLE.iter().map(|row| row.numbers)
 }
