@@ -254,6 +254,9 @@ fn fetch_hints(error: &FetchError) -> Vec<String> {
     let hint = match error {
         FetchError::Git(GitError::NoAgent) => "give the build an agent with `--ssh default`",
         FetchError::Git(GitError::NoProgram { .. }) => "install git",
+        FetchError::Git(GitError::Failed { said, .. }) if said.contains("certificate") => {
+            "name a file of the certificates to trust in the variable SSL_CERT_FILE, or add them to the system's"
+        }
         FetchError::Git(GitError::Failed { .. }) if error.is_the_users() => {
             "a private repository needs `--secret id=GIT_AUTH_TOKEN,env=VARIABLE`, or `--ssh default` for ssh"
         }

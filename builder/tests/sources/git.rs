@@ -140,6 +140,44 @@ fn a_repository_is_a_context() {
 }
 
 #[test]
+fn a_repository_comes_over_tls_from_a_server_that_is_trusted() {
+    let repositories = repository();
+    let root = repositories.folder.path().to_owned();
+    let (server, certificate) = Server::start_tls(move |asked| match asked.target.as_str() {
+        "/file" => Reply::new(200, "from https"),
+        _ => backend(&root, asked),
+    });
+    let place = Place::new();
+    place.write("ca.pem", certificate);
+    place.write(
+        "c/Dockerfile",
+        format!("FROM scratch\nADD {} /\nADD {} /git/\n", server.url("/file"), server.url("/r.git")),
+    );
+    let build = |arguments: &[&str], trusted: bool| {
+        let mut command = place.command(&[arguments, &["-o", "type=tar,dest=result.tar"]].concat());
+        if trusted {
+            command.env("SSL_CERT_FILE", place.path("ca.pem"));
+        }
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let built = || super::place::listing(&fs::read(place.path("result.tar")).unwrap());
+    let url = server.url("/r.git");
+    let (code, said) = build(&[&url], true);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(built(), ["f 644 0:0 /a one", "f 755 0:0 /run.sh #!"]);
+    let (code, said) = build(&["c"], true);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(built().contains(&"f 600 0:0 /file from https".to_owned()), "{:?}", built());
+    assert!(built().contains(&"f 644 0:0 /git/a one".to_owned()), "{:?}", built());
+    let strangers = Place::new();
+    let output = strangers.command(&["-o", "type=tar,dest=x", &url]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("certificate") && said.contains("hint: name a file of the certificates to trust"), "{said}");
+}
+
+#[test]
 fn a_name_is_asked_for_in_each_build_and_a_commit_is_fetched_once() {
     let repositories = repository();
     let first = repositories.git("r", &["rev-parse", "HEAD"]);

@@ -1,8 +1,10 @@
 //! A web server of a test's own, on a free port of this machine.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// A request as it came.
 #[derive(Clone, Debug, Default)]
@@ -45,26 +47,48 @@ impl Reply {
 /// A server; it ends with the test's process.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    scheme: &'static str,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Server {
     pub(crate) fn start(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_with(None, answer)
+    }
+
+    /// A server of this machine's address that speaks TLS, and its certificate.
+    pub(crate) fn start_tls(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> (Self, String) {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()).into();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+        (Self::start_with(Some(Arc::new(config)), answer), made.cert.pem())
+    }
+
+    fn start_with(tls: Option<Arc<ServerConfig>>, answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (log, answer) = (Arc::clone(&asked), Arc::new(answer));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
-                std::thread::spawn(move || serve(stream, &log, &*answer));
+                let (log, answer, tls) = (Arc::clone(&log), Arc::clone(&answer), tls.clone());
+                std::thread::spawn(move || match tls {
+                    None => serve(stream, &log, &*answer),
+                    Some(config) => {
+                        let session = ServerConnection::new(config).unwrap();
+                        serve(StreamOwned::new(session, stream), &log, &*answer)
+                    }
+                });
             }
         });
-        Self { address, asked }
+        Self { address, scheme, asked }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     /// What was asked for since the last look.
@@ -73,8 +97,8 @@ impl Server {
     }
 }
 
-fn serve(stream: TcpStream, log: &Mutex<Vec<Asked>>, answer: &dyn Fn(&Asked) -> Reply) -> Option<()> {
-    let mut reader = BufReader::new(stream.try_clone().ok()?);
+fn serve<S: Read + Write>(stream: S, log: &Mutex<Vec<Asked>>, answer: &dyn Fn(&Asked) -> Reply) -> Option<()> {
+    let mut reader = BufReader::new(stream);
     let mut asked = Asked::default();
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
@@ -88,7 +112,7 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Asked>>, answer: &dyn Fn(&Asked) -> 
         asked.headers.push((name.to_lowercase(), value.trim().to_owned()));
     }
     if asked.header("expect").is_some() {
-        (&stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
+        reader.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
     }
     if asked.header("transfer-encoding").is_some() {
         loop {
@@ -118,9 +142,10 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Asked>>, answer: &dyn Fn(&Asked) -> 
     }
     head.push_str("\r\n");
     let body = reply.cut_after.map_or(&reply.body[..], |end| &reply.body[..end]);
-    (&stream).write_all(head.as_bytes()).ok()?;
+    reader.get_mut().write_all(head.as_bytes()).ok()?;
     if asked.method != "HEAD" {
-        (&stream).write_all(body).ok()?;
+        reader.get_mut().write_all(body).ok()?;
     }
+    reader.get_mut().flush().ok()?;
     Some(())
 }
