@@ -28,6 +28,8 @@ use clap::{CommandFactory as _, Parser as _};
 use args::{Arguments, Command};
 use failure::{Blame, Failure};
 
+use crate::sandbox::{self, Wish};
+
 /// Runs the command that the process was started with and gives its exit code.
 #[must_use]
 pub fn run() -> ExitCode {
@@ -40,6 +42,9 @@ pub fn run() -> ExitCode {
         }
     };
     start_logging(matches!(&arguments.command, Command::Build(build) if build.buildx.debug));
+    if let Some(wish) = wish_of(&arguments.command) {
+        sandbox::enter(wish);
+    }
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -56,6 +61,29 @@ pub fn run() -> ExitCode {
             output::message(&failure.render());
             ExitCode::from(failure.blame.exit_code())
         }
+    }
+}
+
+/// How commands are to run; none for a command that meets no files of other users.
+fn wish_of(command: &Command) -> Option<Wish> {
+    let of = |build: &args::BuildArguments| Wish {
+        only: build.isolation.and_then(|wanted| wanted.0),
+        least: build.isolation_min,
+    };
+    match command {
+        Command::Build(build) => Some(of(build)),
+        Command::Verify(verify) => Some(of(&verify.build)),
+        // What they remove may be of many ids; and all of them remove what a killed build has left.
+        Command::Prune(_) | Command::Cache(_) | Command::Rmi(_) | Command::Pull(_) => Some(Wish::default()),
+        Command::Push(_)
+        | Command::Inspect(_)
+        | Command::Images(_)
+        | Command::Tag(_)
+        | Command::Login(_)
+        | Command::Logout(_)
+        | Command::Version(_)
+        | Command::Completion(_)
+        | Command::Man => None,
     }
 }
 

@@ -22,12 +22,18 @@ use crate::layer::{Entry, FileTime, Kind, LayerPath, Times};
 
 /// Writes the root file system of `image`, which must be for one platform, into the folder `path`.
 ///
-/// Owners and capabilities are kept when we are root; otherwise everything is ours. Gives the device files that were left
+/// Owners and capabilities are kept with `keep_owners`, if we are root; otherwise everything is ours. Gives the device files that were left
 /// out, which only root can make.
 ///
 /// # Errors
 /// [`ExportError::SeveralImages`].
-pub fn local(store: &Store, image: &Descriptor, times: Times, path: &Path) -> Result<Vec<LayerPath>, ExportError> {
+pub fn local(
+    store: &Store,
+    image: &Descriptor,
+    times: Times,
+    keep_owners: bool,
+    path: &Path,
+) -> Result<Vec<LayerPath>, ExportError> {
     let root = Root::open(store, image, "a folder of its files")?;
     let exists = match fs::metadata(path) {
         Ok(there) if there.is_dir() => true,
@@ -42,7 +48,7 @@ pub fn local(store: &Store, image: &Descriptor, times: Times, path: &Path) -> Re
     fs::create_dir(&staging.path).map_err(ExportError::at("creating", &staging.path))?;
     let mut files = Files {
         root: staging.path.clone(),
-        owners: rustix::process::geteuid().is_root(),
+        owners: keep_owners && rustix::process::geteuid().is_root(),
         folders: Vec::new(),
         left_out: Vec::new(),
     };

@@ -25,7 +25,7 @@ use self::compare::is_unchanged;
 pub use self::manifest::Manifest;
 use self::owned::Owned;
 pub use self::owned::note_owners;
-use super::lowers::{Found, MergedFolder, OPAQUE, is_opaque, is_whiteout};
+use super::lowers::{Found, MergedFolder, is_opaque, is_whiteout, marks, opaque};
 use super::{Change, Entry, FileTime, Kind, LayerPath, Source};
 use crate::owners::{Inodes, Owner, Paths};
 
@@ -350,7 +350,7 @@ impl<'a> Walk<'a> {
         check_name(&path)?;
         let names = attribute_names(&at)?;
         refuse_redirects(&path, &names)?;
-        let own = |name: &Vec<u8>| name.starts_with(b"trusted.overlay.") && name != OPAQUE.as_bytes();
+        let own = |name: &Vec<u8>| name.starts_with(marks().as_bytes()) && name != opaque().as_bytes();
         self.found.of_the_mount.extend(names.into_iter().filter(own).map(|name| (at.clone(), name)));
         let unchanged = match &below {
             Some(below) => is_unchanged(&at, &metadata, &below.path, &below.metadata, &self.changes.owned)?,
@@ -381,7 +381,7 @@ impl<'a> Walk<'a> {
         let marked = is_opaque_at(&at)?;
         let below = below.and_then(|found| found.folder);
         if marked && below.is_none() {
-            self.found.of_the_mount.push((at, OPAQUE.as_bytes().to_vec()));
+            self.found.of_the_mount.push((at, opaque().as_bytes().to_vec()));
         }
         let waiting = self.changes.enter(change, !unchanged);
         let opaque = in_opaque || marked;

@@ -11,9 +11,18 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::LayerPath;
+use crate::owners;
 
-/// The attribute of a folder that hides what the layers below have in it (kernel, `Documentation/filesystems/overlayfs.rst`).
-pub(super) const OPAQUE: &str = "trusted.overlay.opaque";
+/// What the names of overlayfs's attributes begin with (kernel, `Documentation/filesystems/overlayfs.rst`): in a user
+/// namespace it is mounted with `userxattr`.
+pub(super) fn marks() -> &'static str {
+    if owners::in_first_namespace() { "trusted.overlay." } else { "user.overlay." }
+}
+
+/// The attribute of a folder that hides what the layers below have in it.
+pub(super) fn opaque() -> &'static str {
+    if owners::in_first_namespace() { "trusted.overlay.opaque" } else { "user.overlay.opaque" }
+}
 
 /// One folder of the merged layers: the real folders that it is made of, topmost first.
 #[derive(Clone, Debug)]
@@ -115,7 +124,7 @@ pub(super) fn is_whiteout(metadata: &Metadata) -> bool {
 /// Whether the folder hides what the layers below have in it.
 pub(super) fn is_opaque(path: &Path) -> io::Result<bool> {
     let mut value = [0; 1];
-    match rustix::fs::lgetxattr(path, OPAQUE, &mut value[..]) {
+    match rustix::fs::lgetxattr(path, opaque(), &mut value[..]) {
         Ok(1) => Ok(value == *b"y"),
         Ok(_) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE | Errno::PERM) => Ok(false),
         Err(error) => Err(error.into()),

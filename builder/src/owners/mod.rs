@@ -95,15 +95,27 @@ pub fn are_recorded() -> bool {
     !geteuid().is_root() || !maps_all_ids()
 }
 
+/// Whether this process is in the machine's first user namespace: only there can overlayfs's own attributes be set, and
+/// elsewhere it takes those of the name space `user` for them. Not to be asked before this process has gone into another.
+#[must_use]
+pub fn in_first_namespace() -> bool {
+    /// The number of the first, by the kernel's `PROC_USER_INIT_INO`.
+    const FIRST: &str = "user:[4026531837]";
+    static IS_FIRST: OnceLock<bool> = OnceLock::new();
+    // Without /proc or without user namespaces there is no other.
+    *IS_FIRST.get_or_init(|| std::fs::read_link("/proc/self/ns/user").map_or(true, |name| name == Path::new(FIRST)))
+}
+
 /// Whose ids files have that this process unpacks: none where they are the machine's own, and all can be given. Elsewhere
-/// the same owner is another number for another process, and what one unpacked must not be taken by the other.
+/// the same owner is another number for another process, or removals are marked otherwise, and what one unpacked must not be
+/// taken by the other.
 #[must_use]
 pub fn ids() -> Option<String> {
     let map = |name: &str| {
         let text = std::fs::read_to_string(Path::new("/proc/self").join(name)).unwrap_or_default();
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     };
-    are_recorded()
+    (are_recorded() || !in_first_namespace())
         .then(|| format!("{} {}, {}, {}", geteuid().as_raw(), getegid().as_raw(), map("uid_map"), map("gid_map")))
 }
 

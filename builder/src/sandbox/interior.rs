@@ -71,14 +71,18 @@ const DATA_ONLY: MountAttrFlags = NO_SUID.union(NO_EXEC).union(NO_DEVICES);
 pub(super) struct FromHost {
     /// Each with its path below `/dev`.
     devices: Vec<(PathBuf, OwnedFd)>,
-    /// For machines that refuse a new `sysfs`.
-    system: Option<OwnedFd>,
+    /// A `proc` of our own processes, or the host's where that is refused.
+    processes: OwnedFd,
+    /// A new `sysfs`, or the host's.
+    system: OwnedFd,
+    system_is_hosts: bool,
     /// Whether the host shows its control groups as one tree.
     has_one_group_tree: bool,
 }
 
 impl FromHost {
-    /// To be called while the host's root is still ours.
+    /// To be called while the host's root is still ours, by process 1: in a user namespace the kernel makes a new `proc` or
+    /// `sysfs` only for who can see another one whole.
     pub(super) fn take(insecure: bool) -> Result<Self, Failure> {
         let mut devices = Vec::new();
         for name in DEVICES {
@@ -93,7 +97,21 @@ impl FromHost {
             more_devices(Path::new(""), 0, &mut devices);
         }
         let has_one_group_tree = statfs(GROUPS).is_ok_and(|found| found.f_type == CGROUP2_MAGIC);
-        Ok(Self { devices, system: copy("/sys", true).ok(), has_one_group_tree })
+        let (processes, _) = new_or_hosts("proc", "/proc", DATA_ONLY)?;
+        let access = if insecure { MountAttrFlags::empty() } else { READ_ONLY_ATTRIBUTE };
+        let (system, system_is_hosts) = new_or_hosts("sysfs", "/sys", DATA_ONLY | access)?;
+        Ok(Self { devices, processes, system, system_is_hosts, has_one_group_tree })
+    }
+}
+
+/// A new file system of a kind, or the host's with all that is mounted in it; whether it is that.
+///
+/// A container hides parts of its own `/proc`, and then the kernel refuses a whole one. The host's network namespace is
+/// not ours to show in a new `/sys`. The host's `/proc` has our processes too, under other numbers than ours.
+fn new_or_hosts(kind: &str, path: &str, attributes: MountAttrFlags) -> Result<(OwnedFd, bool), Failure> {
+    match new_mount(kind, &[], attributes) {
+        Ok(mounted) => Ok((mounted, false)),
+        Err(failure) => copy(path, true).map(|copied| (copied, true)).map_err(|_| failure),
     }
 }
 
@@ -124,10 +142,19 @@ fn more_devices(folder: &Path, depth: usize, devices: &mut Vec<(PathBuf, OwnedFd
 /// nowhere yet, in the order of the mounts.
 pub(super) fn furnish(spec: &RunSpec, host: FromHost) -> Result<Vec<OwnedFd>, Failure> {
     let files = generated_files(spec)?;
-    attach(new_mount("proc", &[], DATA_ONLY)?, Path::new("/proc"))?;
+    attach(host.processes, Path::new("/proc"))?;
     devices(host.devices, spec.shm_size_bytes)?;
     let groups = host.has_one_group_tree;
-    system(host.system, spec.insecure)?;
+    attach(host.system, Path::new("/sys"))?;
+    if host.system_is_hosts {
+        let access = if spec.insecure { MountAttrFlags::empty() } else { READ_ONLY_ATTRIBUTE };
+        // It has others mounted in it: control groups, tracing, BPF.
+        restrict(Path::new("/sys"), DATA_ONLY | access, Reach::Below)
+            .during(|| "closing the host's /sys to writes".to_owned())?;
+        if !groups && !spec.insecure {
+            mask(GROUPS)?;
+        }
+    }
     if groups {
         control_groups(spec.insecure)?;
     }
@@ -214,20 +241,6 @@ fn devices(devices: Vec<(PathBuf, OwnedFd)>, shm_size_bytes: u64) -> Result<(), 
     match new_mount("mqueue", &[], DATA_ONLY) {
         Ok(queues) => mount_new("mqueue", queues),
         Err(_) => Ok(()),
-    }
-}
-
-fn system(host: Option<OwnedFd>, writable: bool) -> Result<(), Failure> {
-    let folder = Path::new("/sys");
-    let access = if writable { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
-    match (new_mount("sysfs", &[], DATA_ONLY | access), host) {
-        (Ok(mounted), _) => attach(mounted, folder),
-        (Err(_), Some(host)) => {
-            attach(host, folder)?;
-            // The host's has others mounted in it: control groups, tracing, BPF.
-            restrict(folder, DATA_ONLY | access, Reach::Below).during(|| "closing the host's /sys to writes".to_owned())
-        }
-        (Err(failure), None) => Err(failure),
     }
 }
 

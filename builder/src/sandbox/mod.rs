@@ -22,6 +22,7 @@
 //! | `filter`, `capabilities` | what a command may do |
 //! | `recorder` | owners, where there is only one id |
 //! | `rung` | the ways to run a command, best first |
+//! | `entry` | into a user namespace, for the rungs that need one |
 //! | `trial` | whether this machine lets all of it work |
 //! | `system` | the only unsafe code |
 //!
@@ -39,6 +40,7 @@
 
 mod cancel;
 mod capabilities;
+mod entry;
 mod error;
 mod extra;
 mod filter;
@@ -58,6 +60,7 @@ mod wire;
 
 pub use cancel::Cancel;
 pub use capabilities::CapabilityChange;
+pub use entry::{enter, entered, is_root_inside_only};
 pub use error::{Failure, SandboxError};
 pub use parent::{run, set_program};
 pub use rung::{Choice, Fidelity, Isolation, Refused, Rung, Wish};

@@ -17,6 +17,7 @@ use rustix::process::fchdir;
 use super::error::{During, Failure};
 use super::spec::RootMount;
 use super::system;
+use crate::owners;
 
 /// The most lower folders that an overlay takes, by the kernel's `OVL_MAX_STACK`.
 const LOWERS_MAX: usize = 500;
@@ -27,6 +28,9 @@ const VALUE_MAX_BYTES: usize = 255;
 /// What an overlay must not do for its upper folder to be read as a plain list of changes. A kernel that does not know
 /// such an option does not have the feature.
 const PLAIN_UPPER: [&str; 3] = ["redirect_dir", "index", "metacopy"];
+
+/// In a user namespace the attributes of the machine's own overlays are out of reach, and what is off above is never on.
+const IN_USER_NAMESPACE: &str = "userxattr";
 
 /// Mounts the root, and says where. The place is hidden by the mount in this namespace only.
 pub(super) fn mount_root(root: &RootMount) -> Result<PathBuf, Failure> {
@@ -88,8 +92,14 @@ impl Layers<'_> {
                 .during(|| format!("setting the overlay's {key} to {}", folder.display()))
                 .map_err(with_log(&overlay))?;
         }
-        for key in PLAIN_UPPER {
-            let _ = fsconfig_set_string(&overlay, key, "off");
+        if owners::in_first_namespace() {
+            for key in PLAIN_UPPER {
+                let _ = fsconfig_set_string(&overlay, key, "off");
+            }
+        } else {
+            fsconfig_set_flag(&overlay, IN_USER_NAMESPACE)
+                .during(|| "asking for an overlay in a user namespace (Linux 5.11 is needed)".to_owned())
+                .map_err(with_log(&overlay))?;
         }
         // Unpacked changes are worth nothing after a crash: the kernel need not sync them.
         let _ = fsconfig_set_flag(&overlay, "volatile");
@@ -122,7 +132,12 @@ impl Layers<'_> {
         let plain: String = PLAIN_UPPER.iter().map(|key| format!(",{key}=off")).collect();
         let mut refusal = Errno::INVAL;
         // The most exact wish first; older kernels refuse what they do not know.
-        for extra in [format!("{plain},volatile"), plain, ",redirect_dir=off".to_owned(), String::new()] {
+        let wishes = if owners::in_first_namespace() {
+            vec![format!("{plain},volatile"), plain, ",redirect_dir=off".to_owned(), String::new()]
+        } else {
+            vec![format!(",{IN_USER_NAMESPACE},volatile"), format!(",{IN_USER_NAMESPACE}")]
+        };
+        for extra in wishes {
             let data = std::ffi::CString::new(format!("{options}{extra}")).unwrap_or_default();
             match mount("overlay", self.upper, "overlay", MountFlags::NODEV, Some(data.as_c_str())) {
                 Ok(()) => return leave(),

@@ -127,7 +127,7 @@ pub struct Wish {
 
 impl Wish {
     /// Why a rung is not wanted.
-    fn against(self, rung: Rung) -> Option<Refusal> {
+    pub(super) fn against(self, rung: Rung) -> Option<Refusal> {
         let place = |rung: Rung| Rung::LADDER.iter().position(|other| *other == rung);
         let (reason, fix) = match (self.only, self.least) {
             (Some(only), _) if only != rung => {

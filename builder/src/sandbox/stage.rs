@@ -97,7 +97,7 @@ fn command(spec: &RunSpec, root: &Path, control: &UnixStream, recorder: Option<&
 }
 
 /// Leaves the namespaces of the builder.
-fn unshare(network: Network) -> Result<(), Failure> {
+pub(super) fn unshare(network: Network) -> Result<(), Failure> {
     let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
     if network == Network::None {
         flags |= UnshareFlags::NEWNET;

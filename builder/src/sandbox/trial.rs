@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdir, open, statat};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::process::geteuid;
-use rustix::thread::{CapabilitySet, capabilities};
+use rustix::thread::CapabilitySet;
 
 use super::error::{During, Failure, SandboxError};
 use super::mounts::{attach, mount_root, new_mount};
@@ -18,7 +18,7 @@ use super::parent::converse;
 use super::rung::Rung;
 use super::spec::{Network, RootMount};
 use super::wire::{Answer, Order};
-use super::{Cancel, capabilities, filter};
+use super::{Cancel, capabilities, entry, filter};
 
 /// Why RUN cannot work here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,28 +43,52 @@ impl std::fmt::Display for Refusal {
 pub(super) fn of(rung: Rung) -> Result<(), Refusal> {
     match rung {
         Rung::Root => root(),
-        Rung::Rootless | Rung::SingleId | Rung::Chroot | Rung::Traced => {
-            Err(refusal("this version of fluyt has no such sandbox yet", "use one of the other rungs"))
-        }
+        Rung::Rootless => inside(rung),
+        Rung::SingleId | Rung::Chroot | Rung::Traced => Err(entry::refusal(rung).unwrap_or_else(unwritten)),
         Rung::Nothing => Ok(()),
     }
 }
 
-/// Tries what a RUN needs: namespaces, mounts, an overlay that writes whiteouts.
-fn root() -> Result<(), Refusal> {
+fn unwritten() -> Refusal {
+    refusal("this version of fluyt has no such sandbox yet", "use one of the other rungs")
+}
+
+/// In a user namespace all was tried before this process went into it.
+fn inside(rung: Rung) -> Result<(), Refusal> {
+    if entry::entered() == Some(rung) {
+        return Ok(());
+    }
+    Err(entry::refusal(rung).unwrap_or_else(|| {
+        refusal(
+            "this process did not try to enter a user namespace",
+            "ask for it: `--isolation` with the name of this rung",
+        )
+    }))
+}
+
+/// Whether it is worth a trial to make namespaces as root.
+pub(super) fn may_be_root() -> Result<(), Refusal> {
     if !geteuid().is_root() {
         return Err(refusal(
             format!("RUN needs root, and this is user {}", geteuid().as_raw()),
             "run as root or with sudo",
         ));
     }
-    let effective = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
-    if !effective.contains(CapabilitySet::SYS_ADMIN) {
+    if !entry::holds(CapabilitySet::SYS_ADMIN) {
         return Err(refusal(
             "this process is root without the capability CAP_SYS_ADMIN, as in a container",
             "start the container with `docker run --privileged`, or with `--cap-add SYS_ADMIN --security-opt apparmor=unconfined`",
         ));
     }
+    Ok(())
+}
+
+/// Tries what a RUN needs: namespaces, mounts, an overlay that writes whiteouts.
+fn root() -> Result<(), Refusal> {
+    if entry::entered().is_some() {
+        return Err(entry::refusal(Rung::Root).unwrap_or_else(unwritten));
+    }
+    may_be_root()?;
     let answer = converse(&Order::Try, &mut |_, _| {}, &Cancel::new()).map(|conversation| conversation.answer);
     match answer {
         Ok(Some(Answer::Works)) => Ok(()),

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::place::Folder;
 use super::{Applier, ApplyError};
 use crate::layer::LayerPath;
-use crate::layer::lowers::{MergedFolder, OPAQUE, is_whiteout};
+use crate::layer::lowers::{MergedFolder, is_whiteout, opaque};
 
 impl Applier {
     /// The folder in which something is to be removed; `None` when there is no such folder, and so nothing to remove.
@@ -142,7 +142,7 @@ impl Applier {
             self.depends_on_lowers = true;
             return Ok(());
         }
-        rustix::fs::lsetxattr(self.path(at), OPAQUE, b"y", XattrFlags::empty())
+        rustix::fs::lsetxattr(self.path(at), opaque(), b"y", XattrFlags::empty())
             .map_err(|error| ApplyError::at("marking as opaque", at, error))
     }
 

@@ -1,0 +1,182 @@
+//! The entry into a user namespace: for a process that may not mount, and is root in a namespace of its own that may.
+//!
+//! ```text
+//! this process            fork: a scout
+//!                         unshare(CLONE_NEWUSER)
+//! writes the scout's maps  (newuidmap and newgidmap, or directly)
+//!                         tries all that a RUN needs: mounts, an overlay that leaves a whiteout, the filter
+//! opens the scout's namespace, and once the scout is content, joins it
+//! ```
+//!
+//! A process cannot leave a user namespace again. So a scout goes first, and where it fails nothing has happened. After the
+//! entry this is the same process as before, with the same number, terminal and parent: signals and the exit code need
+//! nobody to pass them on.
+//!
+//! Everything that meets files of other ids (unpacked layers, what a killed build left) runs inside, removal too: from outside,
+//! a file of a subordinate id cannot even be removed.
+
+mod ids;
+mod words;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::process::{Pid, Signal, geteuid, kill_process, set_parent_process_death_signal};
+use rustix::thread::{CapabilitySet, LinkNameSpaceType, UnshareFlags, capabilities, move_into_link_name_space};
+
+use self::ids::Maps;
+use super::error::{During, Failure};
+use super::rung::{Rung, Wish};
+use super::spec::Network;
+use super::system::{self, Fork};
+use super::trial::{self, Refusal};
+use super::{stage, wire};
+
+/// Whether this version runs commands with one id. Without that nobody need be in such a namespace.
+const HAS_SINGLE_ID: bool = false;
+
+/// What came of the entry.
+#[derive(Debug, Default)]
+struct Entry {
+    entered: Option<Rung>,
+    was_root: bool,
+    /// Why a rung was not taken, for those that were looked at.
+    refused: Vec<(Rung, Refusal)>,
+}
+
+static ENTRY: OnceLock<Entry> = OnceLock::new();
+
+/// Goes into a user namespace where that is the best way to run commands, and `wish` allows it. To be called once, by a
+/// process with one thread, before it opens anything.
+///
+/// Root that may mount stays where it is, and pays nothing.
+pub fn enter(wish: Wish) {
+    ENTRY.get_or_init(|| attempt(wish));
+}
+
+/// The rung of the user namespace that this process has entered; none where it is in the one that it was started in.
+#[must_use]
+pub fn entered() -> Option<Rung> {
+    ENTRY.get().and_then(|entry| entry.entered)
+}
+
+/// Whether this process is root only in the namespace that it has entered: files that it gives to others belong to
+/// subordinate ids outside.
+#[must_use]
+pub fn is_root_inside_only() -> bool {
+    ENTRY.get().is_some_and(|entry| entry.entered.is_some() && !entry.was_root)
+}
+
+/// What the entry found about a rung: `None` when it did not look.
+pub(super) fn refusal(rung: Rung) -> Option<Refusal> {
+    ENTRY.get()?.refused.iter().find(|(refused, _)| *refused == rung).map(|(_, refusal)| refusal.clone())
+}
+
+fn attempt(wish: Wish) -> Entry {
+    let mut entry = Entry { was_root: geteuid().is_root(), ..Entry::default() };
+    match wish.against(Rung::Root) {
+        Some(_) => {}
+        None => match trial::may_be_root() {
+            Ok(()) => return entry,
+            Err(refusal) => entry.refused.push((Rung::Root, refusal)),
+        },
+    }
+    for rung in [Rung::Rootless, Rung::SingleId] {
+        let unfinished = rung == Rung::SingleId && !HAS_SINGLE_ID && wish.only != Some(rung);
+        if wish.against(rung).is_some() || unfinished {
+            continue;
+        }
+        match Maps::of(rung).and_then(|maps| go(&maps)) {
+            Ok(()) => {
+                entry.entered = Some(rung);
+                break;
+            }
+            Err(refusal) => entry.refused.push((rung, refusal)),
+        }
+    }
+    entry
+}
+
+/// Sends a scout, and follows it.
+fn go(maps: &Maps) -> Result<(), Refusal> {
+    let (ours, theirs) = UnixStream::pair().map_err(|error| words::failed("making a socket pair", &error))?;
+    let scout = match system::fork().map_err(|errno| words::failed("starting a process", &errno.into()))? {
+        Fork::Child => {
+            drop(ours);
+            scout(&theirs);
+            system::exit_now(0)
+        }
+        Fork::Parent(pid) => Scout(pid),
+    };
+    drop(theirs);
+    hear(&ours)?;
+    let namespace = open_namespace(scout.0)
+        .map_err(|failure| words::failed("opening the user namespace of another process", &failure.into()))?;
+    maps.write(scout.0)?;
+    // A scout that is gone is heard of next.
+    let _ = (&ours).write_all(&[0]);
+    hear(&ours)?;
+    match move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::User)) {
+        Ok(()) => Ok(()),
+        Err(errno) => Err(words::refused(&Failure {
+            what: "joining a user namespace".to_owned(),
+            errno: errno.raw_os_error(),
+            log: String::new(),
+        })),
+    }
+}
+
+fn open_namespace(pid: Pid) -> Result<OwnedFd, rustix::io::Errno> {
+    let path = PathBuf::from(format!("/proc/{}/ns/user", pid.as_raw_nonzero()));
+    open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// The process that goes first; gone when this is dropped.
+struct Scout(Pid);
+
+impl Drop for Scout {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::KILL);
+        let _ = system::wait_for(self.0);
+    }
+}
+
+/// What the scout says next: that all is well, or what was refused.
+fn hear(socket: &UnixStream) -> Result<(), Refusal> {
+    match wire::receive::<Result<(), Failure>>(socket) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(failure)) => Err(words::refused(&failure)),
+        Err(error) => Err(words::failed("hearing from a process in a user namespace", &error)),
+    }
+}
+
+fn scout(socket: &UnixStream) {
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    let made = system::unshare(UnshareFlags::NEWUSER).during(|| "making a user namespace".to_owned());
+    let goes_on = made.is_ok();
+    if wire::send(socket, &made).is_err() || !goes_on {
+        return;
+    }
+    let mut mapped = [0];
+    let mut reader = socket;
+    if reader.read_exact(&mut mapped).is_err() {
+        return;
+    }
+    let tried = stage::unshare(Network::Host).and_then(|()| trial::attempt());
+    let _ = wire::send(socket, &tried);
+}
+
+/// Whether this process has all that its user namespace can give it.
+pub(super) fn holds(capability: CapabilitySet) -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
+}
+
+/// A number in a file of the kernel's.
+fn number(path: &str) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
