@@ -100,6 +100,7 @@ fn every_failure_that_happened_is_reported() {
         epoch: None,
         network: fluyt::pipeline::Network::Default,
         conditions: fluyt::pipeline::Conditions::default(),
+        resources: fluyt::sandbox::Resources::default(),
         allowed: fluyt::pipeline::Allowed::default(),
         secrets: fluyt::secrets::Secrets::default(),
         agents: std::collections::BTreeMap::new(),

@@ -15,8 +15,8 @@ use rustix::process::{Pid, Signal};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use fluyt::sandbox::{
-    self, Cancel, CapabilityChange, Choice, Exit, Isolation, Limit, MountSource, Network, RootMount, RunMount, RunSpec,
-    Rung, Stream,
+    self, Cancel, CapabilityChange, Choice, Exit, Isolation, Limit, MountSource, Network, Resources, RootMount,
+    RunMount, RunSpec, Rung, Stream,
 };
 
 const BUSYBOX: &str = "/usr/bin/busybox";
@@ -85,6 +85,7 @@ impl Machine {
             capabilities: CapabilityChange::default(),
             shm_size_bytes: 0,
             limits: Vec::new(),
+            resources: Resources::default(),
             mounts: Vec::new(),
             recorded: false,
         }
@@ -539,6 +540,62 @@ fn a_command_that_runs_out_of_memory_is_said_to() {
     wait_until(|| fs::remove_dir(&group).is_ok());
     let said = String::from_utf8_lossy(&ended.stdout);
     assert!(ended.status.success() && said.contains("1 passed"), "{said}");
+}
+
+/// Limits that a control group of the command's own holds. `None`, said aloud, where none can be made.
+fn limited(resources: Resources) -> Option<Resources> {
+    match resources.check() {
+        Ok(()) => Some(resources),
+        Err(reason) => {
+            eprintln!("skipped: this test needs to make a control group: {reason}");
+            None
+        }
+    }
+}
+
+#[test]
+fn a_command_gets_no_more_memory_than_it_may() {
+    let Some(machine) = Machine::new() else { return };
+    let memory_bytes = Some(48 << 20);
+    let Some(resources) =
+        limited(Resources { memory_bytes, memory_and_swap_bytes: memory_bytes, ..Resources::default() })
+    else {
+        return;
+    };
+    let eat = "x=$(head -c 300000000 /dev/zero | tr '\\0' x); echo survived";
+    let mut spec = RunSpec { resources, ..machine.spec("") };
+    spec.argv = ["/bin/sh", "-c", eat].map(str::to_owned).to_vec();
+    assert_eq!(run(&spec).0, Exit::Signal { signal: 9, out_of_memory: true });
+    machine.wipe();
+    // One process of many, and a tool that says something else of it.
+    spec.argv[2] = format!("sh -c \"{}\" || {{ echo failed >&2; exit 2; }}", eat.replace('$', "\\$"));
+    let (exit, _, stderr) = run(&spec);
+    assert_eq!(exit, Exit::Code(2));
+    assert!(stderr.contains("failed\n"), "{stderr}");
+    assert!(stderr.ends_with("fluyt: the kernel ended a process of this command for want of memory\n"), "{stderr}");
+    let left = fs::read_dir("/sys/fs/cgroup/memory").into_iter().flatten().flatten();
+    let ours = format!("fluyt-{}-", std::process::id());
+    assert!(left.map(|entry| entry.file_name()).all(|name| !name.to_str().unwrap().starts_with(&ours)));
+}
+
+#[test]
+fn a_command_gets_the_processors_and_the_time_that_it_may() {
+    let Some(machine) = Machine::new() else { return };
+    let one = Resources { processors: Some("0".to_owned()), cpu_shares: Some(512), ..Resources::default() };
+    if let Some(resources) = limited(one) {
+        let spec = RunSpec { resources, ..machine.spec("grep Cpus_allowed_list /proc/self/status") };
+        assert_eq!(stdout_of(&spec), "Cpus_allowed_list:\t0\n");
+        machine.wipe();
+    }
+    // A tenth of one processor: 0.2 seconds of work take two.
+    let tenth = Resources { cpu_quota_us: Some(10_000), cpu_period_us: Some(100_000), ..Resources::default() };
+    if let Some(resources) = limited(tenth) {
+        let work =
+            "i=0; while [ $(busybox awk '{print $14 + $15}' /proc/$$/stat) -lt 20 ]; do i=$((i+1)); done; echo $i";
+        let started = Instant::now();
+        stdout_of(&RunSpec { resources, ..machine.spec(work) });
+        assert!(started.elapsed() > Duration::from_millis(1200), "{:?}", started.elapsed());
+    }
 }
 
 #[test]

@@ -20,13 +20,13 @@ use crate::blob::{Store, StoreError};
 use crate::event::{Event, Events, Sink as _};
 use crate::pipeline::{self, BuildError, ContextSource, Destination, DockerfileSource, ImageForm, Request, Workshop};
 use crate::prune::Ceiling;
-use crate::sandbox::Wish;
+use crate::sandbox::{Resources, Wish};
 use crate::secrets::Redactor;
 use crate::ssh_agent::Served;
 
 pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(), Failure> {
     let typed = typed.without_empty();
-    let Asked { request, insecure, agents: _agents } = request(&typed)?;
+    let Asked { mut request, insecure, agents: _agents } = request(&typed)?;
     let notes = buildx::notes(&typed.buildx, &request.build_args)?;
     let kind = if typed.quiet { Progress::Quiet } else { typed.progress };
     let mut registries = typed.registries.clone();
@@ -41,7 +41,8 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
     let (tags, by_digest) = (request.tags.clone(), request.form.by_digest);
     let shown = Shown::begin(kind, &Surroundings::from_process(), Some(&store.root().join(LOGS)));
     let events = Warnings::of(shown.events());
-    notes.into_iter().for_each(|text| events.hear(Event::Note { text }));
+    let notes = notes.into_iter().chain(refused_limits(&mut request, &typed));
+    notes.for_each(|text| events.hear(Event::Note { text }));
     let redactor = Redactor::new(&request.secrets);
     let interrupt = Interrupt::listen(shown.say());
     let workshop = Workshop {
@@ -74,6 +75,20 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
         super::print(format!("{}\n", built.manifest.digest()).as_bytes())?;
     }
     Ok(())
+}
+
+/// Takes limits away that cannot be set here, and says so.
+fn refused_limits(request: &mut Request, typed: &BuildArguments) -> Option<String> {
+    if request.resources.is_empty() {
+        return None;
+    }
+    let reason = request.resources.check().err()?;
+    request.resources = Resources::default();
+    let flags = buildx::limits(&typed.buildx).join(", ");
+    Some(format!(
+        "{flags}: no effect here, for {reason}; commands have the limits of the builder: start it with the ones you want, as \
+         with `systemd-run --scope -p MemoryMax=4G -p CPUQuota=200% fluyt build`"
+    ))
 }
 
 /// Makes room where the store takes more than it may. What this build used is held until here, and stays.
@@ -188,6 +203,7 @@ pub(super) fn request(typed: &BuildArguments) -> Result<Asked, Failure> {
         agents: sockets,
         network: commands.network,
         conditions: commands.conditions,
+        resources: commands.resources,
         allowed: commands.allowed,
         isolation: Wish { only: typed.isolation.and_then(|wanted| wanted.0), least: typed.isolation_min },
         now: Timestamp::now(),

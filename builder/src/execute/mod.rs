@@ -64,7 +64,7 @@ use crate::fetch::FetchedFile;
 use crate::graph::{About, FetchOp, ImageRequest, OpId, Root};
 use crate::layer::{FileTime, LayerOptions};
 use crate::remote::Remote;
-use crate::sandbox::{Cancel, Isolation};
+use crate::sandbox::{Cancel, Isolation, Resources};
 use crate::snapshot::Snapshotter;
 
 /// Which steps run again although an earlier build ran them.
@@ -101,6 +101,8 @@ pub struct Options {
     pub layers: LayerOptions,
     /// Now: the time of what the builder itself makes, before an epoch takes its place in what is written.
     pub made_at: FileTime,
+    /// How much of the machine each command may use.
+    pub resources: Resources,
 }
 
 /// Runs a graph's operations.

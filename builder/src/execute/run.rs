@@ -86,6 +86,7 @@ impl Executor {
             )
             .map_err(|reason| SandboxError::Specification { reason })?,
             shm_size_bytes: op.conditions.shm_size_bytes.unwrap_or_default(),
+            resources: self.options.resources.clone(),
             limits: op.conditions.limits.iter().map(limit).collect(),
             mounts: std::mem::take(&mut made.mounts),
             recorded: choice.rung == Rung::SingleId,

@@ -290,6 +290,7 @@ fn options(request: &Request) -> Options {
         },
         mode: Mode { reproducible: request.reproducible || request.epoch.is_some() },
         layers: LayerOptions { compression: request.form.compression, threads, times },
+        resources: request.resources.clone(),
         made_at: FileTime { seconds: request.now.as_second(), nanoseconds: 0 },
     }
 }

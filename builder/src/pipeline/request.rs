@@ -14,7 +14,7 @@ use crate::fetch;
 use crate::graph::{Allowed, Conditions, Network, Platform, without_password};
 use crate::image::Format;
 use crate::layer::Compression;
-use crate::sandbox::Wish;
+use crate::sandbox::{Resources, Wish};
 use crate::secrets::Secrets;
 
 /// What is asked of a build. Everything that the command line, the environment and the clock have to say is in here.
@@ -58,6 +58,8 @@ pub struct Request {
     pub network: Network,
     /// `--add-host` and what else is said of all commands.
     pub conditions: Conditions,
+    /// `--memory` and the like: how much of the machine each command may use. In no key.
+    pub resources: Resources,
     /// `--allow`.
     pub allowed: Allowed,
     /// `--secret`.

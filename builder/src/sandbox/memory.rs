@@ -1,11 +1,17 @@
 //! The kernel's count of processes killed for want of memory.
 
 use std::fs;
+use std::path::Path;
 
 /// Kills so far: those of our own control group, to which every command belongs, or where the kernel does not show these,
 /// those of the whole machine. Only a difference of two readings says something.
 pub(super) fn kills() -> u64 {
-    own_groups().iter().find_map(|file| counter(file)).or_else(|| counter("/proc/vmstat")).unwrap_or(0)
+    own_kills().or_else(|| counter("/proc/vmstat")).unwrap_or(0)
+}
+
+/// Kills so far of our own control group, where the kernel shows them.
+pub(super) fn own_kills() -> Option<u64> {
+    own_groups().iter().find_map(counter)
 }
 
 /// The files that may hold the count of our own control group, best first.
@@ -27,6 +33,7 @@ fn own_groups() -> Vec<String> {
     files
 }
 
-fn counter(file: &str) -> Option<u64> {
+/// The count in a file of a control group or of the machine.
+pub(super) fn counter(file: impl AsRef<Path>) -> Option<u64> {
     fs::read_to_string(file).ok()?.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }

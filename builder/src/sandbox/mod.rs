@@ -21,6 +21,7 @@
 //! | `extra` | the mounts that the step itself asks for |
 //! | `filter`, `capabilities` | what a command may do |
 //! | `recorder` | owners, where there is only one id |
+//! | `groups`, `memory` | how much it may use, and whether it wanted more memory than there was |
 //! | `rung` | the ways to run a command, best first |
 //! | `entry` | into a user namespace, for the rungs that need one |
 //! | `trial` | whether this machine lets all of it work |
@@ -44,6 +45,7 @@ mod entry;
 mod error;
 mod extra;
 mod filter;
+mod groups;
 mod init;
 mod interior;
 mod memory;
@@ -62,6 +64,7 @@ pub use cancel::Cancel;
 pub use capabilities::CapabilityChange;
 pub use entry::{enter, entered, is_root_inside_only};
 pub use error::{Failure, SandboxError};
+pub use groups::Resources;
 pub use parent::{run, set_program};
 pub use rung::{Choice, Fidelity, Isolation, Refused, Rung, Wish};
 pub use spec::{Exit, Limit, MountSource, Network, RootMount, RunMount, RunSpec, SHM_BYTES, Stream};

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::error::SandboxError;
+use super::groups::Group;
 use super::spec::{Exit, RunSpec, Stream};
 use super::stage::STAGE_NAME;
 use super::wire::{Answer, Order, first_answer, send_order};
@@ -22,6 +23,9 @@ const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
 /// Bytes read at once from a stream.
 const READ_BYTES: usize = 64 * 1024;
+
+/// The signal by which the kernel ends a process for want of memory.
+const KILL: i32 = 9;
 
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
@@ -41,11 +45,26 @@ pub fn run(spec: &RunSpec, output: &mut dyn FnMut(Stream, &[u8]), cancel: &Cance
     if cancel.is_cancelled() {
         return Ok(Exit::Cancelled);
     }
-    let before = memory::kills();
-    let conversation = converse(&Order::Run(Box::new(spec.clone())), output, cancel)?;
+    let group = Some(&spec.resources).filter(|resources| !resources.is_empty()).map(Group::make).transpose();
+    let group = group.map_err(|reason| SandboxError::Specification { reason })?;
+    let ours = || group.as_ref().and_then(Group::kills).or_else(memory::own_kills);
+    let (before, ours_before) = (ours().unwrap_or_else(memory::kills), ours());
+    let conversation = converse(&Order::Run(Box::new(spec.clone())), group.as_ref(), output, cancel)?;
+    let ran_out_of_memory = || ours().unwrap_or_else(memory::kills) > before;
     match conversation.answer {
         _ if conversation.cancelled => Ok(Exit::Cancelled),
-        Some(Answer::Ended(status)) => Ok(exit(status, || memory::kills() > before)),
+        Some(Answer::Ended(status)) => {
+            let exit = exit(status, ran_out_of_memory);
+            // A build tool may go on and fail for what one of its many processes did not do. What the machine as a whole
+            // counts may be others'.
+            let silent = matches!(exit, Exit::Code(0) | Exit::Signal { out_of_memory: true, .. });
+            if !silent && ours() > ours_before {
+                output(Stream::Stderr, b"fluyt: the kernel ended a process of this command for want of memory\n");
+            }
+            Ok(exit)
+        }
+        // The stage is in the group too.
+        None if group.is_some() && ran_out_of_memory() => Ok(Exit::Signal { signal: KILL, out_of_memory: true }),
         Some(Answer::Failed(failure)) => Err(SandboxError::Setup(failure)),
         Some(Answer::Works) | None => Err(SandboxError::Lost { status: conversation.status }),
     }
@@ -62,6 +81,7 @@ pub(super) struct Conversation {
 /// Starts a stage, gives it its order, and hears it out.
 pub(super) fn converse(
     order: &Order,
+    group: Option<&Group>,
     output: &mut dyn FnMut(Stream, &[u8]),
     cancel: &Cancel,
 ) -> Result<Conversation, SandboxError> {
@@ -83,6 +103,9 @@ pub(super) fn converse(
         .spawn()
         .map_err(|source| start("executing the program itself again", source))?;
     let mut stage = Stage(stage);
+    if let Some(group) = group {
+        group.take(stage.0.id()).map_err(|source| start("putting the stage into its control group", source))?;
+    }
     // A stage that is gone already says why on the socket or in its status: go on and hear it.
     let sent = send_order(&control, order);
     let (heard, cancelled) = listen(&mut stage.0, &control, [stdout, stderr], &listener, output)?;
@@ -225,7 +248,6 @@ fn forward(
 
 /// Reads a raw wait status.
 fn exit(status: i32, ran_out_of_memory: impl Fn() -> bool) -> Exit {
-    const KILL: i32 = 9;
     if libc::WIFSIGNALED(status) {
         let signal = libc::WTERMSIG(status);
         return Exit::Signal { signal, out_of_memory: signal == KILL && ran_out_of_memory() };

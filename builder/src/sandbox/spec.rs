@@ -8,6 +8,7 @@ use rustix::process::Resource;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::capabilities::CapabilityChange;
+use super::groups::Resources;
 
 /// Everything that one RUN depends on.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,6 +45,9 @@ pub struct RunSpec {
     pub shm_size_bytes: u64,
     /// Its resource limits; those not named are the builder's.
     pub limits: Vec<Limit>,
+    /// How much of the machine it may use.
+    #[serde(skip)]
+    pub resources: Resources,
     /// What is mounted in the root besides what every RUN has there, outer mounts before those in them. Places that the
     /// root lacks are made for the command and gone after it.
     pub mounts: Vec<RunMount>,

@@ -89,7 +89,7 @@ fn root() -> Result<(), Refusal> {
         return Err(entry::refusal(Rung::Root).unwrap_or_else(unwritten));
     }
     may_be_root()?;
-    let answer = converse(&Order::Try, &mut |_, _| {}, &Cancel::new()).map(|conversation| conversation.answer);
+    let answer = converse(&Order::Try, None, &mut |_, _| {}, &Cancel::new()).map(|conversation| conversation.answer);
     match answer {
         Ok(Some(Answer::Works)) => Ok(()),
         Ok(Some(Answer::Failed(failure))) => Err(refused(&failure)),

@@ -59,29 +59,35 @@ pub struct BuildxArguments {
     #[arg(short = 'D', long)]
     pub debug: bool,
 
-    /// As with the classic builder, which had no other.
-    #[arg(long, short = 'm', hide = true)]
+    /// The most memory that a command may use (`1g`)
+    #[arg(
+        long,
+        short = 'm',
+        value_name = "SIZE",
+        allow_hyphen_values = true,
+        help_heading = "Commands of the Dockerfile"
+    )]
     pub memory: Option<String>,
-    #[arg(long, hide = true)]
-    #[allow(missing_docs, reason = "the classic builder's, as the next ones")]
+    /// That and swap together (`2g`; -1 is no limit) [default: twice the memory]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, help_heading = "Commands of the Dockerfile")]
     pub memory_swap: Option<String>,
-    #[arg(long, hide = true)]
-    #[allow(missing_docs, reason = "see the first")]
+    /// The period of `--cpu-quota` in microseconds [default: 100000]
+    #[arg(long, value_name = "MICROSECONDS", help_heading = "Commands of the Dockerfile")]
     pub cpu_period: Option<String>,
-    #[arg(long, hide = true)]
-    #[allow(missing_docs, reason = "see the first")]
+    /// Processor time of a command in each period, in microseconds
+    #[arg(long, value_name = "MICROSECONDS", allow_hyphen_values = true, help_heading = "Commands of the Dockerfile")]
     pub cpu_quota: Option<String>,
-    #[arg(long, short = 'c', hide = true)]
-    #[allow(missing_docs, reason = "see the first")]
+    /// Weight of a command when processors are scarce [default: 1024]
+    #[arg(long, short = 'c', value_name = "WEIGHT", help_heading = "Commands of the Dockerfile")]
     pub cpu_shares: Option<String>,
-    #[arg(long, hide = true)]
-    #[allow(missing_docs, reason = "see the first")]
+    /// The processors of commands (`0-3`, `0,1`)
+    #[arg(long, value_name = "LIST", help_heading = "Commands of the Dockerfile")]
     pub cpuset_cpus: Option<String>,
-    #[arg(long, hide = true)]
-    #[allow(missing_docs, reason = "see the first")]
+    /// The memory nodes of commands (`0-3`, `0,1`)
+    #[arg(long, value_name = "LIST", help_heading = "Commands of the Dockerfile")]
     pub cpuset_mems: Option<String>,
+    /// As with the classic builder, which had no other.
     #[arg(long, hide = true)]
-    #[allow(missing_docs, reason = "see the first")]
     pub security_opt: Vec<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_parser = switch, action = clap::ArgAction::Set)]
     #[allow(missing_docs, reason = "see the first")]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::BuildxArguments;
 use crate::cli::failure::Failure;
 use crate::pipeline::{Allowed, Conditions, Limit, Network};
-use crate::sandbox;
+use crate::sandbox::{self, Resources};
 
 /// How the commands of a build run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,7 @@ pub(in crate::cli) struct Commands {
     pub(in crate::cli) network: Network,
     pub(in crate::cli) conditions: Conditions,
     pub(in crate::cli) allowed: Allowed,
+    pub(in crate::cli) resources: Resources,
 }
 
 impl Commands {
@@ -46,8 +47,78 @@ impl Commands {
         commands.conditions.dropped_capabilities = normal(&typed.cap_drop);
         // Docker takes 0 for its own default too.
         commands.conditions.shm_size_bytes = typed.shm_size.filter(|size| *size > 0);
+        commands.resources = resources(typed)?;
         Ok(commands)
     }
+}
+
+/// How much of the machine a command may use.
+fn resources(typed: &BuildxArguments) -> Result<Resources, Failure> {
+    let wrong = |problem: &str| Failure::usage(problem.to_owned());
+    let list = |flag: &str, text: &Option<String>| -> Result<Option<String>, Failure> {
+        let text = text.as_ref().map(|text| text.trim()).filter(|text| !text.is_empty());
+        match text {
+            Some(text) if !text.chars().all(|letter| letter.is_ascii_digit() || letter == ',' || letter == '-') => {
+                Err(wrong(&format!("`--{flag} {text}`: it is no list of numbers")).hint("write `0-3`, or `0,2`"))
+            }
+            text => Ok(text.map(str::to_owned)),
+        }
+    };
+    // Docker takes 0 and -1 for no limit.
+    let given = |text: &Option<String>| -> Option<String> {
+        text.as_ref().map(|text| text.trim().to_owned()).filter(|text| !matches!(text.as_str(), "" | "0" | "-1"))
+    };
+    let number = |flag: &str, text: &Option<String>, least: u64, most: u64| -> Result<Option<u64>, Failure> {
+        let Some(text) = given(text) else { return Ok(None) };
+        let value = text.parse().ok().filter(|value| (least..=most).contains(value));
+        value.map(Some).ok_or_else(|| {
+            let hint = format!("expected a number from {least} to {most}, or 0 for none");
+            wrong(&format!("`--{flag} {text}`: the kernel takes no such value")).hint(hint)
+        })
+    };
+    let memory_bytes = given(&typed.memory)
+        .map(|text| crate::prune::bytes(&text).map_err(|problem| wrong(&format!("`--memory {text}`: {problem}"))))
+        .transpose()?;
+    let memory_and_swap_bytes = match typed.memory_swap.as_deref() {
+        None | Some("" | "0") => None,
+        Some("-1") => Some(u64::MAX),
+        Some(text) => {
+            let refused = |problem: String| wrong(&format!("`--memory-swap {text}`: {problem}"));
+            Some(crate::prune::bytes(text).map_err(refused)?)
+        }
+    };
+    match (memory_bytes, memory_and_swap_bytes) {
+        (None, Some(both)) if both != u64::MAX => {
+            return Err(wrong("`--memory-swap` is memory and swap together: it needs `--memory`"));
+        }
+        (Some(memory), Some(both)) if both < memory => {
+            return Err(wrong("`--memory-swap` is memory and swap together: it cannot be less than `--memory`"));
+        }
+        _ => {}
+    }
+    Ok(Resources {
+        memory_bytes,
+        memory_and_swap_bytes,
+        cpu_shares: number("cpu-shares", &typed.cpu_shares, 2, 262_144)?,
+        cpu_quota_us: number("cpu-quota", &typed.cpu_quota, 1_000, u64::MAX >> 1)?,
+        cpu_period_us: number("cpu-period", &typed.cpu_period, 1_000, 1_000_000)?,
+        processors: list("cpuset-cpus", &typed.cpuset_cpus)?,
+        memory_nodes: list("cpuset-mems", &typed.cpuset_mems)?,
+    })
+}
+
+/// The flags that limit how much of the machine a command may use, as far as they were given.
+pub(in crate::cli) fn limits(typed: &BuildxArguments) -> Vec<String> {
+    let given = [
+        ("memory", typed.memory.is_some()),
+        ("memory-swap", typed.memory_swap.is_some()),
+        ("cpu-period", typed.cpu_period.is_some()),
+        ("cpu-quota", typed.cpu_quota.is_some()),
+        ("cpu-shares", typed.cpu_shares.is_some()),
+        ("cpuset-cpus", typed.cpuset_cpus.is_some()),
+        ("cpuset-mems", typed.cpuset_mems.is_some()),
+    ];
+    given.into_iter().filter(|(_, given)| *given).map(|(name, _)| format!("`--{name}`")).collect()
 }
 
 /// Whether podman's two lists make sense.
@@ -170,6 +241,37 @@ mod tests {
         ] {
             assert_eq!(limit(text).ok().map(|limit| (limit.soft, limit.hard)), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn limits_of_memory_and_processors_are_read_as_docker_reads_them() {
+        let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let read = |memory: &str, both: &str| {
+            let typed = BuildxArguments { memory: some(memory), memory_swap: some(both), ..BuildxArguments::default() };
+            resources(&typed).ok().map(|found| (found.memory_bytes, found.memory_and_swap_bytes))
+        };
+        assert_eq!(read("1g", ""), Some((Some(1 << 30), None)));
+        assert_eq!(read("512M", "1g"), Some((Some(512 << 20), Some(1 << 30))));
+        assert_eq!(read("1g", "-1"), Some((Some(1 << 30), Some(u64::MAX))));
+        assert_eq!(read("0", "0"), Some((None, None)));
+        assert_eq!(read("1g", "1m"), None);
+        assert_eq!(read("", "1g"), None);
+        assert_eq!(read("much", ""), None);
+        let cpu = |quota: &str, shares: &str, processors: &str| {
+            let (cpu_quota, cpu_shares, cpuset_cpus) = (some(quota), some(shares), some(processors));
+            resources(&BuildxArguments { cpu_quota, cpu_shares, cpuset_cpus, ..BuildxArguments::default() }).ok()
+        };
+        assert_eq!(cpu("-1", "0", ""), Some(Resources::default()));
+        let expected = Resources {
+            cpu_quota_us: Some(50_000),
+            cpu_shares: Some(512),
+            processors: Some("0-3,5".to_owned()),
+            ..Resources::default()
+        };
+        assert_eq!(cpu("50000", "512", "0-3,5"), Some(expected));
+        assert_eq!(cpu("10", "", ""), None);
+        assert_eq!(cpu("", "1", ""), None);
+        assert_eq!(cpu("", "", "all"), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod table;
 
 pub use arguments::BuildxArguments;
 
-pub(super) use commands::Commands;
+pub(super) use commands::{Commands, limits};
 pub(super) use table::help;
 
 use std::collections::BTreeMap;
@@ -36,13 +36,6 @@ pub(super) fn notes(typed: &BuildxArguments, build_args: &BTreeMap<String, Strin
         "cgroup-parent" => typed.cgroup_parent.as_ref().is_some_and(|name| !name.is_empty()),
         "resource" => !typed.resource.is_empty(),
         "policy" => typed.policy.iter().any(|text| !policy_is_off(text)),
-        "memory" => typed.memory.is_some(),
-        "memory-swap" => typed.memory_swap.is_some(),
-        "cpu-period" => typed.cpu_period.is_some(),
-        "cpu-quota" => typed.cpu_quota.is_some(),
-        "cpu-shares" => typed.cpu_shares.is_some(),
-        "cpuset-cpus" => typed.cpuset_cpus.is_some(),
-        "cpuset-mems" => typed.cpuset_mems.is_some(),
         "security-opt" => !typed.security_opt.is_empty(),
         "squash" => typed.squash,
         _ => false,

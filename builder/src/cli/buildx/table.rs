@@ -35,6 +35,7 @@ const fn row(name: &'static str, sample: &'static str, effect: Effect) -> Row {
 use Effect::{Differs, Noted, Nothing, Refused, Same};
 
 const LIMIT: &str = "commands have the limits of the builder: start it with the ones you want, as with `systemd-run --scope -p MemoryMax=4G -p CPUQuota=200% fluyt build`";
+const GROUP: &str = "each command has a control group of its own for it, not all together one; where none can be made (in most containers, and for users without delegation) a note says so";
 const CACHE: &str = "steps are looked for in the store on this machine and kept there; where it does not last, keep the folder that `--store` names";
 
 /// The flags of `docker buildx build`, as its help lists them; last the hidden ones of the classic builder.
@@ -115,14 +116,14 @@ pub(super) const FLAGS: &[Row] = &[
     row("target", "--target a", Same),
     row("ulimit", "--ulimit nofile=10:20", Same),
     row("compress", "--compress", Nothing("no context is sent anywhere")),
-    row("cpu-period", "--cpu-period 1", Noted(LIMIT)),
-    row("cpu-quota", "--cpu-quota 1", Noted(LIMIT)),
-    row("cpu-shares", "-c 1", Noted(LIMIT)),
-    row("cpuset-cpus", "--cpuset-cpus 0", Noted(LIMIT)),
-    row("cpuset-mems", "--cpuset-mems 0", Noted(LIMIT)),
+    row("cpu-period", "--cpu-period 1000", Differs(GROUP)),
+    row("cpu-quota", "--cpu-quota 5000", Differs(GROUP)),
+    row("cpu-shares", "-c 2", Differs(GROUP)),
+    row("cpuset-cpus", "--cpuset-cpus 0", Differs(GROUP)),
+    row("cpuset-mems", "--cpuset-mems 0", Differs(GROUP)),
     row("force-rm", "--force-rm", Nothing("nothing is left of a command in any case")),
-    row("memory", "-m 1g", Noted(LIMIT)),
-    row("memory-swap", "--memory-swap 1g", Noted(LIMIT)),
+    row("memory", "-m 1g", Differs(GROUP)),
+    row("memory-swap", "--memory-swap 1g", Differs(GROUP)),
     row("rm", "--rm=false", Nothing("nothing is left of a command in any case")),
     row(
         "security-opt",
