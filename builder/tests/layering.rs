@@ -26,7 +26,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("graph", &["dockerfile", "image"]),
     ("remote", &["blob", "image", "event"]),
     ("fetch", &["blob", "event"]),
-    ("cache", &["graph", "layer", "image", "blob", "sandbox"]),
+    ("cache", &["graph", "layer", "image", "blob", "sandbox", "secrets"]),
     ("cache_mount", &["blob", "owners"]),
     (
         "execute",

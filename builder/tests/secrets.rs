@@ -57,6 +57,24 @@ impl Place {
         self.fluyt(&[&["build", "--secret", "id=npm,src=token", "context"], more].concat())
     }
 
+    /// Whether a file of the store has these bytes, in its name or in it.
+    fn store_holds(&self, bytes: &[u8]) -> bool {
+        let mut folders = vec![self.folder.path().join("store")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+                if entry.file_type().unwrap().is_dir() {
+                    folders.push(entry.path());
+                } else if entry.file_type().unwrap().is_file() {
+                    let content = std::fs::read(entry.path()).unwrap();
+                    if content.windows(bytes.len()).any(|window| window == bytes) {
+                        return true;
+                    }
+                }
+            }
+        }
+        false
+    }
+
     /// Builds what must fail for the secret; gives what is said, which never is the secret.
     fn refused(&self, dockerfile: &str) -> String {
         let output = self.build(dockerfile, &[]);
@@ -80,6 +98,15 @@ fn a_command_that_leaves_a_secret_in_its_layer_fails_the_build() {
         ("{b} base64 /run/secrets/npm > /b", "/b holds the secret `npm`, in base64"),
         ("{b} ln -s \"$({b} cat /run/secrets/npm)\" /link", "the target of the link /link holds the secret `npm`"),
         ("{b} mkdir -p \"/a/$({b} cat /run/secrets/npm)\"", "the name of /a/"),
+        ("{b} gzip -c /run/secrets/npm > /x.gz", "/x.gz (unpacked) holds the secret `npm`"),
+        (
+            "{b} mkdir -p /p/q; {b} cp /run/secrets/npm /p/q/r; {b} tar -cf - -C /p q | {b} gzip > /x.tgz; {b} rm -r /p",
+            "/x.tgz (in it q/r) holds the secret `npm`",
+        ),
+        (
+            "( {b} seq 20; {b} cat /run/secrets/npm; {b} seq 20 ) | {b} base64 > /lines",
+            "/lines holds the secret `npm`, in base64",
+        ),
     ] {
         let command = command.replace("{b}", busybox);
         let said = place.refused(&format!("{SHELL}RUN {busybox} mkdir /app\n{MOUNT} {command}\n"));
@@ -104,13 +131,13 @@ fn a_file_of_the_context_with_a_secret_fails_the_build_unless_it_may_be_there() 
 #[test]
 fn what_a_command_prints_is_shown_and_logged_without_the_secret() {
     let Some(place) = Place::with_commands() else { return };
-    // In two halves, a while apart, and in base64; and the instruction itself has it.
+    // In two halves, a while apart, and in base64.
     let halves = "B=/bin/busybox; T=$($B cat /run/secrets/npm); $B printf \"is: ${T%????????}\"; $B sleep 0.3; \
                   $B echo \"${T#??????????} end\"; $B base64 /run/secrets/npm >&2";
-    let output = place.build(&format!("{SHELL}{MOUNT} {halves} # {TOKEN}\n"), &["--progress", "plain"]);
+    let output = place.build(&format!("{SHELL}{MOUNT} {halves}\n"), &["--progress", "plain"]);
     let shown = said(&output);
     assert_eq!(output.status.code(), Some(0), "{shown}");
-    assert!(shown.contains("is: *** end") && shown.contains("# ***"), "{shown}");
+    assert!(shown.contains("is: *** end"), "{shown}");
     let logs = std::fs::read_dir(place.folder.path().join("store/logs")).unwrap();
     let logged: String = logs.map(|log| std::fs::read_to_string(log.unwrap().path()).unwrap()).collect();
     assert!(logged.contains("is: *** end"), "{logged}");
@@ -128,4 +155,72 @@ fn a_secret_that_is_too_short_to_search_for_is_named_once() {
     let said = said(&output);
     let text = "the secret `pin` has fewer than 12 bytes: the image is not searched for so short a value";
     assert_eq!((output.status.code(), said.matches(text).count()), (Some(0), 1), "{said}");
+}
+
+#[test]
+fn the_image_says_the_secret_nowhere() {
+    let place = Place::new();
+    let argument = format!("TOKEN={TOKEN}");
+    let refused = |dockerfile: &str, more: &[&str], expected: &str| {
+        let output = place.build(dockerfile, more);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(expected) && !said.contains(TOKEN), "{expected}: {said}");
+    };
+    let with_argument = ["--build-arg", &argument];
+    let literal = format!("FROM scratch\nENV A=1 \\\n  TOKEN={TOKEN}\n");
+    let expected = "error: step `ENV A=1 TOKEN=***` (Dockerfile:2-3) would put the secret `npm` into the image's \
+                    configuration and history\n --> Dockerfile:2:1\n";
+    refused(&literal, &[], expected);
+    let expected = "step `ARG TOKEN=***` (Dockerfile:2) would put the secret `npm` into";
+    refused("FROM scratch\nARG TOKEN\nRUN true\n", &with_argument, expected);
+    let expected = "step `LABEL a=***` (Dockerfile:3) would put the secret `npm` into";
+    refused(&format!("FROM scratch\nUSER 7\nLABEL a=\"{TOKEN}\"\n"), &[], expected);
+    let label = format!("a={TOKEN}");
+    let expected = "this build would put the secret `npm` into the image's configuration, in config.Labels.a";
+    refused("FROM scratch\nENV A=1\n", &["--label", &label], expected);
+    let expected = "into the image's manifest, in annotations.a";
+    refused("FROM scratch\nENV A=1\n", &["--annotation", &label], expected);
+    // What is only an argument of a stage that is not in the image stays here.
+    let dockerfile = "FROM scratch AS other\nARG TOKEN\nLABEL a=$TOKEN\nFROM scratch\nCOPY --from=other / /\nENV A=1\n";
+    assert_eq!(place.build(dockerfile, &with_argument).status.code(), Some(0));
+    assert!(!place.store_holds(TOKEN.as_bytes()));
+}
+
+#[test]
+fn a_layer_of_an_earlier_build_is_searched_once_before_it_is_taken() {
+    let place = Place::new();
+    std::fs::write(place.context().join(".env"), format!("TOKEN={TOKEN}\n")).unwrap();
+    std::fs::write(place.context().join("clean"), "nothing\n").unwrap();
+    std::fs::write(place.context().join("Dockerfile"), "FROM scratch\nCOPY clean .env /app/\nCOPY clean /\n").unwrap();
+    assert_eq!(place.fluyt(&["build", "context"]).status.code(), Some(0));
+    let said = place.refused("FROM scratch\nCOPY clean .env /app/\nCOPY clean /\n");
+    assert!(said.contains("(Dockerfile:2)") && said.contains("/app/.env holds the secret `npm`"), "{said}");
+    // Its own layer is clean, and is not read again.
+    assert_eq!(place.build("FROM scratch\nCOPY clean /\n", &[]).status.code(), Some(0));
+    let searched = || {
+        let records = std::fs::read_dir(place.folder.path().join("store/records/1")).unwrap();
+        records.filter(|file| file.as_ref().unwrap().file_name().to_string_lossy().starts_with("searched-")).count()
+    };
+    assert_eq!(searched(), 1);
+    let output = place.build("FROM scratch\nCOPY clean /\n", &[]);
+    assert!(self::said(&output).contains("CACHED") && searched() == 1);
+}
+
+#[test]
+fn a_secret_in_a_stage_that_is_not_in_the_image_is_told_and_does_not_come_along() {
+    let Some(place) = Place::with_commands() else { return };
+    let stage = SHELL.replace("FROM scratch", "FROM scratch AS work");
+    let leaves =
+        format!("{MOUNT} /bin/busybox mkdir /w; /bin/busybox cp /run/secrets/npm /w/rc; /bin/busybox touch /w/out");
+    let output = place.build(&format!("{stage}{leaves}\nFROM scratch\nCOPY --from=work /w/out /\n"), &[]);
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let told = "/w/rc holds the secret `npm`; its stage is no part of the image";
+    assert_eq!(said.matches(told).count(), 1, "{said}");
+    let said = place.refused(&format!("{stage}{leaves}\nFROM scratch\nCOPY --from=work /w /\n"));
+    assert!(said.contains("(Dockerfile:6)") && said.contains("/rc holds the secret `npm`"), "{said}");
+    // The stage itself is in the store, and leaves no more for that.
+    let said = place.refused(&format!("{stage}{leaves}\n"));
+    assert!(said.contains("(Dockerfile:4)") && said.contains("/w/rc holds the secret `npm`"), "{said}");
 }

@@ -6,6 +6,7 @@
 //! <store>/records/1/plan-<key>.json       a step's layer and all those below it that steps made, as one build had them
 //! <store>/records/1/preimages-<place>.json  what the steps of a Dockerfile and context were made of (see `explain`)
 //! <store>/records/1/converted-<key>.json  another image's layer in another compression
+//! <store>/records/1/searched-<key>.json   which secrets a layer does not hold, by id
 //! <store>/records/1/base-<key>.json       what a base image's name meant when its registry last answered
 //! ```
 //!
@@ -13,7 +14,9 @@
 //! several, and one that is lost with the machine's power costs a miss. The number in the path is the
 //! schema's; a store may hold records of several. What cannot be read counts as absent: a cache never fails a build.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -24,6 +27,7 @@ use super::key::{Key, LayerContent};
 use super::plan::PlanKey;
 use crate::blob::{Store, StoreError};
 use crate::sandbox::Fidelity;
+use crate::secrets::Search;
 
 /// Whose times a layer's entries have, which tells what becomes of them where the result may depend on inputs alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,17 +116,27 @@ pub struct BaseRecord {
     pub size_bytes: u64,
 }
 
+/// Which secrets a layer was searched for, and does not hold: by id, for nothing of a value is ever kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SearchedRecord {
+    /// The layer.
+    diff_id: String,
+    /// Ids of secrets.
+    secrets: BTreeSet<String>,
+}
+
 /// The records of one store.
 #[derive(Clone, Debug)]
 pub struct Records {
     store: Store,
+    search: Arc<Search>,
 }
 
 impl Records {
-    /// The records of `store`.
+    /// The records of `store`, in which none of the secrets of `search` will stand.
     #[must_use]
-    pub fn new(store: Store) -> Self {
-        Self { store }
+    pub fn new(store: Store, search: Arc<Search>) -> Self {
+        Self { store, search }
     }
 
     /// The layer that a step of this key made.
@@ -199,6 +213,22 @@ impl Records {
         self.write(&converted_name(&record.source, &record.compression), record)
     }
 
+    /// The ids of the secrets that the layer of this diff id was searched for, and does not hold.
+    #[must_use]
+    pub fn searched(&self, diff_id: &str) -> BTreeSet<String> {
+        let found: Option<SearchedRecord> = self.read(&searched_name(diff_id));
+        found.filter(|found| found.diff_id == diff_id).map(|found| found.secrets).unwrap_or_default()
+    }
+
+    /// Keeps that the layer of this diff id holds none of these secrets.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_searched(&self, diff_id: &str, secrets: &BTreeSet<String>) -> Result<(), StoreError> {
+        let record = SearchedRecord { diff_id: diff_id.to_owned(), secrets: secrets.clone() };
+        self.write(&searched_name(diff_id), &record)
+    }
+
     /// What a base image's name meant when its registry last answered.
     #[must_use]
     pub fn base(&self, reference: &str, platform: &str) -> Option<BaseRecord> {
@@ -220,6 +250,10 @@ impl Records {
 
     fn write<T: Serialize>(&self, name: &str, record: &T) -> Result<(), StoreError> {
         let bytes = serde_json::to_vec(record).expect("strings and numbers always have a JSON form");
+        // One that is not there costs a miss, and one that holds a secret costs the secret.
+        if self.search.find(&bytes).is_some() {
+            return Ok(());
+        }
         // Unsynced: what it names was synced, and a record that a power cut left empty counts as absent.
         self.store.write_hint(&place(name), &bytes)
     }
@@ -245,6 +279,10 @@ fn converted_name(source: &str, compression: &str) -> String {
     format!("converted-{}", hex::encode(Sha256::digest(format!("{source}\n{compression}"))))
 }
 
+fn searched_name(diff_id: &str) -> String {
+    format!("searched-{}", hex::encode(Sha256::digest(diff_id)))
+}
+
 fn base_name(reference: &str, platform: &str) -> String {
     format!("base-{}", hex::encode(Sha256::digest(format!("{reference}\n{platform}"))))
 }
@@ -257,7 +295,7 @@ mod tests {
     fn a_record_is_found_again_and_a_broken_one_is_absent() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store")).unwrap();
-        let records = Records::new(store.clone());
+        let records = Records::new(store.clone(), Arc::default());
         let record = BaseRecord {
             reference: "docker.io/library/debian:12".to_owned(),
             platform: "linux/amd64".to_owned(),

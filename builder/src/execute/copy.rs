@@ -11,6 +11,7 @@ use oci_spec::image::Digest;
 
 use super::extract::Spool;
 use super::item::{Content, Items};
+use super::leaving::Leaving;
 use super::owner::Accounts;
 use super::placing::{Made, Placing, made_mode};
 use super::plan::StepPlan;
@@ -76,7 +77,7 @@ impl Executor {
             }
         };
         if plan.reads_cache
-            && let Some(found) = self.recorded(step, key)?
+            && let Some(found) = self.recorded(step, key, plan)?
         {
             self.events.hear(Event::Cached { step });
             return Ok(stacked(&below, found));
@@ -101,7 +102,10 @@ impl Executor {
         let items = placing.items;
         let files_of = if archives.is_empty() { source_state(op, states) } else { (*below).clone() };
         let items = self.extract(step, items, &files_of, &mut spool)?;
-        let layer = self.write_items(&items, stamps, &mut spool)?;
+        let (layer, is_clean) = self.write_items(&items, stamps, &mut spool, plan)?;
+        if is_clean {
+            self.keep_clean(layer.diff_id.as_ref())?;
+        }
         let fixed = if stamps == Stamps::Context { Vec::new() } else { items.timeless() };
         Ok(stacked(&below, self.keep(key, &layer, stamps, fixed, Fidelity::Exact)?))
     }
@@ -188,9 +192,16 @@ impl Executor {
         Ok(())
     }
 
-    fn write_items(&self, items: &Items, stamps: Stamps, spool: &mut Spool) -> Result<Layer, StepError> {
+    /// The layer, and whether it was searched and holds no secret.
+    fn write_items(
+        &self,
+        items: &Items,
+        stamps: Stamps,
+        spool: &mut Spool,
+        plan: &StepPlan,
+    ) -> Result<(Layer, bool), StepError> {
         let mut builder = LayerBuilder::new(&self.store, self.written_with(stamps))?;
-        builder.set_search(self.mounts.search.clone());
+        self.search_in(&mut builder, plan);
         for item in items.iter() {
             let stamps = if item.timeless { Stamps::Context } else { stamps };
             builder.set_times(self.written_with(stamps).times);
@@ -209,16 +220,22 @@ impl Executor {
                 Content::None | Content::Layer { .. } => builder.append(&item.entry, &mut io::empty())?,
             }
         }
-        Ok(builder.finish()?)
+        let is_clean = self.searched(&mut builder);
+        Ok((builder.finish()?, is_clean))
     }
 
     /// The layer that a step of this key made before, when it can still be had, in the form that this build wants.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub(super) fn recorded(&self, step: StepId, key: Key) -> Result<Option<(BuiltLayer, LayerContent)>, StepError> {
+    pub(super) fn recorded(
+        &self,
+        step: StepId,
+        key: Key,
+        plan: &StepPlan,
+    ) -> Result<Option<(BuiltLayer, LayerContent)>, StepError> {
         match self.records.layer(key) {
-            Some(newest) => self.in_form(step, key, &newest),
+            Some(newest) => self.in_form(step, key, &newest, plan.leaving),
             None => Ok(None),
         }
     }
@@ -227,8 +244,22 @@ impl Executor {
     /// the layer is gone, or was made by a sandbox that does not serve this one.
     ///
     /// # Errors
-    /// When the store cannot be written.
+    /// When the store cannot be written; when the layer is to leave and holds a secret.
     pub(super) fn in_form(
+        &self,
+        step: StepId,
+        key: Key,
+        record: &LayerRecord,
+        leaving: Leaving,
+    ) -> Result<Option<(BuiltLayer, LayerContent)>, StepError> {
+        let found = self.found_in_form(step, key, record)?;
+        if let Some((layer, _)) = &found {
+            self.search_earlier(layer, leaving)?;
+        }
+        Ok(found)
+    }
+
+    fn found_in_form(
         &self,
         step: StepId,
         key: Key,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, mpsc};
 
+use super::leaving::Leaving;
 use super::plan::{Plans, StepPlan};
 use super::schedule::Work;
 use super::{ExecuteError, Executor, RootState, States, StepError, StepFailure, budget, described};
@@ -43,14 +44,18 @@ impl Executor {
     fn planned(&self, step: StepId, graph: &Graph, id: OpId, plan: &StepPlan) -> Option<RootState> {
         let record = self.records.plan(plan.key.filter(|_| plan.reads_chain)?)?;
         let mut state = self.bottom(graph, id);
+        let mut steps: Vec<OpId> = chain(graph, id).collect();
+        if steps.len() != record.layers.len() {
+            return None;
+        }
         for PlannedLayer { key, record } in &record.layers {
+            let leaving = Leaving::of(&graph.node(steps.pop()?).op, plan.leaving.leaves);
             // Whatever is wrong with a record, the step can be looked for by its result, or run.
-            let (layer, content) = self.in_form(step, *key, record).ok()??;
+            let (layer, content) = self.in_form(step, *key, record, leaving).ok()??;
             state.content = state.content.with(content);
             state.layers.push(layer);
         }
-        let steps = chain(graph, id).count();
-        (record.layers.len() == steps).then_some(state)
+        Some(state)
     }
 
     /// What lies below all steps of an operation's chain.
@@ -96,7 +101,7 @@ impl Executor {
 }
 
 /// The steps that a layer each of an operation's root comes from, topmost first.
-fn chain(graph: &Graph, id: OpId) -> impl Iterator<Item = OpId> {
+pub(super) fn chain(graph: &Graph, id: OpId) -> impl Iterator<Item = OpId> {
     std::iter::successors(Some(id), |id| graph.node(*id).op.below().and_then(Root::op))
         .filter(|id| graph.node(*id).op.below().is_some())
 }

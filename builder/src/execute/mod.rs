@@ -20,6 +20,7 @@ mod extract;
 mod fetched;
 mod flights;
 mod item;
+mod leaving;
 mod mounts;
 mod owner;
 mod placing;

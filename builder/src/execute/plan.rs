@@ -1,14 +1,16 @@
 //! What every step is about to do, found out before anything is fetched or run: what it takes of the context, and its plan
 //! key (see `cache::plan`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use oci_spec::image::Digest;
 
+use super::engine::chain;
 use super::item::Content;
+use super::leaving::Leaving;
 use super::select::{self, Selected, SelectedEntry};
 use super::unpack::Archive;
 use super::{Executor, StepError, copy};
@@ -29,6 +31,8 @@ pub(super) struct StepPlan {
     pub(super) before: Vec<PlanKey>,
     /// What it takes of the context or holds itself.
     pub(super) taken: Option<Arc<Taken>>,
+    /// How its layer is searched for secrets.
+    pub(super) leaving: Leaving,
     /// Whether records of earlier builds may stand for it.
     pub(super) reads_cache: bool,
     /// Whether they may stand for all below it too: no step that has to run again is among them.
@@ -69,6 +73,7 @@ impl Executor {
         // The last step that may have written to a cache mount; its plan holds those before it.
         let mut writers: BTreeMap<&str, PlanKey> = BTreeMap::new();
         let mut known = Known::new();
+        let leaves: HashSet<OpId> = graph.result.root.op().into_iter().flat_map(|top| chain(graph, top)).collect();
         for (id, node) in graph.ops() {
             if self.cancel.is_cancelled() {
                 return Err((id, StepError::Cancelled));
@@ -80,7 +85,8 @@ impl Executor {
             let reads_cache = self.options.no_cache.allows(&node.about);
             let reads_chain = reads_cache && node.op.inputs().iter().all(|input| plans.of(*input).reads_chain);
             let (key, before, taken) = (None, Vec::new(), None);
-            let mut plan = StepPlan { id, key, before, taken, reads_cache, reads_chain };
+            let leaving = Leaving::of(&node.op, leaves.contains(&id));
+            let mut plan = StepPlan { id, key, before, taken, leaving, reads_cache, reads_chain };
             match &node.op {
                 Op::Base(op) => plan.key = Some(PlanKey::base(&op.diff_ids)),
                 Op::Fetch(_) => {}

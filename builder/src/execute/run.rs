@@ -34,7 +34,7 @@ impl Executor {
         let shown = self.mount_contents(step, op, states)?;
         let key = key::run(below.content, op, &Self::mount_keys(&shown), &plan.before, self.options.mode);
         if plan.reads_cache
-            && let Some(found) = self.recorded(step, key)?
+            && let Some(found) = self.recorded(step, key, plan)?
         {
             self.events.hear(Event::Cached { step });
             return Ok(stacked(&below, found));
@@ -113,7 +113,7 @@ impl Executor {
         }
 
         let (mut builder, mut fixed) = (LayerBuilder::new(&self.store, self.options.layers)?, Vec::new());
-        builder.set_search(self.mounts.search.clone());
+        self.search_in(&mut builder, plan);
         for change in workspace.changes()? {
             if self.cancel.is_cancelled() {
                 return Err(StepError::Cancelled);
@@ -130,7 +130,11 @@ impl Executor {
             builder.set_times(self.written_with(if left_alone { Stamps::Context } else { Stamps::Made }).times);
             builder.add(&change)?;
         }
+        let is_clean = self.searched(&mut builder);
         let layer = builder.finish()?;
+        if is_clean {
+            self.keep_clean(layer.diff_id.as_ref())?;
+        }
         let content = content_of(&layer);
         // A command that leaves what it left before keeps the layer that it left then, times included: what stands on it
         // and the image are what they were. Under `--no-cache` the user asked for a new one.
@@ -138,7 +142,7 @@ impl Executor {
         if plan.reads_cache
             && let Some(earlier) = self.records.layer(left)
             && earlier.content == content
-            && let Some(found) = self.in_form(step, left, &earlier)?
+            && let Some(found) = self.in_form(step, left, &earlier, plan.leaving)?
         {
             self.records.keep_layer(key, &earlier)?;
             return Ok(stacked(&below, found));

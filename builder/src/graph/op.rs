@@ -504,6 +504,8 @@ pub enum HistoryStep {
         created_by: String,
         /// The operation whose layer it describes; none for a row with `empty_layer`.
         layer: Option<OpId>,
+        /// The instruction's lines.
+        lines: Lines,
     },
 }
 

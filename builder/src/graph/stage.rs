@@ -15,8 +15,8 @@ use super::platform::Platform;
 use super::stages::{Origin, Plan, Step};
 use super::values::{absolute, is_signal, ports};
 use crate::dockerfile::{
-    Command, CommandLine, Declaration, Expander, Expansion, HealthcheckSyntax, Instruction, Pair, Problem, Rule, Word,
-    did_you_mean,
+    Command, CommandLine, Declaration, Expander, Expansion, HealthcheckSyntax, Instruction, Lines, Pair, Problem, Rule,
+    Word, did_you_mean,
 };
 use crate::image::{Healthcheck, RuntimeConfig};
 
@@ -69,6 +69,8 @@ pub(super) struct StageLowering<'p, 'i> {
     pub(super) state: Finished,
     escape: char,
     in_trigger: bool,
+    /// Of the instruction that is being lowered.
+    lines: Lines,
     cmd: Once,
     entrypoint: Once,
     healthcheck: Once,
@@ -107,7 +109,7 @@ impl<'p, 'i> StageLowering<'p, 'i> {
                     None => Root::Scratch,
                 };
                 let created_by = format!("[context {key}] load");
-                state.history.push(HistoryStep::Made { created_by, layer: state.root.op() });
+                state.history.push(HistoryStep::Made { created_by, layer: state.root.op(), lines: plan.from.lines() });
             }
             Origin::Stage(index) => {
                 if let Some(base) = finished.get(index) {
@@ -171,6 +173,7 @@ impl<'p, 'i> StageLowering<'p, 'i> {
             state,
             escape: '\\',
             in_trigger: false,
+            lines: plan.from.lines(),
             cmd: Once::default(),
             entrypoint: Once::default(),
             healthcheck: Once::default(),
@@ -182,6 +185,7 @@ impl<'p, 'i> StageLowering<'p, 'i> {
     pub(super) fn run(mut self, escape: char) -> Finished {
         for step in &self.plan.steps {
             self.in_trigger = step.is_trigger;
+            self.lines = step.instruction.lines();
             self.escape = if step.is_trigger { '\\' } else { escape };
             self.step(step);
         }
@@ -271,7 +275,7 @@ impl<'p, 'i> StageLowering<'p, 'i> {
     }
 
     fn record(&mut self, created_by: String, layer: Option<OpId>) {
-        self.state.history.push(HistoryStep::Made { created_by, layer });
+        self.state.history.push(HistoryStep::Made { created_by, layer, lines: self.lines });
     }
 
     /// Expands a word; `None` after reporting why it cannot be.

@@ -161,8 +161,10 @@ fn outline_with(text: &str, input: &LowerInput) -> String {
             for row in &graph.result.history {
                 let _ = match row {
                     HistoryStep::Base(row) => writeln!(out, "(base) {}", row.created_by.as_deref().unwrap_or_default()),
-                    HistoryStep::Made { created_by, layer: Some(id) } => writeln!(out, "#{} {created_by}", id.index()),
-                    HistoryStep::Made { created_by, layer: None } => writeln!(out, "-- {created_by}"),
+                    HistoryStep::Made { created_by, layer: Some(id), .. } => {
+                        writeln!(out, "#{} {created_by}", id.index())
+                    }
+                    HistoryStep::Made { created_by, layer: None, .. } => writeln!(out, "-- {created_by}"),
                 };
             }
             out.push_str(&show_problems(&graph.warnings));

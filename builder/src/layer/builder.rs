@@ -4,15 +4,15 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Arc;
 
 use oci_spec::image::Digest;
 
 use super::compress::Compressor;
 use super::tap::IndexTap;
-use super::{Change, Entry, Kind, Layer, LayerError, LayerIndex, LayerOptions, LayerPath, Source, TarWriter, Times};
+use super::{
+    Change, Entry, Kind, Layer, LayerError, LayerIndex, LayerOptions, LayerPath, LayerSearch, Source, TarWriter, Times,
+};
 use crate::blob::{BlobWriter, HashingWriter, Store, StoreError};
-use crate::secrets::{Found, Search, Stream};
 
 /// Writes one layer into a store. Dropping it before [`LayerBuilder::finish`] leaves nothing.
 ///
@@ -24,8 +24,8 @@ pub struct LayerBuilder {
     store: Store,
     options: LayerOptions,
     tap: IndexTap,
-    /// What no entry may hold.
-    search: Option<Arc<Search>>,
+    /// What looks for secrets.
+    search: Option<LayerSearch>,
     /// Set while an entry is half written.
     broken: bool,
 }
@@ -61,9 +61,14 @@ impl LayerBuilder {
         self.options.times = times;
     }
 
-    /// Looks for these secrets in all that is added from now on: an entry that holds one is refused.
-    pub fn set_search(&mut self, search: Arc<Search>) {
-        self.search = Some(search).filter(|search| !search.is_empty());
+    /// Looks for secrets in all that is added from now on.
+    pub fn set_search(&mut self, search: LayerSearch) {
+        self.search = Some(search);
+    }
+
+    /// Ends the search, and gives what it came to.
+    pub fn take_search(&mut self) -> Option<LayerSearch> {
+        self.search.take()
     }
 
     /// Adds an entry with content from where `change` says.
@@ -95,6 +100,9 @@ impl LayerBuilder {
         };
         if !file.metadata().map_err(content)?.is_file() {
             return Err(changed("no regular file".to_owned()));
+        }
+        if let Some(search) = &mut self.search {
+            search.look_into(entry, &file, path)?;
         }
         let mut failing = Failing { inner: file, failure: None };
         let outcome = self.append(entry, &mut failing);
@@ -136,17 +144,7 @@ impl LayerBuilder {
         };
         match search {
             None => write(content)?,
-            Some(search) => {
-                let held = |part, found| LayerError::Secret { path: entry.path.clone(), part, inside: None, found };
-                if let Some((part, found)) = in_header(search, entry) {
-                    return Err(held(part, found));
-                }
-                let mut searched = Searched { inner: content, stream: search.stream(false), found: None };
-                write(&mut searched)?;
-                if let Some(found) = searched.found {
-                    return Err(held("", found));
-                }
-            }
+            Some(search) => search.entry(entry, content, &mut write)?,
         }
         self.broken = false;
         Ok(())
@@ -213,36 +211,6 @@ pub fn write_layer<'a>(
 fn find<'a>(index: &'a LayerIndex, path: &LayerPath) -> Option<&'a Entry> {
     let at = index.entries.binary_search_by(|row| row.entry.path.cmp(path)).ok()?;
     Some(&index.entries[at].entry)
-}
-
-/// The first secret in what stands before an entry's content, and where it stands there.
-fn in_header(search: &Search, entry: &Entry) -> Option<(&'static str, Found)> {
-    let attributes = entry.xattrs.iter().flat_map(|(name, value)| [name, value]);
-    let target = match &entry.kind {
-        Kind::Symlink(target) => Some(&target[..]),
-        _ => None,
-    };
-    let mut parts = std::iter::once(("the name of ", entry.path.as_bytes()))
-        .chain(target.map(|target| ("the target of the link ", target)))
-        .chain(attributes.map(|text| ("an extended attribute of ", &text[..])));
-    parts.find_map(|(part, text)| Some((part, search.find(text)?)))
-}
-
-/// Looks for secrets in what is read.
-struct Searched<'a> {
-    inner: &'a mut dyn Read,
-    stream: Stream<'a>,
-    found: Option<Found>,
-}
-
-impl Read for Searched<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        if self.found.is_none() {
-            self.found = self.stream.push(&buffer[..count]);
-        }
-        Ok(count)
-    }
 }
 
 /// Gives a failure to write its place in the store.

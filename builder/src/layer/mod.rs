@@ -17,6 +17,7 @@ pub mod read;
 mod rewrite;
 #[cfg(test)]
 mod sample;
+mod search;
 mod tap;
 mod tar_reader;
 mod tar_writer;
@@ -33,6 +34,7 @@ pub use index::{ACCOUNTS_SIZE_MAX_BYTES, IndexEntry, LayerIndex, is_account_file
 pub use options::{Compression, LayerOptions, Limits, Times};
 pub use read::{Scan, read_layer};
 pub use rewrite::{Rewritten, recompress, restamp};
+pub use search::LayerSearch;
 pub use tap::{IndexTap, index_layer};
 pub use tar_writer::TarWriter;
 pub use tree::{Node, Origin, Tree, TreeError};

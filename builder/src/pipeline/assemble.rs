@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use oci_spec::image::{Descriptor, MediaType};
 
-use super::{BuildError, Built, Request};
+use super::{BuildError, Built, Request, leaks};
 use crate::blob::Store;
 use crate::execute::{EARLIEST_ZIP_TIME, RootState, States};
 use crate::graph::{Graph, HistoryStep, OpId, StageResult};
 use crate::image::{HistoryRow, ImageConfig, RootFs, manifest};
+use crate::secrets::Search;
 
 /// Writes the image of a graph's result into the store and describes it. `committed_at` is the time of the commit that the
 /// context is, where the result may depend on inputs alone: files get a constant time then, and people want to know the age.
@@ -19,6 +20,7 @@ pub(super) fn assemble(
     root: &RootState,
     request: &Request,
     committed_at: Option<i64>,
+    search: &Search,
     store: &Store,
 ) -> Result<Built, BuildError> {
     let result = &graph.result;
@@ -43,6 +45,7 @@ pub(super) fn assemble(
     };
     let form = &request.form;
     let config = manifest::config(&config, form.format);
+    leaks::in_document(search, "the image's configuration", &config.bytes)?;
     store.put(&config.bytes)?;
     let layers: Vec<Descriptor> = root
         .layers
@@ -52,6 +55,9 @@ pub(super) fn assemble(
         })
         .collect();
     let manifest = manifest::manifest(&config, &layers, &form.annotations, form.format)?;
+    let annotations = serde_json::to_vec(&form.descriptor_annotations).unwrap_or_default();
+    leaks::in_document(search, "the image's annotations", &annotations)?;
+    leaks::in_document(search, "the image's manifest", &manifest.bytes)?;
     store.put(&manifest.bytes)?;
     let mut descriptor = manifest.descriptor();
     if !form.descriptor_annotations.is_empty() {
@@ -87,7 +93,7 @@ fn history(result: &StageResult, states: &States, request: &Request) -> Vec<Hist
     for step in &result.history {
         let row = match step {
             HistoryStep::Base(row) => row.clone(),
-            HistoryStep::Made { created_by, layer } => {
+            HistoryStep::Made { created_by, layer, .. } => {
                 let own = layer.as_ref().and_then(made).map(text);
                 let created =
                     own.or_else(|| last.clone()).unwrap_or_else(|| text(first.unwrap_or_else(|| fallback(request))));

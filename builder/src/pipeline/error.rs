@@ -12,7 +12,7 @@ use crate::graph::About;
 use crate::image::ImageError;
 use crate::layer::LayerError;
 use crate::remote::RemoteError;
-use crate::secrets::SearchError;
+use crate::secrets::{Found, SearchError};
 use crate::snapshot::SnapshotError;
 
 /// Whose fault a failure is.
@@ -151,6 +151,22 @@ pub enum BuildError {
     /// A layer's record failed.
     #[error(transparent)]
     Layer(#[from] LayerError),
+    /// A document of the image would hold a secret.
+    #[error(
+        "{} the secret `{}`{} into {place}{}",
+        step.as_ref().map_or_else(|| "this build would put".to_owned(), |step| format!("{step} would put")),
+        found.id, found.spelling, excerpt
+    )]
+    Leak {
+        /// Where it would be.
+        place: String,
+        /// The step that puts it there, and its lines.
+        step: Option<String>,
+        /// These lines with a caret.
+        excerpt: String,
+        /// Which secret.
+        found: Found,
+    },
     /// The secrets cannot be searched for.
     #[error(transparent)]
     Search(#[from] SearchError),
@@ -185,6 +201,7 @@ impl BuildError {
             | Self::Checks { .. }
             | Self::BaseName { .. }
             | Self::NoName
+            | Self::Leak { .. }
             | Self::Search(_) => Fault::User,
             Self::Fetch { source, .. } if source.is_the_users() => Fault::User,
             Self::Fetch { .. } | Self::Stream(_) => Fault::Environment,
@@ -226,6 +243,11 @@ impl BuildError {
                  instruction on the line before it"
                     .to_owned(),
             ],
+            Self::Leak { found, .. } => vec![
+                "give it to the command that needs it: `RUN --mount=type=secret,id=...`; an `ARG` or `ENV` stays in the image"
+                    .to_owned(),
+                may_be_there(found),
+            ],
             Self::NoName => vec!["name the image with `-t REGISTRY/NAME:TAG`".to_owned()],
             Self::Step { source, .. } => match &**source {
                 StepError::NoSandbox { refused } => refused.first().map(|refused| refused.fix.clone()).into_iter().collect(),
@@ -237,7 +259,7 @@ impl BuildError {
                     "remove it in the same RUN that writes it, or leave it where it is mounted: a later step cannot take it out of \
                      this layer"
                         .to_owned(),
-                    format!("if the image may hold it: `--secret id={},...,scan=off`", found.id),
+                    may_be_there(found),
                 ],
                 _ => Vec::new(),
             },
@@ -248,6 +270,11 @@ impl BuildError {
             _ => Vec::new(),
         }
     }
+}
+
+/// What lets a secret be in the image.
+fn may_be_there(found: &Found) -> String {
+    format!("if the image may hold it: `--secret id={},...,scan=off`", found.id)
 }
 
 fn fetch_hints(error: &FetchError) -> Vec<String> {

@@ -7,6 +7,7 @@ mod early;
 mod error;
 mod fetching;
 mod layout;
+mod leaks;
 mod outputs;
 mod places;
 mod redact;
@@ -80,7 +81,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     let search = Arc::new(Search::new(&request.secrets)?);
     let events = redact::without(&request.secrets, events);
     say_what_is_too_short(&request, &events);
-    let mut ready = prepare(&workshop, &request, &events).await?;
+    let mut ready = prepare(&workshop, &request, &events, &search).await?;
     let problems = std::mem::take(&mut ready.problems);
     ready.checks.tell(&ready.read, &problems, &events);
     if problems.iter().any(Problem::is_error) {
@@ -95,6 +96,8 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
             return Err(stopped.into_error(&ready.read));
         }
     };
+    leaks::in_names(&search, &request)?;
+    leaks::in_graph(&search, &graph, &ready.read)?;
     let Preparation { mut read, mut checks, steps, remote, records, fetcher, .. } = ready;
     checks.tell(&read, &graph.warnings, &events);
     checks.tell(&read, &checks::ignored_sources(&read, &graph), &events);
@@ -135,7 +138,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         relief: Some(pruner.clone()),
         stats: StatCache::load(&store, read.context.root(), !request.no_cache),
         watcher: early.clone().map(|early| early as Arc<dyn Watcher>),
-        mounts: MountSources::new(request.secrets.clone(), search, request.agents.clone()),
+        mounts: MountSources::new(request.secrets.clone(), search.clone(), request.agents.clone()),
     };
     let guard = early::Guard::of(early);
     let graph = Arc::new(*graph);
@@ -154,7 +157,8 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     };
-    let image = pruner.with_room(|| assemble::assemble(&graph, &states, &root, &request, committed_at, &store))?;
+    let image =
+        pruner.with_room(|| assemble::assemble(&graph, &states, &root, &request, committed_at, &search, &store))?;
     let origins: Origins =
         root.layers.iter().filter_map(|layer| Some((layer.digest.clone(), layer.origin.clone()?))).collect();
     outputs::deliver(&image, &root, &origins, &request, &workshop, times, &remote, &uploads, &events, &steps).await?;
@@ -191,11 +195,16 @@ struct Preparation {
     fetcher: fetching::Fetcher,
 }
 
-async fn prepare(workshop: &Workshop, request: &Request, events: &Events) -> Result<Preparation, BuildError> {
+async fn prepare(
+    workshop: &Workshop,
+    request: &Request,
+    events: &Events,
+    search: &Arc<Search>,
+) -> Result<Preparation, BuildError> {
     let (store, client) = (workshop.store.clone(), workshop.client.clone());
     let steps = Arc::new(StepCounter::default());
     let remote = Remote::new(client, store.clone(), events.clone());
-    let records = Records::new(store);
+    let records = Records::new(store, search.clone());
     let fetcher = fetching::Fetcher::new(workshop, request, events, &steps);
     let (read, checks, problems) = {
         // In a thread of its own: a Dockerfile may be a pipe that nobody writes to, and then a signal must still be heard.

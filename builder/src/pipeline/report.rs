@@ -5,6 +5,8 @@ use super::{BuildError, Preparation, Request, Stopped, Workshop, lowered, prepar
 use crate::dockerfile::{Dockerfile, Lines, Problem, Rule};
 use crate::event::Events;
 use crate::graph::description_of;
+use crate::secrets::Search;
+use std::sync::Arc;
 
 pub use crate::graph::{Argument, Needed, Outline};
 
@@ -101,7 +103,7 @@ pub async fn report(
     events: Events,
 ) -> Result<Report, BuildError> {
     let events = super::redact::without(&request.secrets, events);
-    let mut ready = prepare(&workshop, &request, &events).await?;
+    let mut ready = prepare(&workshop, &request, &events, &Arc::new(Search::new(&request.secrets)?)).await?;
     let mut problems = std::mem::take(&mut ready.problems);
     let broken = problems.iter().any(Problem::is_error);
     if broken && question != Question::Check {

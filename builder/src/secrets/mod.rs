@@ -16,6 +16,7 @@
 //! Of a longer value the first [`SEARCHED_MAX_BYTES`] stand for all of it. What is encrypted, or changed in another way
 //! than those, is not found: a search keeps one from mistakes, not from a command that wants to let a secret out.
 
+mod nested;
 mod redact;
 mod search;
 mod spelling;
@@ -26,6 +27,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use nested::{Nested, holds_others, search_nested};
 pub use redact::{Flow, Redactor};
 pub use search::{Found, Search, SearchError, Stream};
 pub use spelling::Spelling;
