@@ -78,6 +78,8 @@ fn wish_of(command: &Command) -> Option<Wish> {
         }
         // What they remove may be of many ids; and all of them remove what a killed build has left.
         Command::Prune(_) | Command::Cache(_) | Command::Rmi(_) | Command::Pull(_) => Some(Wish::default()),
+        // It tells what a build would meet.
+        Command::Doctor(_) => Some(Wish::default()),
         Command::Push(_)
         | Command::Inspect(_)
         | Command::Images(_)
