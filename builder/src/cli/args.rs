@@ -29,7 +29,7 @@ pub struct Arguments {
 pub enum Command {
     /// Build an image from a Dockerfile
     Build(Box<BuildArguments>),
-    /// Build twice under different conditions, and name what differs
+    /// Build twice under different conditions, or an image again from the commit that it names, and tell what differs
     Verify(Box<VerifyArguments>),
     /// Push an image from the store to a registry
     Push(PushArguments),

@@ -37,7 +37,7 @@ pub(super) fn in_store(store: &Store, reference: &Reference) -> Result<Descripto
     })
 }
 
-fn find(store: &Store, reference: &Reference) -> Result<Option<Descriptor>, Failure> {
+pub(super) fn find(store: &Store, reference: &Reference) -> Result<Option<Descriptor>, Failure> {
     if let Some(digest) = reference.digest() {
         let tags = store.tags().map_err(|error| store_failed(&error))?;
         return Ok(tags.into_iter().map(|(_, descriptor)| descriptor).find(|descriptor| descriptor.digest() == digest));

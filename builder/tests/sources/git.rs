@@ -178,6 +178,64 @@ fn a_repository_comes_over_tls_from_a_server_that_is_trusted() {
 }
 
 #[test]
+fn an_image_is_verified_against_the_commit_that_it_names() {
+    let repositories = Repositories::new();
+    let commit = repositories.commit("v", &[("Dockerfile", "FROM scratch\nCOPY a /\n"), ("a", "one")]);
+    let server = repositories.serve(None);
+    let place = Place::new();
+    let labels = |source: &str| {
+        [
+            "--label".to_owned(),
+            format!("org.opencontainers.image.source={source}"),
+            "--label".to_owned(),
+            format!("org.opencontainers.image.revision={commit}"),
+        ]
+    };
+    let checkout = repositories.path("v").display().to_string();
+    let build = |name: &str, more: &[String], epoch: Option<&str>, file: &str| {
+        let labels = labels(server.url("/v").as_str());
+        let mut words: Vec<&str> = vec!["-t", name, "-f", file];
+        words.extend(labels.iter().chain(more).map(String::as_str));
+        words.push(&checkout);
+        let mut command = place.command(&words);
+        if let Some(epoch) = epoch {
+            command.env("SOURCE_DATE_EPOCH", epoch);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let verify = |name: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt"));
+        command.env("FLUYT_STORE", place.path("store")).env_remove("SOURCE_DATE_EPOCH");
+        let output = command.args(["verify", "--progress", "plain", name]).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let own = format!("{checkout}/Dockerfile");
+    build("v:reproducible", &["--reproducible".to_owned()], None, &own);
+    build("v:epoch", &[], Some("1700000000"), &own);
+    for name in ["v:reproducible", "v:epoch"] {
+        let (code, listed, told) = verify(name);
+        assert_eq!(code, Some(0), "{listed}{told}");
+        assert!(listed.starts_with("same: sha256:"), "{listed}");
+    }
+    // Something else than what the commit holds was built.
+    place.write("other", "FROM scratch\nCOPY a /\nCOPY a /extra\n");
+    build("v:other", &[], Some("1700000000"), &place.path("other").display().to_string());
+    let (code, listed, told) = verify("v:other");
+    assert_eq!(code, Some(1), "{listed}{told}");
+    assert!(listed.contains("differs:"), "{listed}");
+    let output = place.command(&["-t", "v:mute", &checkout]).output().unwrap();
+    assert!(output.status.success());
+    let (code, _, told) = verify("v:mute");
+    assert_eq!(code, Some(1), "{told}");
+    assert!(
+        told.contains("does not say what it was built from: it has no label org.opencontainers.image.source"),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_name_is_asked_for_in_each_build_and_a_commit_is_fetched_once() {
     let repositories = repository();
     let first = repositories.git("r", &["rev-parse", "HEAD"]);

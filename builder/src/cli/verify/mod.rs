@@ -2,6 +2,7 @@
 
 mod compare;
 mod conditions;
+mod image;
 mod suspects;
 
 use std::fmt::Write as _;
@@ -30,8 +31,11 @@ const APART: Duration = Duration::from_millis(2100);
 const LISTED_MAX: usize = 20;
 
 pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments) -> Result<(), Failure> {
+    refuse(&typed.build)?;
+    if let Some(reference) = image::named(&typed) {
+        return image::run(store, typed, reference).await;
+    }
     let arguments = typed.build;
-    refuse(&arguments)?;
     let Asked { request, insecure, agents: _agents } = request(&arguments)?;
     let mut registries = arguments.registries.clone();
     registries.insecure_registry.extend(insecure);
@@ -49,17 +53,14 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments) -> Result<
         return Err(Failure::usage("`verify` builds a folder of this machine").hint("check it out and name the folder"));
     };
     let second_context = conditions::copy_context(folder, &copy)?;
-    let builds = Builds {
-        kind: if arguments.quiet { Progress::Quiet } else { arguments.progress },
-        workshop: |cancel| Workshop {
-            store: store.clone(),
-            client: client.clone(),
-            cancel,
-            stdout: output::stdout,
-            stdin: output::stdin,
-        },
+    let workshop = |cancel| Workshop {
         store: store.clone(),
+        client: client.clone(),
+        cancel,
+        stdout: output::stdout,
+        stdin: output::stdin,
     };
+    let builds = Builds::new(&arguments, workshop, store.clone());
     let result = both(&builds, first, second_context, &arguments).await;
     let _ = std::fs::remove_dir_all(&copy);
     let (one, two, changed) = result?;
@@ -73,13 +74,6 @@ fn refuse(typed: &BuildArguments) -> Result<(), Failure> {
     if typed.push || typed.load || !typed.outputs.is_empty() || files.iter().any(|file| file.is_some()) {
         return Err(Failure::usage("`verify` compares two builds and writes neither anywhere")
             .hint("leave out --push, --load, --output and the flags that name files"));
-    }
-    let text = typed.context.to_string_lossy();
-    if !typed.context.exists() && super::settings::reference(&text).is_ok() && !text.starts_with(['/', '.']) {
-        return Err(Failure::new(Blame::User, format!("there is no folder {text}")).hint(
-            "name the folder that an image is built from: verifying an image by its name is not there yet, because an image \
-             does not say what it was built from",
-        ));
     }
     Ok(())
 }
@@ -122,6 +116,10 @@ async fn both<W: Fn(crate::sandbox::Cancel) -> Workshop>(
 }
 
 impl<W: Fn(crate::sandbox::Cancel) -> Workshop> Builds<W> {
+    fn new(typed: &BuildArguments, workshop: W, store: Store) -> Self {
+        Self { kind: if typed.quiet { Progress::Quiet } else { typed.progress }, workshop, store }
+    }
+
     async fn build(&self, title: &str, request: Request) -> Result<Built, Failure> {
         let shown = Shown::begin(self.kind, &Surroundings::from_process(), Some(&self.store.root().join(LOGS)));
         let events: Events = Arc::new(WithoutNotes(shown.events()));

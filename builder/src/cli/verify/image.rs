@@ -1,0 +1,196 @@
+//! `fluyt verify REF`: builds an image again from the commit that its labels name, and compares.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use fluyt_client::Reference;
+use oci_spec::image::{Descriptor, ImageManifest};
+
+use super::compare::{self, Difference};
+use super::{Builds, report};
+use crate::blob::Store;
+use crate::cli::args::VerifyArguments;
+use crate::cli::build::{Asked, open_store, request};
+use crate::cli::failure::{Blame, Failure};
+use crate::cli::{image, output, settings, transfer};
+use crate::event::{Event, Sink, StepId};
+use crate::image::ImageConfig;
+use crate::pipeline::{Built, ContextSource, Destination, Request, Workshop};
+use crate::remote::{Platform, Remote, RemoteError};
+
+/// Labels and annotations of the OCI image specification (annotations.md), which CI writes from outside the Dockerfile.
+const WELL_KNOWN: &str = "org.opencontainers.image.";
+
+/// Where the sources are.
+const SOURCE: &str = "org.opencontainers.image.source";
+
+/// Which commit of them.
+const REVISION: &str = "org.opencontainers.image.revision";
+
+/// Largest manifest or configuration that is read from the store, in bytes.
+const DOCUMENT_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The image that the typed context names, where it is no folder and no address.
+pub(super) fn named(typed: &VerifyArguments) -> Option<Reference> {
+    let text = typed.build.context.to_str()?;
+    let is_path = text.starts_with(['/', '.']) || typed.build.context.exists();
+    let is_folder_or_address =
+        is_path || ContextSource::parse(typed.build.context.as_os_str()) != ContextSource::Folder(text.into());
+    if is_folder_or_address { None } else { settings::reference(text).ok() }
+}
+
+pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, reference: Reference) -> Result<(), Failure> {
+    let arguments = typed.build;
+    let Asked { request, agents: _agents, .. } = request(&arguments)?;
+    let client = transfer::client(&arguments.registries)?;
+    let store = open_store(store)?;
+    let builds = Builds::new(
+        &arguments,
+        |cancel| Workshop {
+            store: store.clone(),
+            client: client.clone(),
+            cancel,
+            stdout: output::stdout,
+            stdin: output::stdin,
+        },
+        store.clone(),
+    );
+    let platform = Platform {
+        os: request.platform.os.clone(),
+        architecture: request.platform.architecture.clone(),
+        variant: request.platform.variant.clone(),
+    };
+    let remote = Remote::new(client.clone(), store.clone(), Arc::new(Silent));
+    let published = Published::find(&store, &remote, &reference, &platform).await?;
+    let address = published.address(&reference)?;
+    let mut wanted = Request {
+        context: ContextSource::Address(address.clone()),
+        destinations: vec![Destination::Store],
+        tags: Vec::new(),
+        no_cache: true,
+        reproducible: true,
+        ..request
+    };
+    published.told_from_outside(&mut wanted);
+    let (mut best, mut found) =
+        builds.compared(&published, wanted.clone(), &format!("building {address}"), &store).await?;
+    // The image may have been built with an epoch, which it tells as its own time.
+    if !found.is_empty()
+        && wanted.epoch.is_none()
+        && let Some(epoch) = published.created()
+    {
+        let title = format!("building it again with SOURCE_DATE_EPOCH={epoch}, the image's own time");
+        let (again, fewer) =
+            builds.compared(&published, Request { epoch: Some(epoch), ..wanted }, &title, &store).await?;
+        if fewer.len() <= found.len() {
+            (best, found) = (again, fewer);
+        }
+    }
+    report(&published.built, &best, &found, vec!["the machine"], typed.json)
+}
+
+impl<W: Fn(crate::sandbox::Cancel) -> Workshop> Builds<W> {
+    async fn compared(
+        &self,
+        published: &Published,
+        request: Request,
+        title: &str,
+        store: &Store,
+    ) -> Result<(Built, Vec<Difference>), Failure> {
+        let mut built = self.build(title, request).await?;
+        // The layers' content is in the configuration: the same image in another compression, or pushed by another program.
+        if built.config_digest == published.built.config_digest {
+            built.manifest = published.built.manifest.clone();
+        }
+        let found = compare::images(store, &published.built, &built)?;
+        Ok((built, found))
+    }
+}
+
+/// An image that somebody built.
+struct Published {
+    built: Built,
+    manifest: ImageManifest,
+    config: ImageConfig,
+}
+
+impl Published {
+    /// What was built or pulled here under that name; else the registry's.
+    async fn find(store: &Store, remote: &Remote, reference: &Reference, platform: &Platform) -> Result<Self, Failure> {
+        let descriptor = match image::find(store, reference)? {
+            Some(descriptor) => descriptor,
+            None => {
+                let pulled = async {
+                    let image = remote.image(reference, platform).await?;
+                    remote.fetch_layers(&image, StepId(1)).await?;
+                    Ok::<_, RemoteError>(image)
+                };
+                let image =
+                    pulled.await.map_err(|error| transfer::failure(format!("cannot pull {reference}"), &error))?;
+                image::descriptor(&image.media_type, image.size_bytes, image.digest)
+            }
+        };
+        Self::read(store, descriptor, reference)
+    }
+
+    fn read(store: &Store, descriptor: Descriptor, reference: &Reference) -> Result<Self, Failure> {
+        let broken = |error: &dyn std::fmt::Display| {
+            Failure::new(Blame::Environment, format!("the image {reference} cannot be read: {error}"))
+        };
+        let bytes = store.read(descriptor.digest(), DOCUMENT_SIZE_MAX_BYTES).map_err(|error| broken(&error))?;
+        let manifest: ImageManifest = serde_json::from_slice(&bytes).map_err(|error| broken(&error))?;
+        let bytes = store.read(manifest.config().digest(), DOCUMENT_SIZE_MAX_BYTES).map_err(|error| broken(&error))?;
+        let config = serde_json::from_slice(&bytes).map_err(|error| broken(&error))?;
+        let built = Built { manifest: descriptor, config_digest: manifest.config().digest().clone() };
+        Ok(Self { built, manifest, config })
+    }
+
+    /// What a label or an annotation says.
+    fn says(&self, name: &str) -> Option<&str> {
+        let label = self.config.config.labels.as_ref().and_then(|labels| labels.get(name));
+        label.or_else(|| self.manifest.annotations().as_ref()?.get(name)).map(String::as_str)
+    }
+
+    /// The commit that it was built from, as a context.
+    fn address(&self, reference: &Reference) -> Result<String, Failure> {
+        let (Some(source), Some(revision)) = (self.says(SOURCE), self.says(REVISION)) else {
+            let missing = if self.says(SOURCE).is_none() { SOURCE } else { REVISION };
+            return Err(Failure::new(
+                Blame::User,
+                format!("{reference} does not say what it was built from: it has no label {missing}"),
+            )
+            .hint(format!("build it with `--label {SOURCE}=URL --label {REVISION}=COMMIT`, as CI does"))
+            .hint("or name the folder that it is built from, to see whether two builds of it are the same"));
+        };
+        let source = source.trim_end_matches('/');
+        let is_web = source.starts_with("http://") || source.starts_with("https://");
+        let ending = if is_web && !source.ends_with(".git") { ".git" } else { "" };
+        Ok(format!("{source}{ending}#{revision}"))
+    }
+
+    /// What CI gave the image beside the Dockerfile cannot be found in the sources: it is taken from the image.
+    fn told_from_outside(&self, request: &mut Request) {
+        for (name, value) in self.config.config.labels.iter().flatten().filter(|(name, _)| name.starts_with(WELL_KNOWN))
+        {
+            request.labels.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        for (name, value) in
+            self.manifest.annotations().iter().flatten().filter(|(name, _)| name.starts_with(WELL_KNOWN))
+        {
+            request.form.annotations.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+    }
+
+    /// When it says that it was made, in seconds since 1970.
+    fn created(&self) -> Option<i64> {
+        let time: jiff::Timestamp = self.config.created.as_ref()?.parse().ok()?;
+        Some(time.as_second())
+    }
+}
+
+/// A pull is said in one line by whoever asks for it.
+struct Silent;
+
+impl Sink for Silent {
+    fn hear(&self, _: Event) {}
+}
