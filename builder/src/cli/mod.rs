@@ -73,13 +73,12 @@ fn wish_of(command: &Command) -> Option<Wish> {
     match command {
         Command::Build(build) => Some(of(build)),
         Command::Verify(verify) => Some(of(&verify.build)),
+        // It tells what a build would meet.
         Command::Doctor(doctor) => {
             Some(Wish { only: doctor.isolation.and_then(|wanted| wanted.0), least: doctor.isolation_min })
         }
         // What they remove may be of many ids; and all of them remove what a killed build has left.
         Command::Prune(_) | Command::Cache(_) | Command::Rmi(_) | Command::Pull(_) => Some(Wish::default()),
-        // It tells what a build would meet.
-        Command::Doctor(_) => Some(Wish::default()),
         Command::Push(_)
         | Command::Inspect(_)
         | Command::Images(_)
