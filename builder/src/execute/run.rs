@@ -3,14 +3,16 @@
 use std::fmt::Write as _;
 
 use super::copy::{accounts, content_of, stacked};
+use super::mounts::MadeMounts;
 use super::plan::StepPlan;
 use super::relief::complains;
-use super::{Executor, RootState, States, StepError};
+use super::{Executor, Identity, RootState, States, StepError};
 use crate::cache::{Stamps, key};
 use crate::event::{Event, StepId, Stream};
 use crate::graph::{Limit, Network, Platform, RunOp, Security};
-use crate::layer::{Kind, LayerBuilder};
+use crate::layer::{Kind, Layer, LayerBuilder, Tree};
 use crate::sandbox::{self, Exit, RunSpec, Rung, SandboxError};
+use crate::snapshot::Workspace;
 
 /// The host name that a command sees. A fixed one, because commands write it into what they make.
 const HOST_NAME: &str = "buildkitsandbox";
@@ -54,6 +56,43 @@ impl Executor {
 
         let mut workspace = self.snapshots.prepare(&below.diff_ids())?;
         let mut made = self.make_mounts(step, op, &shown, &tree, &mut workspace)?;
+        let spec = self.specification(op, choice.rung, &workspace, identity, &mut made)?;
+        let ended = self.run_on(step, choice.rung, &spec);
+        // It may hold secrets.
+        drop(spec);
+        made.finish()?;
+        ended?;
+
+        let (layer, fixed) = self.collect(plan, &workspace, &tree)?;
+        let content = content_of(&layer);
+        // A command that leaves what it left before keeps the layer that it left then, times included: what stands on it
+        // and the image are what they were. Under `--no-cache` the user asked for a new one.
+        let left = key::left(op, content, self.options.mode);
+        if plan.reads_cache
+            && let Some(earlier) = self.records.layer(left)
+            && earlier.content == content
+            && let Some(found) = self.in_form(step, left, &earlier, plan.leaving)?
+        {
+            self.records.keep_layer(key, &earlier)?;
+            return Ok(stacked(&below, found));
+        }
+        self.snapshots.commit(workspace, &layer.diff_id)?;
+        let (kept, content) = self.keep(key, &layer, Stamps::Made, fixed, fidelity)?;
+        if let Some(planned) = &kept.planned {
+            self.records.keep_layer(left, &planned.record)?;
+        }
+        Ok(stacked(&below, (kept, content)))
+    }
+
+    /// What a sandbox is told: the command as the build describes it, in a root and with mounts that were made for it.
+    fn specification(
+        &self,
+        op: &RunOp,
+        rung: Rung,
+        workspace: &Workspace,
+        identity: Identity,
+        made: &mut MadeMounts,
+    ) -> Result<RunSpec, StepError> {
         let mut env = op.env.clone();
         if self.options.mode.reproducible && !env.iter().any(|(name, _)| name == EPOCH) {
             env.push((EPOCH.to_owned(), EARLIEST_ZIP_TIME.to_string()));
@@ -64,7 +103,7 @@ impl Executor {
         }
         env.append(&mut made.env);
         let host_name = op.conditions.host_name.as_deref().unwrap_or(HOST_NAME);
-        let spec = RunSpec {
+        Ok(RunSpec {
             root: workspace.root().clone(),
             argv: op.argv.clone(),
             env,
@@ -89,8 +128,12 @@ impl Executor {
             resources: self.options.resources.clone(),
             limits: op.conditions.limits.iter().map(limit).collect(),
             mounts: std::mem::take(&mut made.mounts),
-            recorded: choice.rung == Rung::SingleId,
-        };
+            recorded: rung == Rung::SingleId,
+        })
+    }
+
+    /// Runs a command on a rung of the ladder, to its end. A command that fails is an error.
+    fn run_on(&self, step: StepId, rung: Rung, spec: &RunSpec) -> Result<(), StepError> {
         let mut complained = false;
         let mut output = |stream: sandbox::Stream, bytes: &[u8]| {
             complained |= complains(bytes);
@@ -100,21 +143,22 @@ impl Executor {
             };
             self.events.hear(Event::Output { step, stream, bytes: bytes.to_vec() });
         };
-        let exit = sandbox::run(&spec, &mut output, &self.cancel);
-        drop(spec);
-        made.finish()?;
-        match exit? {
-            Exit::Code(0) => {}
-            Exit::Code(status) => return Err(self.with_room(StepError::ExitStatus { status }, complained)),
+        match sandbox::run_on(rung, spec, &mut output, &self.cancel)? {
+            Exit::Code(0) => Ok(()),
+            Exit::Code(status) => Err(self.with_room(StepError::ExitStatus { status }, complained)),
             Exit::Signal { signal, out_of_memory } => {
-                return Err(self.with_room(StepError::Signal { signal, out_of_memory }, complained));
+                Err(self.with_room(StepError::Signal { signal, out_of_memory }, complained))
             }
-            Exit::Cancelled => return Err(StepError::Cancelled),
+            Exit::Cancelled => Err(StepError::Cancelled),
         }
+    }
 
+    /// Makes a layer of what the command changed in the workspace, which showed `tree` before. With it come the folders that
+    /// are in the layer only for what is in them.
+    fn collect(&self, plan: &StepPlan, workspace: &Workspace, tree: &Tree) -> Result<(Layer, Vec<String>), StepError> {
         let (mut builder, mut fixed) = (LayerBuilder::new(&self.store, self.options.layers)?, Vec::new());
         self.search_in(&mut builder, plan);
-        for change in workspace.changes()? {
+        for change in workspace.changes_over(tree)? {
             if self.cancel.is_cancelled() {
                 return Err(StepError::Cancelled);
             }
@@ -135,24 +179,7 @@ impl Executor {
         if is_clean {
             self.keep_clean(layer.diff_id.as_ref())?;
         }
-        let content = content_of(&layer);
-        // A command that leaves what it left before keeps the layer that it left then, times included: what stands on it
-        // and the image are what they were. Under `--no-cache` the user asked for a new one.
-        let left = key::left(op, content, self.options.mode);
-        if plan.reads_cache
-            && let Some(earlier) = self.records.layer(left)
-            && earlier.content == content
-            && let Some(found) = self.in_form(step, left, &earlier, plan.leaving)?
-        {
-            self.records.keep_layer(key, &earlier)?;
-            return Ok(stacked(&below, found));
-        }
-        self.snapshots.commit(workspace, &layer.diff_id)?;
-        let (kept, content) = self.keep(key, &layer, Stamps::Made, fixed, fidelity)?;
-        if let Some(planned) = &kept.planned {
-            self.records.keep_layer(left, &planned.record)?;
-        }
-        Ok(stacked(&below, (kept, content)))
+        Ok((layer, fixed))
     }
 }
 

@@ -46,7 +46,7 @@ use crate::layer::{FileTime, LayerOptions, Times};
 use crate::remote::{Origins, Remote};
 use crate::sandbox::{Cancel, Isolation};
 use crate::secrets::{SEARCHED_MIN_BYTES, Search};
-use crate::snapshot::Overlay;
+use crate::snapshot::Chosen;
 use fluyt_client::Client;
 
 pub use crate::graph::{Allowed, Conditions, Limit, Network, Platform, PlatformError};
@@ -116,6 +116,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         ContextSource::Folder(folder) => std::path::absolute(folder).unwrap_or_else(|_| folder.clone()),
         other => PathBuf::from(other.to_string()),
     };
+    let isolation = Isolation::new(request.isolation).at(store.root());
     let executor = Executor {
         store: store.clone(),
         records,
@@ -124,12 +125,12 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         context: read.context.clone(),
         folders: std::mem::take(&mut read.folders),
         fetched,
-        snapshots: Arc::new(Overlay::open(store.clone())?),
+        snapshots: Arc::new(Chosen::new(store.clone(), isolation.clone())),
         events: events.clone(),
         steps: steps.clone(),
         bases: found,
         options,
-        isolation: Isolation::new(request.isolation),
+        isolation,
         cancel: cancel.child(),
         interrupt: cancel.clone(),
         explain: Explain::new(&place, read.name(), &request.platform.to_string(), request.explain),

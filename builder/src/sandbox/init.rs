@@ -86,7 +86,7 @@ fn set_up(spec: &RunSpec, root: &Path, stage: &OwnedFd, recorder: Option<&UnixSt
 }
 
 /// Nothing to read, and streams that the user may open again by name (`/dev/stdout`).
-fn streams(spec: &RunSpec) -> Result<(), Failure> {
+pub(super) fn streams(spec: &RunSpec) -> Result<(), Failure> {
     let null = File::open("/dev/null").during(|| "opening /dev/null".to_owned())?;
     system::set_stdin(null.as_fd()).during(|| "setting the standard input".to_owned())?;
     // Pipes have no owner that could be recorded, and who has one id may open his own.
@@ -99,7 +99,7 @@ fn streams(spec: &RunSpec) -> Result<(), Failure> {
 }
 
 /// The home folder of a user by the root's `/etc/passwd`; `/` for a user that it does not name.
-fn home(uid: u32) -> String {
+pub(super) fn home(uid: u32) -> String {
     let mut text = Vec::new();
     // A passwd file that is a device or endless is not worth waiting for.
     if std::fs::metadata("/etc/passwd").is_ok_and(|metadata| metadata.is_file())
@@ -137,7 +137,7 @@ fn pivot(root: &Path) -> Result<(), Failure> {
 }
 
 /// Goes to the working folder; makes what is missing of it.
-fn enter(spec: &RunSpec) -> Result<(), Failure> {
+pub(super) fn enter(spec: &RunSpec) -> Result<(), Failure> {
     let what = || format!("entering the working folder {}", spec.cwd);
     let mut path = std::path::PathBuf::from("/");
     for name in Path::new(&spec.cwd).components().skip(1) {
@@ -153,7 +153,7 @@ fn enter(spec: &RunSpec) -> Result<(), Failure> {
     chdir(&path).during(what)
 }
 
-fn limits(spec: &RunSpec) -> Result<(), Failure> {
+pub(super) fn limits(spec: &RunSpec) -> Result<(), Failure> {
     for limit in &spec.limits {
         let Some(resource) = limit.resource() else { continue };
         let shown = |value: Option<u64>| value.map_or_else(|| "unlimited".to_owned(), |value| value.to_string());
@@ -168,7 +168,7 @@ fn limits(spec: &RunSpec) -> Result<(), Failure> {
     Ok(())
 }
 
-fn drop_ids(spec: &RunSpec) -> Result<(), Failure> {
+pub(super) fn drop_ids(spec: &RunSpec) -> Result<(), Failure> {
     // The supervisor knows who the command is.
     if spec.recorded {
         return Ok(());
@@ -181,7 +181,7 @@ fn drop_ids(spec: &RunSpec) -> Result<(), Failure> {
 }
 
 /// Becomes the command, or ends the process with the code of a command that could not be executed.
-fn execute(spec: &RunSpec, home: String) -> Failure {
+pub(super) fn execute(spec: &RunSpec, home: String) -> Failure {
     let zero = |_| Failure::new("the command or its environment holds a zero byte");
     let text = |word: &str| CString::new(word).map_err(zero);
     let lists = || -> Result<(Vec<CString>, Vec<CString>), Failure> {

@@ -22,6 +22,7 @@
 //! | `filter`, `capabilities` | what a command may do |
 //! | `recorder` | owners, where there is only one id |
 //! | `groups`, `memory` | how much it may use, and whether it wanted more memory than there was |
+//! | `chroot` | the other way to run a command: without any of that, where nothing but `chroot` is allowed |
 //! | `rung` | the ways to run a command, best first |
 //! | `entry` | into a user namespace, for the rungs that need one |
 //! | `trial` | whether this machine lets all of it work |
@@ -41,6 +42,7 @@
 
 mod cancel;
 mod capabilities;
+mod chroot;
 mod entry;
 mod error;
 mod extra;
@@ -65,7 +67,7 @@ pub use capabilities::CapabilityChange;
 pub use entry::{enter, entered, is_root_inside_only};
 pub use error::{Failure, SandboxError};
 pub use groups::Resources;
-pub use parent::{run, set_program};
+pub use parent::{run, run_on, set_program};
 pub use rung::{Choice, Fidelity, Isolation, Refused, Rung, Wish};
 pub use spec::{Exit, Limit, MountSource, Network, RootMount, RunMount, RunSpec, SHM_BYTES, Stream};
 pub use stage::stage;

@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::error::SandboxError;
 use super::groups::Group;
+use super::rung::Rung;
 use super::spec::{Exit, RunSpec, Stream};
 use super::stage::STAGE_NAME;
 use super::wire::{Answer, Order, first_answer, send_order};
@@ -35,21 +36,44 @@ pub fn set_program(path: PathBuf) {
     let _ = PROGRAM.set(path);
 }
 
-/// Runs a command to its end. Blocks; `output` hears both streams as they arrive.
+/// Runs a command to its end, in namespaces of its own. Blocks; `output` hears both streams as they arrive.
 ///
 /// # Errors
 ///
 /// When the sandbox could not be set up, or its result was lost. A command that fails is an [`Exit`].
 pub fn run(spec: &RunSpec, output: &mut dyn FnMut(Stream, &[u8]), cancel: &Cancel) -> Result<Exit, SandboxError> {
+    run_on(Rung::Root, spec, output, cancel)
+}
+
+/// As [`run`], on a rung of the ladder.
+///
+/// # Errors
+///
+/// As [`run`]; also for a rung on which no command runs.
+pub fn run_on(
+    rung: Rung,
+    spec: &RunSpec,
+    output: &mut dyn FnMut(Stream, &[u8]),
+    cancel: &Cancel,
+) -> Result<Exit, SandboxError> {
     check(spec)?;
     if cancel.is_cancelled() {
         return Ok(Exit::Cancelled);
     }
+    let told = Box::new(spec.clone());
+    let order = match rung {
+        Rung::Root | Rung::Rootless | Rung::SingleId => Order::Run(told),
+        Rung::Chroot => Order::Chroot(told),
+        Rung::Traced | Rung::Nothing => {
+            let reason = format!("the rung {rung} ({}) runs no commands", rung.title());
+            return Err(SandboxError::Specification { reason });
+        }
+    };
     let group = Some(&spec.resources).filter(|resources| !resources.is_empty()).map(Group::make).transpose();
     let group = group.map_err(|reason| SandboxError::Specification { reason })?;
     let ours = || group.as_ref().and_then(Group::kills).or_else(memory::own_kills);
     let (before, ours_before) = (ours().unwrap_or_else(memory::kills), ours());
-    let conversation = converse(&Order::Run(Box::new(spec.clone())), group.as_ref(), output, cancel)?;
+    let conversation = converse(&order, group.as_ref(), output, cancel)?;
     let ran_out_of_memory = || ours().unwrap_or_else(memory::kills) > before;
     match conversation.answer {
         _ if conversation.cancelled => Ok(Exit::Cancelled),

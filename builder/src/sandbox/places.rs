@@ -34,10 +34,18 @@ const KEPT: [&str; 3] = ["dev", "proc", "sys"];
 /// As the kernel's own limit for a path.
 const LINKS_MAX: usize = 40;
 
+/// What a place is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Folder,
     File,
+}
+
+/// A name in a folder, whatever links lead there.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) parent: OwnedFd,
+    pub(super) name: OsString,
 }
 
 /// What was made; to be removed by [`Places::remove`].
@@ -76,19 +84,22 @@ impl Places {
             // Where the step mounts something below it, the reference takes it for a place of that mount.
             let below = |mount: &RunMount| mount.target.trim_start_matches('/').starts_with(&format!("{path}/"));
             if KEPT.contains(&path) && !mounts.iter().any(below) && !(own_shm && path == "dev") {
-                places.made.truncate(already);
+                places.keep_since(already);
             }
         }
         Ok(places)
     }
 
-    fn ensure(&mut self, root: &OwnedFd, path: &str, kind: Kind) -> Result<(), Failure> {
+    /// Finds a place, and makes what is missing of it. None for the root itself, or for a link to what a folder is in.
+    pub(super) fn ensure(&mut self, root: &OwnedFd, path: &str, kind: Kind) -> Result<Option<Place>, Failure> {
+        let mut place = None;
         let what = || format!("finding or making a place for /{path} in the image");
         let mut folders = vec![dup(root).during(what)?];
         let mut names = split(path.as_bytes());
         let mut links = 0;
         while let Some(name) = names.pop_front() {
             let Some(folder) = folders.last() else { break };
+            place = None;
             if name == ".." {
                 if folders.len() > 1 {
                     folders.pop();
@@ -99,6 +110,7 @@ impl Places {
             let found = match openat(folder, &name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
                 Err(Errno::NOENT) => {
                     let made = self.make_one(folder, &name, wanted).during(what)?;
+                    place = Some(Place { parent: dup(folder).during(what)?, name });
                     folders.push(made);
                     continue;
                 }
@@ -118,17 +130,30 @@ impl Places {
                     target.append(&mut names);
                     names = target;
                 }
-                (FileType::Directory, Kind::Folder) => folders.push(found),
+                (FileType::Directory, Kind::Folder) => {
+                    place = Some(Place { parent: dup(folder).during(what)?, name });
+                    folders.push(found);
+                }
                 (FileType::Directory, Kind::File) => {
                     return Err(Failure::new(format!("{}: it is a folder there", what())));
                 }
-                (_, Kind::File) => {}
+                (_, Kind::File) => place = Some(Place { parent: dup(folder).during(what)?, name }),
                 (_, Kind::Folder) => {
                     return Err(Failure::new(format!("{}: {} is no folder there", what(), Path::new(&name).display())));
                 }
             }
         }
-        Ok(())
+        Ok(place)
+    }
+
+    /// Lets what was made since there were `already` places stay.
+    pub(super) fn keep_since(&mut self, already: usize) {
+        self.made.truncate(already);
+    }
+
+    /// How many places were made.
+    pub(super) fn count(&self) -> usize {
+        self.made.len()
     }
 
     fn make_one(&mut self, parent: &OwnedFd, name: &OsString, kind: Kind) -> Result<OwnedFd, Errno> {
@@ -179,7 +204,7 @@ fn remove_one(parent: &OwnedFd, name: &OsString, kind: Kind) -> Result<(), Errno
     }
 }
 
-fn restore_times(folder: &OwnedFd, stat: &Stat) -> Result<(), Errno> {
+pub(super) fn restore_times(folder: &OwnedFd, stat: &Stat) -> Result<(), Errno> {
     // The kernel's own numbers: nanoseconds are below a thousand million.
     let time = |seconds, nanoseconds| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
     let times = Timestamps {

@@ -1,6 +1,7 @@
 //! The ladder: the ways to run a command, best first, and which of them this machine allows.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
@@ -181,6 +182,8 @@ pub struct Choice {
 #[derive(Clone, Debug, Default)]
 pub struct Isolation {
     wish: Wish,
+    /// Where roots are, for rungs whose trial needs a folder there.
+    place: Option<PathBuf>,
     found: Arc<OnceLock<Choice>>,
 }
 
@@ -188,21 +191,27 @@ impl Isolation {
     /// As the user wants it.
     #[must_use]
     pub fn new(wish: Wish) -> Self {
-        Self { wish, found: Arc::default() }
+        Self { wish, place: None, found: Arc::default() }
+    }
+
+    /// The same for roots in that folder: what works on one file system need not on another.
+    #[must_use]
+    pub fn at(self, place: &Path) -> Self {
+        Self { place: Some(place.to_owned()), ..self }
     }
 
     /// The best rung that works.
     pub fn choice(&self) -> &Choice {
-        self.found.get_or_init(|| choose(self.wish))
+        self.found.get_or_init(|| choose(self.wish, self.place.as_deref()))
     }
 }
 
-fn choose(wish: Wish) -> Choice {
+fn choose(wish: Wish, place: Option<&Path>) -> Choice {
     let mut refused = Vec::new();
     for rung in Rung::LADDER {
         let tried = match wish.against(rung) {
             Some(refusal) => Err(refusal),
-            None => trial::of(rung),
+            None => trial::of(rung, place),
         };
         match tried {
             Ok(()) => return Choice { rung, refused },

@@ -19,7 +19,7 @@ use super::recorder::{self, Recorder};
 use super::spec::{Network, RunSpec};
 use super::system::{self, Fork};
 use super::wire::{Answer, Order, receive_order, send};
-use super::{init, mounts, trial};
+use super::{chroot, init, mounts, trial};
 use crate::owners;
 
 /// The stage's whole command line. Nothing secret stands there: the specification comes over the socket.
@@ -52,6 +52,8 @@ pub fn stage() -> Option<ExitCode> {
     let _ = owners::are_recorded();
     let answer = match order {
         Order::Run(spec) => run(&spec, &control),
+        Order::Chroot(spec) => chroot::run(&spec, &control),
+        Order::TryChroot(folder) => chroot::attempt(&folder).map(|()| Answer::Works),
         Order::Try => unshare(Network::Host).and_then(|()| trial::attempt()).map(|()| Answer::Works),
         Order::TryRecorded => recorder::attempt()
             .and_then(|()| unshare(Network::Host))

@@ -4,6 +4,7 @@
 //! not. It works on a memory file system of its own, so nothing is left behind and no earlier trial can be in the way.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdir, open, statat};
@@ -40,11 +41,12 @@ impl std::fmt::Display for Refusal {
 /// # Errors
 ///
 /// What stands in the way, and what would help.
-pub(super) fn of(rung: Rung) -> Result<(), Refusal> {
+pub(super) fn of(rung: Rung, place: Option<&Path>) -> Result<(), Refusal> {
     match rung {
         Rung::Root => root(),
         Rung::Rootless => inside(rung),
-        Rung::SingleId | Rung::Chroot | Rung::Traced => Err(entry::refusal(rung).unwrap_or_else(unwritten)),
+        Rung::Chroot => chroot(place),
+        Rung::SingleId | Rung::Traced => Err(entry::refusal(rung).unwrap_or_else(unwritten)),
         Rung::Nothing => Ok(()),
     }
 }
@@ -93,6 +95,43 @@ fn root() -> Result<(), Refusal> {
     match answer {
         Ok(Some(Answer::Works)) => Ok(()),
         Ok(Some(Answer::Failed(failure))) => Err(refused(&failure)),
+        Ok(Some(Answer::Ended(_)) | None) => Err(refusal(
+            "the stage of a trial ended without an answer",
+            "look into the kernel's log for a process that was killed",
+        )),
+        Err(error) => Err(not_started(&error)),
+    }
+}
+
+/// Tries what a RUN in a chroot needs: device nodes that can be used, other owners and users, and `chroot` itself.
+fn chroot(place: Option<&Path>) -> Result<(), Refusal> {
+    if !geteuid().is_root() {
+        return Err(refusal(
+            format!("`chroot` needs root, and this is user {}", geteuid().as_raw()),
+            "run as root: in a container, without `--user` and `runAsUser`",
+        ));
+    }
+    let place = place.map_or_else(std::env::temp_dir, Path::to_owned);
+    let folder = (0..)
+        .map(|number: u32| place.join(format!(".fluyt-trial-{}-{number}", std::process::id())))
+        .find_map(|folder| match std::fs::create_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+            made => Some(made.map(|()| folder)),
+        })
+        .unwrap_or_else(|| Err(io::ErrorKind::AlreadyExists.into()));
+    let folder = folder.map_err(|error| {
+        refusal(format!("a folder for a trial cannot be made in {}: {error}", place.display()), "make it writable")
+    })?;
+    let order = Order::TryChroot(folder.as_os_str().as_bytes().to_vec());
+    let answer = converse(&order, None, &mut |_, _| {}, &Cancel::new()).map(|conversation| conversation.answer);
+    let _ = std::fs::remove_dir_all(&folder);
+    match answer {
+        Ok(Some(Answer::Works)) => Ok(()),
+        Ok(Some(Answer::Failed(failure))) => Err(refusal(
+            format!("this machine refused a trial of RUN in a chroot: {failure}"),
+            "give the container its usual capabilities: `docker run` without `--cap-drop`, in Kubernetes without \
+             `capabilities.drop`; and keep the store on a file system without `nodev` and `noexec`",
+        )),
         Ok(Some(Answer::Ended(_)) | None) => Err(refusal(
             "the stage of a trial ended without an answer",
             "look into the kernel's log for a process that was killed",

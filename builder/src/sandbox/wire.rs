@@ -22,6 +22,10 @@ pub(super) enum Order {
     Try,
     /// The same where owners are recorded.
     TryRecorded,
+    /// Run a command in a chroot.
+    Chroot(Box<RunSpec>),
+    /// Find out whether this machine allows that, in a fresh folder.
+    TryChroot(Vec<u8>),
 }
 
 /// What the stage answers. The first `Failed` or `Ended` is the result.

@@ -14,6 +14,7 @@
 //! entry is on the disk before it is renamed.
 
 mod boot;
+mod chosen;
 #[cfg(test)]
 mod conformance;
 mod entries;
@@ -28,6 +29,7 @@ use oci_spec::image::Digest;
 
 use crate::layer::{LayerIndex, Limits};
 
+pub use chosen::Chosen;
 pub use error::SnapshotError;
 pub use mutable_root::MutableRoot;
 pub use overlay::Overlay;

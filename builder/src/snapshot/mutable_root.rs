@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use oci_spec::image::Digest;
@@ -214,7 +215,7 @@ impl Snapshotter for MutableRoot {
         }
         let before = Manifest::of(&root)?;
         std::thread::sleep(TIME_GRAIN);
-        let keep = Keep::MutableRoot { before, _lock: lock };
+        let keep = Keep::MutableRoot { before, told: OnceLock::new(), _lock: lock };
         Ok(Workspace { root: RootMount::Directory(root), chain: chain.to_vec(), keep })
     }
 

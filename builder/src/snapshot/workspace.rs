@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use oci_spec::image::Digest;
 
 use crate::blob::remove_tree;
-use crate::layer::{Change, ChangesError, Manifest, overlay_changes};
+use crate::layer::{Change, ChangesError, Manifest, Tree, overlay_changes};
 use crate::sandbox::RootMount;
 
 /// A writable view on a chain of layers. Dropping it discards what was written.
@@ -27,6 +28,8 @@ pub(super) enum Keep {
     MutableRoot {
         /// The tree as it was prepared.
         before: Manifest,
+        /// What was found to have changed; it is asked for twice.
+        told: OnceLock<Vec<Change>>,
         /// The exclusive lock on the root.
         _lock: File,
     },
@@ -62,8 +65,23 @@ impl Workspace {
     /// # Errors
     /// When something cannot be read, or cannot be in a layer.
     pub fn changes(&self) -> Result<Vec<Change>, ChangesError> {
+        self.changes_over(&Tree::new())
+    }
+
+    /// The same, where it is known what was there before. A root that is written in place has nothing else to tell a file
+    /// that was written again as it was.
+    ///
+    /// # Errors
+    /// As [`Workspace::changes`].
+    pub fn changes_over(&self, tree: &Tree) -> Result<Vec<Change>, ChangesError> {
         match (&self.keep, &self.root) {
-            (Keep::MutableRoot { before, .. }, RootMount::Directory(root)) => before.changes(root),
+            (Keep::MutableRoot { before, told, .. }, RootMount::Directory(root)) => {
+                if let Some(told) = told.get() {
+                    return Ok(told.clone());
+                }
+                let changes = before.changes_over(root, tree)?;
+                Ok(told.get_or_init(|| changes).clone())
+            }
             (_, RootMount::Overlay { lowers, upper, .. }) => overlay_changes(upper, lowers),
             // Snapshotters make no other pairs.
             (Keep::Overlay { .. }, RootMount::Directory(_)) => Ok(Vec::new()),

@@ -50,6 +50,11 @@ impl ContextTree {
     /// The name of a bound file in its folder.
     pub(super) const FILE: &'static str = "file";
 
+    /// Where in its folder what is shown is.
+    pub(super) fn within(is_folder: bool) -> PathBuf {
+        if is_folder { PathBuf::new() } else { PathBuf::from(Self::FILE) }
+    }
+
     /// What is in it, for plans.
     pub(in super::super) fn key(&self) -> Key {
         self.content.key()
@@ -111,12 +116,13 @@ impl RootTree {
         Ok(Self { state, tree, path, is_folder, content })
     }
 
-    /// All of it, by paths below it.
+    /// All of it, by paths below it; a file by the name that a bound file has.
     pub(super) fn items(&self) -> Result<Items, StepError> {
         let mut items = Items::default();
         for entry in select::all_below(&self.tree, &self.state.diff_ids(), &self.path) {
             let owner = entry.owner;
-            items.put(item(LayerPath::clean(&entry.relative).unwrap_or_default(), entry, owner));
+            let path = if self.is_folder { entry.relative.clone() } else { ContextTree::FILE.as_bytes().to_vec() };
+            items.put(item(LayerPath::clean(&path).unwrap_or_default(), entry, owner));
         }
         items.link_names_of_one_file();
         Ok(items)

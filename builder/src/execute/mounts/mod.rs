@@ -130,7 +130,10 @@ impl Executor {
         let mut inputs = Inputs::of_root(tree, op);
         for (number, mount) in order {
             let source = match &mount.kind {
-                MountKind::Bind => self.bind(step, number, mount, &contents[number], &mut inputs, &mut made)?,
+                MountKind::Bind => {
+                    let stacks = matches!(workspace.root(), RootMount::Overlay { .. });
+                    self.bind(step, number, mount, &contents[number], stacks, &mut inputs, &mut made)?
+                }
                 MountKind::Cache { .. } => {
                     let held = held.get(&self.wanted(mount, &contents[number])?);
                     let Some(held) = held else { continue };
@@ -258,13 +261,16 @@ impl Executor {
         folder::write(&items, Some(&mut spool), folder)
     }
 
-    /// A bind: an overlay over what it shows, whose changes go with it.
+    /// A bind: an overlay over what it shows, whose changes go with it. `stacks` says that the sandbox has overlays; one that
+    /// has not copies the lower folder, and has no second root for us to show a part of.
+    #[expect(clippy::too_many_arguments, reason = "what a mount is made of, and what it is added to")]
     fn bind(
         &self,
         step: StepId,
         number: usize,
         mount: &Mount,
         content: &Shown,
+        stacks: bool,
         inputs: &mut Inputs,
         made: &mut MadeMounts,
     ) -> Result<MountSource, StepError> {
@@ -273,14 +279,24 @@ impl Executor {
             Shown::Context(context) => {
                 inputs.add_items(number, mount, context);
                 let lower = context.folder(&self.store)?;
-                let own = Temporary(self.store.temporary()?);
-                let (upper, work) = (own.0.join("upper"), own.0.join("work"));
-                folder::make_like(&upper, &lower)?;
-                folder::make(&work)?;
-                made._folders.push(own);
-                let path = if context.is_folder { PathBuf::new() } else { PathBuf::from(ContextTree::FILE) };
-                let root = RootMount::Overlay { lowers: vec![lower], upper, work };
-                Ok(MountSource::Tree { root, path, is_folder: context.is_folder })
+                let root = self.over(lower, made)?;
+                Ok(MountSource::Tree {
+                    root,
+                    path: ContextTree::within(context.is_folder),
+                    is_folder: context.is_folder,
+                })
+            }
+            Shown::Root(root) if !stacks => {
+                inputs.add_root(number, mount, root);
+                let folder = Temporary(self.store.temporary()?);
+                folder::open_up(&folder.0)?;
+                let mut spool = Spool::create(&self.store)?;
+                let items = self.extract(step, root.items()?, &root.state, &mut spool)?;
+                folder::write(&items, Some(&mut spool), &folder.0)?;
+                let lower = folder.0.clone();
+                made._folders.push(folder);
+                let (path, is_folder) = (ContextTree::within(root.is_folder), root.is_folder);
+                Ok(MountSource::Tree { root: self.over(lower, made)?, path, is_folder })
             }
             Shown::Root(root) => {
                 inputs.add_root(number, mount, root);
@@ -291,6 +307,16 @@ impl Executor {
                 Ok(MountSource::Tree { root: tree, path, is_folder: root.is_folder })
             }
         }
+    }
+
+    /// An overlay over one folder.
+    fn over(&self, lower: PathBuf, made: &mut MadeMounts) -> Result<RootMount, StepError> {
+        let own = Temporary(self.store.temporary()?);
+        let (upper, work) = (own.0.join("upper"), own.0.join("work"));
+        folder::make_like(&upper, &lower)?;
+        folder::make(&work)?;
+        made._folders.push(own);
+        Ok(RootMount::Overlay { lowers: vec![lower], upper, work })
     }
 
     /// The value of a secret; none when the build was given none and needs none.

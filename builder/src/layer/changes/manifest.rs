@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
+
 use super::owned::Owned;
-use super::{Changes, ChangesError, attribute_names, check_name, refuse_redirects};
-use crate::layer::{Change, LayerPath};
+use super::{CAPABILITY, Changes, ChangesError, attribute_names, capability, check_name, refuse_redirects};
+use crate::layer::{Change, Kind, LayerPath, Node, Tree};
 
 /// Each file and folder of a tree by what `lstat` says about it.
 ///
@@ -64,10 +67,19 @@ impl Manifest {
         Ok(Self { entries })
     }
 
+    /// What changed below `root` since, without knowing what was there; see [`Manifest::changes_over`].
+    ///
+    /// # Errors
+    /// When something cannot be read, or cannot be in a layer.
+    pub fn changes(&self, root: &Path) -> Result<Vec<Change>, ChangesError> {
+        self.changes_over(root, &Tree::new())
+    }
+
     /// What changed below `root` since; in the order and by the rules of [`overlay_changes`](super::overlay_changes).
     ///
-    /// There is no other tree to compare with, so that a file that was written again as it was counts as changed.
-    pub fn changes(&self, root: &Path) -> Result<Vec<Change>, ChangesError> {
+    /// There is no other tree to compare with, so that a file that was written again as it was counts as changed, unless
+    /// `tree` tells what was there.
+    pub fn changes_over(&self, root: &Path, tree: &Tree) -> Result<Vec<Change>, ChangesError> {
         let mut now: BTreeMap<LayerPath, (PathBuf, Metadata)> = BTreeMap::new();
         scan(root, &mut |path, at, metadata| {
             now.insert(path, (at.to_owned(), metadata.clone()));
@@ -83,13 +95,24 @@ impl Manifest {
                 gone.insert(path.clone());
             }
         }
+        let owned = Owned::around(root, &[root.to_owned()])?;
         let mut changed_files = BTreeSet::new();
-        for (path, (_, metadata)) in &now {
-            if self.entries.get(path) != Some(&Stat::of(metadata)) {
+        for (path, (at, metadata)) in &now {
+            let before = self.entries.get(path);
+            let node = tree.get(path);
+            let owner = owned.now(at, metadata, None);
+            let has_owner = node.is_none_or(|node| (node.entry.uid, node.entry.gid) == (owner.uid, owner.gid));
+            let is_known = match (before, node) {
+                // A folder's recorded owner is in none of what is told about it.
+                _ if before == Some(&Stat::of(metadata)) => has_owner || !metadata.is_dir() || !owned.are_recorded(),
+                (Some(before), Some(node)) if has_owner => is_as_known(at, metadata, before, node)?,
+                _ => false,
+            };
+            if !is_known {
                 changed_files.insert(path.clone());
             }
         }
-        let mut changes = Changes::new(Owned::around(root, &[root.to_owned()])?);
+        let mut changes = Changes::new(owned);
         let mut open: Vec<(LayerPath, usize)> = Vec::new();
         let paths: BTreeSet<&LayerPath> = now.keys().chain(&gone).collect();
         for path in paths {
@@ -127,6 +150,44 @@ impl Manifest {
             }
         }
         Ok(changes.finished)
+    }
+}
+
+/// Whether a file, whose state was changed somehow, is what it was and what the layers say of it.
+fn is_as_known(at: &Path, metadata: &Metadata, before: &Stat, node: &Node) -> Result<bool, ChangesError> {
+    let now = Stat::of(metadata);
+    let looks = |stat: &Stat| (stat.mode, stat.owner, stat.rdev, stat.size_bytes, stat.modified);
+    if metadata.is_dir() || looks(&now) != looks(before) {
+        return Ok(false);
+    }
+    if capability(at)?.as_ref() != node.entry.xattrs.get(CAPABILITY.as_bytes()) {
+        return Ok(false);
+    }
+    match &node.entry.kind {
+        Kind::Symlink(target) if metadata.is_symlink() => {
+            let found = fs::read_link(at).map_err(ChangesError::at("reading the link", at))?;
+            Ok(found.as_os_str().as_bytes() == target)
+        }
+        Kind::File { size_bytes } if metadata.is_file() && *size_bytes == metadata.len() => {
+            if *size_bytes == 0 {
+                return Ok(true);
+            }
+            let Some(expected) = &node.content else { return Ok(false) };
+            let mut file = fs::File::open(at).map_err(ChangesError::at("reading", at))?;
+            let mut hash = Sha256::new();
+            let mut buffer = vec![0; 128 * 1024];
+            loop {
+                let count = file.read(&mut buffer).map_err(ChangesError::at("reading", at))?;
+                if count == 0 {
+                    break;
+                }
+                hash.update(&buffer[..count]);
+            }
+            Ok(hex::encode(hash.finalize()) == expected.digest())
+        }
+        // What else there is has no content; its looks say all.
+        Kind::Fifo | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => Ok(true),
+        _ => Ok(false),
     }
 }
 
