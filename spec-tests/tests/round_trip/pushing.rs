@@ -76,6 +76,35 @@ fn a_build_that_fails_leaves_no_manifest() {
     assert_eq!(manifests.collect::<Vec<_>>(), Vec::<String>::new());
 }
 
+#[test]
+fn a_layer_with_a_secret_never_goes() {
+    if !program::is_root("a_layer_with_a_secret_never_goes") {
+        return;
+    }
+    const TOKEN: &str = "tok_4f9A-2x_Zq0Lw7";
+    let (registry, fluyt) = (Registry::start(), Fluyt::new());
+    let context = shell_context("COPY .env /app/\nRUN busybox sleep 1\n");
+    context.write(".env", format!("TOKEN={TOKEN}\n"));
+    let reference = format!("{}/early/app:one", registry.host());
+    let flags = ["--compression", "uncompressed", "-t", &reference];
+    // An earlier build that knew of no secret made the layer: it is in the store, and would go at once.
+    let _ = fluyt.build(context.path(), &flags).expect_success();
+    let mut command = fluyt.command();
+    command
+        .args(["build", "--push", "--secret", "id=npm,env=TOKEN"])
+        .args(flags)
+        .arg(context.path())
+        .env("TOKEN", TOKEN);
+    let outcome = program::finish(command).expect_code(1);
+    assert!(outcome.stderr.contains("/app/.env holds the secret `npm`"), "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains(TOKEN), "{}", outcome.stderr);
+    let holds = |path: &String| {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        bytes.windows(TOKEN.len()).any(|window| window == TOKEN.as_bytes())
+    };
+    assert_eq!(walk(registry.store()).into_iter().filter(holds).collect::<Vec<_>>(), Vec::<String>::new());
+}
+
 /// All files below a folder.
 fn walk(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();

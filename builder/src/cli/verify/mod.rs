@@ -22,6 +22,7 @@ use super::settings::Surroundings;
 use crate::blob::Store;
 use crate::event::{Event, Events, Sink};
 use crate::pipeline::{self, Built, ContextSource, Destination, DockerfileSource, Request, Workshop};
+use crate::secrets::Redactor;
 use compare::Difference;
 
 /// The second build begins at least so long after the first: the times that a zip archive holds are even seconds.
@@ -128,10 +129,12 @@ impl<W: Fn(crate::sandbox::Cancel) -> Workshop> Builds<W> {
             say(title);
         }
         let interrupt = Interrupt::listen(say);
+        let redactor = Redactor::new(&request.secrets);
         let built = interrupt.guard(pipeline::build((self.workshop)(interrupt.cancel.clone()), request, events)).await;
         let left = shown.end();
         built.map_err(|error| {
-            failure(error).hints(left.log.map(|path| format!("the whole log is in {}", path.display())))
+            let hint = left.log.map(|path| format!("the whole log is in {}", path.display()));
+            failure(error).hints(hint).without(&redactor)
         })
     }
 }
