@@ -52,14 +52,11 @@ impl Owned {
         if let Some(owner) = self.run.get(&Inode::of(metadata)) {
             return owner;
         }
+        // An owner that it really has is another than before when it was given to somebody, which leaves the time alone.
+        let shape = |one: &Metadata| (one.file_type(), one.mtime(), one.mtime_nsec(), one.uid(), one.gid());
         match before {
             // The same, as it was copied up for a new name or time.
-            Some((path, older))
-                if (older.file_type(), older.mtime(), older.mtime_nsec())
-                    == (metadata.file_type(), metadata.mtime(), metadata.mtime_nsec()) =>
-            {
-                self.before(path, older)
-            }
+            Some((path, older)) if shape(older) == shape(metadata) => self.before(path, older),
             _ => Owner::standing(metadata.uid(), metadata.gid()),
         }
     }
