@@ -102,6 +102,14 @@ pub enum StepError {
         /// Each way to run a command, and what stands in its way.
         refused: Vec<Refused>,
     },
+    /// A command of another user than root, where one is only played.
+    #[error("the command is to run as `{user}`, and here ({rung}, {}) no user but root is kept from anything", rung.title())]
+    RecordedUser {
+        /// The user.
+        user: String,
+        /// How commands run.
+        rung: Rung,
+    },
     /// The sandbox could not be set up.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),

@@ -25,6 +25,7 @@ mod mounts;
 mod owner;
 mod placing;
 mod plan;
+mod recorded;
 mod relief;
 mod rewrite;
 mod run;
@@ -140,6 +141,8 @@ pub struct Executor {
     pub interrupt: Cancel,
     /// How commands run.
     pub isolation: Isolation,
+    /// `--allow user.recorded`: whether a command may be another user than root where that is only played.
+    pub allows_recorded_user: bool,
     /// Says why steps were missed.
     pub explain: Explain,
     /// What is being fetched and unpacked.

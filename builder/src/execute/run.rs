@@ -53,6 +53,7 @@ impl Executor {
         self.unpack_all(step, &below)?;
         let tree = self.tree(step, &below)?;
         let identity = accounts(&tree).identity(&op.user)?;
+        self.accept_rung(choice.rung, &op.user, &identity)?;
 
         let mut workspace = self.snapshots.prepare(&below.diff_ids())?;
         let mut made = self.make_mounts(step, op, &shown, &tree, &mut workspace)?;

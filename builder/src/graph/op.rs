@@ -329,6 +329,9 @@ pub struct Allowed {
     pub host_network: bool,
     /// `security.insecure`: `RUN --security=insecure`.
     pub insecure: bool,
+    /// `user.recorded`: a `RUN` of another user than root where a user is only played. No part of any key: what it leaves is
+    /// recorded as such.
+    pub recorded_user: bool,
 }
 
 /// `--network` of a `RUN`.

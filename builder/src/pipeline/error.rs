@@ -251,6 +251,10 @@ impl BuildError {
             Self::NoName => vec!["name the image with `-t REGISTRY/NAME:TAG`".to_owned()],
             Self::Step { source, .. } => match &**source {
                 StepError::NoSandbox { refused } => refused.first().map(|refused| refused.fix.clone()).into_iter().collect(),
+                StepError::RecordedUser { .. } => vec![
+                    "run it all the same with `--allow user.recorded`: what it makes is the user's".to_owned(),
+                    "`fluyt doctor` tells what a user namespace with many ids needs here".to_owned(),
+                ],
                 StepError::NoAgent { id } => vec![format!("give it with `--ssh {id}`, or `--ssh {id}=SOCKET`")],
                 StepError::NoSecret { id } => {
                     vec![format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`")]
@@ -359,6 +363,7 @@ fn step_fault(error: &StepError) -> Fault {
         },
         StepError::Remote(error) => remote_fault(error),
         StepError::NoSandbox { .. }
+        | StepError::RecordedUser { .. }
         | StepError::Sandbox(_)
         | StepError::Snapshot(_)
         | StepError::Changes(_)

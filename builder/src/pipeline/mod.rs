@@ -131,6 +131,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         bases: found,
         options,
         isolation,
+        allows_recorded_user: request.allowed.recorded_user,
         cancel: cancel.child(),
         interrupt: cancel.clone(),
         explain: Explain::new(&place, read.name(), &request.platform.to_string(), request.explain),

@@ -185,19 +185,25 @@ pub struct Isolation {
     /// Where roots are, for rungs whose trial needs a folder there.
     place: Option<PathBuf>,
     found: Arc<OnceLock<Choice>>,
+    told: Arc<OnceLock<()>>,
 }
 
 impl Isolation {
     /// As the user wants it.
     #[must_use]
     pub fn new(wish: Wish) -> Self {
-        Self { wish, place: None, found: Arc::default() }
+        Self { wish, place: None, found: Arc::default(), told: Arc::default() }
     }
 
     /// The same for roots in that folder: what works on one file system need not on another.
     #[must_use]
     pub fn at(self, place: &Path) -> Self {
         Self { place: Some(place.to_owned()), ..self }
+    }
+
+    /// Whether nobody asked this before: to tell what a rung is worth once in a build.
+    pub fn is_told_first(&self) -> bool {
+        self.told.set(()).is_ok()
     }
 
     /// The best rung that works.

@@ -25,7 +25,8 @@ pub struct BuildxArguments {
     /// A capability that commands do not have
     #[arg(long, value_name = "CAPABILITY", value_delimiter = ',', help_heading = "Commands of the Dockerfile")]
     pub cap_drop: Vec<String>,
-    /// What commands may ask for: `network.host`, `security.insecure`
+    /// What commands may ask for: `network.host`, `security.insecure`; `user.recorded` lets them be another user than root
+    /// where there is only one id, and that user is only played
     #[arg(long, value_name = "ENTITLEMENT", help_heading = "Commands of the Dockerfile")]
     pub allow: Vec<String>,
     /// Not there yet

@@ -142,11 +142,12 @@ fn allow(text: &str, allowed: &mut Allowed) -> Result<(), Failure> {
     match text.split_once('=').map_or(text, |(name, _)| name) {
         "network.host" => allowed.host_network = true,
         "security.insecure" => allowed.insecure = true,
+        "user.recorded" => allowed.recorded_user = true,
         // This process reads and writes what its user may; and a `RUN --device` is refused by itself.
         "device" | "fs" | "fs.read" | "fs.write" | "ssh" => {}
         _ => {
             return Err(Failure::usage(format!("`--allow {text}`: there is no such entitlement"))
-                .hint("expected `network.host` or `security.insecure`"));
+                .hint("expected `network.host`, `security.insecure` or `user.recorded`"));
         }
     }
     Ok(())

@@ -22,7 +22,7 @@ fn a_dockerfile_cannot_give_itself_rights() {
     insta::assert_snapshot!(run("--security=insecure", input()).unwrap_err(), @"error 2:16: security.insecure is not allowed (`--allow security.insecure` allows a command with all rights of root on this machine)");
     insta::assert_snapshot!(run("--network=host", input()).unwrap_err(), @"error 2:15: network.host is not allowed (`--allow network.host` allows a command on the host's own network)");
     insta::assert_snapshot!(run("--device=a/b=c", input()).unwrap_err(), @"error 2:14: `RUN --device=a/b=c`: there are no devices for commands of a build (a CDI device is what a container runtime on this machine hands out; `RUN --security=insecure` with `--allow security.insecure` has the machine's own device nodes)");
-    let all = LowerInput { allowed: Allowed { host_network: true, insecure: true }, ..input() };
+    let all = LowerInput { allowed: Allowed { host_network: true, insecure: true, ..Allowed::default() }, ..input() };
     assert_eq!(run("--security=insecure", all.clone()).unwrap().security, Security::Insecure);
     assert_eq!(run("--network=host", all).unwrap().network, Network::Host);
     assert_eq!(run("--security=sandbox --network=none", input()).unwrap().network, Network::None);
