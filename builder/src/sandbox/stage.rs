@@ -15,7 +15,7 @@ use rustix::thread::UnshareFlags;
 
 use super::error::{During, Failure};
 use super::places::Places;
-use super::recorder::{self, Recorder};
+use super::recorder::Recorder;
 use super::spec::{Network, RunSpec};
 use super::system::{self, Fork};
 use super::wire::{Answer, Order, receive_order, send};
@@ -55,10 +55,6 @@ pub fn stage() -> Option<ExitCode> {
         Order::Chroot(spec) => chroot::run(&spec, &control),
         Order::TryChroot(folder) => chroot::attempt(&folder).map(|()| Answer::Works),
         Order::Try => unshare(Network::Host).and_then(|()| trial::attempt()).map(|()| Answer::Works),
-        Order::TryRecorded => recorder::attempt()
-            .and_then(|()| unshare(Network::Host))
-            .and_then(|()| trial::attempt())
-            .map(|()| Answer::Works),
     };
     let answer = answer.unwrap_or_else(Answer::Failed);
     // A builder that is gone wants no answer.

@@ -44,9 +44,9 @@ impl std::fmt::Display for Refusal {
 pub(super) fn of(rung: Rung, place: Option<&Path>) -> Result<(), Refusal> {
     match rung {
         Rung::Root => root(),
-        Rung::Rootless => inside(rung),
+        Rung::Rootless | Rung::SingleId => inside(rung),
         Rung::Chroot => chroot(place),
-        Rung::SingleId | Rung::Traced => Err(entry::refusal(rung).unwrap_or_else(unwritten)),
+        Rung::Traced => Err(entry::refusal(rung).unwrap_or_else(unwritten)),
         Rung::Nothing => Ok(()),
     }
 }

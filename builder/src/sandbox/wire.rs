@@ -20,8 +20,6 @@ pub(super) enum Order {
     Run(Box<RunSpec>),
     /// Find out whether this machine allows what a run needs.
     Try,
-    /// The same where owners are recorded.
-    TryRecorded,
     /// Run a command in a chroot.
     Chroot(Box<RunSpec>),
     /// Find out whether this machine allows that, in a fresh folder.

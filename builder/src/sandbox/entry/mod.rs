@@ -35,10 +35,7 @@ use super::rung::{Rung, Wish};
 use super::spec::Network;
 use super::system::{self, Fork};
 use super::trial::{self, Refusal};
-use super::{stage, wire};
-
-/// Whether this version runs commands with one id. Without that nobody need be in such a namespace.
-const HAS_SINGLE_ID: bool = false;
+use super::{recorder, stage, wire};
 
 /// What came of the entry.
 #[derive(Debug, Default)]
@@ -87,11 +84,10 @@ fn attempt(wish: Wish) -> Entry {
         },
     }
     for rung in [Rung::Rootless, Rung::SingleId] {
-        let unfinished = rung == Rung::SingleId && !HAS_SINGLE_ID && wish.only != Some(rung);
-        if wish.against(rung).is_some() || unfinished {
+        if wish.against(rung).is_some() {
             continue;
         }
-        match Maps::of(rung).and_then(|maps| go(&maps)) {
+        match Maps::of(rung).and_then(|maps| go(rung, &maps)) {
             Ok(()) => {
                 entry.entered = Some(rung);
                 break;
@@ -103,12 +99,12 @@ fn attempt(wish: Wish) -> Entry {
 }
 
 /// Sends a scout, and follows it.
-fn go(maps: &Maps) -> Result<(), Refusal> {
+fn go(rung: Rung, maps: &Maps) -> Result<(), Refusal> {
     let (ours, theirs) = UnixStream::pair().map_err(|error| words::failed("making a socket pair", &error))?;
     let scout = match system::fork().map_err(|errno| words::failed("starting a process", &errno.into()))? {
         Fork::Child => {
             drop(ours);
-            scout(&theirs);
+            scout(rung, &theirs);
             system::exit_now(0)
         }
         Fork::Parent(pid) => Scout(pid),
@@ -155,7 +151,7 @@ fn hear(socket: &UnixStream) -> Result<(), Refusal> {
     }
 }
 
-fn scout(socket: &UnixStream) {
+fn scout(rung: Rung, socket: &UnixStream) {
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     let made = system::unshare(UnshareFlags::NEWUSER).during(|| "making a user namespace".to_owned());
     let goes_on = made.is_ok();
@@ -167,7 +163,8 @@ fn scout(socket: &UnixStream) {
     if reader.read_exact(&mut mapped).is_err() {
         return;
     }
-    let tried = stage::unshare(Network::Host).and_then(|()| trial::attempt());
+    let supervised = if rung == Rung::SingleId { recorder::attempt() } else { Ok(()) };
+    let tried = supervised.and_then(|()| stage::unshare(Network::Host)).and_then(|()| trial::attempt());
     let _ = wire::send(socket, &tried);
 }
 

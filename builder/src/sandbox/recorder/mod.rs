@@ -118,13 +118,23 @@ pub(super) fn load(socket: &UnixStream) -> Result<(), Failure> {
     send(socket, &[listener.as_fd(), mounts.as_fd()]).during(what)
 }
 
-/// Whether this kernel has what is needed: for a trial, in a process that does not go on.
+/// Whether this kernel has what is needed: for a trial, by a process with one thread.
 pub(super) fn attempt() -> Result<(), Failure> {
-    let proc = open_proc()?;
-    drop(proc);
-    system::load_listening_filter(&calls::program()).map(drop).during(|| {
-        "loading a filter that tells of calls (another supervisor around this process may be in the way)".to_owned()
-    })
+    open_proc()?;
+    let what = || {
+        "loading a filter that tells of calls (another supervisor around this process would be in the way)".to_owned()
+    };
+    // In another process: nobody would answer its calls.
+    match fork().during(what)? {
+        Fork::Child => {
+            let loaded = system::load_listening_filter(&calls::program());
+            exit_now(loaded.map_or_else(|errno| errno.raw_os_error().clamp(1, 255), |_| 0))
+        }
+        Fork::Parent(pid) => match wait_for(pid).during(what)? {
+            0 => Ok(()),
+            status => Err(Errno::from_raw_os_error(libc::WEXITSTATUS(status))).during(what),
+        },
+    }
 }
 
 /// `/proc`, which must show this process by the number that the kernel tells us.
