@@ -13,7 +13,7 @@ use std::process::Command;
 
 use fluyt::layer::{Change, overlay_changes, tidy_upper};
 use fluyt::owners::{self, Owner, Paths};
-use fluyt::sandbox::{self, Cancel, CapabilityChange, Exit, Network, RootMount, RunSpec, Stream};
+use fluyt::sandbox::{self, Cancel, CapabilityChange, Exit, Network, Resources, RootMount, RunSpec, Stream};
 
 const BUSYBOX: &str = "/usr/bin/busybox";
 
@@ -110,6 +110,7 @@ impl Machine {
             shm_size_bytes: 0,
             limits: Vec::new(),
             mounts: Vec::new(),
+            resources: Resources::default(),
             recorded: true,
         }
     }
