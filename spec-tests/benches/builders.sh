@@ -29,7 +29,7 @@ flags_said() {
 
 able() {
   case $1 in
-    fluyt) return 0 ;;
+    fluyt | fluyt-r2) return 0 ;;
     buildkit) [ -z "$buildkit_reason" ] ;;
     buildah) [ -z "$buildah_reason" ] ;;
   esac
@@ -39,7 +39,7 @@ able() {
 failed() {
   say "error: $1 cannot do $2:"
   tail -n 15 "$folder/log" >&2
-  [ "$1" != fluyt ] || unable=1
+  [[ $1 != fluyt* ]] || unable=1
 }
 
 start_all() {
@@ -78,7 +78,7 @@ stop_all() {
   buildkitd_pid="" registry_pid=""
   # What a builder leaves mounted would keep its folder from being removed.
   [ -z "${place:-}" ] || awk -v place="$place/" 'index($2, place) == 1 { print $2 }' /proc/self/mounts | sort -r | xargs -r -n 1 umount -l 2>/dev/null || true
-  [ -z "${place:-}" ] || rm -rf "${place:?}"/{registry,run,buildkit,buildah,fluyt}
+  [ -z "${place:-}" ] || rm -rf "${place:?}"/{registry,run,buildkit,buildah,fluyt,fluyt-r2,unpack}
 }
 
 # publish NAME CONTEXT: an image that the rows start from.
@@ -91,7 +91,7 @@ buildah_flags() { printf '%s\n' --root "$place/buildah/root" --runroot "$place/b
 
 forget() {
   case $1 in
-    fluyt) rm -rf "$place/fluyt/store" ;;
+    fluyt | fluyt-r2) rm -rf "$place/$1/store" ;;
     buildkit) "$tools/buildctl" --addr "unix://$socket" prune --all >/dev/null ;;
     buildah)
       umount -l "$place/buildah/root/overlay" 2>/dev/null || true # it leaves its folder mounted on itself
@@ -104,6 +104,7 @@ build() {
   local builder=$1 context=$2 name=$registry/$3-$1:$4 flags layers=false
   case $builder in
     fluyt) "${measured[@]}" "$fluyt" --store "$place/fluyt/store" build --progress plain -t "$name" --push "$context" ;;
+    fluyt-r2) "$fluyt" --store "$place/fluyt-r2/store" build --isolation r2 --progress plain -t "$name" --push "$context" ;;
     buildkit)
       "$tools/buildctl" --addr "unix://$socket" build --progress plain --frontend dockerfile.v0 --local context="$context" \
         --local dockerfile="$context" --output "type=image,name=$name,push=true,registry.insecure=true"
