@@ -378,6 +378,9 @@ impl Applier {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => return Err(bad("is a folder")),
             FileType::CharacterDevice if stat.st_rdev == 0 => return Err(bad("this layer removes")),
+            FileType::RegularFile if stat.st_size == 0 && self.is_removed(&target_folder.path.join(target_name)) => {
+                return Err(bad("this layer removes"));
+            }
             _ => {}
         }
         if target_folder.path == folder.path && target_name == name {

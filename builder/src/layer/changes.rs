@@ -340,7 +340,7 @@ impl<'a> Walk<'a> {
         let at = self.path(&path);
         let metadata = fs::symlink_metadata(&at).map_err(ChangesError::at("looking at", &at))?;
         // Whiteouts are hard links of each other, so that this comes before all that looks at inodes.
-        if is_whiteout(&metadata) {
+        if is_whiteout(&at, &metadata) {
             match below {
                 Some(_) => self.changes.push_whiteout(path),
                 None => self.found.left_out.push(at),

@@ -19,6 +19,11 @@ pub(super) fn marks() -> &'static str {
     if owners::in_first_namespace() { "trusted.overlay." } else { "user.overlay." }
 }
 
+/// The attribute of an empty file that marks a removed name where no device can (Linux 6.7).
+pub(super) fn whiteout() -> &'static str {
+    if owners::in_first_namespace() { "trusted.overlay.whiteout" } else { "user.overlay.whiteout" }
+}
+
 /// The attribute of a folder that hides what the layers below have in it.
 pub(super) fn opaque() -> &'static str {
     if owners::in_first_namespace() { "trusted.overlay.opaque" } else { "user.overlay.opaque" }
@@ -58,7 +63,7 @@ impl MergedFolder {
             };
             if !metadata.is_dir() {
                 // Under a folder of a higher layer, it is hidden.
-                if found.is_none() && !is_whiteout(&metadata) {
+                if found.is_none() && !is_whiteout(&path, &metadata) {
                     found = Some(Found { path, metadata, folder: None });
                 }
                 break;
@@ -116,8 +121,11 @@ impl MergedFolder {
     }
 }
 
-/// Whether it is overlayfs's mark of a removed name: a character device 0:0.
-pub(super) fn is_whiteout(metadata: &Metadata) -> bool {
+/// Whether it is overlayfs's mark of a removed name: a character device 0:0, or an empty file with an attribute.
+pub(super) fn is_whiteout(path: &Path, metadata: &Metadata) -> bool {
+    if metadata.is_file() {
+        return metadata.len() == 0 && rustix::fs::lgetxattr(path, whiteout(), &mut [0u8; 1][..]).is_ok();
+    }
     metadata.file_type().is_char_device() && metadata.rdev() == 0
 }
 

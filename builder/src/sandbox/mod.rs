@@ -25,6 +25,7 @@
 //! | `chroot` | the other way to run a command: without any of that, where nothing but `chroot` is allowed |
 //! | `rung` | the ways to run a command, best first |
 //! | `entry` | into a user namespace, for the rungs that need one |
+//! | `in_memory` | where changes are kept that the store's file system cannot hold |
 //! | `trial` | whether this machine lets all of it work |
 //! | `system` | the only unsafe code |
 //!
@@ -48,6 +49,7 @@ mod error;
 mod extra;
 mod filter;
 mod groups;
+mod in_memory;
 mod init;
 mod interior;
 mod memory;
@@ -67,6 +69,7 @@ pub use capabilities::CapabilityChange;
 pub use entry::{enter, entered, is_root_inside_only};
 pub use error::{Failure, SandboxError};
 pub use groups::Resources;
+pub use in_memory::InMemory;
 pub use parent::{run, run_on, set_program};
 pub use rung::{Choice, Fidelity, Isolation, Refused, Rung, Wish};
 pub use spec::{Exit, Limit, MountSource, Network, RootMount, RunMount, RunSpec, SHM_BYTES, Stream};

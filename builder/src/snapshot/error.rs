@@ -7,6 +7,7 @@ use oci_spec::image::Digest;
 
 use crate::blob::StoreError;
 use crate::layer::{ApplyError, ChangesError, LayerError};
+use crate::sandbox::SandboxError;
 
 /// Why a root file system could not be made or kept.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,15 @@ pub enum SnapshotError {
     AnothersWorkspace {
         /// Who was asked.
         expected: &'static str,
+    },
+    /// There is no place for what a command changes.
+    #[error(
+        "the store lies on an overlay, as in a container without a volume, and no memory could be had for a command's changes; put the store on a volume with `--store`"
+    )]
+    Memory {
+        /// Why not.
+        #[source]
+        source: SandboxError,
     },
     /// The file system refused something.
     #[error("{during} {}", path.display())]

@@ -93,6 +93,6 @@ pub trait Snapshotter: Send + Sync {
     /// Keeps what the workspace holds as the unpacked form of `diff_id`, above the chain that it was prepared on.
     ///
     /// Atomic. Nothing may be mounted on the workspace any more. Files that its [`Workspace::changes`] name are gone
-    /// afterwards. Does nothing when the layer is there.
+    /// afterwards. Does nothing when the layer is there, or where a workspace is in memory: then it must be unpacked.
     fn commit(&self, workspace: Workspace, diff_id: &Digest) -> Result<(), SnapshotError>;
 }

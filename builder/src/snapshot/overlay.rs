@@ -15,7 +15,7 @@ use crate::layer::{
     Applied, ApplyError, Form, LayerIndex, Limits, apply_layer_apart, apply_layer_with_times, tidy_upper,
 };
 use crate::owners;
-use crate::sandbox::RootMount;
+use crate::sandbox::{InMemory, RootMount};
 
 /// Each layer in a folder of its own, merged by the kernel when a step runs.
 #[derive(Clone, Debug)]
@@ -104,6 +104,7 @@ impl Snapshotter for Overlay {
     fn prepare(&self, chain: &[Digest]) -> Result<Workspace, SnapshotError> {
         let entries = self.entries.chain(chain)?;
         let folder = self.temporary()?;
+        let memory = InMemory::over(&folder.0).map_err(|source| SnapshotError::Memory { source })?;
         let (upper, work) = (folder.0.join("fs"), folder.0.join("work"));
         create(&upper)?;
         create(&work)?;
@@ -111,15 +112,20 @@ impl Snapshotter for Overlay {
         let lowers = topmost_first(&entries);
         let folder = folder.keep();
         let root = RootMount::Overlay { lowers, upper, work };
-        Ok(Workspace { root, chain: chain.to_vec(), keep: Keep::Overlay { folder } })
+        Ok(Workspace { root, chain: chain.to_vec(), keep: Keep::Overlay { folder, memory } })
     }
 
     fn commit(&self, workspace: Workspace, diff_id: &Digest) -> Result<(), SnapshotError> {
-        let (Keep::Overlay { folder }, RootMount::Overlay { lowers, upper, work }) = (&workspace.keep, &workspace.root)
+        let (Keep::Overlay { folder, memory }, RootMount::Overlay { lowers, upper, work }) =
+            (&workspace.keep, &workspace.root)
         else {
             return Err(SnapshotError::AnothersWorkspace { expected: "the overlay" });
         };
         if self.entries.find(diff_id, &workspace.chain).is_some() {
+            return Ok(());
+        }
+        if memory.is_some() {
+            // Its marks of removal cannot be in the store: who needs the layer unpacks it again, with others.
             return Ok(());
         }
         let depends_on_lowers = tidy_upper(upper, lowers)?;

@@ -8,7 +8,7 @@ use oci_spec::image::Digest;
 
 use crate::blob::remove_tree;
 use crate::layer::{Change, ChangesError, Manifest, Tree, overlay_changes};
-use crate::sandbox::RootMount;
+use crate::sandbox::{InMemory, RootMount};
 
 /// A writable view on a chain of layers. Dropping it discards what was written.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(super) enum Keep {
     Overlay {
         /// Holds `upper` and `work`.
         folder: PathBuf,
+        /// What is mounted there, where the store's file system takes no changes.
+        memory: Option<InMemory>,
     },
     MutableRoot {
         /// The tree as it was prepared.
@@ -92,7 +94,8 @@ impl Workspace {
 impl Drop for Workspace {
     fn drop(&mut self) {
         // The mutable root is brought back when it is prepared again.
-        if let Keep::Overlay { folder, .. } = &self.keep {
+        if let Keep::Overlay { folder, memory } = &mut self.keep {
+            drop(memory.take());
             remove_tree(folder);
         }
     }

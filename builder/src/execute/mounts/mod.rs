@@ -34,7 +34,7 @@ use crate::cache_mount::{CacheMounts, HeldMount, Share, Wanted};
 use crate::event::{Event, StepId};
 use crate::graph::{FolderId, Mount, MountKind, RunOp, Sharing};
 use crate::layer::Tree;
-use crate::sandbox::{MountSource, RootMount, RunMount};
+use crate::sandbox::{InMemory, MountSource, RootMount, RunMount};
 use crate::secrets::{self, Search, Secrets, Value};
 use crate::snapshot::Workspace;
 
@@ -82,6 +82,8 @@ pub(super) struct MadeMounts {
     caches: Vec<HeldMount>,
     _agents: Vec<Forward>,
     _views: Vec<Workspace>,
+    /// Before the folders that they are mounted on.
+    _memories: Vec<InMemory>,
     _folders: Vec<Temporary>,
 }
 
@@ -312,6 +314,7 @@ impl Executor {
     /// An overlay over one folder.
     fn over(&self, lower: PathBuf, made: &mut MadeMounts) -> Result<RootMount, StepError> {
         let own = Temporary(self.store.temporary()?);
+        made._memories.extend(InMemory::over(&own.0)?);
         let (upper, work) = (own.0.join("upper"), own.0.join("work"));
         folder::make_like(&upper, &lower)?;
         folder::make(&work)?;

@@ -183,6 +183,7 @@ impl Applier {
                         Seen::Link(target.map_err(|error| failed(error.into()))?.into_bytes())
                     }
                     FileType::CharacterDevice if stat.st_rdev == 0 => Seen::Nothing,
+                    FileType::RegularFile if stat.st_size == 0 && self.is_removed(path) => Seen::Nothing,
                     _ => Seen::Other,
                 });
             }

@@ -8,13 +8,14 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Mode, XattrFlags};
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::place::Folder;
 use super::{Applier, ApplyError};
 use crate::layer::LayerPath;
-use crate::layer::lowers::{MergedFolder, is_whiteout, opaque};
+use crate::layer::lowers::{MergedFolder, is_whiteout, opaque, whiteout};
 
 impl Applier {
     /// The folder in which something is to be removed; `None` when there is no such folder, and so nothing to remove.
@@ -66,8 +67,13 @@ impl Applier {
             self.depends_on_lowers = true;
             return Ok(());
         }
-        rustix::fs::mknodat(&folder.fd, name, FileType::CharacterDevice, Mode::empty(), 0)
-            .map_err(|error| ApplyError::at("marking as removed", &at, error))
+        put_mark(folder.fd.as_fd(), name).map_err(|error| ApplyError::at("marking as removed", &at, error))
+    }
+
+    /// Whether this layer has a mark there.
+    pub(super) fn is_removed(&self, at: &LayerPath) -> bool {
+        let path = self.path(at);
+        fs::symlink_metadata(&path).is_ok_and(|metadata| is_whiteout(&path, &metadata))
     }
 
     /// Hides, or removes, what the layers below have in a real folder.
@@ -79,7 +85,7 @@ impl Applier {
             for (path, is_folder) in inside.iter().rev() {
                 if *is_folder {
                     self.remove_unbrought(path)?;
-                } else if fs::symlink_metadata(self.path(path)).is_ok_and(|metadata| is_whiteout(&metadata)) {
+                } else if self.is_removed(path) {
                     self.remove(path)?;
                 }
             }
@@ -157,13 +163,29 @@ impl Applier {
                 Ok(metadata) if metadata.is_dir() => self.mark_opaque(&at)?,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let kind = FileType::CharacterDevice;
-                    rustix::fs::mknodat(&self.root_fd, &name[..], kind, Mode::empty(), 0)
+                    put_mark(self.root_fd.as_fd(), &name)
                         .map_err(|error| ApplyError::at("marking as removed", &at, error))?;
                 }
                 Err(error) => return Err(ApplyError::at("looking at", &at, error)),
             }
         }
         Ok(())
+    }
+}
+
+/// Marks a name as removed for overlayfs: by a device, or where the folder lies on an overlay itself, which lets nobody make
+/// that one, by an attribute of an empty file; the folder says then that it has such files.
+fn put_mark(folder: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+    match rustix::fs::mknodat(folder, name, FileType::CharacterDevice, Mode::empty(), 0) {
+        Err(Errno::PERM) => {}
+        done => return done,
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?;
+    rustix::fs::fsetxattr(&file, whiteout(), b"y", XattrFlags::empty())?;
+    match rustix::fs::fsetxattr(folder, opaque(), b"x", XattrFlags::CREATE) {
+        // Another mark came before, or the folder hides all that is below.
+        Err(Errno::EXIST) => Ok(()),
+        done => done,
     }
 }

@@ -189,7 +189,7 @@ fn outline(tree: &Path) -> String {
 }
 
 fn line(path: &LayerPath, at: &Path, metadata: &fs::Metadata) -> String {
-    if crate::layer::lowers::is_whiteout(metadata) {
+    if crate::layer::lowers::is_whiteout(at, metadata) {
         return format!("{path} removed");
     }
     let kind = if metadata.is_dir() {

@@ -22,10 +22,11 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use rustix::fs::{Mode, OFlags, open};
+use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{Pid, Signal, geteuid, kill_process, set_parent_process_death_signal};
 use rustix::thread::{CapabilitySet, LinkNameSpaceType, UnshareFlags, capabilities, move_into_link_name_space};
 
@@ -35,13 +36,15 @@ use super::rung::{Rung, Wish};
 use super::spec::Network;
 use super::system::{self, Fork};
 use super::trial::{self, Refusal};
-use super::{recorder, stage, wire};
+use super::{in_memory, recorder, stage, wire};
 
 /// What came of the entry.
 #[derive(Debug, Default)]
 struct Entry {
     entered: Option<Rung>,
     was_root: bool,
+    /// This process has a mount namespace of its own.
+    own_mounts: bool,
     /// Why a rung was not taken, for those that were looked at.
     refused: Vec<(Rung, Refusal)>,
 }
@@ -51,9 +54,23 @@ static ENTRY: OnceLock<Entry> = OnceLock::new();
 /// Goes into a user namespace where that is the best way to run commands, and `wish` allows it. To be called once, by a
 /// process with one thread, before it opens anything.
 ///
-/// Root that may mount stays where it is, and pays nothing.
-pub fn enter(wish: Wish) {
-    ENTRY.get_or_init(|| attempt(wish));
+/// Root that may mount stays where it is, and pays nothing. Where the store lies on an overlay, as in a container without a
+/// volume, the process gets a mount namespace of its own too, for [`InMemory`](super::InMemory).
+pub fn enter(wish: Wish, store: Option<&Path>) {
+    ENTRY.get_or_init(|| {
+        let mut entry = attempt(wish);
+        let may_mount = entry.entered.is_some() || holds(CapabilitySet::SYS_ADMIN);
+        if may_mount && store.is_some_and(in_memory::is_needed) {
+            entry.own_mounts = system::unshare(UnshareFlags::NEWNS).is_ok()
+                && mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).is_ok();
+        }
+        entry
+    });
+}
+
+/// Whether what this process mounts is nobody else's business, and gone with it.
+pub(super) fn has_own_mounts() -> bool {
+    ENTRY.get().is_some_and(|entry| entry.own_mounts)
 }
 
 /// The rung of the user namespace that this process has entered; none where it is in the one that it was started in.

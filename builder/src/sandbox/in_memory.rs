@@ -1,0 +1,52 @@
+//! A place for the changes of a command where the store's own file system takes none.
+//!
+//! The kernel lets no overlay lie in another: the upper folder of a mount cannot be in a container's root file system. The
+//! layers below can. So the changes are kept in memory until they are a layer.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::statfs;
+use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
+
+use super::entry;
+use super::error::{Failure, SandboxError};
+use super::mounts::{attach, new_mount};
+
+/// The overlay file system, by its number in the kernel.
+const OVERLAY_MAGIC: rustix::fs::FsWord = 0x794C_7630;
+
+/// A memory file system in a folder, seen by this process and those that it starts. It goes when this is dropped, with all
+/// that is in it.
+#[derive(Debug)]
+pub struct InMemory(PathBuf);
+
+impl InMemory {
+    /// Over an empty folder, where it is needed and possible.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn over(folder: &Path) -> Result<Option<Self>, SandboxError> {
+        if !entry::has_own_mounts() || !is_needed(folder) {
+            return Ok(None);
+        }
+        let mount = || -> Result<(), Failure> {
+            attach(new_mount("tmpfs", &[("mode", "755")], MountAttrFlags::MOUNT_ATTR_NODEV)?, folder)
+        };
+        mount().map_err(SandboxError::Setup)?;
+        Ok(Some(Self(folder.to_owned())))
+    }
+}
+
+impl Drop for InMemory {
+    fn drop(&mut self) {
+        if let Err(error) = unmount(&self.0, UnmountFlags::DETACH) {
+            tracing::debug!(path = %self.0.display(), %error, "a memory file system could not be unmounted");
+        }
+    }
+}
+
+/// Whether a folder, or where it will be made, lies on an overlay.
+pub(super) fn is_needed(folder: &Path) -> bool {
+    let Ok(folder) = std::path::absolute(folder) else { return false };
+    folder.ancestors().find_map(|folder| statfs(folder).ok()).is_some_and(|found| found.f_type == OVERLAY_MAGIC)
+}
