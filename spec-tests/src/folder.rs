@@ -22,6 +22,16 @@ impl TestDir {
         Self { inner }
     }
 
+    /// A new, empty folder in another one.
+    ///
+    /// # Panics
+    /// When that one does not take it.
+    #[must_use]
+    pub fn new_in(folder: &Path) -> Self {
+        let inner = tempfile::Builder::new().prefix("fluyt-test-").tempdir_in(folder).expect("a temporary folder");
+        Self { inner }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {

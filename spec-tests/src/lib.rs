@@ -8,12 +8,14 @@
 //! - [`program`], [`registry`], [`docker`], [`client`], [`folder`]: the binaries and the clients that the tests drive.
 //! - [`stores`]: object stores to test against; [`proxy`]: what makes them fail.
 //! - [`dockerfiles`]: the corpus of Dockerfiles, and the checklist of the language.
+//! - [`grounds`]: where they are run: as root, as ordinary users, in containers of every kind.
 //! - [`image`]: an independent reader of OCI layouts and layers, for comparing what was built with what came back.
 
 pub mod client;
 pub mod docker;
 pub mod dockerfiles;
 pub mod folder;
+pub mod grounds;
 pub mod http;
 pub mod image;
 pub mod program;

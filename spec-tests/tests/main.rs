@@ -17,6 +17,7 @@ mod mounts;
 mod replicas;
 mod requirements;
 mod round_trip;
+mod rungs;
 mod sample;
 mod store_faults;
 mod stores;
