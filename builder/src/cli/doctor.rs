@@ -104,7 +104,7 @@ fn protects(rung: Rung) -> &'static str {
         }
         Rung::Rootless => {
             "files, processes and memory of this machine, by namespaces, Docker's capabilities and Docker's filter of system \
-             calls. Root inside is an ordinary user outside"
+             calls. Root inside has rights over nothing outside: there it is the user that started the build"
         }
         Rung::SingleId => {
             "files, processes and memory of this machine, by namespaces and Docker's filter of system calls. Root inside is \

@@ -55,8 +55,10 @@ impl Place {
 
     /// What it is, and as whom we run in it.
     pub(super) fn words(self) -> String {
-        let user = rustix::process::geteuid();
-        let user = if user.is_root() { "root".to_owned() } else { format!("user {}", user.as_raw()) };
+        let user = match user() {
+            0 => "root".to_owned(),
+            id => format!("user {id}"),
+        };
         let place = match self.kind {
             Kind::Machine => "on a machine, or in a container that does not say so",
             Kind::GitHub => "on a machine of GitHub Actions",
@@ -105,6 +107,23 @@ impl Place {
     }
 }
 
+/// Who started this process: in a user namespace that it has entered, the user that is its root.
+fn user() -> u32 {
+    let id = rustix::process::geteuid().as_raw();
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    outside(&map, id).unwrap_or(id)
+}
+
+/// The id outside of a user namespace that an id inside stands for.
+fn outside(map: &str, id: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        let (inside, outside, count) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+        let place = id.checked_sub(inside)?;
+        if place < count { outside.checked_add(place) } else { None }
+    })
+}
+
 impl Kind {
     fn of(docker: bool, podman: bool, has: impl Fn(&str) -> bool) -> Self {
         match () {
@@ -133,6 +152,14 @@ mod tests {
         assert_eq!(of(false, false, &["GITLAB_CI", "KUBERNETES_SERVICE_HOST"]), Kind::Kubernetes);
         assert_eq!(of(true, false, &[]), Kind::Docker);
         assert_eq!(of(false, true, &[]), Kind::Podman);
+    }
+
+    #[test]
+    fn root_of_a_user_namespace_is_somebody_outside() {
+        let map = "         0       1004          1\n         1     100000      65536\n";
+        assert_eq!([0, 1, 65_536, 65_537].map(|id| outside(map, id)), [Some(1004), Some(100_000), Some(165_535), None]);
+        assert_eq!(outside("         0          0 4294967295\n", 7), Some(7));
+        assert_eq!(outside("nonsense\n", 7), None);
     }
 
     #[test]

@@ -63,7 +63,7 @@ const PODMANS: &str = "--security-opt=seccomp=/usr/share/containers/seccomp.json
 /// All grounds, each with the rung that is chosen there today.
 pub const ALL: &[Plan] = &[
     ROOT,
-    plan("user-subids", Kind::User { subordinate: true }, "r5").fixed(&[("r1", "sudo")]),
+    plan("user-subids", Kind::User { subordinate: true }, "r2").fixed(&[("r1", "sudo")]),
     plan("user", Kind::User { subordinate: false }, "r5").fixed(&[("r1", "sudo")]),
     plan("docker", docker(&[]), "r5").fixed(&[("r1", "SYS_ADMIN")]),
     plan("docker-alone", docker_alone(&[]), "r5"),
@@ -74,14 +74,14 @@ pub const ALL: &[Plan] = &[
         docker(&["--user=1000:1000", "--cap-drop=ALL", "--security-opt=no-new-privileges"]),
         "r5",
     ),
-    plan("docker-unconfined-alone", docker_alone(&[UNCONFINED]), "r5"),
-    plan("docker-unconfined", docker(&[UNCONFINED]), "r5"),
-    plan("docker-unconfined-paths", docker(&[UNCONFINED, "--security-opt=systempaths=unconfined"]), "r5"),
+    plan("docker-unconfined-alone", docker_alone(&[UNCONFINED]), "r2"),
+    plan("docker-unconfined", docker(&[UNCONFINED]), "r2"),
+    plan("docker-unconfined-paths", docker(&[UNCONFINED, "--security-opt=systempaths=unconfined"]), "r2"),
     plan("docker-unconfined-user-alone", docker_alone(&[UNCONFINED, "--user=1000:1000"]), "r5"),
     plan("docker-unconfined-user", docker(&[UNCONFINED, "--user=1000:1000"]), "r5"),
     plan("docker-sysadmin-alone", docker_alone(&["--cap-add=SYS_ADMIN"]), "r1").faulty("not supported as upperdir"),
     plan("docker-sysadmin", docker(&["--cap-add=SYS_ADMIN"]), "r1"),
-    plan("podman", docker(&[PODMANS]), "r5"),
+    plan("podman", docker(&[PODMANS]), "r2"),
     plan("podman-user", docker(&[PODMANS, "--user=1000:1000"]), "r5"),
 ];
 
