@@ -428,6 +428,34 @@ fn without_a_network_there_is_only_loopback() {
 }
 
 #[test]
+fn an_isolated_network_leads_out_and_not_to_the_hosts_loopback_device() {
+    let Some(machine) = Machine::new() else { return };
+    let Some(program) = sandbox::isolating_program() else {
+        eprintln!("skipped: this test needs {}", sandbox::ISOLATING_PROGRAMS);
+        return;
+    };
+    if !Path::new("/dev/net/tun").exists() {
+        eprintln!("skipped: this test needs /dev/net/tun");
+        return;
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let script = format!(
+        "for a in 127.0.0.1 10.0.2.2; do busybox nc -w 2 $a {port} < /dev/null && echo reached $a; done; \
+         busybox awk '$2 == \"00000000\" {{ n++ }} END {{ print n }}' /proc/net/route; ls /sys/class/net | wc -l; grep CapEff /proc/self/status"
+    );
+    let spec = RunSpec { network: Network::Isolated, ..machine.spec(&script) };
+    let (exit, stdout, stderr) = run(&spec);
+    assert_eq!((exit, stdout.as_str()), (Exit::Code(0), "1\n2\nCapEff:\t00000000a80425fb\n"), "{stderr}");
+    let name = program.file_name().unwrap().to_str().unwrap().to_owned();
+    let stays = |line: &[u8]| line.windows(9).any(|word| word == b"namespace") && line.starts_with(name.as_bytes());
+    wait_until(|| {
+        let mut processes = fs::read_dir("/proc").unwrap().flatten();
+        !processes.any(|process| fs::read(process.path().join("cmdline")).is_ok_and(|line| stays(&line)))
+    });
+}
+
+#[test]
 fn a_cancelled_run_leaves_no_process() {
     let Some(machine) = Machine::new() else { return };
     let cancel = Cancel::new();

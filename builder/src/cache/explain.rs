@@ -106,6 +106,7 @@ impl Preimage {
             Network::Default => "default",
             Network::None => "none",
             Network::Host => "host",
+            Network::Isolated => "isolated",
         };
         self.field("--network", network);
         let security = if op.security == Security::Sandbox { "sandbox" } else { "insecure" };

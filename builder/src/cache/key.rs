@@ -273,6 +273,7 @@ pub(super) fn run_fields(fields: &mut Fields, op: &RunOp, mode: Mode) {
         Network::Default => "default",
         Network::None => "none",
         Network::Host => "host",
+        Network::Isolated => "isolated",
     };
     let security = match op.security {
         Security::Sandbox => "sandbox",

@@ -114,10 +114,11 @@ impl Executor {
             groups: identity.groups,
             hosts: hosts(host_name, &op.conditions.hosts).into_bytes(),
             hostname: host_name.to_owned(),
-            resolv_conf: std::fs::read("/etc/resolv.conf").unwrap_or_default(),
+            resolv_conf: resolvers(op.network),
             network: match op.network {
                 Network::Default | Network::Host => sandbox::Network::Host,
                 Network::None => sandbox::Network::None,
+                Network::Isolated => sandbox::Network::Isolated,
             },
             insecure: op.security == Security::Insecure,
             capabilities: sandbox::CapabilityChange::read(
@@ -191,6 +192,17 @@ fn hosts(host_name: &str, more: &[(String, String)]) -> String {
         let _ = writeln!(text, "{address}\t{name}");
     }
     text
+}
+
+/// `/etc/resolv.conf`: the host's, without what a command in a network of its own cannot reach.
+fn resolvers(network: Network) -> Vec<u8> {
+    let read = |path: &str| std::fs::read(path).unwrap_or_default();
+    match network {
+        Network::Default | Network::Host => read("/etc/resolv.conf"),
+        Network::None | Network::Isolated => {
+            sandbox::reachable_resolvers(&read("/etc/resolv.conf"), &read("/run/systemd/resolve/resolv.conf"))
+        }
+    }
 }
 
 fn limit(limit: &Limit) -> sandbox::Limit {

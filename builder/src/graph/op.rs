@@ -344,6 +344,8 @@ pub enum Network {
     None,
     /// The host's.
     Host,
+    /// One of its own that leads to other machines and not to the host.
+    Isolated,
 }
 
 /// `--security` of a `RUN`.

@@ -118,7 +118,7 @@ pub(super) fn usual(network: Network) -> CapabilitySet {
     match network {
         // Raw packets on the host's own network would reach what other programs send and receive there.
         Network::Host => kept,
-        Network::None => kept | CapabilitySet::NET_RAW,
+        Network::None | Network::Isolated => kept | CapabilitySet::NET_RAW,
     }
 }
 

@@ -23,6 +23,7 @@
 //! | `recorder` | owners, where there is only one id |
 //! | `groups`, `memory` | how much it may use, and whether it wanted more memory than there was |
 //! | `chroot` | the other way to run a command: without any of that, where nothing but `chroot` is allowed |
+//! | `network` | a network of its own that leads out |
 //! | `rung` | the ways to run a command, best first |
 //! | `entry` | into a user namespace, for the rungs that need one |
 //! | `in_memory` | where changes are kept that the store's file system cannot hold |
@@ -54,6 +55,7 @@ mod init;
 mod interior;
 mod memory;
 mod mounts;
+mod network;
 mod parent;
 mod places;
 mod recorder;
@@ -70,6 +72,7 @@ pub use entry::{enter, entered, is_root_inside_only};
 pub use error::{Failure, SandboxError};
 pub use groups::Resources;
 pub use in_memory::InMemory;
+pub use network::{ISOLATING_PROGRAMS, isolating_program, reachable_resolvers};
 pub use parent::{run, run_on, set_program};
 pub use rung::{Choice, Fidelity, Isolation, Refused, Rung, Wish};
 pub use spec::{Exit, Limit, MountSource, Network, RootMount, RunMount, RunSpec, SHM_BYTES, Stream};

@@ -207,6 +207,8 @@ pub enum Network {
     Host,
     /// A loopback device and nothing else.
     None,
+    /// One of its own that leads to other machines, and not to the host's loopback device.
+    Isolated,
 }
 
 /// Where a piece of output came from.

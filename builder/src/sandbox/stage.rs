@@ -14,6 +14,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::thread::UnshareFlags;
 
 use super::error::{During, Failure};
+use super::network::Carrier;
 use super::places::Places;
 use super::recorder::Recorder;
 use super::spec::{Network, RunSpec};
@@ -62,17 +63,20 @@ pub fn stage() -> Option<ExitCode> {
 }
 
 fn run(spec: &RunSpec, control: &UnixStream) -> Result<Answer, Failure> {
+    let carrier = if spec.network == Network::Isolated { Some(Carrier::wait_for_namespace()?) } else { None };
     let recorder = if spec.recorded { Some(Recorder::start(spec)?) } else { None };
     unshare(spec.network)?;
-    if spec.network == Network::None {
+    if spec.network != Network::Host {
         system::loopback_up().during(|| "bringing the loopback device up (CAP_NET_ADMIN is needed)".to_owned())?;
     }
+    let carrier = carrier.map(|mut carrier| carrier.connect().map(|()| carrier)).transpose()?;
     let target = mounts::mount_root(&spec.root)?;
     let places = Places::make(&target, &spec.mounts, spec.shm_size_bytes > 0)?;
     let ended = command(spec, &target, control, recorder.as_ref());
     if let Some(recorder) = recorder {
         recorder.finish()?;
     }
+    drop(carrier);
     // In this namespace nothing is mounted over the places, and the command is gone.
     places.remove()?;
     ended.map(Answer::Ended)
@@ -97,7 +101,7 @@ fn command(spec: &RunSpec, root: &Path, control: &UnixStream, recorder: Option<&
 /// Leaves the namespaces of the builder.
 pub(super) fn unshare(network: Network) -> Result<(), Failure> {
     let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
-    if network == Network::None {
+    if network != Network::Host {
         flags |= UnshareFlags::NEWNET;
     }
     // Kernels without control groups have no namespace for them either.

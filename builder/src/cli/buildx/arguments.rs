@@ -10,7 +10,8 @@ pub struct BuildxArguments {
     /// A name for the `/etc/hosts` of commands
     #[arg(long, value_name = "NAME:ADDRESS", value_delimiter = ',', help_heading = "Commands of the Dockerfile")]
     pub add_host: Vec<String>,
-    /// The network of commands: `default`, `none` or `host`
+    /// The network of commands: `default`, `none`, `host`, or `isolated`: one of their own that leads to other machines and not to
+    /// this one
     #[arg(long, value_name = "MODE", help_heading = "Commands of the Dockerfile")]
     pub network: Option<String>,
     /// Size of the `/dev/shm` of commands (`128m`) [default: 64m]

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::BuildxArguments;
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Blame, Failure};
 use crate::pipeline::{Allowed, Conditions, Limit, Network};
 use crate::sandbox::{self, Resources};
 
@@ -35,9 +35,17 @@ impl Commands {
                 commands.allowed.host_network = true;
                 Network::Host
             }
+            Some("isolated") => {
+                if sandbox::isolating_program().is_none() {
+                    let problem = format!("`--network isolated` needs {}", sandbox::ISOLATING_PROGRAMS);
+                    return Err(Failure::new(Blame::Environment, problem)
+                        .hint("install one of them, or use `--network none` for commands that need no network"));
+                }
+                Network::Isolated
+            }
             Some(other) => {
                 return Err(Failure::usage(format!("`--network {other}`: there is no such network for commands"))
-                    .hint("expected `default`, `none` or `host`"));
+                    .hint("expected `default`, `none`, `host` or `isolated`"));
             }
         };
         commands.conditions.hosts = typed.add_host.iter().map(|text| host(text)).collect::<Result<_, _>>()?;

@@ -72,7 +72,11 @@ pub(super) const FLAGS: &[Row] = &[
     row("label", "--label a=b", Same),
     row("load", "--load", Differs("podman is handed the image where there is no Docker")),
     row("metadata-file", "--metadata-file x", Differs("there is no `buildx.build.provenance` in it")),
-    row("network", "--network none", Differs("`default` is this machine's network")),
+    row(
+        "network",
+        "--network none",
+        Differs("`default` is this machine's network; `isolated` is one of their own that leads to other machines"),
+    ),
     row("no-cache", "--no-cache", Same),
     row("no-cache-filter", "--no-cache-filter a,b", Same),
     row("output", "-o out", Same),

@@ -33,6 +33,10 @@ fn the_builds_network_is_that_of_commands_that_name_none() {
     let isolated = LowerInput { network: Network::None, ..input() };
     assert_eq!(run("", isolated.clone()).unwrap().network, Network::None);
     assert_eq!(run("--network=default", isolated).unwrap().network, Network::Default);
+    let own = LowerInput { network: Network::Isolated, ..input() };
+    assert_eq!(run("", own.clone()).unwrap().network, Network::Isolated);
+    assert_eq!(run("--network=default", own.clone()).unwrap().network, Network::Isolated);
+    assert_eq!(run("--network=none", own).unwrap().network, Network::None);
 }
 
 #[test]

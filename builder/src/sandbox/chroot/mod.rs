@@ -48,6 +48,12 @@ pub(super) fn run(spec: &RunSpec, control: &UnixStream) -> Result<Answer, Failur
     let RootMount::Directory(root) = &spec.root else {
         return Err(Failure::new("a chroot needs its root as one folder, and this is a stack of layers"));
     };
+    if spec.network == Network::Isolated {
+        return Err(Failure::new(
+            "running in an isolated network: the rung r4 (root in a chroot) cannot make a network of its own; leave \
+             `--network isolated` out, or run the build where `fluyt doctor` names a better rung",
+        ));
+    }
     if spec.network == Network::None {
         // The one namespace that a build can ask for. Where it is refused, the network would be there.
         system::unshare(UnshareFlags::NEWNET).during(|| {
