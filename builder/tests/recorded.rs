@@ -9,7 +9,8 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use fluyt::layer::{Change, overlay_changes, tidy_upper};
 use fluyt::owners::{self, Owner, Paths};
@@ -33,6 +34,9 @@ fn with_one_id(name: &str, test: impl FnOnce(&Machine)) {
     // The folders of the build need not be open to others.
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    // A program that another test's child has open for writing, for the moment until it is another, cannot be executed.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let copy = |from: &Path, name: &str| {
         let to = folder.path().join(name);
         fs::copy(from, &to).unwrap();
@@ -40,14 +44,18 @@ fn with_one_id(name: &str, test: impl FnOnce(&Machine)) {
     };
     copy(Path::new(env!("CARGO_BIN_EXE_fluyt")), "fluyt");
     let this = copy(&std::env::current_exe().unwrap(), "test");
-    let output = Command::new("setpriv")
+    let child = Command::new("setpriv")
         .args(["--reuid=4711", "--regid=4712", "--clear-groups", "unshare", "--user", "--map-root-user"])
         .arg(this)
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(INSIDE, folder.path())
         .current_dir(folder.path())
-        .output()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
+    drop(alone);
+    let output = child.wait_with_output().unwrap();
     println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     // The tree belongs to the user, who may have closed folders of it.
     assert!(output.status.success(), "{}", output.status);

@@ -49,6 +49,8 @@ pub(super) enum Call {
     ExecuteAt,
     /// Path.
     ChangeRoot,
+    /// Whether rights outlive a change of the user: `prctl(PR_SET_KEEPCAPS, yes or no)`.
+    KeepRights,
 }
 
 /// A change of ids.
@@ -90,6 +92,8 @@ enum When {
     Always,
     /// When this argument has the flag that makes files.
     Creates(u32),
+    /// When the first argument is this.
+    Is(u32),
 }
 
 struct Row {
@@ -173,6 +177,12 @@ const ROWS: &[Row] = &[
     row(Call::Execute, [59, 11, 221, 11]),
     row(Call::ExecuteAt, [322, 358, 281, 387]),
     row(Call::ChangeRoot, [161, 61, 51, 61]),
+    Row {
+        call: Call::KeepRights,
+        numbers: [157, 172, 167, 172],
+        short: false,
+        when: When::Is(libc::PR_SET_KEEPCAPS.cast_unsigned()),
+    },
 ];
 
 /// An architecture: the kernel's number for it, its column, and whether its programs have 32 bits.
@@ -223,6 +233,13 @@ pub(super) fn program() -> Vec<Instruction> {
             let Some(number) = row.numbers.get(column).and_then(|number| u32::try_from(*number).ok()) else { continue };
             match row.when {
                 When::Always => part.extend([jump_if_equal(number, 0, 1), tell]),
+                When::Is(value) => part.extend([
+                    jump_if_equal(number, 0, 4),
+                    load(ARGUMENTS),
+                    jump_if_equal(value, 0, 1),
+                    tell,
+                    allow(),
+                ]),
                 When::Creates(argument) => part.extend([
                     jump_if_equal(number, 0, 4),
                     load(ARGUMENTS + 8 * argument),

@@ -46,16 +46,30 @@ pub(super) struct Ids {
     user: Four,
     group: Four,
     groups: Vec<u32>,
+    /// Whether it keeps what root may do when it becomes another user.
+    keeps_rights: bool,
+    /// Whether it has kept that.
+    has_rights: bool,
 }
 
 impl Ids {
     pub(super) fn new(uid: u32, gid: u32, groups: Vec<u32>) -> Self {
-        Self { user: Four::all(uid), group: Four::all(gid), groups }
+        Self { user: Four::all(uid), group: Four::all(gid), groups, keeps_rights: false, has_rights: false }
     }
 
     /// Whether it may do what root may.
     pub(super) fn is_root(&self) -> bool {
-        self.user.effective == 0
+        self.user.effective == 0 || self.has_rights
+    }
+
+    /// `prctl(PR_SET_KEEPCAPS)`.
+    pub(super) fn keep_rights(&mut self, keeps: bool) {
+        self.keeps_rights = keeps;
+    }
+
+    /// Whether executing a program takes something away.
+    pub(super) fn loses_by_execution(&self) -> bool {
+        self.keeps_rights || self.has_rights
     }
 
     /// Whose are the files that it makes.
@@ -72,9 +86,9 @@ impl Ids {
             || !is_own && uid == SAME && gid == SAME
     }
 
-    /// What becomes of it when it executes a file that is set-user-id or set-group-id.
+    /// What becomes of it when it executes a file, which may be set-user-id or set-group-id.
     pub(super) fn after_execution(&self, owner: Owner, mode: u32) -> Self {
-        let mut ids = self.clone();
+        let mut ids = Self { keeps_rights: false, has_rights: false, ..self.clone() };
         if mode & libc::S_ISUID != 0 {
             ids.user = Four { effective: owner.uid, saved: owner.uid, files: owner.uid, ..ids.user };
         }
@@ -144,7 +158,12 @@ impl Ids {
             return Err(Errno::INVAL);
         }
         match kind {
-            Kind::User => self.user = four,
+            Kind::User => {
+                self.user = four;
+                // capabilities(7), "Effect of user ID changes": kept on the way from root to nobody of root, back by root.
+                let is_still = [four.real, four.effective, four.saved].contains(&0);
+                self.has_rights = four.effective != 0 && (self.has_rights || is_root && self.keeps_rights && !is_still);
+            }
             Kind::Group => self.group = four,
         }
         Ok(result)
@@ -264,6 +283,19 @@ mod tests {
         assert_eq!(set(&mut ids, Set::RealEffective(Kind::User), [SAME, SAME, 0]), Ok(0));
         assert_eq!(ids, Ids::new(1, 2, vec![7]));
         assert_eq!(ids.set(Set::Groups, [0; 3], Some(vec![1])), Err(Errno::PERM));
+    }
+
+    #[test]
+    fn rights_are_kept_until_a_program_is_executed() {
+        // As `setpriv --reuid=42 --regid=43` does it.
+        let mut ids = Ids::new(0, 0, vec![]);
+        ids.keep_rights(true);
+        assert_eq!(set(&mut ids, Set::All(Kind::User), [42, 42, 42]), Ok(0));
+        assert_eq!(set(&mut ids, Set::All(Kind::Group), [43, 43, 43]), Ok(0));
+        assert_eq!(ids.set(Set::Groups, [0; 3], Some(vec![43])), Ok(0));
+        let mut program = ids.after_execution(Owner::ROOT, 0o755);
+        assert_eq!(program, Ids::new(42, 43, vec![43]));
+        assert_eq!(set(&mut program, Set::All(Kind::User), [0, 0, 0]), Err(Errno::PERM));
     }
 
     #[test]

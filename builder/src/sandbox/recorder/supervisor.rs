@@ -80,6 +80,12 @@ impl Supervisor {
                 self.make(&call)
             }
             Call::Execute | Call::ExecuteAt => self.execute(&call),
+            Call::KeepRights => {
+                let mut ids = (*self.threads.of(&self.processes, call.thread())).clone();
+                ids.keep_rights(call.argument(1) != 0);
+                self.threads.set(&self.processes, call.thread(), ids);
+                Ok(Answer::Through)
+            }
             Call::ChangeRoot => {
                 self.files.has_roots = true;
                 Ok(Answer::Through)
@@ -313,12 +319,13 @@ impl Supervisor {
         let Ok(place) = self.place(call, from, path.as_deref(), true) else { return Ok(Answer::Through) };
         let Ok(stat) = rustix::fs::statat(CWD, &place.path, place.flags()) else { return Ok(Answer::Through) };
         let is_program = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_mode & 0o111 != 0;
-        if !is_program || stat.st_mode & (libc::S_ISUID | libc::S_ISGID) == 0 {
+        let ids = self.threads.of(&self.processes, call.thread());
+        let sets_ids = stat.st_mode & (libc::S_ISUID | libc::S_ISGID) != 0;
+        if !is_program || !sets_ids && !ids.loses_by_execution() {
             return Ok(Answer::Through);
         }
         let owner = self.files.recorded(&self.processes, &place).unwrap_or(Owner::ROOT);
-        let ids = self.threads.of(&self.processes, call.thread()).after_execution(owner, stat.st_mode);
-        self.threads.set(&self.processes, call.thread(), ids);
+        self.threads.set(&self.processes, call.thread(), ids.after_execution(owner, stat.st_mode));
         Ok(Answer::Through)
     }
 }
