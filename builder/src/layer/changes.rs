@@ -27,7 +27,7 @@ use self::owned::Owned;
 pub use self::owned::note_owners;
 use super::lowers::{Found, MergedFolder, is_opaque, is_whiteout, marks, opaque};
 use super::{Change, Entry, FileTime, Kind, LayerPath, Source};
-use crate::owners::{Inodes, Owner, Paths};
+use crate::owners::{self, Inodes, Owner, Paths};
 
 /// The one extended attribute that layers carry: what `setcap` sets.
 const CAPABILITY: &str = "security.capability";
@@ -232,7 +232,7 @@ impl Changes {
         let xattrs = capability(at)?.map(|value| (CAPABILITY.as_bytes().to_vec(), value)).into_iter().collect();
         let modified = time(metadata);
         let Owner { uid, gid } = self.owned.now(at, metadata, before);
-        let entry = Entry { path, kind, mode: metadata.mode() & 0o7777, uid, gid, modified, xattrs };
+        let entry = Entry { path, kind, mode: owners::mode_of(at, metadata), uid, gid, modified, xattrs };
         Ok(Some(Change { entry, source }))
     }
 }
@@ -441,7 +441,8 @@ fn attribute_names(at: &Path) -> Result<Vec<Vec<u8>>, ChangesError> {
 /// The value of `security.capability`: 20 or 24 bytes (capabilities(7)). One that the kernel cannot read gives nothing.
 fn capability(at: &Path) -> Result<Option<Vec<u8>>, ChangesError> {
     let mut value = [0; 64];
-    match rustix::fs::lgetxattr(at, CAPABILITY, &mut value[..]) {
+    let name = if owners::are_modes_recorded() { owners::CAPABILITY } else { CAPABILITY };
+    match rustix::fs::lgetxattr(at, name, &mut value[..]) {
         Ok(length) => Ok(Some(value[..length].to_vec())),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::INVAL) => Ok(None),
         Err(error) => Err(ChangesError::at("reading the capabilities of", at)(error.into())),

@@ -6,6 +6,8 @@
 //! | what | where | form |
 //! |---|---|---|
 //! | a file or folder | the extended attribute [`ATTRIBUTE`] | `33:33` |
+//! | permission bits that would keep an ordinary user out | the extended attribute [`MODE`] | `444` |
+//! | attributes that only root may set | an extended attribute of that name after [`OURS`] | as it is |
 //! | a link, pipe or device of an unpacked layer | the file [`owners`](table) beside its tree, by path: [`Paths`] | `33:33 var/link` and a zero byte, each |
 //! | the same in the tree of a running command | the file [`run-owners`](run_table) beside its tree, by inode: [`Inodes`] | `33:33 device:inode:born.nanoseconds` and a zero byte, each |
 //!
@@ -26,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use rustix::fd::{AsFd, BorrowedFd};
-use rustix::fs::{AtFlags, CWD, Gid, Uid, XattrFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, XattrFlags};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
@@ -34,6 +36,72 @@ pub use self::table::{Inode, Inodes, Paths};
 
 /// The extended attribute that holds the owner of a file or folder.
 pub const ATTRIBUTE: &str = "user.fluyt.owner";
+
+/// What the names of all our attributes begin with. After it comes the name of one that only root may set, such as
+/// `security.capability`, where it is recorded.
+pub const OURS: &str = "user.fluyt.";
+
+/// The extended attribute that holds the permission bits of a file or folder, in octal, where they differ from those that
+/// it has: an ordinary user who is to do what root could must keep himself in.
+pub const MODE: &str = "user.fluyt.mode";
+
+/// Where capabilities of a file are recorded.
+pub const CAPABILITY: &str = "user.fluyt.security.capability";
+
+/// The permission bits that an ordinary user keeps on what shall have `mode`.
+#[must_use]
+pub fn least_mode(is_folder: bool, mode: u32) -> u32 {
+    if is_folder || mode & 0o111 != 0 { 0o700 } else { 0o600 }
+}
+
+/// Whether permission bits are recorded where they would keep us out: not for root, whom none do.
+#[must_use]
+pub fn are_modes_recorded() -> bool {
+    !geteuid().is_root()
+}
+
+/// Sets the permission bits of an open file or folder; such as would keep us out by a record.
+///
+/// # Errors
+/// What the file system refused.
+pub fn set_mode_open(fd: BorrowedFd<'_>, is_folder: bool, mode: u32) -> Result<(), Errno> {
+    let mode = mode & 0o7777;
+    if !are_modes_recorded() {
+        return rustix::fs::fchmod(fd, Mode::from_raw_mode(mode));
+    }
+    let real = mode | least_mode(is_folder, mode);
+    rustix::fs::fchmod(fd, Mode::from_raw_mode(real))?;
+    let recorded = if real == mode {
+        rustix::fs::fremovexattr(fd, MODE).or_else(absent)
+    } else {
+        rustix::fs::fsetxattr(fd, MODE, format!("{mode:o}").as_bytes(), XattrFlags::empty())
+    };
+    match recorded {
+        // A file system without attributes: then it is as it is elsewhere.
+        Err(Errno::OPNOTSUPP) => rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)),
+        other => other,
+    }
+}
+
+/// The permission bits of what is at `path`, links not followed.
+#[must_use]
+pub fn mode_of(path: &Path, metadata: &Metadata) -> u32 {
+    let mode = metadata.mode() & 0o7777;
+    let least = least_mode(metadata.is_dir(), 0);
+    if !are_modes_recorded() || !(metadata.is_dir() || metadata.is_file()) || mode & least != least {
+        return mode;
+    }
+    let mut text = [0; TEXT_MAX_BYTES];
+    let length = rustix::fs::lgetxattr(path, MODE, &mut text[..]).unwrap_or(0);
+    parse_mode(&text[..length]).unwrap_or(mode)
+}
+
+/// Reads permission bits as they are recorded.
+#[must_use]
+pub fn parse_mode(text: &[u8]) -> Option<u32> {
+    let mode = u32::from_str_radix(std::str::from_utf8(text).ok()?, 8).ok()?;
+    (mode <= 0o7777).then_some(mode)
+}
 
 /// The longest text of an owner, in bytes: two numbers of ten digits, and what is between them.
 pub const TEXT_MAX_BYTES: usize = 21;

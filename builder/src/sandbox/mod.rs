@@ -24,6 +24,7 @@
 //! | `groups`, `memory` | how much it may use, and whether it wanted more memory than there was |
 //! | `chroot` | the other way to run a command: without any of that, where nothing but `chroot` is allowed |
 //! | `network` | a network of its own that leads out |
+//! | `traced` | the way that needs nothing at all: a tracer answers the command's calls, for an ordinary user |
 //! | `rung` | the ways to run a command, best first |
 //! | `entry` | into a user namespace, for the rungs that need one |
 //! | `in_memory` | where changes are kept that the store's file system cannot hold |
@@ -63,6 +64,8 @@ mod rung;
 mod spec;
 mod stage;
 mod system;
+#[cfg(target_arch = "x86_64")]
+mod traced;
 mod trial;
 mod wire;
 

@@ -64,7 +64,8 @@ pub fn run_on(
     let order = match rung {
         Rung::Root | Rung::Rootless | Rung::SingleId => Order::Run(told),
         Rung::Chroot => Order::Chroot(told),
-        Rung::Traced | Rung::Nothing => {
+        Rung::Traced => Order::Trace(told),
+        Rung::Nothing => {
             let reason = format!("the rung {rung} ({}) runs no commands", rung.title());
             return Err(SandboxError::Specification { reason });
         }

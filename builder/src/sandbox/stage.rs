@@ -55,6 +55,12 @@ pub fn stage() -> Option<ExitCode> {
         Order::Run(spec) => run(&spec, &control),
         Order::Chroot(spec) => chroot::run(&spec, &control),
         Order::TryChroot(folder) => chroot::attempt(&folder).map(|()| Answer::Works),
+        #[cfg(target_arch = "x86_64")]
+        Order::Trace(spec) => super::traced::run(&spec, &control),
+        #[cfg(target_arch = "x86_64")]
+        Order::TryTrace(folder) => super::traced::attempt(&folder, &control),
+        #[cfg(not(target_arch = "x86_64"))]
+        Order::Trace(_) | Order::TryTrace(_) => Err(Failure::new("commands are traced on x86_64 only")),
         Order::Try => unshare(Network::Host).and_then(|()| trial::attempt()).map(|()| Answer::Works),
     };
     let answer = answer.unwrap_or_else(Answer::Failed);
@@ -113,7 +119,7 @@ pub(super) fn unshare(network: Network) -> Result<(), Failure> {
 }
 
 /// Waits for process 1, and kills it when the builder says so or is gone. Returns the raw wait status.
-fn wait(pid: Pid, process: &OwnedFd, control: BorrowedFd<'_>) -> Result<i32, Failure> {
+pub(super) fn wait(pid: Pid, process: &OwnedFd, control: BorrowedFd<'_>) -> Result<i32, Failure> {
     let mut stopping = false;
     loop {
         let watched = if stopping { PollFlags::empty() } else { PollFlags::IN };

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdir, open, statat};
 use rustix::io::Errno;
@@ -46,7 +46,7 @@ pub(super) fn of(rung: Rung, place: Option<&Path>) -> Result<(), Refusal> {
         Rung::Root => root(),
         Rung::Rootless | Rung::SingleId => inside(rung),
         Rung::Chroot => chroot(place),
-        Rung::Traced => Err(entry::refusal(rung).unwrap_or_else(unwritten)),
+        Rung::Traced => traced(place),
         Rung::Nothing => Ok(()),
     }
 }
@@ -111,17 +111,7 @@ fn chroot(place: Option<&Path>) -> Result<(), Refusal> {
             "run as root: in a container, without `--user` and `runAsUser`",
         ));
     }
-    let place = place.map_or_else(std::env::temp_dir, Path::to_owned);
-    let folder = (0..)
-        .map(|number: u32| place.join(format!(".fluyt-trial-{}-{number}", std::process::id())))
-        .find_map(|folder| match std::fs::create_dir(&folder) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
-            made => Some(made.map(|()| folder)),
-        })
-        .unwrap_or_else(|| Err(io::ErrorKind::AlreadyExists.into()));
-    let folder = folder.map_err(|error| {
-        refusal(format!("a folder for a trial cannot be made in {}: {error}", place.display()), "make it writable")
-    })?;
+    let folder = fresh_folder(place)?;
     let order = Order::TryChroot(folder.as_os_str().as_bytes().to_vec());
     let answer = converse(&order, None, &mut |_, _| {}, &Cancel::new()).map(|conversation| conversation.answer);
     let _ = std::fs::remove_dir_all(&folder);
@@ -138,6 +128,55 @@ fn chroot(place: Option<&Path>) -> Result<(), Refusal> {
         )),
         Err(error) => Err(not_started(&error)),
     }
+}
+
+/// Tries what a traced RUN needs: a tracer, a filter, memory that can be written, and attributes of files.
+fn traced(place: Option<&Path>) -> Result<(), Refusal> {
+    if cfg!(not(target_arch = "x86_64")) {
+        return Err(refusal("commands are traced on x86_64 only", "use one of the other rungs"));
+    }
+    if geteuid().is_root() {
+        return Err(refusal(
+            "commands are traced for an ordinary user only, and this is root",
+            "use one of the other rungs; or in a container without capabilities, run as a user: `docker run --user 1000`",
+        ));
+    }
+    let folder = fresh_folder(place)?;
+    let order = Order::TryTrace(folder.as_os_str().as_bytes().to_vec());
+    let answer = converse(&order, None, &mut |_, _| {}, &Cancel::new()).map(|conversation| conversation.answer);
+    let _ = std::fs::remove_dir_all(&folder);
+    match answer {
+        Ok(Some(Answer::Works | Answer::Ended(0))) => Ok(()),
+        Ok(Some(Answer::Failed(failure))) => Err(refusal(
+            format!("this machine refused a trial of a traced RUN: {failure}"),
+            "let processes trace their children (`kernel.yama.ptrace_scope` at most 1, the call `ptrace` in the seccomp \
+             profile), and keep the store on a file system with programs and user attributes",
+        )),
+        Ok(Some(Answer::Ended(status))) => Err(refusal(
+            format!("the program of a trial ended with the raw status {status:#x} under the tracer"),
+            "use Linux 4.8 or later, outside of sandboxes that emulate it",
+        )),
+        Ok(None) => Err(refusal(
+            "the stage of a trial ended without an answer",
+            "look into the kernel's log for a process that was killed",
+        )),
+        Err(error) => Err(not_started(&error)),
+    }
+}
+
+/// A new folder where roots are, for a trial.
+fn fresh_folder(place: Option<&Path>) -> Result<PathBuf, Refusal> {
+    let place = place.map_or_else(std::env::temp_dir, Path::to_owned);
+    let folder = (0..)
+        .map(|number: u32| place.join(format!(".fluyt-trial-{}-{number}", std::process::id())))
+        .find_map(|folder| match std::fs::create_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+            made => Some(made.map(|()| folder)),
+        })
+        .unwrap_or_else(|| Err(io::ErrorKind::AlreadyExists.into()));
+    folder.map_err(|error| {
+        refusal(format!("a folder for a trial cannot be made in {}: {error}", place.display()), "make it writable")
+    })
 }
 
 /// The stage's part of the trial, in its own namespaces.

@@ -24,6 +24,10 @@ pub(super) enum Order {
     Chroot(Box<RunSpec>),
     /// Find out whether this machine allows that, in a fresh folder.
     TryChroot(Vec<u8>),
+    /// Run a command under a tracer.
+    Trace(Box<RunSpec>),
+    /// Find out whether this machine allows that, in a fresh folder.
+    TryTrace(Vec<u8>),
 }
 
 /// What the stage answers. The first `Failed` or `Ended` is the result.

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fd::{AsFd, BorrowedFd};
-use rustix::fs::{AtFlags, Mode, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use rustix::io::Errno;
 
 use super::place::Folder;
@@ -49,7 +49,7 @@ impl Attributes {
     pub(super) fn of_place(path: &Path, metadata: &fs::Metadata) -> Self {
         let Owner { uid, gid } = owners::of(path, metadata);
         Self {
-            mode: metadata.mode() & 0o7777,
+            mode: owners::mode_of(path, metadata),
             uid,
             gid,
             modified: FileTime {
@@ -143,7 +143,9 @@ impl Applier {
     ) -> Result<(), ApplyError> {
         let owner = Owner { uid: attributes.uid, gid: attributes.gid };
         self.own(path, at, owner, owners::give_open(fd, owner))?;
-        rustix::fs::fchmod(fd, Mode::from_raw_mode(attributes.mode))
+        let is_folder = rustix::fs::fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+        is_folder
+            .and_then(|is_folder| owners::set_mode_open(fd, is_folder, attributes.mode))
             .map_err(|error| ApplyError::at("setting the mode of", path, error))?;
         let xattr = |name: &[u8], value: &[u8]| rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty());
         self.set_xattrs(path, &attributes.xattrs, &xattr)?;
@@ -208,8 +210,8 @@ impl Applier {
                 self.note(path, format!("its attribute {text}, which would direct overlayfs"));
                 continue;
             }
-            if name == owners::ATTRIBUTE.as_bytes() {
-                self.note(path, format!("its attribute {text}, in which we record owners"));
+            if name.starts_with(owners::OURS.as_bytes()) {
+                self.note(path, format!("its attribute {text}, in which we record what cannot be set"));
                 continue;
             }
             // The kernel takes an empty value, and fails to read it later.
@@ -217,7 +219,13 @@ impl Applier {
                 self.note(path, format!("its attribute {text}, which holds no capabilities"));
                 continue;
             }
-            match set(name, value) {
+            let done = match set(name, value) {
+                Err(Errno::PERM) if name == b"security.capability" && owners::are_modes_recorded() => {
+                    set(owners::CAPABILITY.as_bytes(), value)
+                }
+                done => done,
+            };
+            match done {
                 Ok(()) => {}
                 Err(Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL | Errno::ACCESS | Errno::RANGE | Errno::TOOBIG) => {
                     self.note(path, format!("its attribute {text}, which cannot be set here"))

@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::owned::Owned;
 use super::{CAPABILITY, Changes, ChangesError, attribute_names, capability, check_name, refuse_redirects};
 use crate::layer::{Change, Kind, LayerPath, Node, Tree};
+use crate::owners;
 
 /// Each file and folder of a tree by what `lstat` says about it.
 ///
@@ -158,6 +159,10 @@ fn is_as_known(at: &Path, metadata: &Metadata, before: &Stat, node: &Node) -> Re
     let now = Stat::of(metadata);
     let looks = |stat: &Stat| (stat.mode, stat.owner, stat.rdev, stat.size_bytes, stat.modified);
     if metadata.is_dir() || looks(&now) != looks(before) {
+        return Ok(false);
+    }
+    // Bits that would keep us out are not among its looks.
+    if owners::mode_of(at, metadata) != node.entry.mode & 0o7777 && owners::are_modes_recorded() && metadata.is_file() {
         return Ok(false);
     }
     if capability(at)?.as_ref() != node.entry.xattrs.get(CAPABILITY.as_bytes()) {

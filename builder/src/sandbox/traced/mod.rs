@@ -1,0 +1,274 @@
+//! RUN for an ordinary user with nothing at all: no namespace, no mount, no capability.
+//!
+//! The command is traced. A filter lets most of its system calls run at full speed; those that name files, ids or
+//! processes stop it, and the tracer answers them as a root in a root file system of its own would see them answered.
+//!
+//! ```text
+//! stage      holds the conversation with the builder; kills the tracer when the builder is gone
+//!   tracer   answers calls; the kernel kills all that it traces when it dies
+//!     command and all that it starts
+//! ```
+//!
+//! - Most calls the tracer makes itself, on descriptors that it has found by the command's paths (`paths`), and the
+//!   command's own call is left out: one stop. `open`, `chdir` and `execve` must happen in the command: it makes them with
+//!   the real path in place of its own, and gets its registers back afterwards: two stops.
+//! - Ids are what a process believes to have (`ids`, `task`); owners and modes that the builder cannot set are recorded on
+//!   the files (`owners`).
+//! - Programs are loaded with the root's loader, not the machine's (`program`).
+//!
+//! This keeps a command to its root by translation and not by a wall: a command that sets out to, for example by changing
+//! a path from another thread while it is looked at, can do what the builder's user can do. It is for commands that one
+//! would also run without a sandbox.
+
+mod attributes;
+mod files;
+mod filter;
+mod ids;
+mod memory;
+mod owners;
+mod paths;
+mod program;
+mod system;
+mod task;
+mod tracer;
+mod world;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+use rustix::pipe::PipeFlags;
+use rustix::process::{
+    PidfdFlags, Signal, WaitOptions, chdir, getpid, pidfd_open, set_child_subreaper, set_parent_process_death_signal,
+    setsid, umask,
+};
+
+use super::error::{During, Failure};
+use super::spec::{MountSource, Network, RootMount, RunSpec};
+use super::system::Fork;
+use super::wire::{Answer, send};
+use super::{CapabilityChange, Resources, init, system as stage_system};
+use owners::Owners;
+use paths::{Place, Root};
+use task::Credentials;
+use tracer::Tracer;
+use world::World;
+
+use crate::owners::{self as owned, Owner};
+
+/// A program that does nothing but end: an ELF header, one segment, `exit(0)`.
+#[rustfmt::skip]
+const NOTHING: [u8; 129] = [
+    0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    2, 0, 62, 0, 1, 0, 0, 0, 0x78, 0, 0x40, 0, 0, 0, 0, 0,
+    64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0,
+    1, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0x40, 0, 0, 0, 0, 0, 0, 0, 0x40, 0, 0, 0, 0, 0,
+    129, 0, 0, 0, 0, 0, 0, 0, 129, 0, 0, 0, 0, 0, 0, 0,
+    0, 0x10, 0, 0, 0, 0, 0, 0,
+    0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05,
+];
+
+/// The stage's part: takes in what the command leaves behind, starts the tracer and waits for it.
+pub(super) fn run(spec: &RunSpec, control: &UnixStream) -> Result<Answer, Failure> {
+    let shm = Path::new("/dev/shm");
+    let can_write = rustix::fs::access(shm, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_ok();
+    let base = if can_write { shm.to_owned() } else { std::env::temp_dir() };
+    let scratch = base.join(format!("fluyt-traced-{}", std::process::id()));
+    rustix::fs::mkdir(&scratch, Mode::RWXU).during(|| format!("making the folder {}", scratch.display()))?;
+    let ended = command(spec, &scratch, control);
+    // Its folders have modes that let us take them away.
+    let _ = std::fs::remove_dir_all(&scratch);
+    ended.map(Answer::Ended)
+}
+
+fn command(spec: &RunSpec, scratch: &Path, control: &UnixStream) -> Result<i32, Failure> {
+    set_child_subreaper(Some(getpid())).during(|| "becoming the parent of lost processes".to_owned())?;
+    let tracer = match stage_system::fork().during(|| "starting the tracer".to_owned())? {
+        Fork::Child => {
+            let _ = set_parent_process_death_signal(Some(Signal::KILL));
+            let answer = trace(spec, scratch).map_or_else(Answer::Failed, Answer::Ended);
+            let _ = send(control, &answer);
+            stage_system::exit_now(0)
+        }
+        Fork::Parent(pid) => pid,
+    };
+    let process = pidfd_open(tracer, PidfdFlags::empty()).during(|| "watching the tracer".to_owned())?;
+    let status = super::stage::wait(tracer, &process, control.as_fd())?;
+    // The kernel kills all that it traced.
+    while rustix::process::wait(WaitOptions::empty()).is_ok() {}
+    // The tracer has told how the command ended; if not, it was killed.
+    if libc::WIFEXITED(status) { Err(Failure::new("the tracer said nothing")) } else { Ok(status) }
+}
+
+/// The stage's part of a trial, in an empty folder that is the builder's to remove.
+pub(super) fn attempt(folder: &[u8], control: &UnixStream) -> Result<Answer, Failure> {
+    let folder = Path::new(OsStr::from_bytes(folder));
+    let file = File::options().write(true).create_new(true).mode(0o700).open(folder.join("nothing"));
+    let what = || format!("writing a program in {}", folder.display());
+    let mut file = file.during(what)?;
+    file.write_all(&NOTHING).during(what)?;
+    let owner = owned::give_open(file.as_fd(), Owner { uid: 33, gid: 33 });
+    if owner.during(|| "recording an owner".to_owned())? != owned::Given::Recorded {
+        return Err(Failure::new(format!(
+            "files in {} cannot have attributes of the name space `user`",
+            folder.display()
+        )));
+    }
+    drop(file);
+    let spec = RunSpec {
+        root: RootMount::Directory(folder.to_owned()),
+        argv: vec!["/nothing".to_owned()],
+        env: Vec::new(),
+        cwd: "/".to_owned(),
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+        hostname: "trial".to_owned(),
+        hosts: Vec::new(),
+        resolv_conf: Vec::new(),
+        network: Network::Host,
+        insecure: false,
+        capabilities: CapabilityChange::default(),
+        shm_size_bytes: 0,
+        limits: Vec::new(),
+        resources: Resources::default(),
+        mounts: Vec::new(),
+        recorded: true,
+    };
+    run(&spec, control)
+}
+
+/// Runs the command under a tracer, this process; its raw wait status. What it traces dies with it.
+fn trace(spec: &RunSpec, scratch: &Path) -> Result<i32, Failure> {
+    let RootMount::Directory(folder) = &spec.root else {
+        return Err(Failure::new("a traced command needs a folder as its root, not an overlay"));
+    };
+    if spec.network == Network::None {
+        return Err(Failure::new("`RUN --network=none` needs a network namespace, which a traced command has not"));
+    }
+    if spec.insecure {
+        return Err(Failure::new("`RUN --security=insecure` needs rights that a traced command has not"));
+    }
+    let root = Root::open(folder, places(spec, scratch)?)?;
+    // Modes are those that were asked for: what a process masks of them is known.
+    umask(Mode::empty());
+    let (ready, go) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).during(|| "making a pipe".to_owned())?;
+    let (failed, failing) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).during(|| "making a pipe".to_owned())?;
+    let child = match stage_system::fork().during(|| "starting the command's process".to_owned())? {
+        Fork::Child => {
+            drop((go, failed));
+            let failure = become_command(spec, folder, &ready);
+            let _ = File::from(failing).write_all(&serde_json::to_vec(&failure).unwrap_or_default());
+            stage_system::exit_now(125)
+        }
+        Fork::Parent(child) => child.as_raw_nonzero().get(),
+    };
+    drop((ready, failing));
+    let world = World {
+        root,
+        owners: Owners::of(folder)?,
+        hostname: spec.hostname.clone(),
+        processes: RefCell::new(HashMap::new()),
+    };
+    let tracer = Tracer::seize(world, child, Credentials::new(spec.uid, spec.gid, spec.groups.clone()))?;
+    drop(go);
+    let (status, world) = tracer.run()?;
+    world.owners.keep(folder)?;
+    match serde_json::from_reader::<_, Failure>(File::from(failed)) {
+        Ok(failure) => Err(failure),
+        Err(_) => Ok(status),
+    }
+}
+
+fn become_command(spec: &RunSpec, root: &Path, ready: &impl AsFd) -> Failure {
+    let prepared = || -> Result<(), Failure> {
+        set_parent_process_death_signal(Some(Signal::KILL)).during(|| "tying the command to its tracer".to_owned())?;
+        // Until the tracer is there.
+        let _ = rustix::io::read(ready, &mut [0; 1]);
+        stage_system::close_on_exec().during(|| "closing descriptors".to_owned())?;
+        setsid().during(|| "starting a session".to_owned())?;
+        umask(Mode::from_raw_mode(0o022));
+        let null = File::open("/dev/null").during(|| "opening /dev/null".to_owned())?;
+        stage_system::set_stdin(null.as_fd()).during(|| "setting the standard input".to_owned())?;
+        chdir(root).during(|| format!("entering the root {}", root.display()))?;
+        init::limits(spec)?;
+        stage_system::reset_signals();
+        system::load_filter(&filter::program()).during(|| "loading the filter of a traced command".to_owned())?;
+        // From here on every path is one in the root.
+        init::enter(spec)
+    };
+    match prepared() {
+        Ok(()) => init::execute(spec, init::home(spec.uid)),
+        Err(failure) => failure,
+    }
+}
+
+/// What is shown in the root besides what is there.
+fn places(spec: &RunSpec, scratch: &Path) -> Result<Vec<Place>, Failure> {
+    let place = |seen: &str, is: &Path, read_only| Place {
+        seen: seen.as_bytes().to_vec(),
+        is: is.as_os_str().as_bytes().to_vec(),
+        read_only,
+    };
+    let make_folder = |name: &str| -> Result<PathBuf, Failure> {
+        let path = scratch.join(name);
+        let what = || format!("making the folder {}", path.display());
+        std::fs::create_dir(&path).during(what)?;
+        // As a memory file system has it.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o1777)).during(what)?;
+        Ok(path)
+    };
+    let make_file = |name: &str, content: &[u8], mode: u32| -> Result<PathBuf, Failure> {
+        let path = scratch.join(name);
+        let file = File::options().write(true).create_new(true).mode(mode | 0o600).open(&path);
+        file.and_then(|mut file| file.write_all(content)).during(|| format!("writing {}", path.display()))?;
+        Ok(path)
+    };
+    let mut places = Vec::new();
+    for name in ["/proc", "/sys", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"] {
+        places.push(place(name, Path::new(name), false));
+    }
+    for (name, target) in [
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"),
+        ("/dev/stderr", "/proc/self/fd/2"),
+        ("/dev/pts", "/dev/pts"),
+        ("/dev/ptmx", "/dev/ptmx"),
+    ] {
+        places.push(place(name, Path::new(target), false));
+    }
+    places.push(place("/dev/shm", &make_folder("shm")?, false));
+    places.push(place("/etc/hosts", &make_file("hosts", &spec.hosts, 0o644)?, false));
+    places.push(place("/etc/resolv.conf", &make_file("resolv.conf", &spec.resolv_conf, 0o644)?, false));
+    for (number, mount) in spec.mounts.iter().enumerate() {
+        let is = match &mount.source {
+            MountSource::Tree { root: RootMount::Directory(folder), path, .. } => folder.join(path),
+            MountSource::Tree { .. } => {
+                return Err(Failure::new(format!("a traced command cannot see an overlay at {}", mount.target)));
+            }
+            MountSource::File { content, mode, uid, gid } => {
+                let path = make_file(&format!("file{number}"), content, 0o600)?;
+                let file = File::open(&path).during(|| format!("opening {}", path.display()))?;
+                let what = || format!("setting owner and mode of what is shown at {}", mount.target);
+                owned::set_mode_open(file.as_fd(), false, *mode).during(what)?;
+                owned::give_open(file.as_fd(), Owner { uid: *uid, gid: *gid }).during(what)?;
+                path
+            }
+            MountSource::Memory { .. } => make_folder(&format!("memory{number}"))?,
+        };
+        let is = is.canonicalize().during(|| format!("looking for what is shown at {}", mount.target))?;
+        places.push(place(mount.target.trim_end_matches('/'), &is, mount.read_only));
+    }
+    Ok(places)
+}

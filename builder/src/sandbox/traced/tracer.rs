@@ -1,0 +1,244 @@
+//! The tracer's loop: hears what the kernel says of its tasks, and lets them go on.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::ffi::CString;
+use std::rc::Rc;
+
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use super::super::error::{During, Failure};
+use super::memory::Memory;
+use super::program;
+use super::system::{self, Go, Tid};
+use super::task::{Credentials, EFFECTIVE, FILES, Pending, Process, SAVED, Task, Then};
+use super::world::{Caller, Outcome, World};
+
+/// The kernel's `ERESTARTSYS` and its like, which no program sees: the call is made again after a signal.
+const RESTARTS: [i64; 4] = [-512, -513, -514, -516];
+
+pub(super) struct Tracer {
+    world: World,
+    tasks: HashMap<Tid, Task>,
+    /// New tasks that have stopped before their parent's event told of them.
+    early: HashSet<Tid>,
+    first: Tid,
+}
+
+impl Tracer {
+    /// Takes over a child that waits.
+    pub(super) fn seize(world: World, child: Tid, credentials: Credentials) -> Result<Self, Failure> {
+        system::seize(child).during(|| "tracing the command".to_owned())?;
+        let memory = Memory::of(child, 0).during(|| "opening the command's memory".to_owned())?;
+        let process = Process { tgid: child, credentials, umask: 0o022, program: Vec::new(), memory: Rc::new(memory) };
+        let process = Rc::new(RefCell::new(process));
+        world.processes.borrow_mut().insert(child, Rc::downgrade(&process));
+        let task = Task { tid: child, process, pending: None };
+        Ok(Self { world, tasks: HashMap::from([(child, task)]), early: HashSet::new(), first: child })
+    }
+
+    /// Runs the command to its end; its wait status, and what is known of its files. What it leaves in the background is killed.
+    pub(super) fn run(mut self) -> Result<(i32, World), Failure> {
+        let mut ended = None;
+        loop {
+            let (tid, status) = match system::wait(-1) {
+                Ok(changed) => changed,
+                Err(Errno::CHILD) => break,
+                Err(errno) => return Err(errno).during(|| "waiting for the command".to_owned()),
+            };
+            if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
+                self.gone(tid);
+                if tid == self.first {
+                    ended = Some(status);
+                    for tid in self.tasks.keys() {
+                        let _ = system::kill(*tid, libc::SIGKILL);
+                    }
+                }
+                continue;
+            }
+            // A task that was killed meanwhile cannot be told anything.
+            let (how, signal) = self.stopped(tid, status);
+            if let Some(how) = how {
+                let _ = system::go(tid, how, signal);
+            }
+        }
+        let status = ended.ok_or_else(|| Failure::new("the command's status was lost"))?;
+        Ok((status, self.world))
+    }
+
+    fn gone(&mut self, tid: Tid) {
+        self.tasks.remove(&tid);
+        self.early.remove(&tid);
+        let dead = |process: &std::rc::Weak<_>| process.strong_count() == 0;
+        if self.world.processes.borrow().get(&tid).is_some_and(dead) {
+            self.world.processes.borrow_mut().remove(&tid);
+        }
+    }
+
+    fn stopped(&mut self, tid: Tid, status: i32) -> (Option<Go>, i32) {
+        let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
+        match event {
+            libc::PTRACE_EVENT_SECCOMP => (Some(self.called(tid)), 0),
+            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => {
+                if let Ok(child) = system::event_message(tid) {
+                    self.born(tid, child, event);
+                }
+                // A call that has more to do, such as vfork, has its own stop at its end.
+                (Some(self.after(tid)), 0)
+            }
+            libc::PTRACE_EVENT_EXEC => {
+                self.replaced(tid);
+                (Some(Go::ToExit), 0)
+            }
+            libc::PTRACE_EVENT_STOP => {
+                if !self.tasks.contains_key(&tid) {
+                    self.early.insert(tid);
+                    return (None, 0);
+                }
+                let stops = matches!(signal, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
+                (Some(if stops { Go::Listen } else { Go::On }), 0)
+            }
+            _ if signal == libc::SIGTRAP | 0x80 => (Some(self.returned(tid)), 0),
+            _ => (Some(self.after(tid)), signal),
+        }
+    }
+
+    fn after(&self, tid: Tid) -> Go {
+        let waits = self.tasks.get(&tid).is_some_and(|task| task.pending.is_some());
+        if waits { Go::ToExit } else { Go::On }
+    }
+
+    fn born(&mut self, parent: Tid, child: Tid, event: i32) {
+        let Some(parent) = self.tasks.get(&parent) else { return };
+        let shares_process = event == libc::PTRACE_EVENT_CLONE
+            && std::path::Path::new(&format!("/proc/{}/task/{child}", parent.process.borrow().tgid)).exists();
+        let process = if shares_process {
+            Rc::clone(&parent.process)
+        } else {
+            let process = parent.process.borrow();
+            let memory = if event == libc::PTRACE_EVENT_VFORK {
+                Rc::clone(&process.memory)
+            } else {
+                match Memory::of(child, process.memory.scratch()) {
+                    Ok(memory) => Rc::new(memory),
+                    Err(_) => return,
+                }
+            };
+            let new = Process {
+                tgid: child,
+                credentials: process.credentials.clone(),
+                umask: process.umask,
+                program: process.program.clone(),
+                memory,
+            };
+            let new = Rc::new(RefCell::new(new));
+            self.world.processes.borrow_mut().insert(child, Rc::downgrade(&new));
+            new
+        };
+        self.tasks.insert(child, Task { tid: child, process, pending: None });
+        if self.early.remove(&child) {
+            let _ = system::go(child, Go::On, 0);
+        }
+    }
+
+    /// A task is about to make a call that is ours to answer.
+    fn called(&mut self, tid: Tid) -> Go {
+        let Some(task) = self.tasks.get_mut(&tid) else { return Go::On };
+        let Ok(registers) = system::registers(tid) else { return Go::On };
+        let outcome = Caller::new(&self.world, task, registers).answer();
+        let result = match outcome {
+            Ok(Outcome::Run) => return Go::On,
+            Ok(Outcome::Changed(changed)) => {
+                let (registers, pending) = *changed;
+                task.pending = Some(pending);
+                let _ = system::set_registers(tid, &registers);
+                return Go::ToExit;
+            }
+            Ok(Outcome::Return(value)) => value,
+            Err(errno) => i64::from(-errno.raw_os_error()).cast_unsigned(),
+        };
+        let mut registers = registers;
+        // No call has this number.
+        registers.orig_rax = u64::MAX;
+        registers.rax = result;
+        let _ = system::set_registers(tid, &registers);
+        Go::On
+    }
+
+    /// A changed call has ended.
+    fn returned(&mut self, tid: Tid) -> Go {
+        let Some(task) = self.tasks.get_mut(&tid) else { return Go::On };
+        let Some(pending) = task.pending.take() else { return Go::On };
+        let Ok(registers) = system::registers(tid) else { return Go::On };
+        let result = registers.rax.cast_signed();
+        let Pending { before, slot, then, held: _ } = pending;
+        if result >= 0
+            && let Then::Program(prepared) = &then
+        {
+            if self.begin(tid, prepared).is_err() {
+                let _ = system::kill(tid, libc::SIGKILL);
+            }
+            return Go::On;
+        }
+        if let Some(slot) = slot {
+            task.process.borrow().memory.free_slot(slot);
+        }
+        if result >= 0
+            && let Then::Made { path, owner, mode } = then
+            && let Ok(path) = CString::new(path)
+        {
+            if let Some(mode) = mode {
+                let _ = self.world.owners.set_mode(&path, FileType::RegularFile, mode);
+            }
+            if owner != (0, 0) {
+                let _ = self.world.owners.set_owner(&path, owner.0, owner.1);
+            }
+        }
+        let mut after = before;
+        after.rax = registers.rax;
+        after.rip = registers.rip;
+        after.rcx = registers.rcx;
+        after.r11 = registers.r11;
+        if RESTARTS.contains(&result) {
+            // The kernel goes back to the call by itself: it must find the arguments as they were, and its number.
+            after.orig_rax = registers.orig_rax;
+        }
+        let _ = system::set_registers(tid, &after);
+        Go::On
+    }
+
+    /// A process has got another program: its other threads are gone, and the one that asked has the process's number.
+    fn replaced(&mut self, tid: Tid) {
+        let former = system::event_message(tid).unwrap_or(tid);
+        let asked = self.tasks.remove(&former);
+        if former != tid {
+            self.tasks.remove(&tid);
+        }
+        let Some(mut task) = asked else { return };
+        task.tid = tid;
+        if let Some(slot) = task.pending.as_ref().and_then(|pending| pending.slot) {
+            task.process.borrow().memory.free_slot(slot);
+        }
+        self.tasks.insert(tid, task);
+    }
+
+    /// Finishes the start of a program.
+    fn begin(&mut self, tid: Tid, prepared: &program::Prepared) -> Result<(), Errno> {
+        let memory = program::load(tid, prepared)?;
+        let Some(task) = self.tasks.get(&tid) else { return Err(Errno::SRCH) };
+        let mut process = task.process.borrow_mut();
+        process.memory = memory;
+        process.program = prepared.seen.clone();
+        let credentials = &mut process.credentials;
+        (credentials.keeps, credentials.kept) = (false, false);
+        for (ids, id) in [(&mut credentials.uids, prepared.uid), (&mut credentials.gids, prepared.gid)] {
+            if let Some(id) = id {
+                ids[EFFECTIVE] = id;
+            }
+            ids[SAVED] = ids[EFFECTIVE];
+            ids[FILES] = ids[EFFECTIVE];
+        }
+        Ok(())
+    }
+}

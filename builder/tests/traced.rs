@@ -1,0 +1,221 @@
+//! A traced command of an ordinary user: without a static busybox, and on other processors, it says `skipped`.
+#![cfg(target_arch = "x86_64")]
+#![expect(clippy::print_stderr, reason = "a skipped test says so")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Gid, Uid};
+
+use fluyt::sandbox::{
+    self, Cancel, CapabilityChange, Exit, MountSource, Network, Resources, RootMount, RunMount, RunSpec, Rung, Stream,
+};
+
+const BUSYBOX: &str = "/usr/bin/busybox";
+
+/// A root of busybox alone, which belongs to an ordinary user.
+struct Machine {
+    folder: tempfile::TempDir,
+}
+
+/// Does something as an ordinary user, in a thread of its own: ids belong to threads.
+fn as_ordinary_user(work: impl FnOnce(Machine) + Send + 'static) {
+    if !Path::new(BUSYBOX).exists() {
+        eprintln!("skipped: this test needs {BUSYBOX}");
+        return;
+    }
+    sandbox::set_program(env!("CARGO_BIN_EXE_fluyt").into());
+    let thread = std::thread::spawn(move || {
+        if rustix::process::geteuid().is_root() {
+            let (uid, gid) = (Uid::from_raw(4711), Gid::from_raw(4712));
+            rustix::thread::set_thread_groups(&[]).unwrap();
+            rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
+            rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["root/bin", "root/etc", "root/tmp", "root/dev", "root/proc", "root/sys"] {
+            fs::create_dir_all(folder.path().join(name)).unwrap();
+        }
+        fs::copy(BUSYBOX, folder.path().join("root/bin/busybox")).unwrap();
+        let tools = "cat chmod chown echo env grep hostname id kill ln ls mkdir mknod mkfifo mv ps pwd readlink rm rmdir \
+                     setsid sh sleep sort stat su touch tr uname wc head nc";
+        for tool in tools.split_whitespace() {
+            symlink("busybox", folder.path().join("root/bin").join(tool)).unwrap();
+        }
+        fs::write(folder.path().join("root/etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/srv:/bin/sh\n")
+            .unwrap();
+        work(Machine { folder });
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+impl Machine {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn spec(&self, script: &str) -> RunSpec {
+        RunSpec {
+            root: RootMount::Directory(self.path("root")),
+            argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            env: vec![("PATH".to_owned(), "/bin".to_owned())],
+            cwd: "/".to_owned(),
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+            hostname: "buildkitsandbox".to_owned(),
+            hosts: b"127.0.0.1 localhost\n".to_vec(),
+            resolv_conf: b"nameserver 192.0.2.1\n".to_vec(),
+            network: Network::Host,
+            insecure: false,
+            shm_size_bytes: 0,
+            limits: Vec::new(),
+            resources: Resources::default(),
+            mounts: Vec::new(),
+            capabilities: CapabilityChange::default(),
+            recorded: false,
+        }
+    }
+}
+
+/// How a run ended, its stdout and its stderr.
+fn run(spec: &RunSpec) -> (Exit, String, String) {
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let mut output = |stream, bytes: &[u8]| match stream {
+        Stream::Stdout => stdout.extend_from_slice(bytes),
+        Stream::Stderr => stderr.extend_from_slice(bytes),
+    };
+    let exit = sandbox::run_on(Rung::Traced, spec, &mut output, &Cancel::new()).unwrap();
+    (exit, String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// Runs a script that must succeed in silence on stderr; its stdout.
+fn stdout_of(spec: &RunSpec) -> String {
+    let (exit, stdout, stderr) = run(spec);
+    assert_eq!((exit, stderr.as_str()), (Exit::Code(0), ""), "{stdout}");
+    stdout
+}
+
+#[test]
+fn both_streams_and_the_exit_code_come_back() {
+    as_ordinary_user(|machine| {
+        let ended = run(&machine.spec("echo hi; echo oh >&2; echo x > /made; exit 3"));
+        assert_eq!(ended, (Exit::Code(3), "hi\n".to_owned(), "oh\n".to_owned()));
+        assert_eq!(fs::read_to_string(machine.path("root/made")).unwrap(), "x\n");
+        let (exit, ..) = run(&machine.spec("kill -9 $$"));
+        assert_eq!(exit, Exit::Signal { signal: 9, out_of_memory: false });
+        let mut spec = machine.spec("");
+        spec.argv = vec!["nothing".to_owned()];
+        let (exit, _, stderr) = run(&spec);
+        assert_eq!((exit, stderr.as_str()), (Exit::Code(127), "fluyt: nothing: not found\n"));
+    });
+}
+
+#[test]
+fn paths_stay_in_the_root() {
+    as_ordinary_user(|machine| {
+        fs::write(machine.path("outside"), "secret").unwrap();
+        symlink("/outside", machine.path("root/absolute")).unwrap();
+        symlink("../../../../../outside", machine.path("root/tmp/relative")).unwrap();
+        symlink(machine.path("outside"), machine.path("root/real")).unwrap();
+        let script = "cat /../outside /absolute /tmp/relative /real /proc/self/root/outside /proc/1/root/outside \
+                      /proc/self/cwd/../outside 2>/dev/null; cd /..; pwd; cd tmp; pwd; cat ../../../outside 2>/dev/null; \
+                      readlink /proc/self/cwd; ls / | tr '\\n' ' '";
+        let (exit, stdout, stderr) = run(&machine.spec(script));
+        assert_eq!((exit, stderr.as_str()), (Exit::Code(0), ""));
+        assert_eq!(stdout, "/\n/tmp\n/tmp\nabsolute bin dev etc proc real sys tmp ");
+        // A file that is made through a link is made in the root.
+        stdout_of(&machine.spec("echo new > /absolute; mkdir -p /a/b; mv /outside /a/b/moved; cat /a/b/moved"));
+        assert_eq!(fs::read_to_string(machine.path("root/a/b/moved")).unwrap(), "new\n");
+        assert_eq!(fs::read_to_string(machine.path("outside")).unwrap(), "secret");
+    });
+}
+
+#[test]
+fn the_command_is_root_and_owners_and_modes_are_kept() {
+    as_ordinary_user(|machine| {
+        let script = "id -u; touch /f; chown 33:44 /f; chmod 4000 /f; cat /f; stat -c '%u:%g %a' /f; ln -s f /l; \
+                      chown -h 7:8 /l; stat -c '%u:%g' /l; mkdir -m 0500 /d; touch /d/x; stat -c %a /d; \
+                      su web -c 'id -u; touch /tmp/mine; touch /theirs' 2>/dev/null; stat -c '%u:%g' /tmp/mine; ls /theirs 2>/dev/null";
+        fs::set_permissions(machine.path("root/tmp"), std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
+        let (_, stdout, stderr) = run(&machine.spec(script));
+        assert_eq!(stderr, "");
+        assert_eq!(stdout, "0\n33:44 4000\n7:8\n500\n33\n33:33\n");
+        // They are there for the next command too.
+        let next = "stat -c '%u:%g %a' /f; stat -c '%u:%g' /l /tmp/mine";
+        assert_eq!(stdout_of(&machine.spec(next)), "33:44 4000\n7:8\n33:33\n");
+    });
+}
+
+#[test]
+fn what_is_mounted_is_seen_and_leaves_no_trace() {
+    as_ordinary_user(|machine| {
+        fs::create_dir_all(machine.path("tree/in")).unwrap();
+        fs::write(machine.path("tree/in/file"), "tree").unwrap();
+        symlink("/etc/passwd", machine.path("tree/in/link")).unwrap();
+        let mut spec = machine.spec(
+            "cat /run/secrets/s /mnt/t/file; head -c 4 /mnt/t/link; echo x 2>/dev/null > /mnt/t/new; echo y > /cache/new; \
+             echo z > /dev/shm/z; cat /etc/resolv.conf",
+        );
+        spec.mounts = vec![
+            RunMount {
+                target: "/run/secrets/s".to_owned(),
+                source: MountSource::File { content: b"secret".to_vec(), mode: 0o400, uid: 0, gid: 0 },
+                read_only: true,
+            },
+            RunMount {
+                target: "/mnt/t".to_owned(),
+                source: MountSource::Tree {
+                    root: RootMount::Directory(machine.path("tree")),
+                    path: "in".into(),
+                    is_folder: true,
+                },
+                read_only: true,
+            },
+            RunMount { target: "/cache".to_owned(), source: MountSource::Memory { size_bytes: 0 }, read_only: false },
+        ];
+        let (exit, stdout, _) = run(&spec);
+        assert_eq!((exit, stdout.as_str()), (Exit::Code(0), "secrettreerootnameserver 192.0.2.1\n"));
+        assert!(!machine.path("tree/in/new").exists());
+        let mut left: Vec<_> =
+            fs::read_dir(machine.path("root")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["bin", "dev", "etc", "proc", "sys", "tmp"]);
+        assert!(!machine.path("root/etc/resolv.conf").exists());
+    });
+}
+
+#[test]
+fn nothing_is_left_running() {
+    as_ordinary_user(|machine| {
+        let mark = format!("{}.5", 2_000_000 + std::process::id());
+        let survivors = || {
+            let processes = fs::read_dir("/proc").unwrap();
+            let lines = processes.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("cmdline")).ok());
+            lines.filter(|line| line.contains(&mark) && !line.contains("sh\0-c")).count()
+        };
+        let script = format!(
+            "setsid sleep {mark} & (setsid sleep {mark} &) ; sleep 0.2; kill -9 -1; kill -0 {}",
+            std::process::id()
+        );
+        let (exit, ..) = run(&machine.spec(&script));
+        assert_eq!((exit, survivors()), (Exit::Code(1), 0));
+
+        let cancel = Cancel::new();
+        let (from, spec) = (Instant::now(), machine.spec(&format!("setsid sleep {mark} & sleep {mark}")));
+        let exit = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(300));
+                cancel.cancel();
+            });
+            sandbox::run_on(Rung::Traced, &spec, &mut |_, _| {}, &cancel).unwrap()
+        });
+        assert_eq!((exit, survivors()), (Exit::Cancelled, 0));
+        assert!(from.elapsed() < Duration::from_secs(20));
+    });
+}
