@@ -211,7 +211,7 @@ impl Applier {
                 continue;
             }
             if name.starts_with(owners::OURS.as_bytes()) {
-                self.note(path, format!("its attribute {text}, in which we record what cannot be set"));
+                self.note(path, format!("its attribute {text}, in which we record owners"));
                 continue;
             }
             // The kernel takes an empty value, and fails to read it later.

@@ -153,8 +153,11 @@ fn trace(spec: &RunSpec, scratch: &Path) -> Result<i32, Failure> {
     let RootMount::Directory(folder) = &spec.root else {
         return Err(Failure::new("a traced command needs a folder as its root, not an overlay"));
     };
-    if spec.network == Network::None {
-        return Err(Failure::new("`RUN --network=none` needs a network namespace, which a traced command has not"));
+    if spec.network != Network::Host {
+        return Err(Failure::new(
+            "running on another network than the builder's: the rung r6 (a traced process) cannot make a network of its \
+             own; leave `--network` out, or run the build where `fluyt doctor` names a better rung",
+        ));
     }
     if spec.insecure {
         return Err(Failure::new("`RUN --security=insecure` needs rights that a traced command has not"));
