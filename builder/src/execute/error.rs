@@ -267,10 +267,56 @@ fn status_meaning(status: u8) -> &'static str {
     }
 }
 
-/// Why no command runs here, in a line: what stands in the way of the rung that is nearest.
+/// Why no command runs here, in a line: what stands in the way of the best rung that may be taken.
 fn reason(refused: &[Refused]) -> String {
-    refused
-        .iter()
-        .find(|refused| refused.rung != Rung::Nothing)
-        .map_or_else(String::new, |refused| refused.reason.clone())
+    let possible = refused.iter().filter(|refused| refused.rung != Rung::Nothing);
+    let first = possible.clone().find(|refused| !refused.is_wish()).or_else(|| possible.clone().next());
+    first.map_or_else(String::new, |refused| refused.reason.clone())
+}
+
+/// What would let commands run here, one line for each way that the user left open; the shortest to a better rung first.
+#[must_use]
+pub fn ways_to_run(refused: &[Refused]) -> Vec<String> {
+    let mut ways: Vec<String> = Vec::new();
+    let mut said: Vec<&str> = Vec::new();
+    for refused in refused.iter().filter(|refused| refused.rung != Rung::Nothing && !refused.is_wish()) {
+        let Refused { rung, reason, fix } = refused;
+        // What helps one rung most often helps the next.
+        if !said.contains(&&**fix) {
+            said.push(fix);
+            ways.push(format!("to run commands on {rung} ({}): {fix}; now, {reason}", rung.title()));
+        }
+    }
+    let wishes = refused.iter().filter(|refused| refused.is_wish()).map(|refused| &*refused.fix);
+    let mut wishes: Vec<&str> = wishes.collect();
+    wishes.dedup();
+    ways.extend(wishes.into_iter().map(|fix| format!("to let another way be taken: {fix}")));
+    ways.push("`fluyt doctor` tells all about it; all but RUN builds here as it is".to_owned());
+    ways
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::{Isolation, Wish};
+
+    #[test]
+    fn no_sandbox_tells_each_way_once_and_wishes_last() {
+        let refused = |rung, reason: &str, fix: &str| Refused { rung, reason: reason.to_owned(), fix: fix.to_owned() };
+        let all = [
+            refused(Rung::Root, "this is user 1000", "run as root"),
+            refused(Rung::Rootless, "no subordinate ids", "add them"),
+            refused(Rung::Chroot, "this is user 1000", "run as root"),
+        ];
+        assert_eq!(reason(&all), "this is user 1000");
+        let ways = ways_to_run(&all);
+        assert_eq!(ways.len(), 3);
+        assert!(
+            ways[0].ends_with("run as root; now, this is user 1000") && ways[1].starts_with("to run commands on r2")
+        );
+        let wish = Wish { only: Some(Rung::Nothing), least: None };
+        let refused = Isolation::new(wish).choice().refused.clone();
+        assert_eq!(reason(&refused), "`--isolation r5` was asked for");
+        assert_eq!(ways_to_run(&refused)[0], "to let another way be taken: leave `--isolation` out");
+    }
 }

@@ -44,7 +44,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::runtime::Handle;
 
 pub use base::BaseImage;
-pub use error::{ExecuteError, StepError, StepFailure};
+pub use error::{ExecuteError, StepError, StepFailure, ways_to_run};
 pub use explain::Explain;
 pub use flights::Flights;
 pub use mounts::MountSources;

@@ -5,7 +5,7 @@ use fluyt_client::{ClientError, FileError, ReferenceError};
 use super::shown::Shown;
 use crate::blob::{StoreError, is_disk_full};
 use crate::context::{ContextError, InputError};
-use crate::execute::StepError;
+use crate::execute::{StepError, ways_to_run};
 use crate::export::ExportError;
 use crate::fetch::{FetchError, GitError};
 use crate::graph::About;
@@ -250,11 +250,11 @@ impl BuildError {
             ],
             Self::NoName => vec!["name the image with `-t REGISTRY/NAME:TAG`".to_owned()],
             Self::Step { source, .. } => match &**source {
-                StepError::NoSandbox { refused } => refused.first().map(|refused| refused.fix.clone()).into_iter().collect(),
                 StepError::RecordedUser { .. } => vec![
                     "run it all the same with `--allow user.recorded`: what it makes is the user's".to_owned(),
                     "`fluyt doctor` tells what a user namespace with many ids needs here".to_owned(),
                 ],
+                StepError::NoSandbox { refused } => ways_to_run(refused),
                 StepError::NoAgent { id } => vec![format!("give it with `--ssh {id}`, or `--ssh {id}=SOCKET`")],
                 StepError::NoSecret { id } => {
                     vec![format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`")]

@@ -131,11 +131,9 @@ impl Wish {
     pub(super) fn against(self, rung: Rung) -> Option<Refusal> {
         let place = |rung: Rung| Rung::LADDER.iter().position(|other| *other == rung);
         let (reason, fix) = match (self.only, self.least) {
-            (Some(only), _) if only != rung => {
-                (format!("`--isolation {only}` was asked for"), "leave `--isolation` out")
-            }
+            (Some(only), _) if only != rung => (format!("`--isolation {only}` was asked for"), WITHOUT_ONLY),
             (_, Some(least)) if place(rung) > place(least) && rung != Rung::Nothing => {
-                (format!("`--isolation-min {least}` forbids it"), "leave `--isolation-min` out")
+                (format!("`--isolation-min {least}` forbids it"), WITHOUT_LEAST)
             }
             _ => return None,
         };
@@ -168,6 +166,18 @@ pub struct Refused {
     /// The shortest way around it.
     pub fix: String,
 }
+
+impl Refused {
+    /// Whether only the user's own wish stands in the way.
+    #[must_use]
+    pub fn is_wish(&self) -> bool {
+        self.fix == WITHOUT_ONLY || self.fix == WITHOUT_LEAST
+    }
+}
+
+/// The ways around a wish.
+const WITHOUT_ONLY: &str = "leave `--isolation` out";
+const WITHOUT_LEAST: &str = "leave `--isolation-min` out";
 
 /// The rung that commands run on.
 #[derive(Clone, Debug, PartialEq, Eq)]
