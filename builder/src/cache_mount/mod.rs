@@ -29,7 +29,7 @@ pub use held::{HeldMount, Turn};
 pub use memory::{Fingerprint, LastUse, Memory, Moment, Seen};
 
 use self::lock::Lock;
-use crate::blob::Store;
+use crate::blob::{Store, remove_tree};
 use crate::owners::{self, Owner};
 
 /// Hex digits of a mount's name: 128 bits.
@@ -110,6 +110,16 @@ impl CacheMounts {
                 Share::Private | Share::Locked => Lock::try_alone(&place.join("lock")),
             }?;
             match taken {
+                // A build was killed while a command had the content in its root, where nothing can be mounted.
+                Some(lock) if !place.join("data").is_dir() => {
+                    drop(lock);
+                    match Lock::try_alone(&place.join("lock"))? {
+                        Some(_alone) => remove_tree(&place),
+                        // A command has it there now.
+                        None if !wait() => return Ok(None),
+                        None => {}
+                    }
+                }
                 Some(lock) => return Ok(Some(HeldMount::new(place, lock, share))),
                 None if share == Share::Private && number < COPIES_MAX => number += 1,
                 None if !place.is_dir() => {}

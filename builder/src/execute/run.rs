@@ -12,7 +12,7 @@ use crate::event::{Event, StepId, Stream};
 use crate::graph::{Limit, Network, Platform, RunOp, Security};
 use crate::layer::{Kind, Layer, LayerBuilder, Tree};
 use crate::sandbox::{self, Exit, RunSpec, Rung, SandboxError};
-use crate::snapshot::Workspace;
+use crate::snapshot::{SnapshotError, Workspace};
 
 /// The host name that a command sees. A fixed one, because commands write it into what they make.
 const HOST_NAME: &str = "buildkitsandbox";
@@ -55,7 +55,10 @@ impl Executor {
         let identity = accounts(&tree).identity(&op.user)?;
         self.accept_rung(choice.rung, &op.user, &identity)?;
 
-        let mut workspace = self.snapshots.prepare(&below.diff_ids())?;
+        let mut workspace = self.snapshots.prepare(&below.diff_ids()).map_err(|error| match error {
+            SnapshotError::Cancelled => StepError::Cancelled,
+            error => error.into(),
+        })?;
         let mut made = self.make_mounts(step, op, &shown, &tree, &mut workspace)?;
         let spec = self.specification(op, choice.rung, &workspace, identity, &mut made)?;
         let ended = self.run_on(step, choice.rung, &spec);

@@ -117,6 +117,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         other => PathBuf::from(other.to_string()),
     };
     let isolation = Isolation::new(request.isolation).at(store.root());
+    let stop = cancel.child();
     let executor = Executor {
         store: store.clone(),
         records,
@@ -125,14 +126,14 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         context: read.context.clone(),
         folders: std::mem::take(&mut read.folders),
         fetched,
-        snapshots: Arc::new(Chosen::new(store.clone(), isolation.clone())),
+        snapshots: Arc::new(Chosen::new(store.clone(), isolation.clone(), stop.clone())),
         events: events.clone(),
         steps: steps.clone(),
         bases: found,
         options,
         isolation,
         allows_recorded_user: request.allowed.recorded_user,
-        cancel: cancel.child(),
+        cancel: stop,
         interrupt: cancel.clone(),
         explain: Explain::new(&place, read.name(), &request.platform.to_string(), request.explain),
         flights: Flights::default(),

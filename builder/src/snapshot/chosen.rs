@@ -8,13 +8,14 @@ use oci_spec::image::Digest;
 use super::{MutableRoot, Overlay, SnapshotError, Snapshotter, Workspace};
 use crate::blob::Store;
 use crate::layer::{LayerIndex, Limits};
-use crate::sandbox::{Isolation, Rung};
+use crate::sandbox::{Cancel, Isolation, Rung};
 
 /// Overlays where commands run with mounts, one mutable root elsewhere. Which it is comes out when a root is wanted for the
 /// first time, by a command that must run.
 pub struct Chosen {
     store: Store,
     isolation: Isolation,
+    cancel: Cancel,
     snapshots: OnceLock<Box<dyn Snapshotter>>,
 }
 
@@ -25,10 +26,10 @@ impl std::fmt::Debug for Chosen {
 }
 
 impl Chosen {
-    /// Those in this store, for that isolation.
+    /// Those in this store, for that isolation, and for a build that ends by that switch.
     #[must_use]
-    pub fn new(store: Store, isolation: Isolation) -> Self {
-        Self { store, isolation, snapshots: OnceLock::new() }
+    pub fn new(store: Store, isolation: Isolation, cancel: Cancel) -> Self {
+        Self { store, isolation, cancel, snapshots: OnceLock::new() }
     }
 
     fn get(&self) -> Result<&dyn Snapshotter, SnapshotError> {
@@ -36,7 +37,7 @@ impl Chosen {
             return Ok(&**snapshots);
         }
         let snapshots: Box<dyn Snapshotter> = match self.isolation.choice().rung {
-            Rung::Chroot | Rung::Traced => Box::new(MutableRoot::open(self.store.clone())?),
+            Rung::Chroot | Rung::Traced => Box::new(MutableRoot::open(self.store.clone())?.until(self.cancel.clone())),
             Rung::Root | Rung::Rootless | Rung::SingleId | Rung::Nothing => {
                 Box::new(Overlay::open(self.store.clone())?)
             }

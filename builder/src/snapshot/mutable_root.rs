@@ -3,7 +3,8 @@
 //! ```text
 //! <store>/mutable/root/              the one root
 //!                 lock               held by who works on it
-//!                 state.json         the chain that the root holds; absent while it may hold anything else
+//!                 state.json         the chain that the root holds, and in which run of the machine it was written; absent
+//!                                    while it may hold anything else
 //!                 layers/            a store: the blobs that the root is unpacked from again when another chain is wanted
 //!                 layers/diffs/<hex> the blob of a diff id
 //! ```
@@ -20,7 +21,9 @@ use std::time::Duration;
 
 use oci_spec::image::Digest;
 use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
 
+use super::boot;
 use super::workspace::Keep;
 use super::{SnapshotError, Snapshotter, Workspace};
 use crate::blob::{BlobWriter, Store, remove_tree};
@@ -29,10 +32,13 @@ use crate::layer::{
     note_owners, read_layer,
 };
 use crate::owners::{self, Inodes, Paths};
-use crate::sandbox::RootMount;
+use crate::sandbox::{Cancel, RootMount};
 
 /// The grain of a file's times is that of the kernel's timer, at most 10 ms (`CONFIG_HZ=100`).
 const TIME_GRAIN: Duration = Duration::from_millis(10);
+
+/// How often a root that somebody has is asked for again.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// One root that is written in place. There is one workspace at a time: [`Snapshotter::prepare`] waits for the one before.
 #[derive(Clone, Debug)]
@@ -42,6 +48,15 @@ pub struct MutableRoot {
     /// The layers' blobs.
     layers: Store,
     folder: PathBuf,
+    cancel: Cancel,
+}
+
+/// What `state.json` says.
+#[derive(Debug, Serialize, Deserialize)]
+struct State {
+    /// The run of the machine; none where the kernel does not tell, and all is on the disk.
+    boot: Option<String>,
+    chain: Vec<String>,
 }
 
 impl MutableRoot {
@@ -52,7 +67,13 @@ impl MutableRoot {
         store.hold("mutable", || Ok(Some(())))?;
         fs::create_dir_all(&folder).map_err(SnapshotError::at("creating", &folder))?;
         let layers = Store::open(&folder.join("layers"))?;
-        Ok(Self { store, layers, folder })
+        Ok(Self { store, layers, folder, cancel: Cancel::new() })
+    }
+
+    /// The same for a build that ends a wait for the root by this switch.
+    #[must_use]
+    pub fn until(self, cancel: Cancel) -> Self {
+        Self { cancel, ..self }
     }
 
     fn record(diff_id: &Digest) -> PathBuf {
@@ -72,11 +93,12 @@ impl MutableRoot {
 
     /// The chain that the root holds; empty, with an empty root, when that is not known.
     fn held(&self, root: &Path) -> Result<Vec<String>, SnapshotError> {
-        let state = fs::read(self.state()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        if let Some(chain) = state
+        let state = fs::read(self.state()).ok().and_then(|bytes| serde_json::from_slice::<State>(&bytes).ok());
+        if let Some(state) = state
+            && (state.boot.is_none() || state.boot.as_deref() == boot::this_boot())
             && root.is_dir()
         {
-            return Ok(chain);
+            return Ok(state.chain);
         }
         self.empty(root)?;
         Ok(Vec::new())
@@ -101,21 +123,29 @@ impl MutableRoot {
         let options = File::options().create(true).truncate(false).write(true).open(&path);
         let lock = options.map_err(SnapshotError::at("opening", &path))?;
         loop {
-            match rustix::fs::flock(&lock, FlockOperation::LockExclusive) {
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(SnapshotError::errno("locking", &path)(error)),
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(lock),
+                Err(rustix::io::Errno::INTR) => {}
+                // Another step has it, or another build, which may take its time.
+                Err(rustix::io::Errno::WOULDBLOCK) if self.cancel.is_cancelled() => {
+                    return Err(SnapshotError::Cancelled);
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+                Err(error) => return Err(SnapshotError::errno("locking", &path)(error)),
             }
         }
     }
 
-    fn set_state(&self, chain: &[String]) -> Result<(), SnapshotError> {
+    fn set_state(&self, chain: Vec<String>) -> Result<(), SnapshotError> {
         let path = self.state();
-        // A list of texts always serialises.
-        let json = serde_json::to_vec(chain).unwrap_or_default();
-        // What it says must be on the disk before it is.
-        let folder = File::open(&self.folder).map_err(SnapshotError::at("opening", &self.folder))?;
-        rustix::fs::syncfs(&folder).map_err(SnapshotError::errno("syncing", &self.folder))?;
+        let boot = boot::this_boot().map(str::to_owned);
+        if boot.is_none() {
+            // What it says must be on the disk before it is; else a machine that loses power is another run.
+            let folder = File::open(&self.folder).map_err(SnapshotError::at("opening", &self.folder))?;
+            rustix::fs::syncfs(&folder).map_err(SnapshotError::errno("syncing", &self.folder))?;
+        }
+        // Texts always serialise.
+        let json = serde_json::to_vec(&State { boot, chain }).unwrap_or_default();
         Ok(self.store.write_entry(path.strip_prefix(self.store.root()).unwrap_or(&path), &json)?)
     }
 
@@ -123,6 +153,8 @@ impl MutableRoot {
         let path = self.state();
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(SnapshotError::at("removing", &path)(error)),
+            // A state that comes back because the machine lost power is of another run.
+            _ if boot::this_boot().is_some() => Ok(()),
             _ => {
                 let folder = File::open(&self.folder).and_then(|folder| folder.sync_all());
                 folder.map_err(SnapshotError::at("syncing", &self.folder))
@@ -247,6 +279,6 @@ impl Snapshotter for MutableRoot {
             self.layers.write_entry(&Self::record(diff_id), layer.digest.as_ref().as_bytes())?;
         }
         let chain = workspace.chain.iter().chain([diff_id]).map(ToString::to_string).collect::<Vec<_>>();
-        self.set_state(&chain)
+        self.set_state(chain)
     }
 }

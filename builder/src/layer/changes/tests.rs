@@ -378,6 +378,55 @@ fn by_manifest(bench: &Bench, work: impl FnOnce(&Path)) -> String {
 }
 
 #[test]
+fn a_manifest_leaves_out_what_is_as_the_layers_say() {
+    use crate::layer::{IndexEntry, LayerIndex, Tree};
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    fs::create_dir(&root).unwrap();
+    let nothing = Manifest::of(&root).unwrap();
+    for (name, content) in [("same", "same"), ("other", "other"), ("mode", ""), ("linked", "linked")] {
+        fs::write(root.join(name), content).unwrap();
+        set_time(&root.join(name), 1_000, 5);
+    }
+    symlink("same", root.join("link")).unwrap();
+    let entries = nothing.changes(&root).unwrap().into_iter().map(|change| {
+        let content = match &change.source {
+            Source::File { path, .. } => Some(crate::blob::sha256(&fs::read(path).unwrap())),
+            _ => None,
+        };
+        IndexEntry { entry: change.entry, content }
+    });
+    let mut tree = Tree::new();
+    tree.push(&LayerIndex { entries: entries.collect(), ..LayerIndex::default() }, 0);
+    let before = Manifest::of(&root).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(10));
+    let mode = |name: &str, mode| fs::set_permissions(root.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    mode("same", fs::metadata(root.join("same")).unwrap().mode() & 0o7777);
+    // Another file with all that the first had; and one that only looks so.
+    fs::write(root.join("new"), "same").unwrap();
+    set_time(&root.join("new"), 1_000, 5);
+    fs::rename(root.join("new"), root.join("same")).unwrap();
+    fs::write(root.join("other"), "OTHER").unwrap();
+    set_time(&root.join("other"), 1_000, 5);
+    mode("mode", 0o600);
+    fs::hard_link(root.join("linked"), root.join("more")).unwrap();
+    let times = fs::symlink_metadata(root.join("link")).unwrap();
+    chown_link(&root.join("link"));
+    assert_eq!(fs::symlink_metadata(root.join("link")).unwrap().mtime_nsec(), times.mtime_nsec());
+    let paths = |changes: Vec<Change>| -> Vec<String> {
+        changes.into_iter().map(|change| change.entry.path.to_string()).collect()
+    };
+    assert_eq!(paths(before.changes_over(&root, &tree).unwrap()), ["/mode", "/more", "/other"]);
+    assert_eq!(before.changes(&root).unwrap().len(), 6, "without knowing, all that was touched");
+}
+
+/// Gives a link to whom it belongs.
+fn chown_link(path: &Path) {
+    let metadata = fs::symlink_metadata(path).unwrap();
+    std::os::unix::fs::lchown(path, Some(metadata.uid()), Some(metadata.gid())).unwrap();
+}
+
+#[test]
 fn a_manifest_finds_what_changed() {
     let Some(bench) = Bench::new() else { return };
     let lines = by_manifest(&bench, |root| {

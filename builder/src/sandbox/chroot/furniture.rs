@@ -9,12 +9,12 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fstat, ftruncate, mknodat, open, renameat, statat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fstat, mknodat, open, renameat, statat,
 };
 use rustix::io::Errno;
 
@@ -54,7 +54,7 @@ struct Placed {
     /// Where, as the build calls it.
     target: String,
     place: Place,
-    /// The same by its descriptor, wherever the command moves it. Of a file it is open for writing.
+    /// The same by its descriptor, wherever the command moves it.
     handle: OwnedFd,
     /// What was there before.
     original: PathBuf,
@@ -204,13 +204,9 @@ impl Furniture {
     /// Sets aside what is at a place in the root, and puts something of ours there.
     fn put(&mut self, target: &str, kind: Kind, new: &Path, after: After) -> Result<(), Failure> {
         let what = || format!("putting something at {target}");
-        let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let handle = match kind {
-            // For writing, as it may have to be emptied.
-            Kind::File if after == After::Emptied => open(new, flags | OFlags::WRONLY, Mode::empty()),
-            _ => open(new, flags | OFlags::PATH, Mode::empty()),
-        };
-        let handle = handle.during(what)?;
+        // Not for writing: a script that is open so cannot be executed.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let handle = open(new, flags, Mode::empty()).during(what)?;
         let Some(place) = self.places.ensure(&self.root, target.trim_start_matches('/'), kind)? else {
             return Err(Failure::new(format!("{}: links lead from there to a folder around it", what())));
         };
@@ -259,7 +255,9 @@ impl Placed {
         let ours = fstat(&self.handle).during(what)?;
         let mut moved = None;
         if self.after == After::Emptied {
-            ftruncate(&self.handle, 0).during(what)?;
+            // Wherever it is now, and whatever its mode.
+            let file = format!("/proc/self/fd/{}", self.handle.as_raw_fd());
+            fs::File::options().write(true).truncate(true).open(file).during(what)?;
         }
         let before = stat_of(parent).during(what)?;
         let found = match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {

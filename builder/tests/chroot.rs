@@ -1,0 +1,276 @@
+//! Commands in a chroot, on this machine: needs root and a static busybox, and says `skipped` without them.
+#![expect(clippy::print_stderr, reason = "a skipped test says so")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use fluyt::sandbox::{
+    self, Cancel, CapabilityChange, Exit, MountSource, Network, Resources, RootMount, RunMount, RunSpec, Rung, Stream,
+};
+
+const BUSYBOX: &str = "/usr/bin/busybox";
+
+/// A root of busybox alone.
+struct Machine {
+    folder: tempfile::TempDir,
+}
+
+impl Machine {
+    /// `None`, said aloud, where nothing can be run.
+    fn new() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() || !Path::new(BUSYBOX).exists() {
+            eprintln!("skipped: this test needs root and {BUSYBOX}");
+            return None;
+        }
+        sandbox::set_program(env!("CARGO_BIN_EXE_fluyt").into());
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["root/bin", "root/etc", "root/tmp"] {
+            fs::create_dir_all(folder.path().join(name)).unwrap();
+        }
+        fs::copy(BUSYBOX, folder.path().join("root/bin/busybox")).unwrap();
+        for tool in
+            "cat chmod chroot cp echo head id kill ln ls mkdir mknod mv rm setsid sh sleep stat touch wc".split(' ')
+        {
+            symlink("busybox", folder.path().join("root/bin").join(tool)).unwrap();
+        }
+        Some(Self { folder })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A number of seconds that no other process waits for.
+    fn mark(&self) -> String {
+        format!("{}.{}", 1_000_000 + std::process::id(), fs::metadata(self.folder.path()).unwrap().ino())
+    }
+
+    fn spec(&self, script: &str) -> RunSpec {
+        RunSpec {
+            root: RootMount::Directory(self.path("root")),
+            argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            env: vec![("PATH".to_owned(), "/bin".to_owned())],
+            cwd: "/".to_owned(),
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+            hostname: "buildkitsandbox".to_owned(),
+            hosts: b"127.0.0.1 localhost\n".to_vec(),
+            resolv_conf: b"nameserver 192.0.2.1\n".to_vec(),
+            network: Network::Host,
+            insecure: false,
+            capabilities: CapabilityChange::default(),
+            shm_size_bytes: 0,
+            limits: Vec::new(),
+            mounts: Vec::new(),
+            recorded: false,
+            resources: Resources::default(),
+        }
+    }
+
+    /// All below the root: kind and mode, owner, time, and content.
+    fn listing(&self) -> BTreeMap<PathBuf, (u32, u32, i64, i64, Vec<u8>)> {
+        let mut found = BTreeMap::new();
+        let mut ahead = vec![self.path("root")];
+        while let Some(path) = ahead.pop() {
+            let metadata = fs::symlink_metadata(&path).unwrap();
+            let content = match metadata.file_type() {
+                kind if kind.is_dir() => {
+                    ahead.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+                    Vec::new()
+                }
+                kind if kind.is_file() && metadata.len() < 1 << 16 => fs::read(&path).unwrap(),
+                _ => Vec::new(),
+            };
+            let (mode, uid, time) = (metadata.mode(), metadata.uid(), (metadata.mtime(), metadata.mtime_nsec()));
+            found.insert(path, (mode, uid, time.0, time.1, content));
+        }
+        found
+    }
+}
+
+/// How a run ended, and both of its streams.
+fn run(spec: &RunSpec) -> (Result<Exit, String>, String) {
+    let mut said = Vec::new();
+    let mut output = |_: Stream, bytes: &[u8]| said.extend_from_slice(bytes);
+    let exit = sandbox::run_on(Rung::Chroot, spec, &mut output, &Cancel::new());
+    (exit.map_err(|error| error.to_string()), String::from_utf8_lossy(&said).into_owned())
+}
+
+fn mount(target: &str, source: MountSource) -> RunMount {
+    RunMount { target: target.to_owned(), source, read_only: false }
+}
+
+fn tree(root: RootMount) -> MountSource {
+    MountSource::Tree { root, path: PathBuf::new(), is_folder: true }
+}
+
+fn secret(content: &[u8]) -> MountSource {
+    MountSource::File { content: content.to_vec(), mode: 0o400, uid: 0, gid: 0 }
+}
+
+/// The processes whose command line names `mark`.
+fn running(mark: &str) -> usize {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(|line| String::from_utf8_lossy(line).split('\0').any(|word| word == mark)).count()
+}
+
+#[test]
+fn what_is_put_in_for_a_command_comes_out_after_it() {
+    let Some(machine) = Machine::new() else { return };
+    fs::write(machine.path("root/etc/hosts"), "the image's own").unwrap();
+    symlink("/run/deep/resolv", machine.path("root/etc/resolv.conf")).unwrap();
+    for name in ["root/t", "root/src", "cache", "context"] {
+        fs::create_dir(machine.path(name)).unwrap();
+    }
+    fs::write(machine.path("root/t/own"), "own").unwrap();
+    fs::write(machine.path("cache/old"), "old").unwrap();
+    fs::set_permissions(machine.path("cache"), fs::Permissions::from_mode(0o711)).unwrap();
+    fs::write(machine.path("context/file"), "file").unwrap();
+    for name in ["dev", "proc", "sys"] {
+        // They stay where an image lacks them.
+        fs::create_dir(machine.path("root").join(name)).unwrap();
+    }
+    let before = machine.listing();
+    let context = RootMount::Overlay {
+        lowers: vec![machine.path("context")],
+        upper: machine.path("unused"),
+        work: machine.path("unused"),
+    };
+    let mut spec = machine.spec(
+        "cat /etc/hosts /etc/resolv.conf /run/secrets/s /c/old /src/file; ls /t; echo new > /c/new; echo x > /t/x; \
+         echo y > /src/y; echo z > /etc/hosts; echo z > /dev/null; head -c 3 /dev/zero | wc -c; echo '#!/bin/sh' > /c/run; \
+         chmod 755 /c/run; /c/run && /script",
+    );
+    let script = MountSource::File { content: b"#!/bin/sh\necho ran\n".to_vec(), mode: 0o755, uid: 0, gid: 0 };
+    spec.mounts = vec![
+        mount("/c", tree(RootMount::Directory(machine.path("cache")))),
+        mount("/run/secrets/s", secret(b"secret\n")),
+        mount("/script", script),
+        mount("/src", tree(context)),
+        mount("/t", MountSource::Memory { size_bytes: 0 }),
+    ];
+    let (exit, said) = run(&spec);
+    assert_eq!(said, "127.0.0.1 localhost\nnameserver 192.0.2.1\nsecret\noldfile3\nran\n");
+    assert_eq!(exit, Ok(Exit::Code(0)));
+    assert_eq!(machine.listing(), before);
+    assert_eq!(fs::read_to_string(machine.path("cache/new")).unwrap(), "new\n");
+    assert_eq!(fs::metadata(machine.path("cache")).unwrap().mode() & 0o7777, 0o711);
+    assert_eq!(fs::read_dir(machine.path("context")).unwrap().count(), 1);
+    assert!(!machine.path("root.aside").exists());
+}
+
+#[test]
+fn what_a_command_leaves_running_is_killed() {
+    let Some(machine) = Machine::new() else { return };
+    let mark = machine.mark();
+    let (exit, said) = run(&machine.spec(&format!(
+        "for n in 1 2 3; do (setsid sh -c 'sleep {mark} & sleep {mark}' &); setsid sleep {mark} & done; exit 7"
+    )));
+    assert_eq!((exit, said.as_str()), (Ok(Exit::Code(7)), ""));
+    assert_eq!(running(&mark), 0);
+}
+
+#[test]
+fn a_cancelled_command_leaves_nothing() {
+    let Some(machine) = Machine::new() else { return };
+    fs::create_dir(machine.path("cache")).unwrap();
+    let mark = machine.mark();
+    let mut spec =
+        machine.spec(&format!("f() {{ setsid sh -c 'sleep {mark}' & }}; echo on; while :; do f; sleep 0.01; done"));
+    spec.mounts = vec![mount("/c", tree(RootMount::Directory(machine.path("cache"))))];
+    let cancel = Cancel::new();
+    let start = Instant::now();
+    let mut output = {
+        let cancel = cancel.clone();
+        move |_: Stream, _: &[u8]| {
+            let cancel = cancel.clone();
+            drop(std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(300));
+                cancel.cancel();
+            }));
+        }
+    };
+    let exit = sandbox::run_on(Rung::Chroot, &spec, &mut output, &cancel).unwrap();
+    assert_eq!(exit, Exit::Cancelled);
+    assert!(start.elapsed() < Duration::from_secs(4), "it was waited for: {:?}", start.elapsed());
+    assert_eq!(running(&mark), 0);
+    assert!(machine.path("cache").is_dir() && !machine.path("root.aside").exists());
+    assert!(!machine.path("root/c").exists() && !machine.path("root/etc/hosts").exists());
+}
+
+#[test]
+fn a_command_can_do_what_it_may_and_not_leave() {
+    let Some(machine) = Machine::new() else { return };
+    let (exit, said) = run(&machine.spec(
+        "mknod /tmp/n c 1 3 2>/dev/null || echo no node; mkdir /tmp/d; chroot /tmp/d /bin/true 2>/dev/null || echo no chroot; \
+         cd ..; cd ../..; ls -d etc; touch /tmp/f; cat /etc/hosts >/dev/null; id -u; kill -TERM $$",
+    ));
+    assert_eq!(said, "no node\nno chroot\netc\n0\n");
+    assert_eq!(exit, Ok(Exit::Signal { signal: 15, out_of_memory: false }));
+    assert_eq!(run(&machine.spec("nothing-of-that-name")).0, Ok(Exit::Code(127)));
+    let mut spec = machine.spec("id -u; id -g; cat /run/secrets/s");
+    (spec.uid, spec.gid) = (1000, 1001);
+    spec.mounts = vec![mount("/run/secrets/s", secret(b"for root"))];
+    let (exit, said) = run(&spec);
+    assert!(said.starts_with("1000\n1001\n") && said.contains("ermission denied"), "{said}");
+    assert_eq!(exit, Ok(Exit::Code(1)));
+}
+
+#[test]
+fn a_secret_that_a_command_moves_is_gone_wherever_it_is() {
+    let Some(machine) = Machine::new() else { return };
+    for (script, verb) in [("mv /run/secrets/s /kept", "moved"), ("ln /run/secrets/s /kept", "made another name for")] {
+        let mut spec = machine.spec(script);
+        spec.mounts = vec![mount("/run/secrets/s", secret(b"secret"))];
+        let (exit, _) = run(&spec);
+        let said = exit.unwrap_err();
+        assert!(said.contains(verb) && said.contains("/run/secrets/s") && said.contains("r4"), "{said}");
+        assert_eq!(fs::read(machine.path("root/kept")).unwrap(), b"");
+        assert!(!machine.path("root/run").exists());
+        fs::remove_file(machine.path("root/kept")).unwrap();
+    }
+}
+
+#[test]
+fn links_that_a_command_makes_lead_nobody_out() {
+    let Some(machine) = Machine::new() else { return };
+    for name in ["host/m", "cache", "root/d"] {
+        fs::create_dir_all(machine.path(name)).unwrap();
+    }
+    fs::write(machine.path("host/m/precious"), "").unwrap();
+    let host = machine.path("host");
+    let mut spec = machine.spec(&format!("mv /d /e && ln -s {} /d && touch /e/m/new", host.display()));
+    spec.mounts = vec![mount("/d/m", tree(RootMount::Directory(machine.path("cache"))))];
+    assert_eq!(run(&spec).0, Ok(Exit::Code(0)));
+    assert!(host.join("m/precious").exists() && machine.path("cache/new").exists());
+    assert_eq!(fs::read_dir(machine.path("root/e")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_cache_mount_is_a_folder_of_its_own_again_after_the_command() {
+    let Some(machine) = Machine::new() else { return };
+    fs::create_dir(machine.path("cache")).unwrap();
+    let cached = || vec![mount("/c", tree(RootMount::Directory(machine.path("cache"))))];
+    let mut spec = machine.spec("echo one > /c/f; ln /c/f /linked; ln /c/f /c/g");
+    spec.mounts = cached();
+    assert_eq!(run(&spec).0, Ok(Exit::Code(0)));
+    let inode = |name: &str| fs::metadata(machine.path(name)).unwrap().ino();
+    assert_ne!(inode("cache/f"), inode("root/linked"), "what is written to one must not change the other");
+    assert_eq!(inode("cache/f"), inode("cache/g"));
+    // A command that removes it has emptied it.
+    let mut spec = machine.spec("rm -r /c");
+    spec.mounts = cached();
+    assert_eq!(run(&spec).0, Ok(Exit::Code(0)));
+    assert_eq!(fs::read_dir(machine.path("cache")).unwrap().count(), 0);
+    let mut spec = machine.spec("true");
+    spec.mounts = cached();
+    spec.mounts.push(mount("/other", tree(RootMount::Directory(machine.path("cache")))));
+    let said = run(&spec).0.unwrap_err();
+    assert!(said.contains("/c and at /other") && machine.path("cache").is_dir(), "{said}");
+}
