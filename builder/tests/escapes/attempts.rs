@@ -245,7 +245,7 @@ const PROCESSES: &[Attempt] = &[
     attempt(
         "kill the process group of the builder",
         Harmless(&["own"], "it is in a session of its own"),
-        r#"getppid() == 1 && getpgrp() == 1 ? "own" : "of " . getppid()"#,
+        r#"getppid() == 1 && getpgrp() == 1 ? "own" : getpgrp() == getppid() ? "apart" : "of " . getpgrp()"#,
     ),
     attempt("trace a process of the host", NO_PROCESS, r#"done(call($N{ptrace}, 16, $H{pid} + 0, 0, 0))"#),
     attempt(
@@ -424,7 +424,7 @@ pub(crate) const ALONE: &[Attempt] = &[
         r#"connected(pack("S", 1) . "\0" . $H{mark}, 1)"#,
     ),
     attempt(
-        "answer on a low port of the host",
+        "answer on a low port",
         Harmless(&["done"], "it is a port of its own loopback device"),
         r#"listening(pack("SnNx8", 2, $H{low}, 0x7f000001))"#,
     ),
@@ -445,7 +445,7 @@ sub call { my ($n, @a) = @_; $! = 0; syscall($n, @a) }
 sub refused { "E" . ($! + 0) }
 sub done { my $r = shift; defined $r && $r ne "" && $r != -1 ? "done" : refused() }
 sub opened { open(my $f, "<", $_[0]) ? "done" : refused() }
-sub written { my ($p, $t) = @_; $! = 0; open(my $f, "+<", $p) || open($f, ">", $p) || return refused(); defined syswrite($f, $t) ? "done" : refused() }
+sub written { my ($p, $t) = @_; $! = 0; sysopen(my $f, $p, 1) or return refused(); defined syswrite($f, $t) ? "done" : refused() }
 sub content { open(my $f, "<", $_[0]) or return refused(); my $n = sysread($f, my $b, $_[1] || 65536); defined $n ? ($n ? $b : "empty") : refused() }
 sub lines { open(my $f, "<", $_[0]) or return (); my @l = <$f>; chomp @l; @l }
 sub names { opendir(my $d, $_[0]) or return (); grep { !/^\.\.?$/ } readdir $d }

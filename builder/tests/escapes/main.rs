@@ -176,11 +176,12 @@ impl Host {
             .unwrap();
         let mut archive = tar::Builder::new(fs::File::create(context.join("brought.tar")).unwrap());
         let mut header = tar::Header::new_gnu();
-        header.set_entry_type(tar::EntryType::Char);
+        header.set_entry_type(tar::EntryType::Block);
         header.set_mode(0o666);
         header.set_size(0);
-        header.set_device_major(1).unwrap();
-        header.set_device_minor(1).unwrap();
+        let device = fs::metadata("/").unwrap().dev();
+        header.set_device_major(libc::major(device)).unwrap();
+        header.set_device_minor(libc::minor(device)).unwrap();
         archive.append_data(&mut header, "brought", std::io::empty()).unwrap();
         archive.finish().unwrap();
         let all: Vec<Attempt> = ATTEMPTS.iter().flat_map(|(_, attempts)| attempts.iter().copied()).collect();
@@ -272,12 +273,22 @@ fn unexpected(rung: &str, attempts: &[Attempt], words: &BTreeMap<String, String>
 
 #[test]
 fn each_attempt_ends_as_the_list_says() {
-    let Some(host) = Host::new() else { return };
+    let mut found = Vec::new();
     for rung in rungs::COLUMNS {
-        let words = host.try_all(rung).unwrap();
+        // A fresh one: what another rung made stands in no store.
+        let Some(host) = Host::new() else { return };
+        let words = match host.try_all(rung) {
+            Ok(words) => words,
+            Err(said) if said.contains("this machine") || said.contains("isolation") => {
+                eprintln!("skipped: {rung} does not run here: {said}");
+                continue;
+            }
+            Err(said) => panic!("{rung}: {said}"),
+        };
         let all: Vec<Attempt> = ATTEMPTS.iter().flat_map(|(_, attempts)| attempts.iter().copied()).collect();
-        let mut found = unexpected(rung, &all, &words.on_host);
-        found.extend(unexpected(rung, ALONE, &words.alone));
-        assert!(found.is_empty(), "on {rung}:\n{}", found.join("\n"));
+        for (attempts, words) in [(&*all, &words.on_host), (ALONE, &words.alone)] {
+            found.extend(unexpected(rung, attempts, words).into_iter().map(|line| format!("{rung}: {line}")));
+        }
     }
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
 }

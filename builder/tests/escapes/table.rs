@@ -10,7 +10,7 @@ const HEAD: &str = "\
 
 A Dockerfile is a program of somebody. This is what its commands can try, and what comes of it, on each way to run them that
 `fluyt` has (`fluyt doctor` says which one a machine gets). The list is a test, `tests/escapes`, that makes each attempt in a real build, and this
-file is made from it.
+file is made from it. The columns were tried by root of a Debian machine with `--isolation`.
 
 Three answers are possible. *refused*: the kernel or the sandbox says no, with this error. *harmless*: it works and reaches nothing
 outside. **open**: it reaches something outside, and the row says what closes it.
@@ -22,6 +22,7 @@ outside. **open**: it reaches something outside, and the row says what closes it
 | r1 | root, in mount, process, IPC, name and control group namespaces of its own | files, processes and memory of the host; the kernel by a filter of system calls (Docker's) and by capabilities (Docker's, without raw packets on the host's network). Root inside is root outside: a hole in the kernel is a hole in the machine |
 | r2 | the same in a user namespace with many ids | the same, and root inside is an ordinary user outside: what a hole in the kernel gives is that user's, not root's |
 | r3 | the same in a user namespace with one id | as r2; all that the command makes is that one user's |
+| r4 | root with nothing but `chroot`, as in a container of Docker's defaults | files of the machine or container around, from a command that keeps to the rules of root; what protects the machine is the container. One build a container, please |
 
 What no rung protects from: a command uses the machine's processors, memory, disk and (if the build has no other) network like any program that
 the builder's user starts; `--memory`, `--cpu-quota` and `--ulimit` bound it, `--network none` and `--network isolated` cut it off. What it
