@@ -114,7 +114,7 @@ fn exit_codes_say_whose_turn_it_is() {
         (&["build", "--platform", "linux/a/b/c", "context"], 2, "linux/a/b/c"),
         (&["build", "--build-arg", "SOURCE_DATE_EPOCH=soon", "context"], 2, "soon"),
         (&["build", "-t", "a b", "context"], 2, "a b"),
-        (&["build", "https://example.com/x.git?what=x"], 1, "x.git"),
+        (&["build", "https://example.com/x.git?what=x"], 2, "x.git"),
         (&["build", "--iidfile", "no/such/file", "context"], 1, "no/such"),
         (&["build", "-o", "type=oci,dest=no/such.tar", "context"], 1, "there is no folder no"),
         (&["push", "nothing"], 1, "nothing"),
@@ -283,4 +283,53 @@ fn doctor_tells_how_commands_run_here() {
     assert_eq!(asked.status.code(), Some(0));
     let asked = place.run(&["doctor", "--isolation", &rung]);
     assert_eq!(asked.status.code(), Some(0), "{}", text(&asked.stdout));
+}
+
+#[test]
+fn what_means_nothing_in_this_dockerfile_is_told() {
+    let place =
+        Place::new("# check=skip=StageNameCasing,SecretsUsedInArgOrEvn\nFROM scratch AS base\nARG X=known\nENV A=b\n");
+    let contexts = ["--build-context", "other=context", "--build-context", "known=context"];
+    let flags = ["--no-cache-filter", "Bse,base", "--cache-from", "a/b:c", "--cache-to", "type=gha"];
+    let output = place.run(&[&["build"][..], &contexts, &flags, &["context"]].concat());
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    for told in [
+        "there is no build check `SecretsUsedInArgOrEvn`; did you mean `SecretsUsedInArgOrEnv`?",
+        "`--no-cache-filter bse` has no effect: the Dockerfile has no stage of that name; did you mean `base`?",
+        "`--build-context other` has no effect: the Dockerfile does not name it",
+        "note: `--cache-from` and `--cache-to` have no effect yet: ",
+    ] {
+        assert_eq!(said.matches(told).count(), 1, "{told}: {said}");
+    }
+    assert!(!said.contains("`StageNameCasing`") && !said.contains("`--build-context known`"), "{said}");
+}
+
+#[test]
+fn messages_say_what_was_expected() {
+    for (dockerfile, expected) in [
+        ("FROM scratch\nEXPOSE 70000\n", "expected a number up to 65535, or a range such as `8000-8010`"),
+        (
+            "FROM scratch\nRUN --mount=type=tmpfs,target=/x,size=abc true\n",
+            "invalid size `abc`: expected a number of bytes, or one with a unit such as `64m` or `1.5g`",
+        ),
+        ("FROM scratch\nENV A=x B=${A^^}\n", "expected `-`, `+` or `?`, each also behind `:`, or `#`"),
+        ("FROM scratch\nCMD ['a', 'b']\n", "a JSON list has double quotes: `[\"a\", \"b\"]`"),
+    ] {
+        let said = text(&Place::new(dockerfile).run(&["build", "context"]).stderr);
+        assert!(said.contains(expected), "{said}");
+    }
+    let place = Place::new("");
+    for (bytes, expected) in [
+        (&b"\xFF\xFEF\0R\0O\0M\0"[..], "is UTF-16 text, not UTF-8 text: byte 0 is wrong"),
+        (b"\x7FELF\x02\x01\xFF\0", "is a program, not UTF-8 text: byte 6 is wrong"),
+        (b"FROM a\n# \xE9t\xE9\n", "is text in another encoding, not UTF-8 text: byte 9 is wrong"),
+    ] {
+        std::fs::write(place.context().join("Dockerfile"), bytes).unwrap();
+        let output = place.run(&["build", "context"]);
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains(expected) && said.contains("hint: "), "{said}");
+    }
+    let output = place.run(&["build", "https://127.0.0.1:9/a.git?reff=x"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
 }

@@ -42,7 +42,7 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
     let shown = Shown::begin(kind, &Surroundings::from_process(), Some(&store.root().join(LOGS)));
     let events = Warnings::of(shown.events());
     let notes = notes.into_iter().chain(refused_limits(&mut request, &typed));
-    notes.for_each(|text| events.hear(Event::Note { text }));
+    notes.for_each(|text| events.hear(Event::Note { text: format!("note: {text}") }));
     let redactor = Redactor::new(&request.secrets);
     let interrupt = Interrupt::listen(shown.say());
     let workshop = Workshop {

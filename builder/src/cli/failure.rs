@@ -36,6 +36,7 @@ impl From<Fault> for Blame {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::User => Self::User,
+            Fault::Usage => Self::Usage,
             Fault::Environment => Self::Environment,
             Fault::Interrupted => Self::Interrupted,
         }

@@ -23,12 +23,14 @@ pub enum InputError {
     #[error("the Dockerfile {} does not exist", .0.display())]
     Missing(PathBuf),
     /// It is no text.
-    #[error("{} is not UTF-8 text: byte {at} is wrong", .path.display())]
+    #[error("{} is {found}, not UTF-8 text: byte {at} is wrong", .path.display())]
     NotText {
         /// The file.
         path: PathBuf,
         /// Offset of the first wrong byte, from 0.
         at: usize,
+        /// What its first bytes say it is.
+        found: &'static str,
     },
     /// It is far too large.
     #[error("{} is larger than {INPUT_MAX_BYTES} bytes", .0.display())]
@@ -130,8 +132,24 @@ fn text(stream: &mut dyn io::Read, path: &Path) -> Result<String, InputError> {
     if bytes.len() as u64 > INPUT_MAX_BYTES {
         return Err(InputError::TooLarge(path.to_owned()));
     }
-    String::from_utf8(bytes)
-        .map_err(|error| InputError::NotText { path: path.to_owned(), at: error.utf8_error().valid_up_to() })
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        InputError::NotText { path: path.to_owned(), at, found: kind(error.as_bytes()) }
+    })
+}
+
+/// What bytes are that are no text.
+fn kind(bytes: &[u8]) -> &'static str {
+    match bytes {
+        [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => "UTF-16 text",
+        [0x1F, 0x8B, ..] => "a gzip file",
+        [0x28, 0xB5, 0x2F, 0xFD, ..] => "a zstd file",
+        [b'P', b'K', 3, 4, ..] => "a zip archive",
+        [0x7F, b'E', b'L', b'F', ..] => "a program",
+        bytes if bytes.get(257..262) == Some(b"ustar") => "a tar archive",
+        bytes if bytes.contains(&0) => "binary data",
+        _ => "text in another encoding",
+    }
 }
 
 #[cfg(test)]

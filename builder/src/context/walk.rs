@@ -44,6 +44,12 @@ pub enum ContextError {
         /// The closest name that is there.
         nearest: Option<String>,
     },
+    /// A literal path, where there is nothing at all.
+    #[error("`{path}` is not in the build context, which is empty: all that came was the Dockerfile")]
+    Empty {
+        /// The path as written, cleaned.
+        path: String,
+    },
     /// A path that leads through a symbolic link to one that is not there.
     #[error("`{path}` leads through a symbolic link: `{target}` is not in the build context")]
     LeadsNowhere {

@@ -26,6 +26,9 @@ pub const EXPANDED_MAX_BYTES: usize = 1024 * 1024;
 /// How deep `${a:-${b:-...}}` may nest; each level takes stack.
 pub const NESTING_MAX: usize = 64;
 
+/// What may follow a variable's name in braces.
+const MODIFIERS: &str = "expected `-`, `+` or `?`, each also behind `:`, or `#`, `##`, `%`, `%%`, `/` or `//`";
+
 /// Why a text could not be expanded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExpandError {
@@ -74,6 +77,14 @@ pub enum ExpandError {
     /// Longer than [`EXPANDED_MAX_BYTES`].
     #[error("the expanded text is longer than {EXPANDED_MAX_BYTES} bytes")]
     TooLong,
+}
+
+impl ExpandError {
+    /// What would have been understood.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        matches!(self, Self::UnsupportedModifier { .. }).then_some(MODIFIERS)
+    }
 }
 
 /// What came out.

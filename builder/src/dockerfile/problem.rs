@@ -87,6 +87,15 @@ impl Problem {
         self
     }
 
+    /// Adds what to do, where there is something.
+    #[must_use]
+    pub fn hints(self, hint: Option<&str>) -> Self {
+        match hint {
+            Some(hint) => self.hint(hint),
+            None => self,
+        }
+    }
+
     /// Whether it stops the build.
     #[must_use]
     pub fn is_error(&self) -> bool {

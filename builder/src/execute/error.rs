@@ -11,7 +11,7 @@ use crate::cache_mount::CacheMountError;
 use crate::context::{ContextError, IgnoreError, PlacementError};
 use crate::event::size;
 use crate::graph::About;
-use crate::layer::{ApplyError, ChangesError, LayerError, TreeError};
+use crate::layer::{ApplyError, ArchiveError, ChangesError, LayerError, TreeError};
 use crate::remote::RemoteError;
 use crate::sandbox::{Refused, Rung, SandboxError};
 use crate::snapshot::SnapshotError;
@@ -174,7 +174,7 @@ pub enum StepError {
         /// The source's name.
         name: String,
         /// Why.
-        source: Box<LayerError>,
+        source: Box<ArchiveError>,
     },
     /// A layer of an image holds no such file although its index says so.
     #[error(

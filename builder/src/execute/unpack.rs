@@ -13,7 +13,7 @@ use super::extract::Spool;
 use super::item::{Content, Item};
 use super::placing::{CAPABILITY, Made, Placing};
 use crate::blob::HashingReader;
-use crate::layer::{Entry, Kind, LayerError, LayerPath, Limits, read_layer};
+use crate::layer::{ArchiveError, Entry, Kind, LayerError, LayerPath, Limits, read_layer};
 
 /// Length of a tar header.
 const BLOCK_BYTES: usize = 512;
@@ -184,7 +184,7 @@ pub(super) fn unpack(
     match result {
         Ok(_) => Ok(()),
         Err(StepError::Layer(source)) => {
-            Err(StepError::Archive { name: archive.name.clone(), source: Box::new(source) })
+            Err(StepError::Archive { name: archive.name.clone(), source: Box::new(ArchiveError(source)) })
         }
         Err(error) => Err(error),
     }

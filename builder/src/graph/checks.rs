@@ -35,7 +35,14 @@ pub(super) fn legacy_pair(instruction: &Instruction) -> Problem {
 pub(super) fn shell_form(instruction: &Instruction) -> Problem {
     let name = instruction.typed_name();
     let message = format!("JSON arguments recommended for {name} to prevent unintended behavior related to OS signals");
-    Problem::warning(instruction.span, Rule::JsonArgsRecommended, message)
+    let problem = Problem::warning(instruction.span, Rule::JsonArgsRecommended, message);
+    problem.hints(looks_like_json(&instruction.text).then_some("a JSON list has double quotes: `[\"a\", \"b\"]`"))
+}
+
+/// Whether the words of an instruction would be JSON, had they other quotes.
+fn looks_like_json(text: &str) -> bool {
+    let words = text.split_once(char::is_whitespace).map_or("", |(_, words)| words.trim());
+    words.starts_with("['") && words.ends_with("']")
 }
 
 /// Remembers where an instruction stands of which only the last counts.

@@ -96,7 +96,9 @@ pub(super) fn global_scope(
                 let lookup = |name: &str| scope.get(name).map(str::to_owned);
                 match Expander::new(escape).expand(&default.text, &lookup) {
                     Ok(expansion) => scope.set(name, &expansion.text),
-                    Err(error) => problems.push(Problem::error(default.span, error.to_string())),
+                    Err(error) => {
+                        problems.push(Problem::error(default.span, error.to_string()).hints(error.hint()));
+                    }
                 }
             }
         }

@@ -146,7 +146,13 @@ pub(super) fn parse_mount(
             "id" => id = Some(value),
             "env" => env = Some(value),
             "sharing" => sharing = Some(value.to_ascii_lowercase()),
-            "size" => size = Some(bytes(&value).ok_or_else(|| format!("invalid size `{value}`"))?),
+            "size" => {
+                size = Some(bytes(&value).ok_or_else(|| {
+                    format!(
+                        "invalid size `{value}`: expected a number of bytes, or one with a unit such as `64m` or `1.5g`"
+                    )
+                })?)
+            }
             "mode" => {
                 let bits = u32::from_str_radix(&value, 8).ok().filter(|bits| *bits <= 0o7777);
                 mode = Some(bits.ok_or_else(|| format!("invalid mode `{value}`: expected an octal number"))?);

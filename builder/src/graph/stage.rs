@@ -291,7 +291,7 @@ impl<'p, 'i> StageLowering<'p, 'i> {
                 Some(expansion)
             }
             Err(error) => {
-                self.problems.push(Problem::error(word.span, error.to_string()).within(word));
+                self.problems.push(Problem::error(word.span, error.to_string()).within(word).hints(error.hint()));
                 None
             }
         }

@@ -359,7 +359,7 @@ impl FromScope<'_> {
                 Some(expansion)
             }
             Err(error) => {
-                problems.push(Problem::error(word.span, error.to_string()).within(word));
+                problems.push(Problem::error(word.span, error.to_string()).within(word).hints(error.hint()));
                 None
             }
         }

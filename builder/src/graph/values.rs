@@ -42,7 +42,7 @@ pub(super) fn ports(word: &str) -> Result<Exposed, String> {
         "sctp" => "sctp",
         other => return Err(format!("invalid protocol `{other}` in `{word}`: expected `tcp`, `udp` or `sctp`")),
     };
-    let (first, last) = range(port).ok_or_else(|| format!("invalid port `{port}` in `{word}`"))?;
+    let (first, last) = range(port).ok_or_else(|| format!("invalid port `{port}` in `{word}`: {PORT}"))?;
     if !host.is_empty() {
         let (address, host_port) = host.rsplit_once(':').unwrap_or(("", host));
         let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
@@ -51,7 +51,7 @@ pub(super) fn ports(word: &str) -> Result<Exposed, String> {
         }
         if !host_port.is_empty() {
             let (host_first, host_last) =
-                range(host_port).ok_or_else(|| format!("invalid host port `{host_port}` in `{word}`"))?;
+                range(host_port).ok_or_else(|| format!("invalid host port `{host_port}` in `{word}`: {PORT}"))?;
             if host_last - host_first != last - first && first != last {
                 return Err(format!("the ranges of `{word}` differ in length"));
             }
@@ -61,6 +61,9 @@ pub(super) fn ports(word: &str) -> Result<Exposed, String> {
     let has_host = !host.trim_matches(':').is_empty();
     Ok(Exposed { ports, has_capitals, has_host })
 }
+
+/// What a port may be.
+const PORT: &str = "expected a number up to 65535, or a range such as `8000-8010`";
 
 /// `8000` or `8000-8010`.
 fn range(text: &str) -> Option<(u16, u16)> {

@@ -1,5 +1,6 @@
 //! What can be wrong with a layer.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -195,6 +196,22 @@ pub enum LayerError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// What is wrong with an archive that is no layer, and is read as one.
+#[derive(Debug)]
+pub struct ArchiveError(pub LayerError);
+
+impl fmt::Display for ArchiveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_string().replace("the layer", "the archive"))
+    }
+}
+
+impl std::error::Error for ArchiveError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
 }
 
 fn told(expected: Option<&Digest>) -> String {

@@ -29,7 +29,7 @@ pub use builder::{LayerBuilder, write_layer};
 pub use change::{Change, Layer, Source};
 pub use changes::{ChangesError, Manifest, note_owners, overlay_changes, tidy_upper};
 pub use entry::{Entry, FileTime, Kind, LayerPath};
-pub use error::LayerError;
+pub use error::{ArchiveError, LayerError};
 pub use index::{ACCOUNTS_SIZE_MAX_BYTES, IndexEntry, LayerIndex, is_account_file};
 pub use options::{Compression, LayerOptions, Limits, Times};
 pub use read::{Scan, read_layer};

@@ -10,7 +10,7 @@ use crate::export::ExportError;
 use crate::fetch::{FetchError, GitError};
 use crate::graph::About;
 use crate::image::ImageError;
-use crate::layer::LayerError;
+use crate::layer::{ArchiveError, LayerError};
 use crate::remote::RemoteError;
 use crate::secrets::{Found, SearchError};
 use crate::snapshot::SnapshotError;
@@ -20,6 +20,8 @@ use crate::snapshot::SnapshotError;
 pub enum Fault {
     /// The user can mend it.
     User,
+    /// The command line asks for what cannot be.
+    Usage,
     /// Ours, or the environment's.
     Environment,
     /// The user stopped the build.
@@ -46,11 +48,19 @@ pub enum BuildError {
         /// What to do.
         hint: String,
     },
+    /// The command line asks for what cannot be.
+    #[error("{problem}")]
+    Usage {
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
     /// The context is a damaged archive.
     #[error("the context is an archive that cannot be read")]
     Archive {
         /// Why.
-        source: Box<LayerError>,
+        source: Box<ArchiveError>,
     },
     /// Something was not fetched.
     #[error("cannot fetch {what} ({place}){}", place.excerpt())]
@@ -191,6 +201,7 @@ impl BuildError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Cancelled => Fault::Interrupted,
+            Self::Usage { .. } => Fault::Usage,
             // Whatever was being written: the disk is the environment's.
             error if is_disk_full(error) => Fault::Environment,
             Self::Context(_)
@@ -233,11 +244,15 @@ impl BuildError {
             Self::Input(InputError::NoDockerfile(_) | InputError::Missing(_)) => {
                 vec!["name the Dockerfile with `--file PATH`, and the folder that COPY reads as CONTEXT".to_owned()]
             }
+            Self::Input(InputError::NotText { found, .. }) => vec![match *found {
+                "UTF-16 text" | "text in another encoding" => "save it as UTF-8".to_owned(),
+                _ => "name the Dockerfile, which is text, with `--file PATH`".to_owned(),
+            }],
             Self::Context(ContextError::NotADirectory(_) | ContextError::NotThere(_)) => {
                 vec!["CONTEXT is the folder that COPY reads; a Dockerfile elsewhere is named with `--file`".to_owned()]
             }
-            Self::Unusable { hint, .. } => vec![hint.clone()],
-            Self::Fetch { source, .. } => fetch_hints(source),
+            Self::Unusable { hint, .. } | Self::Usage { hint, .. } => vec![hint.clone()],
+            Self::Fetch { what, source, .. } => fetch_hints(what, source),
             Self::Checks { .. } => vec![
                 "mend what the warnings say, or take a check out: `# check=skip=NAME`, for the file at its top, for one \
                  instruction on the line before it"
@@ -249,7 +264,10 @@ impl BuildError {
                 may_be_there(found),
             ],
             Self::NoName => vec!["name the image with `-t REGISTRY/NAME:TAG`".to_owned()],
-            Self::Step { source, .. } => match &**source {
+            Self::Step { source, about, .. } => match &**source {
+                StepError::ExitStatus { status: 126 | 127 } if about.instruction.contains("['") => {
+                    vec!["a JSON list has double quotes: `[\"a\", \"b\"]`; with others it is words for the shell".to_owned()]
+                }
                 StepError::RecordedUser { .. } => vec![
                     "run it all the same with `--allow user.recorded`: what it makes is the user's".to_owned(),
                     "`fluyt doctor` tells what a user namespace with many ids needs here".to_owned(),
@@ -281,7 +299,7 @@ fn may_be_there(found: &Found) -> String {
     format!("if the image may hold it: `--secret id={},...,scan=off`", found.id)
 }
 
-fn fetch_hints(error: &FetchError) -> Vec<String> {
+fn fetch_hints(what: &str, error: &FetchError) -> Vec<String> {
     let hint = match error {
         FetchError::Git(GitError::NoAgent) => "give the build an agent with `--ssh default`",
         FetchError::Git(GitError::NoProgram { .. }) => "install git",
@@ -292,8 +310,11 @@ fn fetch_hints(error: &FetchError) -> Vec<String> {
             "a private repository needs `--secret id=GIT_AUTH_TOKEN,env=VARIABLE`, or `--ssh default` for ssh"
         }
         FetchError::Http(source) if matches!(**source, FileError::Status { status: 401 | 403, .. }) => {
-            "a server that asks for a password needs `--secret id=HTTP_AUTH_TOKEN_HOST,env=VARIABLE`, or \
-             `HTTP_AUTH_HEADER_HOST` for another header than a bearer token"
+            let host = crate::fetch::host_name(what);
+            return vec![format!(
+                "a server that asks for a password needs `--secret id=HTTP_AUTH_TOKEN_{host},env=VARIABLE`, or \
+                 `HTTP_AUTH_HEADER_{host}` for another header than a bearer token"
+            )];
         }
         _ => return Vec::new(),
     };

@@ -15,6 +15,7 @@ mod report;
 mod request;
 mod room;
 mod shown;
+mod slips;
 mod source;
 
 use std::collections::HashMap;
@@ -87,6 +88,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     if problems.iter().any(Problem::is_error) {
         return Err(ready.read.refused(&problems));
     }
+    slips::tell(&request, &ready.read, &events);
     let (graph, found) = match lowered(&mut ready, &workshop, &request, &events, false).await {
         Ok(lowered) => lowered,
         Err(stopped) => {

@@ -20,7 +20,7 @@ use crate::event::{Event, Events};
 use crate::execute::{is_archive, open_archive};
 use crate::fetch::{self, FetchedFile, GitAddress};
 use crate::graph::{Contexts, FetchOp, FetchedTree, FolderId, NamedContext, normal_name};
-use crate::layer::{Kind, LayerError, LayerPath, Limits, read_layer};
+use crate::layer::{ArchiveError, Kind, LayerError, LayerPath, Limits, read_layer};
 
 /// Links from one name of a Dockerfile to another that are followed in an archive.
 const LINKS_MAX: usize = 8;
@@ -81,7 +81,7 @@ pub(super) fn find(request: &Request, workshop: &Workshop, fetcher: &Fetcher) ->
         }
         ContextSource::Stdin => {
             if request.file == Some(DockerfileSource::Stdin) {
-                return Err(unusable(
+                return Err(misused(
                     "standard input cannot be the context and the Dockerfile",
                     "put the Dockerfile into the archive, or give the context as a folder",
                 ));
@@ -92,7 +92,7 @@ pub(super) fn find(request: &Request, workshop: &Workshop, fetcher: &Fetcher) ->
                 return Ok(archive(FetchOp::Given { digest: file.digest.to_string(), what }, file));
             }
             if let Some(DockerfileSource::Path(path)) = &request.file {
-                return Err(unusable(
+                return Err(misused(
                     format!("standard input is no archive, so that it is a Dockerfile, and so is {}", path.display()),
                     "leave one of them out, or send a tar archive",
                 ));
@@ -102,7 +102,7 @@ pub(super) fn find(request: &Request, workshop: &Workshop, fetcher: &Fetcher) ->
         }
         ContextSource::Address(address) => {
             if let Some(git) = GitAddress::parse_context(address) {
-                git.map_err(|error| unusable(error.to_string(), GIT_FORMS))?;
+                git.map_err(|error| misused(error.to_string(), GIT_FORMS))?;
                 let keep_git_dir = request.build_args.get(KEEP_GIT_DIR).is_some_and(|value| is_true(value));
                 let op = FetchOp::Git { remote: address.clone(), checksum: None, keep_git_dir, by_user: true };
                 let file = Handle::current().block_on(fetcher.one(&op, &Shown::elsewhere(THE_CONTEXT)))?;
@@ -279,7 +279,7 @@ fn read_entries(
     match read_layer(reader, "", &Limits::DEFAULT, visit) {
         Ok(_) => Ok(()),
         Err(Broken::Input(error)) => Err(error.into()),
-        Err(Broken::Layer(source)) => Err(BuildError::Archive { source: Box::new(source) }),
+        Err(Broken::Layer(source)) => Err(BuildError::Archive { source: Box::new(ArchiveError(source)) }),
     }
 }
 
@@ -381,6 +381,11 @@ pub(super) fn named(
         named.insert(normal_name(name), context);
     }
     Ok((folders, named))
+}
+
+/// What no command line may ask for.
+fn misused(problem: impl Into<String>, hint: impl Into<String>) -> BuildError {
+    BuildError::Usage { problem: problem.into(), hint: hint.into() }
 }
 
 pub(super) fn unusable(problem: impl Into<String>, hint: impl Into<String>) -> BuildError {

@@ -8,10 +8,10 @@ use super::fetching::Fetcher;
 use super::places::{self, Place};
 use super::shown::Shown;
 use super::{BuildError, Request, Workshop};
-use crate::context::{Context, Ignore};
+use crate::context::{Context, ContextError, Ignore};
 use crate::dockerfile::{self, CheckOptions, Dockerfile, Instruction, Lines, Problem, nearest_name};
 use crate::event::{Event, Events};
-use crate::execute::{ExecuteError, StepCounter, StepFailure};
+use crate::execute::{ExecuteError, StepCounter, StepError, StepFailure};
 use crate::fetch::FetchedFile;
 use crate::graph::{Contexts, FetchOp};
 
@@ -28,6 +28,8 @@ pub(super) struct Read {
     pub(super) fetched: HashMap<FetchOp, FetchedFile>,
     /// When the commit that the context is was made, where it was fetched.
     pub(super) committed_at: Option<i64>,
+    /// Whether there is no context: what came is the Dockerfile.
+    is_alone: bool,
     /// The Dockerfile's name for messages.
     name: String,
     /// Where it is, as seen from where the command runs.
@@ -79,6 +81,7 @@ fn load(
             Context::open(&workshop.store.temporary()?, Ignore::default())?
         }
     };
+    let is_alone = matches!(found.place, Place::Text(_));
     let (folders, named) = places::named(request, events)?;
     found.contexts.named = named;
     let (dockerfile, mut problems) = dockerfile::parse(&input.text);
@@ -95,6 +98,7 @@ fn load(
         contexts: found.contexts,
         fetched: found.fetched,
         committed_at: found.committed_at,
+        is_alone,
         name: input.name,
         path: input.path,
         text: input.text,
@@ -176,7 +180,12 @@ impl Read {
     }
 
     fn step_failed(&self, failure: StepFailure) -> BuildError {
-        let StepFailure { about, source } = failure;
+        let StepFailure { about, mut source } = failure;
+        if self.is_alone
+            && let StepError::Context(ContextError::Missing { path, .. }) = &mut *source
+        {
+            *source = StepError::Context(ContextError::Empty { path: std::mem::take(path) });
+        }
         BuildError::Step { file: self.name.clone(), about, source, others: Vec::new() }
     }
 }

@@ -82,11 +82,14 @@ fn what_is_no_archive_is_a_dockerfile_without_a_context() {
     let built = place.build_with(&["-"], Some(b"FROM scratch\nCOPY <<a /a\nx\na\n"));
     assert_eq!(built.files, ["f 644 0:0 /a x"]);
     let said = place.fail(1, &["-"], Some(b"FROM scratch\nCOPY a /a\n"));
-    assert!(said.contains("`a` is not in the build context"), "{said}");
+    assert!(
+        said.contains("`a` is not in the build context, which is empty: all that came was the Dockerfile"),
+        "{said}"
+    );
     place.write("D", "FROM scratch\n");
-    let said = place.fail(1, &["-f", "D", "-"], Some(b"FROM scratch\n"));
+    let said = place.fail(2, &["-f", "D", "-"], Some(b"FROM scratch\n"));
     assert!(said.contains("standard input is no archive, so that it is a Dockerfile, and so is D"), "{said}");
-    let said = place.fail(1, &["-f", "-", "-"], Some(b"FROM scratch\n"));
+    let said = place.fail(2, &["-f", "-", "-"], Some(b"FROM scratch\n"));
     assert!(said.contains("standard input cannot be the context and the Dockerfile"), "{said}");
 }
 
@@ -98,6 +101,7 @@ fn a_damaged_archive_is_told() {
         gzip.truncate(left);
         let said = place.fail(1, &["-"], Some(&gzip));
         assert!(said.contains("the context is an archive that cannot be read"), "{said}");
+        assert!(said.contains("the archive's gzip stream is damaged or ends early"), "{said}");
     }
 }
 

@@ -8,8 +8,6 @@ use crate::cli::failure::Failure;
 pub(super) struct Attestations {
     pub(super) provenance: bool,
     pub(super) sbom: bool,
-    /// One of another kind.
-    pub(super) others: bool,
 }
 
 impl Attestations {
@@ -26,7 +24,11 @@ impl Attestations {
             match value("type") {
                 Some("provenance") => wanted.provenance = on,
                 Some("sbom") => wanted.sbom = on,
-                Some(kind) if !kind.is_empty() => wanted.others |= on,
+                // BuildKit refuses it too.
+                Some(kind) if !kind.is_empty() && on => {
+                    return Err(wrong(format!("unknown attestation type `{kind}`")));
+                }
+                Some(kind) if !kind.is_empty() => {}
                 _ => return Err(wrong("it has no `type`".to_owned())),
             }
         }

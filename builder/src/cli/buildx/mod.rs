@@ -28,7 +28,6 @@ pub(super) fn notes(typed: &BuildxArguments, build_args: &BTreeMap<String, Strin
     caches(&typed.cache_from, "cache-from")?;
     caches(&typed.cache_to, "cache-to")?;
     let asked = |name: &str| match name {
-        "attest" => attestations.others,
         "provenance" => attestations.provenance,
         "sbom" => attestations.sbom,
         "cache-from" => !typed.cache_from.is_empty(),
@@ -41,15 +40,24 @@ pub(super) fn notes(typed: &BuildxArguments, build_args: &BTreeMap<String, Strin
         _ => false,
     };
     let mut said = Vec::new();
+    let mut noted: Vec<(&str, Vec<String>)> = Vec::new();
     for row in FLAGS.iter().filter(|row| asked(row.name)) {
         match row.effect {
-            Effect::Noted(text) => said.push(format!("`--{}` has no effect yet: {text}", row.name)),
+            // What is the same of several is said once.
+            Effect::Noted(text) => match noted.iter_mut().find(|(other, _)| *other == text) {
+                Some((_, names)) => names.push(format!("`--{}`", row.name)),
+                None => noted.push((text, vec![format!("`--{}`", row.name)])),
+            },
             Effect::Refused(text) => {
                 return Err(Failure::usage(format!("`--{}` is not there yet", row.name)).hint(text));
             }
             Effect::Same | Effect::Differs(_) | Effect::Nothing(_) => {}
         }
     }
+    said.extend(noted.into_iter().map(|(text, names)| {
+        let verb = if names.len() == 1 { "has" } else { "have" };
+        format!("{} {verb} no effect yet: {text}", names.join(" and "))
+    }));
     let mut more = |rows: &[Row], kind: &str, value: &dyn Fn(&str) -> Option<String>| {
         for row in rows {
             if let Effect::Noted(text) = row.effect

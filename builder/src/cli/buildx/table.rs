@@ -51,7 +51,7 @@ pub(super) const FLAGS: &[Row] = &[
         Differs("there is no daemon that has to allow it too; `device` and `fs` allow nothing more"),
     ),
     row("annotation", "--annotation a=b", Differs("`index` annotations need an index, which is not there yet")),
-    row("attest", "--attest type=other", Noted("nothing is attached to the image")),
+    row("attest", "--attest type=sbom,disabled=true", Differs("as `--provenance` and `--sbom`")),
     row("build-arg", "--build-arg A=1", Same),
     row("build-context", "--build-context a=.", Same),
     row("builder", "--builder x", Nothing("this process is the builder")),

@@ -177,6 +177,7 @@ pub(super) struct Book {
 #[derive(Debug)]
 struct Check {
     title: String,
+    hint: Option<String>,
     url: String,
     lines: (usize, usize),
 }
@@ -234,8 +235,9 @@ impl Book {
                     }
                 }
             }
-            Event::Check { rule: Some(rule), text, url, first_line, last_line, .. } => self.checks.push(Check {
+            Event::Check { rule: Some(rule), text, hint, url, first_line, last_line, .. } => self.checks.push(Check {
                 title: format!("{rule}: {text}"),
+                hint: hint.clone(),
                 url: url.clone(),
                 lines: (*first_line, *last_line),
             }),
@@ -278,6 +280,9 @@ impl Book {
         };
         for check in &self.checks {
             let _ = writeln!(text, "\n - {}", super::text::one_line(&check.title));
+            if let Some(hint) = &check.hint {
+                let _ = writeln!(text, "   hint: {}", super::text::one_line(hint));
+            }
             if !check.url.is_empty() {
                 let _ = writeln!(text, "   {}", check.url);
             }

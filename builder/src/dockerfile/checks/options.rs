@@ -12,6 +12,7 @@ use super::super::instruction::Dockerfile;
 use super::super::lines::as_directive;
 use super::super::position::Span;
 use super::super::problem::Problem;
+use super::super::words::nearest;
 use super::rules::Rule;
 
 /// What is asked of the checks.
@@ -85,6 +86,14 @@ impl CheckOptions {
             Problem::error(span, format!("{name}: {message}"))
                 .hint("write `skip=NAME,NAME` or `skip=all`, `experimental=NAME`, `error=true`, with `;` between them")
         })
+    }
+
+    /// Names that no check has, each with the nearest that one has.
+    #[must_use]
+    pub fn unknown(&self) -> Vec<(&str, Option<&'static str>)> {
+        let names = self.skip.names.union(&self.experimental.names);
+        let unknown = names.filter(|name| !name.is_empty() && Rule::all().all(|rule| rule.name() != name.as_str()));
+        unknown.map(|name| (name.as_str(), nearest(name, Rule::all().map(Rule::name)))).collect()
     }
 
     /// Whether a problem is to be shown: errors always, and what is no check.

@@ -164,12 +164,32 @@ fn listen(stream: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle
     })
 }
 
+/// What git and ssh say whatever is wrong.
+const USUAL: [&str; 6] = [
+    "Please make sure you have the correct access rights",
+    "and the repository exists.",
+    "Cloning into",
+    "Warning: Permanently added",
+    "hint:",
+    "@@@@@@",
+];
+
 /// The lines in which git says what is wrong, without passwords.
 fn told(said: &str) -> String {
     let lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
     let (errors, others): (Vec<&str>, Vec<&str>) =
         lines.partition(|line| ["fatal: ", "error: ", "remote: "].iter().any(|start| line.starts_with(start)));
-    let chosen = if errors.is_empty() { others } else { errors };
+    // Of ssh, git says only that it failed; why, ssh says itself.
+    let by_ssh = errors.iter().any(|line| line.contains("Could not read from remote repository"));
+    let chosen = match (errors.is_empty(), by_ssh) {
+        (true, _) => others,
+        (false, true) => {
+            let told: Vec<&str> =
+                others.into_iter().filter(|line| !USUAL.iter().any(|words| line.contains(words))).collect();
+            if told.is_empty() { errors } else { told }
+        }
+        (false, false) => errors,
+    };
     let text = chosen.into_iter().rev().take(5).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("; ");
     let words: Vec<String> = text.split(' ').map(without_password).collect();
     if text.is_empty() { "it said nothing".to_owned() } else { words.join(" ") }
@@ -180,5 +200,27 @@ fn without_password(word: &str) -> String {
     match word.strip_prefix('\'') {
         Some(address) => format!("'{}", super::hidden(address)),
         None => super::hidden(word),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_ssh_failed_is_told_rather_than_that_it_did() {
+        let said = "ssh: connect to host 127.0.0.1 port 22: Connection refused\r\n\
+                    fatal: Could not read from remote repository.\n\nPlease make sure you have the correct access rights\n\
+                    and the repository exists.\n";
+        assert_eq!(told(said), "ssh: connect to host 127.0.0.1 port 22: Connection refused");
+        let said = "Warning: Permanently added 'h' (ED25519) to the list of known hosts.\ngit@h: Permission denied (publickey).\n\
+                    fatal: Could not read from remote repository.\n";
+        assert_eq!(told(said), "git@h: Permission denied (publickey).");
+        assert_eq!(told("Cloning into 'a'...\nfatal: not found\n"), "fatal: not found");
+        assert_eq!(
+            told("fatal: Could not read from remote repository.\n"),
+            "fatal: Could not read from remote repository."
+        );
+        assert_eq!(told(""), "it said nothing");
     }
 }

@@ -89,7 +89,7 @@ fn values_that_an_instruction_refuses() {
     error 7:14: invalid `--chmod=999`: an octal number must be between 0 and 07777
     error 8:7: missing `}` after `${`
     error 9:7: B: give me B
-    error 10:14: unsupported modifier `^` in `${y^...}`
+    error 10:14: unsupported modifier `^` in `${y^...}` (expected `-`, `+` or `?`, each also behind `:`, or `#`, `##`, `%`, `%%`, `/` or `//`)
     ");
 }
 
