@@ -49,6 +49,8 @@ pub enum Form<'a> {
     },
     /// They are done at once; the folder holds the layers below already.
     Flat,
+    /// So too, and devices are left out: for a tree that commands see where nothing can be mounted without device nodes.
+    FlatWithoutDevices,
 }
 
 /// What unpacking a layer came to.
@@ -211,6 +213,7 @@ pub fn apply_layer_apart(
 }
 
 struct Applier {
+    makes_devices: bool,
     root: PathBuf,
     root_fd: OwnedFd,
     /// `None` in the flat form.
@@ -238,10 +241,10 @@ impl Applier {
             .map_err(|error| ApplyError::at("opening", &LayerPath::root(), error))?;
         let lowers = match form {
             Form::Overlay { lowers } => Some(MergedFolder::root(lowers)),
-            Form::Flat => None,
+            Form::Flat | Form::FlatWithoutDevices => None,
         };
         let owners = match form {
-            Form::Flat if owners::are_recorded() => Paths::of_tree(root)
+            Form::Flat | Form::FlatWithoutDevices if owners::are_recorded() => Paths::of_tree(root)
                 .map_err(|error| ApplyError::at("reading the owners of", &LayerPath::root(), error))?,
             _ => Paths::default(),
         };
@@ -257,6 +260,7 @@ impl Applier {
             depends_on_lowers: false,
             has_root: false,
             owners,
+            makes_devices: !matches!(form, Form::FlatWithoutDevices),
             buffer: vec![0; BUFFER_BYTES],
         };
         if applier.lowers.is_some() {
@@ -350,7 +354,15 @@ impl Applier {
         device: u64,
     ) -> Result<(), ApplyError> {
         let mode = Mode::RUSR | Mode::WUSR;
-        let made = self.replacing(folder, name, &mut || rustix::fs::mknodat(&folder.fd, name, kind, mode, device));
+        let is_left_out = kind != FileType::Fifo && !self.makes_devices;
+        let made = self.replacing(folder, name, &mut || match is_left_out {
+            false => rustix::fs::mknodat(&folder.fd, name, kind, mode, device),
+            // What was there goes all the same.
+            true => match rustix::fs::statat(&folder.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(_) => Err(Errno::EXIST),
+                Err(_) => Err(Errno::PERM),
+            },
+        });
         match made {
             Ok(()) => self.set_attributes_of_name(entry, folder, name),
             Err(ApplyError::Io { source, .. })

@@ -167,8 +167,9 @@ impl MutableRoot {
         let digest = self.blob(diff_id)?.ok_or_else(missing)?;
         let blob = self.layers.open_verified(&digest)?;
         let index = LayerIndex::load(&self.layers, diff_id).ok().flatten();
-        let applied = apply_layer_with_times(blob, "", &Limits::DEFAULT, root, Form::Flat, index.as_ref())
-            .map_err(|source| SnapshotError::Apply { diff_id: diff_id.clone(), source: source.into() })?;
+        let applied =
+            apply_layer_with_times(blob, "", &Limits::DEFAULT, root, Form::FlatWithoutDevices, index.as_ref())
+                .map_err(|source| SnapshotError::Apply { diff_id: diff_id.clone(), source: source.into() })?;
         for left_out in &applied.left_out {
             tracing::debug!(layer.diff_id = %diff_id, path = %left_out.path, what = left_out.what, "not unpacked");
         }

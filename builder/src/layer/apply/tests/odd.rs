@@ -121,6 +121,22 @@ fn owners_modes_and_times_are_set() {
 }
 
 #[test]
+fn devices_are_left_out_where_commands_could_open_them() {
+    if !as_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let tar = Tar::default().file("was", "a file").file("kept", "").raw("pipe", b'6', "", b"");
+    bench.apply("flat", tar, Form::FlatWithoutDevices).unwrap();
+    let applied = bench.apply("flat", Tar::default().device("was", b'4', 8, 1), Form::FlatWithoutDevices).unwrap();
+    let left_out: Vec<_> = applied.left_out.iter().map(|left_out| &left_out.what[..]).collect();
+    assert_eq!(left_out, ["a device, which we may not make here"]);
+    let mut names: Vec<_> = fs::read_dir(bench.tree("flat")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["kept", "pipe"], "what a device took the place of is gone");
+}
+
+#[test]
 fn attributes_are_set_after_the_owner() {
     if !as_root() {
         return;
