@@ -248,7 +248,7 @@ impl Snapshotter for MutableRoot {
         }
         let before = Manifest::of(&root)?;
         std::thread::sleep(TIME_GRAIN);
-        let keep = Keep::MutableRoot { before, told: OnceLock::new(), _lock: lock };
+        let keep = Keep::MutableRoot { before, told: OnceLock::new(), covered: Vec::new(), _lock: lock };
         Ok(Workspace { root: RootMount::Directory(root), chain: chain.to_vec(), keep })
     }
 

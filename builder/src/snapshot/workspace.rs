@@ -1,13 +1,19 @@
 //! A writable root file system, until it is kept or dropped.
 
-use std::fs::File;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use oci_spec::image::Digest;
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, open, openat2, statat, utimensat,
+};
+use rustix::io::Errno;
 
 use crate::blob::remove_tree;
-use crate::layer::{Change, ChangesError, Manifest, Tree, overlay_changes};
+use crate::layer::{Change, ChangesError, FileTime, Manifest, Tree, overlay_changes};
 use crate::sandbox::{InMemory, RootMount};
 
 /// A writable view on a chain of layers. Dropping it discards what was written.
@@ -32,9 +38,19 @@ pub(super) enum Keep {
         before: Manifest,
         /// What was found to have changed; it is asked for twice.
         told: OnceLock<Vec<Change>>,
+        /// Files that are shown with other times than their own.
+        covered: Vec<Covered>,
         /// The exclusive lock on the root.
         _lock: File,
     },
+}
+
+/// A file of the mutable root while it has another time.
+#[derive(Debug)]
+pub(super) struct Covered {
+    path: PathBuf,
+    own: FileTime,
+    shown: FileTime,
 }
 
 impl Workspace {
@@ -46,18 +62,41 @@ impl Workspace {
 
     /// Lays the files in `folder` over the layers below: a command sees them in place of the layers' own. They must be
     /// files that are there, with all that they have but their times. The folder must outlive the workspace.
-    pub fn cover(&mut self, folder: PathBuf) {
-        if let RootMount::Overlay { lowers, .. } = &mut self.root {
-            lowers.insert(0, folder);
+    ///
+    /// # Errors
+    /// Where the root is written in place, files get these times until the changes are told; that may fail.
+    pub fn cover(&mut self, folder: PathBuf) -> io::Result<()> {
+        match (&mut self.root, &mut self.keep) {
+            (RootMount::Overlay { lowers, .. }, _) => lowers.insert(0, folder),
+            (RootMount::Directory(root), Keep::MutableRoot { covered, .. }) => {
+                let mut ahead = vec![PathBuf::new()];
+                while let Some(inside) = ahead.pop() {
+                    for entry in fs::read_dir(folder.join(&inside))? {
+                        let entry = entry?;
+                        let path = inside.join(entry.file_name());
+                        let metadata = entry.metadata()?;
+                        if metadata.is_dir() {
+                            ahead.push(path);
+                        } else if metadata.is_file() {
+                            let shown = time_of(&metadata);
+                            if let Some(own) = set_time(root, &path, None, shown)? {
+                                covered.push(Covered { path, own, shown });
+                            }
+                        }
+                    }
+                }
+            }
+            (RootMount::Directory(_), Keep::Overlay { .. }) => {}
         }
+        Ok(())
     }
 
-    /// The unpacked layers below, topmost first; none where the root is one folder.
+    /// The unpacked layers below, topmost first; the root itself where it is one folder.
     #[must_use]
     pub fn lowers(&self) -> &[PathBuf] {
         match &self.root {
             RootMount::Overlay { lowers, .. } => lowers,
-            RootMount::Directory(_) => &[],
+            RootMount::Directory(root) => std::slice::from_ref(root),
         }
     }
 
@@ -77,9 +116,16 @@ impl Workspace {
     /// As [`Workspace::changes`].
     pub fn changes_over(&self, tree: &Tree) -> Result<Vec<Change>, ChangesError> {
         match (&self.keep, &self.root) {
-            (Keep::MutableRoot { before, told, .. }, RootMount::Directory(root)) => {
+            (Keep::MutableRoot { before, told, covered, .. }, RootMount::Directory(root)) => {
                 if let Some(told) = told.get() {
                     return Ok(told.clone());
+                }
+                for Covered { path, own, shown } in covered {
+                    set_time(root, path, Some(*shown), *own).map_err(|source| ChangesError::Io {
+                        during: "setting the time of",
+                        path: root.join(path),
+                        source,
+                    })?;
                 }
                 let changes = before.changes_over(root, tree)?;
                 Ok(told.get_or_init(|| changes).clone())
@@ -89,6 +135,37 @@ impl Workspace {
             (Keep::Overlay { .. }, RootMount::Directory(_)) => Ok(Vec::new()),
         }
     }
+}
+
+fn time_of(metadata: &fs::Metadata) -> FileTime {
+    FileTime { seconds: metadata.mtime(), nanoseconds: metadata.mtime_nsec().try_into().unwrap_or(0) }
+}
+
+/// Sets the time of a regular file in a root, and says which it had; only where it has `expected`, if that is given. No link
+/// is followed: a command may have made them.
+fn set_time(root: &Path, path: &Path, expected: Option<FileTime>, time: FileTime) -> io::Result<Option<FileTime>> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+    let root = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let folder =
+        match openat2(&root, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            opened => opened?,
+        };
+    let stat = match statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(None),
+        found => found?,
+    };
+    let had = FileTime { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec.try_into().unwrap_or(0) };
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    if !is_file || expected.is_some_and(|expected| expected != had) {
+        return Ok(None);
+    }
+    let time = Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
+    let times = Timestamps { last_access: time, last_modification: time };
+    utimensat(&folder, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(Some(had))
 }
 
 impl Drop for Workspace {

@@ -172,7 +172,10 @@ pub(super) fn show(
             }
             let cover = cover.finish()?;
             match place {
-                Place::Root => workspace.cover(cover),
+                Place::Root => {
+                    let failed = |source| StepError::Temporary { path: cover.clone(), source };
+                    workspace.cover(cover.clone()).map_err(failed)?;
+                }
                 Place::Mount(number) => cover_mount(mounts, &inputs.targets[number], cover),
             }
         }
