@@ -109,6 +109,8 @@ fn both_streams_and_the_exit_code_come_back() {
         assert_eq!(fs::read_to_string(machine.path("root/made")).unwrap(), "x\n");
         let (exit, ..) = run(&machine.spec("kill -9 $$"));
         assert_eq!(exit, Exit::Signal { signal: 9, out_of_memory: false });
+        assert_eq!(run(&machine.spec("echo oh > /dev/stderr; echo hi > /dev/fd/1")).1, "hi\n");
+        assert_eq!(stdout_of(&machine.spec("echo hi | cat /dev/stdin; echo hi > /dev/stdout")), "hi\nhi\n");
         let mut spec = machine.spec("");
         spec.argv = vec!["nothing".to_owned()];
         let (exit, _, stderr) = run(&spec);

@@ -100,6 +100,8 @@ impl Caller<'_> {
                 Ok(())
             })),
             libc::PR_GET_KEEPCAPS => Some(Ok(Outcome::Return(self.credentials.keeps.into()))),
+            // Its descriptors and memory would be closed to the tracer.
+            libc::PR_SET_DUMPABLE => Some(Ok(Outcome::DONE)),
             libc::PR_CAPBSET_READ if self.argument(1) < 64 => Some(Ok(Outcome::Return(held(self.argument(1)).into()))),
             libc::PR_CAPBSET_DROP if self.credentials.may_be_anybody() => Some(Ok(Outcome::DONE)),
             _ => None,

@@ -288,7 +288,8 @@ impl Root {
                 return Ok(Walked { path: own(namer, &real), outside });
             }
             if outside && let Some(rest) = below(&real, b"/proc") {
-                let rest = [rest, b"/", left.make_contiguous().join(&b'/').as_slice()].concat();
+                let left = left.make_contiguous().join(&b'/');
+                let rest = if left.is_empty() { rest.to_vec() } else { joined(rest, &left) };
                 return self.walk_processes(namer, &rest, follow, depth);
             }
             let Ok(target) = rustix::fs::readlink(real.as_slice(), Vec::new()) else { continue };
