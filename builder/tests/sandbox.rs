@@ -491,6 +491,23 @@ fn a_daemon_does_not_outlive_its_run_or_hold_it_up() {
     assert_eq!(survivors(&mark), [0; 0]);
 }
 
+/// What an image could keep open of the builder, to write to it later.
+#[test]
+fn the_program_that_sets_a_sandbox_up_cannot_be_written_to() {
+    let Some(machine) = Machine::new() else { return };
+    let mark = machine.mark();
+    let mut spec = machine.spec("");
+    spec.argv = vec!["sleep".to_owned(), mark.clone()];
+    let running = std::thread::spawn(move || run(&spec).0);
+    wait_until(|| survivors(&mark).len() == 1);
+    let status = fs::read_to_string(format!("/proc/{}/status", survivors(&mark)[0])).unwrap();
+    let stage: u32 = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap().parse().unwrap();
+    let writable = rustix::fs::access(format!("/proc/{stage}/exe"), rustix::fs::Access::WRITE_OK);
+    assert_eq!(writable, Err(rustix::io::Errno::ROFS));
+    rustix::process::kill_process(pid(survivors(&mark)[0]), Signal::KILL).unwrap();
+    running.join().unwrap();
+}
+
 /// The builder of the next test: started again from there, and killed.
 #[test]
 #[ignore = "runs for ever; the next test starts it"]

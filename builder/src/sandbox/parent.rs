@@ -1,7 +1,7 @@
 //! The builder's side of a RUN: starts the stage, streams both outputs, hears the result.
 
 use std::io::{self, PipeReader, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -10,9 +10,12 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, fstat, stat};
+use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
 use super::error::SandboxError;
 use super::groups::Group;
+use super::mounts::{Reach, restrict};
 use super::rung::Rung;
 use super::spec::{Exit, RunSpec, Stream};
 use super::stage::STAGE_NAME;
@@ -117,7 +120,7 @@ pub(super) fn converse(
     for pipe in [&stdout, &stderr] {
         rustix::io::ioctl_fionbio(pipe, true).map_err(|errno| start("making a pipe non-blocking", errno.into()))?;
     }
-    let program = PROGRAM.get().cloned().unwrap_or_else(|| "/proc/self/exe".into());
+    let program = program();
     // A process group of its own: Ctrl-C is for the builder, which then ends the stage in order.
     let stage = Command::new(program)
         .arg0(STAGE_NAME)
@@ -140,6 +143,30 @@ pub(super) fn converse(
         Err(source) if answer.is_none() && !cancelled => Err(start("giving the stage its specification", source)),
         _ => Ok(Conversation { answer, cancelled, status: status.to_string() }),
     }
+}
+
+/// The program that becomes the stage: this one, on a mount that nobody can write to.
+///
+/// Process 1 of a sandbox is still this program when the kernel opens the command; an image can have that kept open, and wait
+/// for the builder to end to write to it. Where we may not mount, a command finds no `/proc` to do so.
+fn program() -> PathBuf {
+    static READ_ONLY: OnceLock<Option<OwnedFd>> = OnceLock::new();
+    let named = PROGRAM.get().cloned();
+    let plain = || named.clone().unwrap_or_else(|| "/proc/self/exe".into());
+    let copy = || {
+        let path = named.clone().or_else(|| std::fs::read_link("/proc/self/exe").ok())?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let copy = open_tree(CWD, path, flags).ok()?;
+        restrict(&descriptor(&copy), MountAttrFlags::MOUNT_ATTR_RDONLY, Reach::Alone).ok()?;
+        // The file may have been replaced since we were started.
+        let (ours, theirs) = (stat(plain()).ok()?, fstat(&copy).ok()?);
+        ((ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)).then_some(copy)
+    };
+    READ_ONLY.get_or_init(copy).as_ref().map_or_else(plain, descriptor)
+}
+
+fn descriptor(fd: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
 }
 
 /// Kills and reaps a stage that an early return leaves behind.
