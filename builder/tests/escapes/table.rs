@@ -23,6 +23,8 @@ outside. **open**: it reaches something outside, and the row says what closes it
 | r2 | the same in a user namespace with many ids | the same, and root inside is an ordinary user outside: what a hole in the kernel gives is that user's, not root's |
 | r3 | the same in a user namespace with one id | as r2; all that the command makes is that one user's |
 | r4 | root with nothing but `chroot`, as in a container of Docker's defaults | files of the machine or container around, from a command that keeps to the rules of root; what protects the machine is the container. One build a container, please |
+| r5 | no command runs | everything |
+| r6 | an ordinary user's process, whose calls a tracer answers | what that user may not do. The tracer keeps programs inside their root that do not fight it; it is no wall, and this list was not tried there |
 
 What no rung protects from: a command uses the machine's processors, memory, disk and (if the build has no other) network like any program that
 the builder's user starts; `--memory`, `--cpu-quota` and `--ulimit` bound it, `--network none` and `--network isolated` cut it off. What it
