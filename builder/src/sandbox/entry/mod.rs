@@ -14,6 +14,10 @@
 //!
 //! Everything that meets files of other ids (unpacked layers, what a killed build left) runs inside, removal too: from outside,
 //! a file of a subordinate id cannot even be removed.
+//!
+//! What commands find there is what root finds, but for two things of the kernel's: a setuid file that is written to loses
+//! that bit though `CAP_FSETID` is held, and device nodes cannot be made (those of an image are left out where it is
+//! unpacked; its layers stay as they are).
 
 mod ids;
 mod words;
