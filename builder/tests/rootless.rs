@@ -174,6 +174,17 @@ fn owners_above_the_map_and_devices_of_an_image_stay_in_its_layers() {
 }
 
 #[test]
+fn root_without_rights_to_networks_cuts_commands_off_all_the_same() {
+    let Some(user) = User::new() else { return };
+    // As in a container that was given `CAP_SYS_ADMIN` alone.
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-net_admin", "--inh-caps=-net_admin"]).arg(user.path("fluyt"));
+    command.arg("--store").arg(user.path("roots")).args(["build", "--isolation=r1", "--progress=plain"]);
+    let context = user.context("RUN --network=none ifconfig lo | grep -q 127.0.0.1 && ! ifconfig eth0\n");
+    digest(&command.arg(&context).output().unwrap());
+}
+
+#[test]
 fn exported_files_are_the_users_own() {
     let Some(user) = User::new() else { return };
     let context = user.context("RUN mkdir /d && touch /d/f && chown -R 33:44 /d");

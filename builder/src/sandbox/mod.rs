@@ -38,7 +38,7 @@
 //! nodes which a command makes cannot be used; on the host's network there is no `CAP_NET_RAW`, and the host's abstract
 //! sockets and loopback services are within reach; control groups are shown where the machine has them as one tree (version
 //! 2), and not at all elsewhere; the resource limits are the builder's where the build names none. Linux 5.3 is the oldest kernel that has the calls we make, with root and CAP_SYS_ADMIN; without a network
-//! also CAP_NET_ADMIN, for the loopback device.
+//! also CAP_NET_ADMIN, for the loopback device, or user namespaces.
 //!
 //! A command that was allowed to be insecure keeps what the builder itself may do: its capabilities, the machine's device
 //! nodes, a writable `/sys`; nothing of `/proc` is hidden, and no call is filtered.

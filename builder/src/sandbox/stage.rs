@@ -6,12 +6,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use rustix::thread::UnshareFlags;
+use rustix::thread::{CapabilitySet, LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use super::error::{During, Failure};
 use super::network::Carrier;
@@ -20,7 +20,7 @@ use super::recorder::Recorder;
 use super::spec::{Network, RunSpec};
 use super::system::{self, Fork};
 use super::wire::{Answer, Order, receive_order, send};
-use super::{chroot, init, mounts, trial};
+use super::{chroot, entry, init, mounts, trial};
 use crate::owners;
 
 /// The stage's whole command line. Nothing secret stands there: the specification comes over the socket.
@@ -104,11 +104,49 @@ fn command(spec: &RunSpec, root: &Path, control: &UnixStream, recorder: Option<&
     wait(pid, &process, control.as_fd())
 }
 
+/// Joins a new network namespace that we may set up without `CAP_NET_ADMIN`, as root in a container with `CAP_SYS_ADMIN`
+/// alone: one that belongs to a user namespace of our own making.
+fn another_network() -> Result<(), Failure> {
+    let what = || "making a network namespace (without CAP_NET_ADMIN, a user namespace is needed for it)".to_owned();
+    let (ready, is_ready) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).during(what)?;
+    let (alive, ours) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).during(what)?;
+    let pid = match system::fork().during(what)? {
+        Fork::Child => {
+            drop(ours);
+            let made = system::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNET);
+            let errno = made.err().map_or(0, Errno::raw_os_error);
+            let _ = rustix::io::write(&is_ready, &errno.to_ne_bytes());
+            // Until we are there, or gone.
+            let _ = rustix::io::read(&alive, &mut [0u8; 1]);
+            system::exit_now(0)
+        }
+        Fork::Parent(pid) => pid,
+    };
+    drop((is_ready, alive));
+    let join = || {
+        let mut errno = [0; size_of::<i32>()];
+        rustix::io::read(&ready, &mut errno)?;
+        match i32::from_ne_bytes(errno) {
+            0 => {}
+            errno => return Err(Errno::from_raw_os_error(errno)),
+        }
+        let path = format!("/proc/{}/ns/net", pid.as_raw_nonzero());
+        let namespace = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+    };
+    let joined = join().during(what);
+    drop(ours);
+    let _ = system::wait_for(pid);
+    joined
+}
+
 /// Leaves the namespaces of the builder.
 pub(super) fn unshare(network: Network) -> Result<(), Failure> {
     let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
-    if network != Network::Host {
-        flags |= UnshareFlags::NEWNET;
+    match network {
+        Network::Host => {}
+        Network::None if !entry::holds(CapabilitySet::NET_ADMIN) => another_network()?,
+        _ => flags |= UnshareFlags::NEWNET,
     }
     // Kernels without control groups have no namespace for them either.
     system::unshare(flags | UnshareFlags::NEWCGROUP)
