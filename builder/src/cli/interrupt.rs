@@ -1,9 +1,9 @@
-//! Ctrl-C: the first stops the build and leaves nothing behind, the second ends the process at once.
+//! Ctrl-C, SIGTERM, and a terminal that is closed: the first stops the build and leaves nothing behind, the second ends the process at once.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::failure::Blame;
@@ -13,7 +13,7 @@ use crate::sandbox::Cancel;
 /// How long a stopped build may take to tidy up. A transfer that hangs must not hold the user longer.
 const TIDY_UP: Duration = Duration::from_secs(5);
 
-/// Hears SIGINT and SIGTERM.
+/// Hears SIGINT, SIGTERM and SIGHUP.
 #[derive(Debug)]
 pub(super) struct Interrupt {
     /// Trips at the first signal.
@@ -27,6 +27,8 @@ impl Interrupt {
         let interrupt = Self { cancel: Cancel::new(), heard: Arc::new(Notify::new()) };
         let (cancel, heard) = (interrupt.cancel.clone(), interrupt.heard.clone());
         // Before the task runs, so that no signal of the first moments is missed.
+        // `nohup` wants the end of the terminal to be nobody's business.
+        let mut hangup = if is_ignored(HANGUP) { None } else { signal(SignalKind::hangup()).ok() };
         let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
         tokio::spawn(async move {
             let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return };
@@ -34,6 +36,7 @@ impl Interrupt {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
+                    () = closed(&mut hangup) => {}
                 }
                 if again {
                     end_now();
@@ -62,4 +65,22 @@ impl Interrupt {
 #[expect(clippy::exit, reason = "the user asked twice; whatever still runs must not delay the end")]
 fn end_now() -> ! {
     std::process::exit(i32::from(Blame::Interrupted.exit_code()))
+}
+
+/// Waits for the end of the terminal.
+async fn closed(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// The number of SIGHUP.
+const HANGUP: u32 = 1;
+
+/// Whether whoever started this process wanted a signal to be ignored.
+fn is_ignored(number: u32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (number - 1) & 1 == 1)
 }

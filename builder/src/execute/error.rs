@@ -63,6 +63,12 @@ pub enum StepError {
         /// The status.
         status: u8,
     },
+    /// The image lacks the program that runs the command.
+    #[error("the image has no {program}")]
+    NoProgram {
+        /// Its path.
+        program: String,
+    },
     /// A signal ended the command.
     #[error("the command was ended by signal {signal}{}", if *.out_of_memory { ": out of memory" } else { "" })]
     Signal {

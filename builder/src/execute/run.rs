@@ -10,7 +10,7 @@ use super::{Executor, Identity, RootState, States, StepError};
 use crate::cache::{Stamps, key};
 use crate::event::{Event, StepId, Stream};
 use crate::graph::{Limit, Network, Platform, RunOp, Security};
-use crate::layer::{Kind, Layer, LayerBuilder, Tree};
+use crate::layer::{Kind, Layer, LayerBuilder, LayerPath, Tree};
 use crate::sandbox::{self, Exit, RunSpec, Rung, SandboxError};
 use crate::snapshot::{SnapshotError, Workspace};
 
@@ -65,7 +65,7 @@ impl Executor {
         // It may hold secrets.
         drop(spec);
         made.finish()?;
-        ended?;
+        ended.map_err(|error| without_program(error, &op.argv, &tree))?;
 
         let (layer, fixed) = self.collect(plan, &workspace, &tree)?;
         let content = content_of(&layer);
@@ -185,6 +185,18 @@ impl Executor {
             self.keep_clean(layer.diff_id.as_ref())?;
         }
         Ok((layer, fixed))
+    }
+}
+
+/// A command that was not found is told by the name of the program that the image lacks, where that is the reason: most often
+/// a shell.
+fn without_program(error: StepError, argv: &[String], tree: &Tree) -> StepError {
+    let Some(program) = argv.first().filter(|program| program.starts_with('/')) else { return error };
+    let path = LayerPath::clean(program.as_bytes());
+    let is_there = path.is_none_or(|path| tree.resolve(&path, true).is_ok_and(|found| tree.get(&found).is_some()));
+    match error {
+        StepError::ExitStatus { status: 127 } if !is_there => StepError::NoProgram { program: program.clone() },
+        error => error,
     }
 }
 

@@ -265,6 +265,10 @@ impl BuildError {
             ],
             Self::NoName => vec!["name the image with `-t REGISTRY/NAME:TAG`".to_owned()],
             Self::Step { source, about, .. } => match &**source {
+                StepError::NoProgram { program } if program.ends_with("sh") => vec![format!(
+                    "`RUN command` needs {program} in the image: start from one that has it, name another with `SHELL`, or \
+                     write `RUN [\"/program\", \"argument\"]`, which needs no shell"
+                )],
                 StepError::ExitStatus { status: 126 | 127 } if about.instruction.contains("['") => {
                     vec!["a JSON list has double quotes: `[\"a\", \"b\"]`; with others it is words for the shell".to_owned()]
                 }
@@ -358,6 +362,7 @@ fn step_fault(error: &StepError) -> Fault {
         StepError::Cancelled => Fault::Interrupted,
         StepError::NotThereYet { .. }
         | StepError::ExitStatus { .. }
+        | StepError::NoProgram { .. }
         | StepError::Signal { .. }
         | StepError::Context(_)
         | StepError::Exclude(_)
@@ -374,6 +379,7 @@ fn step_fault(error: &StepError) -> Fault {
         | StepError::Agent { .. }
         | StepError::SecretNotText { .. }
         | StepError::SecretTooLarge { .. }
+        | StepError::RecordedUser { .. }
         | StepError::Platform { .. } => Fault::User,
         StepError::Layer(error) => match error {
             LayerError::Changed { .. }
@@ -384,7 +390,6 @@ fn step_fault(error: &StepError) -> Fault {
         },
         StepError::Remote(error) => remote_fault(error),
         StepError::NoSandbox { .. }
-        | StepError::RecordedUser { .. }
         | StepError::Sandbox(_)
         | StepError::Snapshot(_)
         | StepError::Changes(_)
