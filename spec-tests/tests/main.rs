@@ -14,6 +14,7 @@ mod image_spec;
 mod kill;
 mod memory;
 mod mounts;
+mod packages;
 mod replicas;
 mod requirements;
 mod round_trip;
