@@ -42,11 +42,11 @@ impl User {
         let folder = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let user = Self { name, folder };
-        done(Command::new("useradd").args(["--no-create-home", "--home-dir", "/nonexistent"]).arg(&user.name));
+        accounts(Command::new("useradd").args(["--no-create-home", "--home-dir", "/nonexistent"]).arg(&user.name));
         if !fs::read_to_string("/etc/subuid").unwrap_or_default().contains(&format!("{}:", user.name)) {
             let first = 2_000_000 + (std::process::id() % 10_000) * 200_000 + number * 65536;
             let range = format!("{first}-{}", first + 65535);
-            done(Command::new("usermod").args(["--add-subuids", &range, "--add-subgids", &range]).arg(&user.name));
+            accounts(Command::new("usermod").args(["--add-subuids", &range, "--add-subgids", &range]).arg(&user.name));
         }
         fs::copy(env!("CARGO_BIN_EXE_fluyt"), user.path("fluyt")).unwrap();
         fs::create_dir(user.path("store")).unwrap();
@@ -95,7 +95,25 @@ impl User {
 
 impl Drop for User {
     fn drop(&mut self) {
-        let _ = Command::new("userdel").arg(&self.name).stderr(Stdio::null()).status();
+        accounts(Command::new("userdel").arg(&self.name));
+    }
+}
+
+/// Changes the list of users, once nobody else is at it.
+fn accounts(command: &mut Command) {
+    let start = Instant::now();
+    loop {
+        let output = command.output().unwrap();
+        if output.status.success() {
+            return;
+        }
+        let said = text(&output);
+        let in_use = said.contains("cannot lock") || said.contains("currently used by process");
+        if !in_use || start.elapsed() > Duration::from_secs(30) {
+            eprintln!("{command:?}: {said}");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
