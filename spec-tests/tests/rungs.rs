@@ -1,8 +1,12 @@
 //! The rungs of the ladder on real grounds: which one is chosen, what is said of the others, and what builds make there.
 
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Instant;
 
+use spec_tests::dockerfiles::{Case, Exceptions, Rig, check, fluyt_on};
 use spec_tests::grounds::{ALL, Ground, Network, Plan};
 use spec_tests::program::{self, Outcome};
 
@@ -69,4 +73,71 @@ fn each_ground_gets_its_rung() {
         println!("rung: {} {rung} ({} ms)", plan.name, start.elapsed().as_millis());
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The rungs with the ground that the corpus runs on for each. That of root has a block of its own: `dockerfiles`.
+const CORPUS: &[(&str, &str)] = &[("r2", "user-subids"), ("r4", "docker")];
+
+/// What a command does not matter to is the same on every rung: a few of those are enough.
+fn chosen_cases() -> Vec<Case> {
+    let named = std::env::var("FLUYT_CASES").unwrap_or_default();
+    let named: Vec<String> = named.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+    let full = std::env::var("FLUYT_RUNGS_FULL").is_ok_and(|full| full == "yes");
+    let mut cases = Case::all(&named).unwrap_or_else(|problems| panic!("{problems}"));
+    let runs = |case: &Case| {
+        let files = std::fs::read_dir(&case.folder).into_iter().flatten().flatten();
+        let mut texts = files.filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
+        texts.any(|text| text.lines().any(|line| line.trim_start().to_ascii_uppercase().starts_with("RUN ")))
+    };
+    if named.is_empty() && !full {
+        let mut others = 0;
+        cases.retain(|case| {
+            others += usize::from(!runs(case));
+            runs(case) && !case.is_report() || !runs(case) && others % 16 == 0
+        });
+        let mut place = 0;
+        cases.retain(|case| {
+            place += 1;
+            case.name.starts_with("run-") || place % 3 == 0
+        });
+    }
+    cases
+}
+
+#[test]
+fn the_corpus_comes_to_the_same_on_each_rung() {
+    let test = "the_corpus_comes_to_the_same_on_each_rung";
+    if !program::is_root(test) || !program::all_installed(test, &["busybox"]) {
+        return;
+    }
+    let exceptions = Exceptions::load().unwrap();
+    let cases = chosen_cases();
+    let names: Vec<String> = cases.iter().map(|case| case.name.clone()).collect();
+    let only = std::env::var("FLUYT_RUNGS").unwrap_or_default();
+    let rig = Rig::start();
+    let (wrong, mut tried) = (Mutex::new(Vec::new()), Vec::new());
+    for (rung, name) in CORPUS.iter().filter(|(rung, _)| only.is_empty() || only.split(',').any(|one| one == *rung)) {
+        let Some(ground) = Plan::named(name).unwrap().enter(test, Network::Host) else { continue };
+        tried.push(*rung);
+        let start = Instant::now();
+        let (next, listed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let work = || {
+            while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let Some(problem) = check(case, &fluyt_on(case, &rig, &ground)) else { continue };
+                if exceptions.explain(rung, &case.name, &problem).is_some() {
+                    let _ = listed.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    wrong.lock().unwrap().push(format!("== {rung} {}\n{problem}", case.name));
+                }
+            }
+        };
+        // A panic is one case's problem, and says which test it is: the thread's.
+        thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(work))));
+        let (listed, seconds) = (listed.into_inner(), start.elapsed().as_secs());
+        println!("rung: {rung} on {name}: {} cases, {listed} listed ({seconds} s)", cases.len());
+    }
+    let mut wrong = wrong.into_inner().unwrap();
+    wrong.sort();
+    wrong.extend(exceptions.unused(&tried, &names).into_iter().map(|entry| format!("== listed in vain: {entry}")));
+    assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
 }

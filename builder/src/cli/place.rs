@@ -34,8 +34,10 @@ pub(super) struct Place {
 impl Place {
     /// As files and the environment tell.
     pub(super) fn here() -> Self {
-        let docker = Path::new("/.dockerenv").exists();
-        let podman = Path::new("/run/.containerenv").exists();
+        // Some images of whole machines were made from containers, and kept these files.
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let is = |file: &str| Path::new(file).exists() && is_root_of_container(&mounts);
+        let (docker, podman) = (is("/.dockerenv"), is("/run/.containerenv"));
         let has = |name: &str| variable(name).is_some();
         Self { kind: Kind::of(docker, podman, has) }
     }
@@ -107,6 +109,14 @@ impl Place {
     }
 }
 
+/// Whether `/` is what engines give containers: an overlay, or a folder of a larger file system.
+fn is_root_of_container(mounts: &str) -> bool {
+    let root = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some("/"));
+    let Some((before, after)) = root.and_then(|line| line.split_once(" - ")) else { return true };
+    let kind = after.split(' ').next().unwrap_or_default();
+    before.split(' ').nth(3) != Some("/") || kind.contains("overlay") || kind == "zfs"
+}
+
 /// Who started this process: in a user namespace that it has entered, the user that is its root.
 fn user() -> u32 {
     let id = rustix::process::geteuid().as_raw();
@@ -152,6 +162,16 @@ mod tests {
         assert_eq!(of(false, false, &["GITLAB_CI", "KUBERNETES_SERVICE_HOST"]), Kind::Kubernetes);
         assert_eq!(of(true, false, &[]), Kind::Docker);
         assert_eq!(of(false, true, &[]), Kind::Podman);
+    }
+
+    #[test]
+    fn a_machine_may_have_been_a_container_once() {
+        let machine = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n23 22 0:5 / /dev rw - devtmpfs dev rw\n";
+        assert!(!is_root_of_container(machine));
+        assert!(is_root_of_container(
+            "1 2 0:50 / / rw - overlay overlay rw,lowerdir=/a:/b\n3 1 0:6 / /proc rw - proc proc rw\n"
+        ));
+        assert!(is_root_of_container("1 2 254:0 /var/lib/docker/vfs/dir/x / rw - ext4 /dev/vda rw\n"));
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::case::Case;
 use super::listing::{Description, describe};
 use super::rig::Rig;
 use crate::folder::TestDir;
+use crate::grounds::Ground;
 use crate::image::Layout;
 use crate::program;
 
@@ -33,6 +34,11 @@ impl Case {
     #[must_use]
     pub fn lay_out(&self) -> TestDir {
         let folder = TestDir::new();
+        self.lay_out_in(&folder);
+        folder
+    }
+
+    fn lay_out_in(&self, folder: &TestDir) {
         let context = folder.folder("context");
         let source = self.folder.join("context");
         if source.is_dir() {
@@ -45,7 +51,13 @@ impl Case {
             command.arg("-eu").arg(script).current_dir(&context);
             let _ = program::finish(command).expect_success();
         }
-        folder
+    }
+
+    /// The same case from a copy of its folder, which others than its owner can read too.
+    fn copied_to(&self, folder: &TestDir) -> Self {
+        let copy = folder.join("case");
+        let _ = program::run("cp", [OsStr::new("-R"), self.folder.as_os_str(), copy.as_os_str()]).expect_success();
+        Self { folder: copy, ..self.clone() }
     }
 
     /// An argument with its placeholders filled in.
@@ -65,29 +77,38 @@ impl Case {
     }
 }
 
-/// Builds a case with `fluyt`, in a store of its own.
+/// Builds a case with `fluyt`, in a store of its own, as root on this machine.
+#[must_use]
+pub fn fluyt(case: &Case, rig: &Rig) -> Built {
+    fluyt_on(case, rig, &Ground::root())
+}
+
+/// Builds a case with `fluyt` on a ground, in a store of its own.
 ///
 /// # Panics
 /// When the case cannot be laid out, and when the image that was built cannot be read.
 #[must_use]
-pub fn fluyt(case: &Case, rig: &Rig) -> Built {
-    let folder = case.lay_out();
+pub fn fluyt_on(case: &Case, rig: &Rig, ground: &Ground) -> Built {
+    let folder = ground.new_folder();
+    case.lay_out_in(&folder);
+    let copied;
+    let case = if ground.is_root() {
+        case
+    } else {
+        copied = case.copied_to(&folder);
+        &copied
+    };
+    ground.give(folder.path());
     let context = folder.join("context");
     // In memory where that is possible: hundreds of stores are synced otherwise.
-    let memory = PathBuf::from("/dev/shm");
-    let mut place = tempfile::Builder::new();
-    let store = match memory.is_dir() {
-        true => place.prefix("fluyt-case-").tempdir_in(&memory),
-        false => place.prefix("fluyt-case-").tempdir(),
-    }
-    .expect("a folder for the store");
+    let store = ground.store(&case.name);
     let layout = folder.join("layout");
 
-    let mut command = Command::new(program::product("fluyt"));
+    let mut command = Command::new(ground.fluyt());
     for name in ["SOURCE_DATE_EPOCH", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "BUILDKIT_PROGRESS", "SSH_AUTH_SOCK"] {
         command.env_remove(name);
     }
-    command.env("FLUYT_STORE", store.path()).env("HOME", folder.path()).env("NO_COLOR", "1").current_dir(folder.path());
+    command.env("FLUYT_STORE", &store).env("HOME", folder.path()).env("NO_COLOR", "1").current_dir(folder.path());
     command.envs(case.variables.iter().map(|(name, value)| (name, case.filled(value, &context, rig))));
     command.args(["build", "--progress", "plain", "--registry-mirror", &rig.mirror()]);
     if !case.names_a_file() {
@@ -103,14 +124,15 @@ pub fn fluyt(case: &Case, rig: &Rig) -> Built {
         None => command.arg(&context),
     };
     let outcome = match &case.stdin {
-        None => program::finish(command),
+        None => program::finish(ground.command(command)),
         Some(name) => {
             let path =
                 [case.folder.join(name), context.join(name), folder.join(name)].into_iter().find(|path| path.is_file());
             let file = fs::File::open(path.unwrap_or_else(|| panic!("{}: no file `{name}` for stdin", case.name)));
-            program::finish_with(command, Stdio::from(file.expect("the file for standard input")))
+            program::finish_with(ground.command(command), Stdio::from(file.expect("the file for standard input")))
         }
     };
+    ground.remove(&store);
     let built = has_image && outcome.code == Some(0);
     let image = built.then(|| describe(&Layout::open(&layout).image(None), &rig.bases));
     let text = image.as_ref().map_or(outcome.stdout, Description::text);

@@ -9,10 +9,12 @@ mod case;
 mod differential;
 mod listing;
 mod rig;
+mod rungs;
 
-pub use build::{Built, bless, check, differing, fluyt};
+pub use build::{Built, bless, check, differing, fluyt, fluyt_on};
 pub use buildkit::Buildkit;
 pub use case::{Case, Checklist};
 pub use differential::{Difference, Listed, compare};
 pub use listing::{Description, describe, tree};
 pub use rig::Rig;
+pub use rungs::{Exception, Exceptions};

@@ -74,12 +74,12 @@ pub const ALL: &[Plan] = &[
         docker(&["--user=1000:1000", "--cap-drop=ALL", "--security-opt=no-new-privileges"]),
         "r6",
     ),
-    plan("docker-unconfined-alone", docker_alone(&[UNCONFINED]), "r2").faulty("not supported as upperdir"),
+    plan("docker-unconfined-alone", docker_alone(&[UNCONFINED]), "r2"),
     plan("docker-unconfined", docker(&[UNCONFINED]), "r2"),
     plan("docker-unconfined-paths", docker(&[UNCONFINED, "--security-opt=systempaths=unconfined"]), "r2"),
     plan("docker-unconfined-user-alone", docker_alone(&[UNCONFINED, "--user=1000:1000"]), "r5"),
     plan("docker-unconfined-user", docker(&[UNCONFINED, "--user=1000:1000"]), "r5"),
-    plan("docker-sysadmin-alone", docker_alone(&["--cap-add=SYS_ADMIN"]), "r1").faulty("not supported as upperdir"),
+    plan("docker-sysadmin-alone", docker_alone(&["--cap-add=SYS_ADMIN"]), "r1"),
     plan("docker-sysadmin", docker(&["--cap-add=SYS_ADMIN"]), "r1"),
     plan("podman", docker(&[PODMANS]), "r2"),
     plan("podman-user", docker(&[PODMANS, "--user=1000:1000"]), "r5"),
@@ -166,6 +166,12 @@ impl Ground {
         let memory = PathBuf::from("/dev/shm");
         let stores = if memory.is_dir() { TestDir::new_in(&memory) } else { TestDir::new() };
         Self { plan: ROOT, inside: Inside::Root, folder: TestDir::new(), stores: Some(stores) }
+    }
+
+    /// Whether commands run here as this process does.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        matches!(self.inside, Inside::Root)
     }
 
     /// A new folder that the ground's commands can read and write, under the same name as here.
