@@ -47,7 +47,7 @@ impl Exceptions {
         self.all.get(place)
     }
 
-    /// Those about a rung and any of these cases that explained nothing.
+    /// Those about a rung and any of these cases that explained nothing, without what is said to come.
     ///
     /// # Panics
     /// When another thread panicked in here.
