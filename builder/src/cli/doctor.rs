@@ -1,18 +1,26 @@
 //! `fluyt doctor`: how commands run here, what that protects, and what would be needed for a better way.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::args::DoctorArguments;
 use super::failure::{Blame, Failure};
 use super::place::Place;
+use super::settings::store_folder;
 use crate::sandbox::{Choice, Fidelity, Isolation, Rung, Wish};
 
-pub(super) fn run(typed: &DoctorArguments) -> Result<(), Failure> {
+pub(super) fn run(store: Option<&Path>, typed: &DoctorArguments) -> Result<(), Failure> {
     let wish = Wish { only: typed.isolation.and_then(|wanted| wanted.0), least: typed.isolation_min };
-    let isolation = Isolation::new(wish);
-    let report = Report { choice: isolation.choice(), place: &Place::here() };
+    let mut isolation = Isolation::new(wish);
+    // What works on one file system need not on another. A store that is not there yet will be below this folder.
+    if let Ok(folder) = store_folder(store)
+        && let Some(place) = folder.ancestors().find(|folder| folder.is_dir())
+    {
+        isolation = isolation.at(place);
+    }
+    let report = Report { choice: isolation.choice(), place: &Place::here(), only: wish.only };
     let text = match typed.json {
         true => report.as_json().to_string() + "\n",
         false => report.words(),
@@ -31,6 +39,8 @@ pub(super) fn run(typed: &DoctorArguments) -> Result<(), Failure> {
 struct Report<'a> {
     choice: &'a Choice,
     place: &'a Place,
+    /// The one rung that was asked for: in words, nothing need be said of the others.
+    only: Option<Rung>,
 }
 
 impl Report<'_> {
@@ -71,7 +81,7 @@ impl Report<'_> {
             return text;
         }
         let _ = write!(text, "\nNot taken{}\n", if rung == Rung::Nothing { "" } else { ", though better" });
-        for refused in &self.choice.refused {
+        for refused in self.choice.refused.iter().filter(|refused| self.only.is_none_or(|only| only == refused.rung)) {
             let _ = writeln!(text, "  {}  {}", refused.rung, wrapped(refused.rung.title(), 6));
             let _ = writeln!(text, "      why: {}", wrapped(&refused.reason, 11));
             let _ = writeln!(text, "      do:  {}", wrapped(&self.place.fix(refused), 11));
@@ -146,8 +156,8 @@ fn network(rung: Rung) -> (&'static str, &'static str) {
         ),
         Rung::Chroot | Rung::Traced => (
             "host",
-            "commands share the container's network, its loopback address and its abstract sockets; they cannot be cut off on \
-             this rung",
+            "commands share the network of this machine or container, its loopback address and its abstract sockets. They are \
+             cut off by `--network none` only where a network namespace can be made, and refused where not",
         ),
         Rung::Nothing => ("none", "no command runs; the builder itself asks registries as ever"),
     }
@@ -181,7 +191,7 @@ mod tests {
     fn the_report_has_the_fields_that_scripts_read() {
         let refused = Refused { rung: Rung::Root, reason: "this is user 1000".to_owned(), fix: "sudo".to_owned() };
         let choice = Choice { rung: Rung::Rootless, refused: vec![refused] };
-        let report = Report { choice: &choice, place: &Place::default() }.as_json();
+        let report = Report { choice: &choice, place: &Place::default(), only: None }.as_json();
         assert_eq!(
             report,
             json!({
@@ -190,7 +200,7 @@ mod tests {
             })
         );
         let choice = Choice { rung: Rung::Nothing, refused: Vec::new() };
-        let report = Report { choice: &choice, place: &Place::default() }.as_json();
+        let report = Report { choice: &choice, place: &Place::default(), only: None }.as_json();
         assert_eq!((&report["rung"], &report["fidelity"]), (&json!("r5"), &Value::Null));
     }
 
@@ -199,7 +209,7 @@ mod tests {
         let refused = Refused { rung: Rung::Root, reason: "this is user 1000".to_owned(), fix: "use sudo".to_owned() };
         for rung in Rung::LADDER {
             let choice = Choice { rung, refused: vec![refused.clone()] };
-            let words = Report { choice: &choice, place: &Place::default() }.words();
+            let words = Report { choice: &choice, place: &Place::default(), only: None }.words();
             assert!(words.contains("why: this is user 1000\n      do:  use sudo\n"), "{words}");
             assert!(words.lines().all(|line| line.chars().count() <= 100), "{words}");
         }

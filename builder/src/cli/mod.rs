@@ -105,7 +105,7 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Rmi(typed) => image::untag(store, &typed),
         Command::Prune(typed) => prune::run(store, &typed),
         Command::Cache(typed) => prune::cache(store, &typed),
-        Command::Doctor(typed) => doctor::run(&typed),
+        Command::Doctor(typed) => doctor::run(store, &typed),
         Command::Login(typed) => login::login(typed).await,
         Command::Logout(typed) => login::logout(&typed),
         Command::Version(typed) => version(typed.json),

@@ -28,10 +28,13 @@ pub(super) fn lacks(capability: &str) -> Refusal {
 
 pub(super) fn no_subordinate_ids(user: &str, file: &str, free: u64) -> Refusal {
     let last = free + 65535;
-    refusal(
-        format!("the user {user} has no subordinate ids in {file}"),
-        format!("as root: `usermod --add-subuids {free}-{last} --add-subgids {free}-{last} {user}`"),
-    )
+    let fix = if user.bytes().all(|byte| byte.is_ascii_digit()) {
+        // usermod knows no user without a name.
+        format!("as root: add the line `{user}:{free}:65536` to /etc/subuid and to /etc/subgid")
+    } else {
+        format!("as root: `usermod --add-subuids {free}-{last} --add-subgids {free}-{last} {user}`")
+    };
+    refusal(format!("the user {user} has no subordinate ids in {file}"), fix)
 }
 
 pub(super) fn no_helper(name: &str) -> Refusal {
