@@ -181,6 +181,17 @@ fn what_is_mounted_is_seen_and_leaves_no_trace() {
             },
             RunMount { target: "/cache".to_owned(), source: MountSource::Memory { size_bytes: 0 }, read_only: false },
         ];
+        // Of a tree in layers the upper ones are seen first, and what is written is lost.
+        fs::create_dir(machine.path("below")).unwrap();
+        fs::write(machine.path("below/other"), "below").unwrap();
+        fs::write(machine.path("below/file"), "hidden").unwrap();
+        let lowers = vec![machine.path("tree/in"), machine.path("below")];
+        let root = RootMount::Overlay { lowers, upper: machine.path("none"), work: machine.path("none") };
+        let source = MountSource::Tree { root, path: PathBuf::new(), is_folder: true };
+        let mut layered = machine.spec("cat /m/file /m/other; echo x > /m/file; cat /m/file");
+        layered.mounts = vec![RunMount { target: "/m".to_owned(), source, read_only: false }];
+        assert_eq!(stdout_of(&layered), "treebelowx\n");
+        assert_eq!(fs::read_to_string(machine.path("tree/in/file")).unwrap(), "tree");
         let (exit, stdout, _) = run(&spec);
         assert_eq!((exit, stdout.as_str()), (Exit::Code(0), "secrettreerootnameserver 192.0.2.1\n"));
         assert!(!machine.path("tree/in/new").exists());

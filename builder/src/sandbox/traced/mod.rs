@@ -25,6 +25,7 @@ mod files;
 mod filter;
 mod ids;
 mod memory;
+mod merge;
 mod owners;
 mod paths;
 mod program;
@@ -256,9 +257,24 @@ fn places(spec: &RunSpec, scratch: &Path) -> Result<Vec<Place>, Failure> {
     places.push(place("/etc/resolv.conf", &make_file("resolv.conf", &spec.resolv_conf, 0o644)?, false));
     for (number, mount) in spec.mounts.iter().enumerate() {
         let is = match &mount.source {
-            MountSource::Tree { root: RootMount::Directory(folder), path, .. } => folder.join(path),
-            MountSource::Tree { .. } => {
-                return Err(Failure::new(format!("a traced command cannot see an overlay at {}", mount.target)));
+            MountSource::Tree { root: RootMount::Directory(folder), path, .. } => {
+                merge::within(folder, path).during(|| format!("looking for what is shown at {}", mount.target))?
+            }
+            MountSource::Tree { root: RootMount::Overlay { lowers, .. }, path, .. } => {
+                let what = || format!("bringing together what is shown at {}", mount.target);
+                // Nothing in these hides what is below: they show a part of the context, and files with other times.
+                let found: Vec<PathBuf> = lowers.iter().filter_map(|lower| merge::within(lower, path).ok()).collect();
+                match &found[..] {
+                    [] => return Err(Failure::new(format!("what is to be shown at {} is not there", mount.target))),
+                    [one] if mount.read_only => one.clone(),
+                    _ => {
+                        let copy = scratch.join(format!("tree{number}"));
+                        for one in found.iter().rev() {
+                            merge::copy(one, &copy).during(what)?;
+                        }
+                        copy
+                    }
+                }
             }
             MountSource::File { content, mode, uid, gid } => {
                 let path = make_file(&format!("file{number}"), content, 0o600)?;
