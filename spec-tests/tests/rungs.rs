@@ -143,3 +143,20 @@ fn the_corpus_comes_to_the_same_on_each_rung() {
     wrong.extend(exceptions.unused(&tried, &names).into_iter().map(|entry| format!("== listed in vain: {entry}")));
     assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
+
+#[test]
+fn a_command_that_runs_out_of_a_containers_memory_is_told_so() {
+    let test = "a_command_that_runs_out_of_a_containers_memory_is_told_so";
+    for name in ["docker-small", "docker-small-sysadmin"] {
+        let Some(ground) = Plan::named(name).unwrap().enter(test, Network::Own) else { continue };
+        // A line without an end, which has to be held whole.
+        let hungry = "FROM scratch\nCOPY busybox /bin/\nRUN [\"/bin/busybox\", \"sh\", \"-c\", \
+                      \"exec busybox tail /dev/zero\"]\n";
+        let outcome = build(&ground, hungry, &[]).expect_code(1);
+        println!(
+            "rung: {name}: {}",
+            outcome.stderr.lines().find(|line| line.starts_with("caused by")).unwrap_or_default()
+        );
+        let _ = outcome.expect_message(&["out of memory"]);
+    }
+}

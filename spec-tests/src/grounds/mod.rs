@@ -79,6 +79,8 @@ pub const ALL: &[Plan] = &[
     plan("docker-unconfined-user", docker(&[UNCONFINED, "--user=1000:1000"]), "r3"),
     plan("docker-sysadmin-alone", docker_alone(&["--cap-add=SYS_ADMIN"]), "r1"),
     plan("docker-sysadmin", docker(&["--cap-add=SYS_ADMIN"]), "r1"),
+    plan("docker-small", docker(&["--memory=96m", "--memory-swap=96m"]), "r4"),
+    plan("docker-small-sysadmin", docker(&["--memory=96m", "--memory-swap=96m", "--cap-add=SYS_ADMIN"]), "r1"),
     plan("podman", docker(&[PODMANS]), "r2"),
     plan("podman-user", docker(&[PODMANS, "--user=1000:1000"]), "r3"),
 ];
