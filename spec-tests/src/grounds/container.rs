@@ -119,6 +119,10 @@ fn load_image(daemon: &Dockerd) {
         fs::create_dir_all(inside.parent().unwrap_or(folder.path())).expect("the folder of a library");
         let _ = fs::copy(path, inside).expect("a copy of a library");
     }
+    // As every image that talks to registries has it.
+    if let Ok(authorities) = fs::read("/etc/ssl/certs/ca-certificates.crt") {
+        let _ = folder.write("root/etc/ssl/certs/ca-certificates.crt", authorities);
+    }
     let _ = folder.write("root/etc/passwd", "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n");
     let _ = folder.write("root/etc/group", "root:x:0:\napp:x:1000:\n");
     give(&folder.join("root/home/app"), 1000);
