@@ -218,7 +218,7 @@ fn exit_codes_are_those_of_the_command() {
     let Some(user) = User::new() else { return };
     for (command, expected) in [
         ("RUN exit 3", "exited with status 3"),
-        ("RUN [\"/bin/nothing\"]", "exited with status 127"),
+        ("RUN [\"/bin/nothing\"]", "the image has no /bin/nothing"),
         ("RUN [\"/etc\"]", "exited with status 126"),
         ("RUN sh -c 'kill -9 $$'; exit $?", "exited with status 137"),
         ("RUN kill -TERM 1; exit 4", "exited with status 4"),

@@ -8,7 +8,7 @@
 //! | a file or folder | the extended attribute [`ATTRIBUTE`] | `33:33` |
 //! | permission bits that would keep an ordinary user out | the extended attribute [`MODE`] | `444` |
 //! | attributes that only root may set | an extended attribute of that name after [`OURS`] | as it is |
-//! | a link, pipe or device of an unpacked layer | the file [`owners`](table) beside its tree, by path: [`Paths`] | `33:33 var/link` and a zero byte, each |
+//! | a link, pipe or device of an unpacked layer | the file [`owners`](table()) beside its tree, by path: [`Paths`] | `33:33 var/link` and a zero byte, each |
 //! | the same in the tree of a running command | the file [`run-owners`](run_table) beside its tree, by inode: [`Inodes`] | `33:33 device:inode:born.nanoseconds` and a zero byte, each |
 //!
 //! Only files and folders take attributes of the name space `user`, hence the tables. A run cannot go by path, as commands

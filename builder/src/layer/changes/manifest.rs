@@ -101,11 +101,12 @@ impl Manifest {
         for (path, (at, metadata)) in &now {
             let before = self.entries.get(path);
             let node = tree.get(path);
-            let owner = owned.now(at, metadata, None);
+            let same = before.is_some_and(|stat| stat.inode == (metadata.dev(), metadata.ino()));
+            let owner = owned.now(at, metadata, same.then_some((&**at, metadata)));
             let has_owner = node.is_none_or(|node| (node.entry.uid, node.entry.gid) == (owner.uid, owner.gid));
             let is_known = match (before, node) {
-                // A folder's recorded owner is in none of what is told about it.
-                _ if before == Some(&Stat::of(metadata)) => has_owner || !metadata.is_dir() || !owned.are_recorded(),
+                // The recorded owner of a folder or a link is in none of what is told about it.
+                _ if before == Some(&Stat::of(metadata)) => has_owner || metadata.is_file() || !owned.are_recorded(),
                 (Some(before), Some(node)) if has_owner => is_as_known(at, metadata, before, node)?,
                 _ => false,
             };

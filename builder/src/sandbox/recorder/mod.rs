@@ -8,7 +8,7 @@
 //!
 //! | the command | what happens |
 //! |---|---|
-//! | gives a file to somebody | it stays ours, and [`owners`](crate::owners) records it |
+//! | gives a file to somebody | it stays ours, and [`crate::owners`] records it |
 //! | looks at a file | it is shown the recorded owner |
 //! | becomes another user, as `su` and package managers do | it is taken for that one from then on: in what it asks about itself, may give away, and makes |
 //! | executes a set-user-id program as another user | it is taken for the program's owner |

@@ -53,6 +53,7 @@ use rustix::process::{
 };
 
 use super::error::{During, Failure};
+use super::places::Places;
 use super::spec::{MountSource, Network, RootMount, RunSpec};
 use super::system::Fork;
 use super::wire::{Answer, send};
@@ -86,10 +87,21 @@ pub(super) fn run(spec: &RunSpec, control: &UnixStream) -> Result<Answer, Failur
     let base = if can_write { shm.to_owned() } else { std::env::temp_dir() };
     let scratch = base.join(format!("fluyt-traced-{}", std::process::id()));
     rustix::fs::mkdir(&scratch, Mode::RWXU).during(|| format!("making the folder {}", scratch.display()))?;
-    let ended = command(spec, &scratch, control);
+    let ended = in_places(spec, &scratch, control);
     // Its folders have modes that let us take them away.
     let _ = std::fs::remove_dir_all(&scratch);
     ended.map(Answer::Ended)
+}
+
+/// Nothing is mounted, yet commands list the folders that things seem to be mounted in: their names are made as elsewhere.
+fn in_places(spec: &RunSpec, scratch: &Path, control: &UnixStream) -> Result<i32, Failure> {
+    let RootMount::Directory(root) = &spec.root else {
+        return Err(Failure::new("a traced command needs a folder as its root, not an overlay"));
+    };
+    let places = Places::make(root, &spec.mounts, spec.shm_size_bytes > 0)?;
+    let ended = command(spec, scratch, control);
+    places.remove()?;
+    ended
 }
 
 fn command(spec: &RunSpec, scratch: &Path, control: &UnixStream) -> Result<i32, Failure> {
@@ -184,7 +196,7 @@ fn trace(spec: &RunSpec, scratch: &Path) -> Result<i32, Failure> {
         hostname: spec.hostname.clone(),
         processes: RefCell::new(HashMap::new()),
     };
-    let tracer = Tracer::seize(world, child, Credentials::new(spec.uid, spec.gid, spec.groups.clone()))?;
+    let tracer = Tracer::seize(world, child, Credentials::new(0, 0, Vec::new()))?;
     drop(go);
     let (status, world) = tracer.run()?;
     world.owners.keep(folder)?;
@@ -195,7 +207,7 @@ fn trace(spec: &RunSpec, scratch: &Path) -> Result<i32, Failure> {
 }
 
 fn become_command(spec: &RunSpec, root: &Path, ready: &impl AsFd) -> Failure {
-    let prepared = || -> Result<(), Failure> {
+    let prepared = || -> Result<String, Failure> {
         set_parent_process_death_signal(Some(Signal::KILL)).during(|| "tying the command to its tracer".to_owned())?;
         // Until the tracer is there.
         let _ = rustix::io::read(ready, &mut [0; 1]);
@@ -209,10 +221,14 @@ fn become_command(spec: &RunSpec, root: &Path, ready: &impl AsFd) -> Failure {
         stage_system::reset_signals();
         system::load_filter(&filter::program()).during(|| "loading the filter of a traced command".to_owned())?;
         // From here on every path is one in the root.
-        init::enter(spec)
+        init::enter(spec)?;
+        let home = init::home(spec.uid);
+        // Played by the tracer: until here this was root, who makes a working folder that is missing.
+        init::drop_ids(spec)?;
+        Ok(home)
     };
     match prepared() {
-        Ok(()) => init::execute(spec, init::home(spec.uid)),
+        Ok(home) => init::execute(spec, home),
         Err(failure) => failure,
     }
 }
