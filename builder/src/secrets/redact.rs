@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
-use super::spelling::spellings;
+use super::spelling::{spellings, unbroken};
 use super::{REDACTED_MIN_BYTES, SEARCHED_MAX_BYTES, SEARCHED_MIN_BYTES, Secrets};
 
 /// What stands in a secret's place.
@@ -17,11 +18,29 @@ const STARS: &[u8] = b"***";
 pub struct Redactor(Option<Arc<Words>>);
 
 struct Words {
+    whole: Finder,
+    /// Spellings that tools break into lines, looked for where there is no white space between their parts.
+    broken: Option<Finder>,
+}
+
+/// Finds words.
+struct Finder {
     matcher: AhoCorasick,
     /// Sorted.
     words: Vec<Vec<u8>>,
     longest_bytes: usize,
 }
+
+/// A secret that was found: where it begins and ends, and its parts, with white space between them.
+struct Match {
+    start: usize,
+    end: usize,
+    parts: Vec<Range<usize>>,
+}
+
+/// Of the first line of a broken word, so many bytes must be there to be recognised; the words without them are looked for
+/// as well.
+const BEGINNING_BYTES: usize = 4;
 
 impl fmt::Debug for Redactor {
     /// Shows no values.
@@ -34,24 +53,27 @@ impl Redactor {
     /// Of these secrets, also of those that the image may hold.
     #[must_use]
     pub fn new(secrets: &Secrets) -> Self {
-        let mut words = BTreeSet::new();
+        let (mut words, mut broken) = (BTreeSet::new(), BTreeSet::new());
         for secret in secrets.0.values() {
             let value = secret.bytes();
             let value = &value[..value.len().min(SEARCHED_MAX_BYTES)];
             match value.len() {
                 ..REDACTED_MIN_BYTES => continue,
                 REDACTED_MIN_BYTES..SEARCHED_MIN_BYTES => drop(words.insert(value.to_vec())),
-                _ => words.extend(spellings(value).into_iter().map(|(_, text)| text)),
+                _ => {
+                    words.extend(spellings(value).into_iter().map(|(_, text)| text));
+                    for (_, text) in unbroken(value) {
+                        broken.extend((0..BEGINNING_BYTES).filter_map(|from| text.get(from..)).map(<[u8]>::to_vec));
+                    }
+                }
             }
             // Tools that show a file show a line at a time, with something before it.
             let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
             words.extend(lines.filter(|line| line.len() >= SEARCHED_MIN_BYTES).map(<[u8]>::to_vec));
         }
-        let words: Vec<Vec<u8>> = words.into_iter().collect();
-        let Some(longest_bytes) = words.iter().map(Vec::len).max() else { return Self(None) };
-        let matcher = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&words);
         // Words that are too many for one search are too many for a search before the build as well, which fails it.
-        Self(matcher.ok().map(|matcher| Arc::new(Words { matcher, words, longest_bytes })))
+        let Some(whole) = Finder::new(words) else { return Self(None) };
+        Self(Some(Arc::new(Words { whole, broken: Finder::new(broken) })))
     }
 
     /// Whether there is nothing to take out.
@@ -64,11 +86,11 @@ impl Redactor {
     #[must_use]
     pub fn text(&self, text: String) -> String {
         match &self.0 {
-            Some(words) if words.matcher.is_match(&text) => {
-                let bytes = words.without(text.as_bytes(), text.len()).0;
-                String::from_utf8_lossy(&bytes).into_owned()
-            }
-            _ => text,
+            Some(words) => match words.found(text.as_bytes()) {
+                found if found.is_empty() => text,
+                found => String::from_utf8_lossy(&Words::without(text.as_bytes(), &found, text.len()).0).into_owned(),
+            },
+            None => text,
         }
     }
 
@@ -79,32 +101,94 @@ impl Redactor {
     }
 }
 
-impl Words {
-    /// What is before `end` without the secrets, and where it ends, which is later when a secret spans `end`.
-    fn without(&self, bytes: &[u8], end: usize) -> (Vec<u8>, usize) {
-        let (mut shown, mut at) = (Vec::with_capacity(bytes.len()), 0);
-        for found in self.matcher.find_iter(bytes).take_while(|found| found.start() < end) {
-            shown.extend_from_slice(&bytes[at..found.start()]);
-            shown.extend_from_slice(STARS);
-            at = found.end();
-        }
-        if at < end {
-            shown.extend_from_slice(&bytes[at..end]);
-            at = end;
-        }
-        (shown, at)
+impl Finder {
+    fn new(words: BTreeSet<Vec<u8>>) -> Option<Self> {
+        let words: Vec<Vec<u8>> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        let longest_bytes = words.iter().map(Vec::len).max()?;
+        let matcher = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&words).ok()?;
+        Some(Self { matcher, words, longest_bytes })
     }
 
-    /// Where the first word may begin that is not there whole yet.
-    fn unfinished(&self, bytes: &[u8]) -> usize {
+    /// Where the first word may begin that is not there whole yet, and of which at least so many bytes are.
+    fn unfinished(&self, bytes: &[u8], least: usize) -> usize {
         let from = bytes.len().saturating_sub(self.longest_bytes.saturating_sub(1));
-        (from..bytes.len())
+        let to = (bytes.len() + 1).saturating_sub(least);
+        (from..to)
             .find(|start| {
                 let rest = &bytes[*start..];
                 let next = self.words.partition_point(|word| word.as_slice() <= rest);
                 self.words.get(next).is_some_and(|word| word.starts_with(rest))
             })
             .unwrap_or(bytes.len())
+    }
+}
+
+/// The bytes that are no white space, and where each stands.
+fn without_white_space(bytes: &[u8]) -> (Vec<u8>, Vec<usize>) {
+    bytes.iter().enumerate().filter(|(_, byte)| !byte.is_ascii_whitespace()).map(|(at, byte)| (*byte, at)).unzip()
+}
+
+impl Words {
+    /// The secrets in these bytes, in order.
+    fn found(&self, bytes: &[u8]) -> Vec<Match> {
+        let whole = self.whole.matcher.find_iter(bytes);
+        let mut all: Vec<Match> = whole
+            .map(|found| Match {
+                start: found.start(),
+                end: found.end(),
+                parts: std::iter::once(found.range()).collect(),
+            })
+            .collect();
+        if let Some(broken) = &self.broken {
+            let (text, at) = without_white_space(bytes);
+            for found in broken.matcher.find_iter(&text) {
+                let mut parts: Vec<Range<usize>> = Vec::new();
+                for place in &at[found.range()] {
+                    match parts.last_mut() {
+                        Some(part) if part.end == *place => part.end += 1,
+                        _ => parts.push(*place..place + 1),
+                    }
+                }
+                // One without white space in it is among the whole ones.
+                if let [first, .., last] = &parts[..] {
+                    all.push(Match { start: first.start, end: last.end, parts });
+                }
+            }
+            all.sort_by_key(|found| found.start);
+        }
+        all
+    }
+
+    /// What is before `end` without the secrets, and where it ends, which is later when a secret spans `end`.
+    fn without(bytes: &[u8], found: &[Match], mut end: usize) -> (Vec<u8>, usize) {
+        let mut hidden: Vec<&Range<usize>> = Vec::new();
+        for one in found {
+            if one.start < end {
+                end = end.max(one.end);
+                hidden.extend(&one.parts);
+            }
+        }
+        hidden.sort_by_key(|part| part.start);
+        let (mut shown, mut at) = (Vec::with_capacity(bytes.len()), 0);
+        for part in hidden {
+            // Parts of two secrets may overlap.
+            if part.start >= at {
+                shown.extend_from_slice(&bytes[at..part.start]);
+                shown.extend_from_slice(STARS);
+            }
+            at = at.max(part.end);
+        }
+        shown.extend_from_slice(&bytes[at.min(end)..end]);
+        (shown, end)
+    }
+
+    /// Where the first word may begin that is not there whole yet.
+    fn unfinished(&self, bytes: &[u8]) -> usize {
+        let whole = self.whole.unfinished(bytes, 1);
+        let Some(broken) = &self.broken else { return whole };
+        let (text, at) = without_white_space(bytes);
+        let begun = broken.unfinished(&text, BEGINNING_BYTES);
+        at.get(begun).map_or(whole, |place| whole.min(*place))
     }
 }
 
@@ -130,11 +214,11 @@ impl Flow {
             true => bytes,
             false => [std::mem::take(&mut self.kept), bytes].concat(),
         };
-        let unfinished = words.unfinished(&all);
-        if unfinished == all.len() && !words.matcher.is_match(&all) {
+        let (unfinished, found) = (words.unfinished(&all), words.found(&all));
+        if unfinished == all.len() && found.is_empty() {
             return all;
         }
-        let (shown, end) = words.without(&all, unfinished);
+        let (shown, end) = Words::without(&all, &found, unfinished);
         self.kept = all[end..].to_vec();
         shown
     }
@@ -143,7 +227,7 @@ impl Flow {
     pub fn finish(&mut self) -> Vec<u8> {
         let kept = std::mem::take(&mut self.kept);
         match &self.words {
-            Some(words) => words.without(&kept, kept.len()).0,
+            Some(words) => Words::without(&kept, &words.found(&kept), kept.len()).0,
             None => kept,
         }
     }
@@ -169,6 +253,28 @@ mod tests {
         assert_eq!(text("12: MIIEvQIBADANBgkq"), "12: ***");
         assert_eq!(text(&format!("{:?}", "-----BEGIN KEY-----\nMIIEvQIBADANBgkq\n-----END KEY-----")), "\"***\"");
         assert_eq!(Redactor::default().text("s3cret".to_owned()), "s3cret");
+    }
+
+    #[test]
+    fn what_a_tool_breaks_into_lines_becomes_stars_line_by_line() {
+        use base64::Engine as _;
+        let value = "a token of many more characters than there are in one line of base64, which is 76 of them, or 64";
+        let redactor = redactor(&[value]);
+        for (before, width) in [("", 76), ("", 64), ("password=", 76), ("x", 20)] {
+            let text = base64::engine::general_purpose::STANDARD.encode(format!("{before}{value}\n"));
+            let lines: Vec<&str> =
+                text.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
+            let told = redactor.text(lines.join("\n") + "\nnext\n");
+            assert!(told.ends_with("\nnext\n") && told.matches("***").count() >= lines.len() - 1, "{told}");
+            // Of what stands before and after it, some digits are left.
+            assert!(told.lines().all(|line| line.len() <= 22), "{told}");
+            let mut flow = redactor.flow();
+            let mut shown: Vec<u8> =
+                lines.iter().flat_map(|line| flow.push(format!("{line}\n").into_bytes())).collect();
+            shown.extend(flow.push(b"next\n".to_vec()));
+            shown.extend(flow.finish());
+            assert_eq!(String::from_utf8(shown).unwrap(), told);
+        }
     }
 
     #[test]
