@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
@@ -62,7 +63,7 @@ fn create(root: &Path, format: &Path) -> Result<(), StoreError> {
     for entry in entries {
         let name = entry.map_err(StoreError::at("listing", root))?.file_name();
         let name = name.as_encoded_bytes();
-        if !name.starts_with(b"format") && name != b"lost+found" {
+        if !name.starts_with(b"format") && name != b"lost+found" && !is_left_of_a_store(root, name) {
             // Another process may have made the store between our look for `format` and this listing.
             if format.exists() {
                 return Ok(());
@@ -78,6 +79,24 @@ fn create(root: &Path, format: &Path) -> Result<(), StoreError> {
         fs::rename(&temporary, format)
     };
     write().map_err(StoreError::at("writing", format))
+}
+
+/// Whether a folder is what `rm -rf` leaves of the store of a user with subordinate ids, whose files he cannot remove: this
+/// program can, once it takes the folder for a store again.
+fn is_left_of_a_store(root: &Path, name: &[u8]) -> bool {
+    let digits_min = match name {
+        b"tmp" => 0,
+        b"layers" => 64,
+        b"cache-mounts" => 32,
+        _ => return false,
+    };
+    let folder = root.join(std::ffi::OsStr::from_bytes(name));
+    let Ok(entries) = fs::read_dir(folder) else { return false };
+    entries.flatten().all(|entry| {
+        let name = entry.file_name();
+        let digits = name.as_bytes().get(..digits_min);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    })
 }
 
 fn refuse_another_users(root: &Path, user: u32) -> Result<(), StoreError> {
@@ -140,6 +159,22 @@ mod tests {
         let text = refusal(prepare(folder.path()));
         assert!(text.contains("holds other files and is no store"), "{text}");
         assert!(!folder.path().join("format").exists());
+    }
+
+    #[test]
+    fn what_could_not_be_removed_of_a_store_is_one_again() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in
+            ["layers/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef/fs", "tmp/x", "cache-mounts"]
+        {
+            fs::create_dir_all(folder.path().join(name)).unwrap();
+        }
+        prepare(folder.path()).unwrap();
+        for other in ["layers/python", "cache-mounts/mine"] {
+            let folder = tempfile::tempdir().unwrap();
+            fs::create_dir_all(folder.path().join(other)).unwrap();
+            assert!(refusal(prepare(folder.path())).contains("is no store"), "{other}");
+        }
     }
 
     #[test]

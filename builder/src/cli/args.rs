@@ -351,7 +351,9 @@ pub struct RmiArguments {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Without limits all that is reclaimable goes. What a running build uses stays, and so does what an image needs \
-                  that has a name (`fluyt images`), unless --all is given. Nothing is asked."
+                  that has a name (`fluyt images`), unless --all is given. Nothing is asked.\n\n\
+                  To remove a store whole: `fluyt prune --all`, then the folder. What commands of an ordinary user left may \
+                  belong to his subordinate ids, and `rm -rf` alone cannot remove it."
 )]
 pub struct PruneArguments {
     /// Remove images that have a name too, and their names
