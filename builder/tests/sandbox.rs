@@ -1,3 +1,4 @@
+// long because every test here needs the same machine around it
 //! The sandbox on this machine: needs root and a static busybox, and says `skipped` without them.
 #![expect(clippy::print_stderr, reason = "a skipped test says so")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
