@@ -51,10 +51,6 @@ pub(super) fn of(rung: Rung, place: Option<&Path>) -> Result<(), Refusal> {
     }
 }
 
-fn unwritten() -> Refusal {
-    refusal("this version of fluyt has no such sandbox yet", "use one of the other rungs")
-}
-
 /// In a user namespace all was tried before this process went into it.
 fn inside(rung: Rung) -> Result<(), Refusal> {
     if entry::entered() == Some(rung) {
@@ -88,7 +84,8 @@ pub(super) fn may_be_root() -> Result<(), Refusal> {
 /// Tries what a RUN needs: namespaces, mounts, an overlay that writes whiteouts.
 fn root() -> Result<(), Refusal> {
     if entry::entered().is_some() {
-        return Err(entry::refusal(Rung::Root).unwrap_or_else(unwritten));
+        return Err(entry::refusal(Rung::Root)
+            .unwrap_or_else(|| refusal("this process is root in a user namespace alone", "run as root or with sudo")));
     }
     may_be_root()?;
     let answer = converse(&Order::Try, None, &mut |_, _| {}, &Cancel::new()).map(|conversation| conversation.answer);

@@ -28,11 +28,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, StatVfsMountFlags, Uid, chownat, open, openat, statvfs};
-use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, chdir, chroot, fchdir, pidfd_open, pidfd_send_signal, set_parent_process_death_signal,
-    setsid, umask,
+    PidfdFlags, Signal, chdir, chroot, fchdir, pidfd_open, set_parent_process_death_signal, setsid, umask,
 };
 use rustix::thread::{CapabilitySet, UnshareFlags, capabilities as held_capabilities};
 
@@ -93,7 +91,7 @@ fn command(spec: &RunSpec, root: &Path, control: &UnixStream) -> Result<i32, Fai
         Fork::Parent(pid) => pid,
     };
     let process = pidfd_open(pid, PidfdFlags::empty()).during(|| "watching the command".to_owned())?;
-    wait(pid, &process, control)
+    super::stage::wait(pid, &process, control.as_fd())
 }
 
 /// Enters the root and gives up what the command may not have, while there still are the capabilities that each of it needs.
@@ -150,29 +148,6 @@ fn enter_root(root: &Path) -> Result<(), Failure> {
     fchdir(&folder).during(what)?;
     chroot(".").during(|| format!("{} (CAP_SYS_CHROOT is needed)", what()))?;
     chdir("/").during(what)
-}
-
-/// Waits for the command, and kills it when the builder says so or is gone. Returns the raw wait status.
-fn wait(pid: Pid, process: &OwnedFd, control: &UnixStream) -> Result<i32, Failure> {
-    let mut stopping = false;
-    loop {
-        let watched = if stopping { PollFlags::empty() } else { PollFlags::IN };
-        let other = if stopping { process.as_fd() } else { control.as_fd() };
-        let mut polled =
-            [PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN), PollFd::from_borrowed_fd(other, watched)];
-        match poll(&mut polled, None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno).during(|| "waiting for the command".to_owned()),
-        }
-        let [ended, told] = polled.map(|fd| !fd.revents().is_empty());
-        if ended {
-            return system::wait_for(pid).during(|| "reading the command's status".to_owned());
-        }
-        if told {
-            pidfd_send_signal(process, Signal::KILL).during(|| "killing the command".to_owned())?;
-            stopping = true;
-        }
-    }
 }
 
 /// The stage's part of a trial, in an empty folder that is the builder's to remove.
