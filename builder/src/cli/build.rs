@@ -125,6 +125,13 @@ pub(super) struct Asked {
 
 /// Understands what was typed.
 pub(super) fn request(typed: &BuildArguments) -> Result<Asked, Failure> {
+    let wish = Wish { only: typed.isolation.and_then(|wanted| wanted.0), least: typed.isolation_min };
+    if let (Some(only), Some(least), true) = (wish.only, wish.least, wish.contradicts_itself()) {
+        return Err(Failure::usage(format!(
+            "`--isolation {only}` and `--isolation-min {least}` contradict each other"
+        ))
+        .hint("leave one of them out"));
+    }
     let commands = Commands::read(&typed.buildx)?;
     let host = pipeline::host_platform();
     let default = settings::variable("DOCKER_DEFAULT_PLATFORM");
@@ -205,7 +212,7 @@ pub(super) fn request(typed: &BuildArguments) -> Result<Asked, Failure> {
         conditions: commands.conditions,
         resources: commands.resources,
         allowed: commands.allowed,
-        isolation: Wish { only: typed.isolation.and_then(|wanted| wanted.0), least: typed.isolation_min },
+        isolation: wish,
         now: Timestamp::now(),
     };
     Ok(Asked { request, insecure, agents })

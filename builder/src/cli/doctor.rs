@@ -9,7 +9,7 @@ use super::args::DoctorArguments;
 use super::failure::{Blame, Failure};
 use super::place::Place;
 use super::settings::store_folder;
-use crate::sandbox::{Choice, Fidelity, Isolation, Rung, Wish};
+use crate::sandbox::{Choice, Fidelity, Isolation, Refused, Rung, Wish};
 
 pub(super) fn run(store: Option<&Path>, typed: &DoctorArguments) -> Result<(), Failure> {
     let wish = Wish { only: typed.isolation.and_then(|wanted| wanted.0), least: typed.isolation_min };
@@ -77,11 +77,13 @@ impl Report<'_> {
         let (name, words) = network(rung);
         row("network", &format!("{name}: {words}"));
         row("here", &self.place.words());
-        if self.choice.refused.is_empty() {
+        let asked = |refused: &&Refused| self.only.is_none_or(|only| only == refused.rung);
+        let refused: Vec<&Refused> = self.choice.refused.iter().filter(asked).collect();
+        if refused.is_empty() {
             return text;
         }
         let _ = write!(text, "\nNot taken{}\n", if rung == Rung::Nothing { "" } else { ", though better" });
-        for refused in self.choice.refused.iter().filter(|refused| self.only.is_none_or(|only| only == refused.rung)) {
+        for refused in refused {
             let _ = writeln!(text, "  {}  {}", refused.rung, wrapped(refused.rung.title(), 6));
             let _ = writeln!(text, "      why: {}", wrapped(&refused.reason, 11));
             let _ = writeln!(text, "      do:  {}", wrapped(&self.place.fix(refused), 11));

@@ -127,6 +127,12 @@ pub struct Wish {
 }
 
 impl Wish {
+    /// Whether the one that is asked for is below the least.
+    #[must_use]
+    pub fn contradicts_itself(self) -> bool {
+        self.only.is_some_and(|only| Self { only: None, ..self }.against(only).is_some())
+    }
+
     /// Why a rung is not wanted.
     pub(super) fn against(self, rung: Rung) -> Option<Refusal> {
         let place = |rung: Rung| Rung::LADDER.iter().position(|other| *other == rung);
@@ -250,6 +256,8 @@ mod tests {
         assert_eq!(left(Wish::default()), ["r1", "r2", "r3", "r4", "r6", "r5"]);
         assert_eq!(left(Wish { only: Some(Rung::Chroot), least: None }), ["r4"]);
         assert_eq!(left(Wish { only: None, least: Some(Rung::Rootless) }), ["r1", "r2", "r5"]);
+        assert!(Wish { only: Some(Rung::SingleId), least: Some(Rung::Rootless) }.contradicts_itself());
+        assert!(!Wish { only: Some(Rung::Root), least: Some(Rung::Rootless) }.contradicts_itself());
         assert!("r7".parse::<Rung>().is_err_and(|error| error.contains("r1, r2, r3, r4, r5, r6")));
     }
 }
