@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 /// What every body may hold without asking.
 pub(super) const OWN_BYTES: usize = 64 * 1024;
-/// The pool where a part has to be whole before it is stored.
-pub(super) const POOL_BYTES: u64 = 40 * 1024 * 1024;
+/// The pool where a part has to be whole before it is stored: six of the usual size. What connections and the allocator
+/// take besides leaves no room for more below 96 MiB.
+pub(super) const POOL_BYTES: u64 = 30 * 1024 * 1024;
 /// The pool where it does not: bodies only use more to become one object, or for larger writes.
 pub(super) const SMALL_POOL_BYTES: u64 = 8 * 1024 * 1024;
 
