@@ -97,6 +97,35 @@ fn independent_stages_run_at_the_same_time() {
 }
 
 #[test]
+fn a_command_takes_no_outputs_of_yesterday_from_a_cache_mount_of_another_stage() {
+    let Some(place) = Place::new() else { return };
+    let text = |from: &str| {
+        format!(
+            "FROM busybox AS make\nARG F\nRUN --mount=type=cache,id=o,target=/o sleep 1; echo $F > /o/app\n\
+             FROM busybox AS take\nRUN --mount=type=cache,id=o,target=/o{from} cat /o/app > /out; true\n\
+             FROM busybox\nCOPY --from=make /bin/busybox /x\nCOPY --from=take /out /\n"
+        )
+    };
+    let out = |flag: &str| {
+        let files = place.files(&["--build-arg", &format!("F={flag}")]);
+        fs::read_to_string(files.join("out")).unwrap().trim().to_owned()
+    };
+    place.dockerfile(&text(""));
+    // In a fresh mount there is nothing that is old; whoever comes first, comes first.
+    let first = out("1");
+    assert!(first.is_empty() || first == "1", "{first}");
+    assert_eq!(out("2"), "2");
+    assert_eq!(out("3"), "3");
+    assert_eq!(out("2"), "2");
+    let (_, said) = place.build(&["--build-arg", "F=3"]);
+    assert_eq!(fate(&said, "cat /o/app > /out; true"), "CACHED", "{said}");
+    assert_eq!(out("3"), "3");
+    // A mount that can only be read is read for what others leave, in the first build too.
+    place.dockerfile(&text(",readonly").replace("id=o", "id=other"));
+    assert_eq!(out("1"), "1");
+}
+
+#[test]
 fn a_failure_stops_what_runs_and_names_itself_alone() {
     let Some(place) = Place::new() else { return };
     place.dockerfile(
@@ -189,6 +218,59 @@ fn a_layer_that_is_kept_keeps_its_times() {
     let (fourth, said) = place.build(&[]);
     assert_eq!(fate(&said, command), "CACHED", "{said}");
     assert_eq!(first, fourth);
+}
+
+#[test]
+fn a_bind_of_a_stage_counts_by_what_it_shows() {
+    let Some(place) = Place::new() else { return };
+    let bound = |source: &str| {
+        place.dockerfile(&format!(
+            "FROM busybox AS made\nCOPY part /data/part\nCOPY other /other\nRUN ln -s data/part /alias\n\
+             FROM busybox\nCOPY own /other\n\
+             RUN --mount=type=bind,from=made,source={source},target=/m cat /m/file /m/out/word > /seen || cat /m > /seen\n"
+        ));
+    };
+    let command = "/m/out/word > /seen || cat /m > /seen";
+    for folder in ["part", "other", "own"] {
+        fs::create_dir_all(place.path("context").join(folder)).unwrap();
+    }
+    let write = |name: &str, text: &str| fs::write(place.path("context").join(name), text).unwrap();
+    let seen = || fs::read_to_string(place.files(&[]).join("seen")).unwrap();
+    let fate_now = || fate(&place.build(&[]).1, command).to_owned();
+    write("part/file", "one ");
+    write("other/word", "theirs");
+    write("own/word", "own");
+    // A link that leaves what is bound leads into the command's own root.
+    std::os::unix::fs::symlink("/other", place.path("context/part/out")).unwrap();
+    for source in ["/data/part", "/alias"] {
+        bound(source);
+        write("part/file", "one ");
+        assert_eq!(seen(), "one own");
+        write("other/word", &format!("changed for {source}"));
+        assert_eq!(fate_now(), "CACHED", "{source}: what is elsewhere in the stage");
+        assert_eq!(seen(), "one own");
+        write("part/file", "two ");
+        assert_eq!((fate_now(), seen()), ("DONE".to_owned(), "two own".to_owned()), "{source}");
+    }
+    // Where the link leads counts, as does a mode that the command can see.
+    fs::remove_file(place.path("context/part/out")).unwrap();
+    std::os::unix::fs::symlink("/other/.", place.path("context/part/out")).unwrap();
+    assert_eq!(fate_now(), "DONE");
+    let mode = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o700);
+    fs::set_permissions(place.path("context/part/file"), mode).unwrap();
+    assert_eq!(fate_now(), "DONE");
+    bound("/data/part/file");
+    assert_eq!(seen(), "two ");
+    write("other/word", "changed beside a file");
+    assert_eq!(fate_now(), "CACHED");
+    // Of the whole root, all counts.
+    bound("/");
+    place.run(&[]);
+    let (all, wanted) = (place.path("context/Dockerfile"), "cat /m/file /m/out/word > /seen || cat /m > /seen");
+    fs::write(&all, fs::read_to_string(&all).unwrap().replace(wanted, "cat /m/other/word > /seen")).unwrap();
+    assert_eq!(seen(), "changed beside a file");
+    write("other/word", "all counts");
+    assert_eq!(seen(), "all counts");
 }
 
 #[test]

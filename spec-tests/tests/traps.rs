@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
@@ -113,6 +113,23 @@ impl Trap {
         let mount = format!("--mount=type=cache,id={},target=/o", self.token);
         let text = text.replace("MOUNT", &mount).replace("BASE", BASE).replace("TOKEN", &self.token);
         self.write("Dockerfile", &text, None);
+    }
+
+    /// The content of the cache mount, once that is in it.
+    fn mount_with(&self, name: &str) -> PathBuf {
+        let begun = SystemTime::now();
+        let mounts = self.store.join("cache-mounts");
+        while begun.elapsed().unwrap() < Duration::from_secs(60) {
+            for mount in fs::read_dir(&mounts).into_iter().flatten().flatten() {
+                let about = fs::read_to_string(mount.path().join("about.json")).unwrap_or_default();
+                let data = mount.path().join("1/data");
+                if about.contains(&self.token) && data.join(name).exists() {
+                    return data;
+                }
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("`{name}` did not appear in the cache mount of {}", self.token);
     }
 
     fn run(&self, arguments: &[&str]) -> Outcome {
@@ -293,6 +310,36 @@ fn a_source_that_was_seen_and_not_built_is_built_later() {
         target("Makefile");
         assert_eq!(trap.out(&[]), "one");
         target("/o/app");
+        assert_eq!(trap.out(&[]), "two");
+    });
+}
+
+#[test]
+fn what_a_killed_build_made_beside_another_is_not_taken() {
+    Trap::each("what_a_killed_build_made_beside_another_is_not_taken", |trap| {
+        trap.write("Makefile", MAKEFILE, Some(ago(50_000)));
+        let source = |word: &str, command: &str| {
+            trap.dockerfile(&with_out(&format!("COPY Makefile main.c ./\nRUN MOUNT {command}")));
+            trap.c("main.c", word, Some(ago(3_000)));
+        };
+        let begin = || {
+            let mut build = fluyt_in(trap.store);
+            build.args(["build", "--progress=plain"]).args(trap.mode).arg(trap.context.path());
+            build.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null()).spawn().unwrap()
+        };
+        let wait = "until [ -e";
+        // The one that is killed builds when the other has begun, and the other ends when it is dead.
+        source("one", &format!("touch /o/a; {wait} /o/b ]; do sleep 0.1; done; make && touch /o/made; sleep 1000"));
+        let mut killed = begin();
+        let mount = trap.mount_with("a");
+        source("two", &format!("touch /o/b; {wait} /o/killed ]; do sleep 0.1; done; touch /out"));
+        let mut other = begin();
+        assert_eq!(trap.mount_with("made"), mount);
+        killed.kill().unwrap();
+        let _ = killed.wait().unwrap();
+        fs::write(mount.join("killed"), "").unwrap();
+        assert!(other.wait().unwrap().success());
+        source("two", "make && /o/app > /out");
         assert_eq!(trap.out(&[]), "two");
     });
 }

@@ -224,9 +224,9 @@ pub fn unpack(
 pub enum MountContent {
     /// Nothing that counts.
     Nothing,
-    /// Files of the context.
+    /// Files of the context, or a part of a root file system.
     Files(LayerContent),
-    /// A root file system; the mount says which part of it.
+    /// A whole root file system.
     Root(Content),
 }
 

@@ -77,6 +77,7 @@ impl HeldMount {
         cover: Option<String>,
     ) -> Result<(), CacheMountError> {
         let Turn { mut memory, _lock } = turn;
+        let is_beside = memory.last_use == LastUse::Running;
         memory.last_use = LastUse::Running;
         memory.generation += 1;
         memory.cover = cover;
@@ -84,7 +85,12 @@ impl HeldMount {
         if memory.seen.len() > 4 * seen.len() + 100_000 {
             memory.seen.clear();
         }
-        memory.seen.extend(seen.iter().cloned());
+        for (path, now) in &seen {
+            // Somebody who saw it otherwise has not come to an end: what he makes of it may be newer than what this run is
+            // shown. He may also be killed and never say that he is done.
+            let in_doubt = is_beside && memory.seen.get(path).is_some_and(|other| other.content != now.content);
+            memory.seen.insert(path.clone(), if in_doubt { Seen::IN_DOUBT } else { *now });
+        }
         self.write(&memory)?;
         self.begun = Some(Begun { generation: memory.generation, seen });
         Ok(())
@@ -100,8 +106,8 @@ impl HeldMount {
         if memory.generation != begun.generation {
             // Another run has used it at the same time and may have seen other files: what came of which is not known.
             for (path, seen) in begun.seen {
-                if memory.seen.get(&path).is_some_and(|other| other.content != seen.content) {
-                    memory.seen.remove(&path);
+                if let Some(other) = memory.seen.get_mut(&path).filter(|other| other.content != seen.content) {
+                    *other = Seen::IN_DOUBT;
                 }
             }
         }

@@ -67,6 +67,12 @@ pub struct Seen {
     pub shown: Moment,
 }
 
+impl Seen {
+    /// Two runs at the same time saw it with two contents: what is in the mount may have been made of either. No content has
+    /// this fingerprint, so whoever comes next sees a file that is new.
+    pub const IN_DOUBT: Self = Self { content: Fingerprint([0; 16]), shown: Moment::EARLIEST };
+}
+
 /// What a mount remembers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {

@@ -86,6 +86,20 @@ impl CacheMounts {
         Self { store }
     }
 
+    /// Whether a command that could write has used a mount of that id, whatever it started with. What cannot be read counts
+    /// as used.
+    #[must_use]
+    pub fn is_used(&self, id: &str) -> bool {
+        let mounts = fs::read_dir(self.store.root().join("cache-mounts")).into_iter().flatten().flatten();
+        mounts.map(|mount| mount.path()).any(|mount| {
+            let about = fs::read(mount.join("about.json")).ok();
+            let about = about.and_then(|json| serde_json::from_slice::<Wanted>(&json).ok());
+            let copies = fs::read_dir(&mount).into_iter().flatten().flatten();
+            about.is_none_or(|about| about.id == id)
+                && copies.map(|copy| copy.path()).any(|copy| copy.join("memory").exists())
+        })
+    }
+
     /// Takes a mount, and makes it when it is not there: `fill` puts its initial content into an empty folder. Where
     /// others have it, `wait` is asked again and again; when it says no, the answer is `None`.
     ///

@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -95,20 +93,51 @@ fn the_end_of_a_run_is_remembered_and_a_killed_one_is_never_over() {
     assert_eq!((memory.last_use, memory.seen.len()), (LastUse::Running, 0));
 }
 
+/// What a mount remembers of the files `a` and `b`.
+fn remembered(mounts: &CacheMounts) -> (Option<Seen>, Option<Seen>) {
+    let memory = take(mounts, "m", Share::Shared).unwrap().turn().unwrap().memory;
+    (memory.seen.get(&b"a"[..]).copied(), memory.seen.get(&b"b"[..]).copied())
+}
+
+/// A run that sees `a` with this content, and `b` as all do.
+fn begun(mounts: &CacheMounts, content: u8) -> HeldMount {
+    let mut held = take(mounts, "m", Share::Shared).unwrap();
+    let turn = held.turn().unwrap();
+    held.begin(turn, vec![(b"a".to_vec(), seen(content, 1)), (b"b".to_vec(), seen(9, 1))], None).unwrap();
+    held
+}
+
 #[test]
 fn two_runs_at_once_forget_what_they_saw_differently() {
     let (_folder, mounts) = open();
-    let (mut one, mut two) = (take(&mounts, "m", Share::Shared).unwrap(), take(&mounts, "m", Share::Shared).unwrap());
-    let turn = one.turn().unwrap();
-    one.begin(turn, vec![(b"a".to_vec(), seen(1, 1)), (b"b".to_vec(), seen(1, 1))], None).unwrap();
-    let turn = two.turn().unwrap();
-    assert_eq!(turn.memory.last_use, LastUse::Running);
-    two.begin(turn, vec![(b"a".to_vec(), seen(2, 1)), (b"b".to_vec(), seen(1, 1))], None).unwrap();
+    let (one, two) = (begun(&mounts, 1), begun(&mounts, 2));
+    assert_eq!(two.turn().unwrap().memory.last_use, LastUse::Running);
     two.end(now(3)).unwrap();
     one.end(now(4)).unwrap();
-    let memory = take(&mounts, "m", Share::Shared).unwrap().turn().unwrap().memory;
-    assert_eq!(memory.last_use, LastUse::At(now(4)));
-    assert_eq!(memory.seen, BTreeMap::from([(b"b".to_vec(), seen(1, 1))]));
+    assert_eq!(take(&mounts, "m", Share::Shared).unwrap().turn().unwrap().memory.last_use, LastUse::At(now(4)));
+    assert_eq!(remembered(&mounts), (Some(Seen::IN_DOUBT), Some(seen(9, 1))));
+    // Whoever is alone knows again.
+    begun(&mounts, 2).end(now(5)).unwrap();
+    assert_eq!(remembered(&mounts).0, Some(seen(2, 1)));
+    assert!(mounts.is_used("m") && !mounts.is_used("other"));
+    take(&mounts, "other", Share::Shared).unwrap().end(now(6)).unwrap();
+    assert!(!mounts.is_used("other"), "it could not write");
+}
+
+#[test]
+fn what_a_killed_run_saw_differently_stays_in_doubt() {
+    for killed_first in [true, false] {
+        let (_folder, mounts) = open();
+        let (one, two) = (begun(&mounts, 1), begun(&mounts, 2));
+        let (killed, other) = if killed_first { (one, two) } else { (two, one) };
+        drop(killed);
+        // A third begins while the other goes on, and a fourth when it is done.
+        let third = begun(&mounts, 2);
+        other.end(now(3)).unwrap();
+        begun(&mounts, 2).end(now(4)).unwrap();
+        third.end(now(5)).unwrap();
+        assert_eq!(remembered(&mounts), (Some(Seen::IN_DOUBT), Some(seen(9, 1))), "{killed_first}");
+    }
 }
 
 proptest! {

@@ -184,7 +184,7 @@ impl Run<'_> {
     fn look_up(&mut self, plans: &Plans) -> Work {
         let graph = self.graph;
         let mut found = Vec::new();
-        let work = Work::find(
+        let mut work = Work::find(
             graph.result.root.op(),
             |id| graph.node(id).op.inputs(),
             |id| {
@@ -197,6 +197,9 @@ impl Run<'_> {
                 known
             },
         );
+        for (id, _) in graph.ops() {
+            work.wait_for(id, &plans.of(id).after);
+        }
         for (id, state) in found {
             self.keep(id, state);
         }

@@ -12,6 +12,7 @@
 mod arrange;
 mod base;
 mod budget;
+mod cache_order;
 mod copy;
 mod engine;
 mod error;

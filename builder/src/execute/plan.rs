@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use oci_spec::image::Digest;
 
+use super::cache_order::cache_order;
 use super::engine::chain;
 use super::item::Content;
 use super::leaving::Leaving;
@@ -29,6 +30,9 @@ pub(super) struct StepPlan {
     pub(super) key: Option<PlanKey>,
     /// Plans of the last earlier steps that may have written to the cache mounts that it sees.
     pub(super) before: Vec<PlanKey>,
+    /// Steps that have to be over before it begins, where they run at all: they may write to a cache mount in which it could
+    /// find what they left in an earlier build.
+    pub(super) after: Vec<OpId>,
     /// What it takes of the context or holds itself.
     pub(super) taken: Option<Arc<Taken>>,
     /// How its layer is searched for secrets.
@@ -72,6 +76,7 @@ impl Executor {
         let mut plans = Plans(Vec::with_capacity(graph.ops().len()));
         // The last step that may have written to a cache mount; its plan holds those before it.
         let mut writers: BTreeMap<&str, PlanKey> = BTreeMap::new();
+        let mut order = cache_order(&self.store);
         let mut known = Known::new();
         let leaves: HashSet<OpId> = graph.result.root.op().into_iter().flat_map(|top| chain(graph, top)).collect();
         for (id, node) in graph.ops() {
@@ -84,9 +89,9 @@ impl Executor {
             };
             let reads_cache = self.options.no_cache.allows(&node.about);
             let reads_chain = reads_cache && node.op.inputs().iter().all(|input| plans.of(*input).reads_chain);
-            let (key, before, taken) = (None, Vec::new(), None);
+            let (key, before, after, taken) = (None, Vec::new(), Vec::new(), None);
             let leaving = Leaving::of(&node.op, leaves.contains(&id));
-            let mut plan = StepPlan { id, key, before, taken, leaving, reads_cache, reads_chain };
+            let mut plan = StepPlan { id, key, before, after, taken, leaving, reads_cache, reads_chain };
             match &node.op {
                 Op::Base(op) => plan.key = Some(PlanKey::base(&op.diff_ids)),
                 Op::Fetch(_) => {}
@@ -99,6 +104,7 @@ impl Executor {
                     let mounted = self.run_sources(op, &root).map_err(|error| (id, error))?;
                     let caches = || op.mounts.iter().filter_map(cache_id);
                     plan.before = caches().filter_map(|(cache, _)| writers.get(cache).copied()).collect();
+                    plan.after = order.next(id, op);
                     plan.key = mounted
                         .zip(root(op.input))
                         .map(|(mounted, below)| PlanKey::run(op, below, &mounted, &plan.before, self.options.mode));

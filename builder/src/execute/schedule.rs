@@ -47,6 +47,19 @@ impl Work {
         work
     }
 
+    /// Lets an operation wait for others that are to be done as well, though it needs nothing of what they leave. Those must
+    /// be earlier ones.
+    pub(super) fn wait_for(&mut self, id: OpId, others: &[OpId]) {
+        let others: Vec<OpId> = others.iter().filter(|other| self.waiting.contains_key(other)).copied().collect();
+        let Some(inputs) = self.waiting.get_mut(&id) else { return };
+        for other in others {
+            debug_assert!(other < id);
+            if inputs.insert(other) {
+                self.users.entry(other).or_default().push(id);
+            }
+        }
+    }
+
     /// Whether nothing is left, neither to start nor running.
     pub(super) fn is_done(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty()
@@ -138,6 +151,24 @@ mod tests {
         work.finish(id(4));
         assert!(work.is_done());
         assert!(Work::find(None, |_| vec![], |_| false).is_done());
+    }
+
+    #[test]
+    fn what_is_waited_for_is_not_needed() {
+        // 1 and 2 stand on 0; 4 takes from 2 and 3; 3 waits for 1 and 2, of which 1 is not part of the work.
+        let inputs = |of: OpId| match of.index() {
+            1 | 2 => vec![id(0)],
+            4 => vec![id(2), id(3)],
+            _ => vec![],
+        };
+        let mut work = Work::find(Some(id(4)), inputs, |of| of.index() == 0);
+        work.wait_for(id(3), &[id(1), id(2)]);
+        work.wait_for(id(1), &[id(0)]);
+        assert_eq!((work.start(9), work.start(9)), (Some(id(2)), None));
+        work.finish(id(2));
+        assert_eq!((work.start(9), work.start(9)), (Some(id(3)), None));
+        work.finish(id(3));
+        assert_eq!(work.start(9), Some(id(4)));
     }
 
     #[test]

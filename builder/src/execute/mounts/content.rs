@@ -10,7 +10,7 @@ use super::super::{Executor, RootState, States, StepError};
 use super::{Temporary, folder};
 use crate::blob::Store;
 use crate::cache::key::MountContent;
-use crate::cache::{Content, Key, LayerContent};
+use crate::cache::{Key, LayerContent};
 use crate::event::StepId;
 use crate::graph::{FolderId, Mount, MountFrom, MountKind, RunOp};
 use crate::layer::{Entry, Kind, LayerPath, Tree};
@@ -31,7 +31,7 @@ impl Shown {
         match self {
             Self::Nothing => MountContent::Nothing,
             Self::Context(context) => MountContent::Files(context.content),
-            Self::Root(root) => MountContent::Root(root.content),
+            Self::Root(root) => root.content,
         }
     }
 }
@@ -96,7 +96,8 @@ pub(in super::super) struct RootTree {
     /// Where in it, without links.
     pub(super) path: LayerPath,
     pub(super) is_folder: bool,
-    pub(super) content: Content,
+    /// What of it counts: what is shown. A link in it that leads out leads into the command's own root.
+    pub(super) content: MountContent,
 }
 
 impl RootTree {
@@ -112,8 +113,12 @@ impl RootTree {
             None if path.is_root() => true,
             None => return Err(missing().into()),
         };
-        let content = state.content;
-        Ok(Self { state, tree, path, is_folder, content })
+        let content = MountContent::Root(state.content);
+        let mut found = Self { state, tree, path, is_folder, content };
+        if !found.path.is_root() {
+            found.content = MountContent::Files(found.items()?.layer_content());
+        }
+        Ok(found)
     }
 
     /// All of it, by paths below it; a file by the name that a bound file has.
