@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use fluyt::sandbox::{
     self, Cancel, CapabilityChange, Exit, MountSource, Network, Resources, RootMount, RunMount, RunSpec, Rung, Stream,
@@ -33,7 +36,7 @@ impl Machine {
         }
         fs::copy(BUSYBOX, folder.path().join("root/bin/busybox")).unwrap();
         for tool in
-            "cat chmod chroot cp echo head id kill ln ls mkdir mknod mv rm setsid sh sleep stat touch wc".split(' ')
+            "cat chmod chroot cp echo head id kill ln ls mkdir mknod mv rm setsid sh sleep stat su touch wc".split(' ')
         {
             symlink("busybox", folder.path().join("root/bin").join(tool)).unwrap();
         }
@@ -70,6 +73,17 @@ impl Machine {
             recorded: false,
             resources: Resources::default(),
         }
+    }
+
+    fn has_its_cache(&self) {
+        assert_eq!(fs::read_to_string(self.path("cache/old")).unwrap(), "old");
+        assert_eq!(fs::read_to_string(self.path("cache/new")).unwrap(), "new\n");
+        assert_eq!(
+            fs::metadata(self.path("cache/new")).unwrap().nlink(),
+            1,
+            "what is written to one must not change the other"
+        );
+        assert!(!self.path("root.lent").exists() && !self.path("root.aside").exists());
     }
 
     /// All below the root: kind and mode, owner, time, and content.
@@ -114,10 +128,21 @@ fn secret(content: &[u8]) -> MountSource {
 }
 
 /// The processes whose command line names `mark`.
-fn running(mark: &str) -> usize {
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-    lines.filter(|line| String::from_utf8_lossy(line).split('\0').any(|word| word == mark)).count()
+fn marked(mark: &str) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let named = processes.filter(|process| {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).split('\0').any(|word| word == mark)
+    });
+    named.filter_map(|process| process.file_name().to_str()?.parse().ok()).collect()
+}
+
+fn wait_until(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "it did not come about in 20 seconds");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
@@ -173,7 +198,7 @@ fn what_a_command_leaves_running_is_killed() {
         "for n in 1 2 3; do (setsid sh -c 'sleep {mark} & sleep {mark}' &); setsid sleep {mark} & done; exit 7"
     )));
     assert_eq!((exit, said.as_str()), (Ok(Exit::Code(7)), ""));
-    assert_eq!(running(&mark), 0);
+    assert_eq!(marked(&mark), [0; 0]);
 }
 
 #[test]
@@ -199,9 +224,103 @@ fn a_cancelled_command_leaves_nothing() {
     let exit = sandbox::run_on(Rung::Chroot, &spec, &mut output, &cancel).unwrap();
     assert_eq!(exit, Exit::Cancelled);
     assert!(start.elapsed() < Duration::from_secs(4), "it was waited for: {:?}", start.elapsed());
-    assert_eq!(running(&mark), 0);
+    assert_eq!(marked(&mark), [0; 0]);
     assert!(machine.path("cache").is_dir() && !machine.path("root.aside").exists());
     assert!(!machine.path("root/c").exists() && !machine.path("root/etc/hosts").exists());
+}
+
+/// A command that holds a cache mount, and processes that are no children of it: one of another user.
+fn lasting(machine: &Machine, mark: &str) -> RunSpec {
+    fs::create_dir_all(machine.path("cache")).unwrap();
+    fs::write(machine.path("cache/old"), "old").unwrap();
+    fs::create_dir_all(machine.path("root/etc")).unwrap();
+    fs::write(machine.path("root/etc/passwd"), "root:x:0:0::/:/bin/sh\nbob:x:1000:1000::/:/bin/sh\n").unwrap();
+    let mut spec = machine.spec(&format!(
+        "echo new > /c/new; ln /c/new /linked; setsid sh -c 'sleep {mark} & sleep {mark}' & \
+         setsid su bob -c 'sleep {mark}' & sleep {mark}"
+    ));
+    spec.mounts = vec![
+        mount("/c", tree(RootMount::Directory(machine.path("cache")))),
+        mount("/run/secrets/s", secret(b"a secret of somebody")),
+    ];
+    spec
+}
+
+/// The stage that a marked process is below.
+fn stage_of(mark: &str) -> Pid {
+    let field = |pid: &str, name: &str| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
+    };
+    let mut pid = marked(mark)[0].to_string();
+    while !fs::read(format!("/proc/{pid}/cmdline")).unwrap().starts_with(b"fluyt-stage") {
+        pid = field(&pid, "PPid:");
+    }
+    Pid::from_raw(pid.parse().unwrap()).unwrap()
+}
+
+#[test]
+fn a_killed_stage_leaves_no_process_and_no_secret_and_takes_no_cache_along() {
+    let Some(machine) = Machine::new() else { return };
+    let mark = machine.mark();
+    let spec = lasting(&machine, &mark);
+    let running = std::thread::spawn(move || {
+        // As in a container: no process of another user may be looked into.
+        let mut sets = rustix::thread::capabilities(None).unwrap();
+        sets.effective.remove(rustix::thread::CapabilitySet::SYS_PTRACE);
+        sets.permitted.remove(rustix::thread::CapabilitySet::SYS_PTRACE);
+        rustix::thread::set_capabilities(None, sets).unwrap();
+        run(&spec)
+    });
+    wait_until(|| marked(&mark).len() == 4);
+    kill_process(stage_of(&mark), Signal::KILL).unwrap();
+    let said = running.join().unwrap().0.unwrap_err();
+    assert!(said.contains("the sandbox's stage ended (signal: 9 (SIGKILL))"), "{said}");
+    assert_eq!(marked(&mark), [0; 0]);
+    machine.has_its_cache();
+    assert!(machine.listing().values().all(|(.., content)| !content.starts_with(b"a secret")));
+}
+
+#[test]
+fn what_a_stage_and_its_builder_left_when_both_were_killed_is_ended_by_the_next() {
+    let Some(machine) = Machine::new() else { return };
+    let mark = machine.mark();
+    let context = machine.path("context");
+    fs::create_dir(&context).unwrap();
+    fs::copy(BUSYBOX, context.join("busybox")).unwrap();
+    let text = |command: &str| {
+        format!(
+            "FROM scratch\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n\
+             RUN --mount=type=cache,target=/c {command}\n"
+        )
+    };
+    let build = |command: &str| {
+        fs::write(context.join("Dockerfile"), text(command)).unwrap();
+        let mut fluyt = Command::new(env!("CARGO_BIN_EXE_fluyt"));
+        fluyt.arg("--store").arg(machine.path("store")).args(["build", "--isolation", "r4", "--progress", "plain"]);
+        fluyt.arg(&context).stdout(Stdio::null()).stderr(Stdio::piped());
+        fluyt
+    };
+    let mut builder = build(&format!(
+        "echo new > /c/new; setsid sh -c 'sleep {mark} & sleep {mark}' & setsid sleep {mark} & sleep {mark}"
+    ))
+    .spawn()
+    .unwrap();
+    wait_until(|| marked(&mark).len() == 4);
+    let stage = stage_of(&mark);
+    // It must not see its builder's end.
+    kill_process(stage, Signal::STOP).unwrap();
+    builder.kill().unwrap();
+    builder.wait().unwrap();
+    kill_process(stage, Signal::KILL).unwrap();
+    wait_until(|| marked(&mark).len() == 3);
+    let output = build("cat /c/new; echo more >> /c/new").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains(" new\n"), "{said}");
+    assert_eq!(marked(&mark), [0; 0]);
+    let output = build("cat /c/new").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains(" more\n"), "{said}");
 }
 
 #[test]

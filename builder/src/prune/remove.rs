@@ -181,6 +181,8 @@ impl Pruning<'_> {
                 });
                 removed.map_err(io::Error::other)?.unwrap_or(Ok(false))
             }
+            // A build was killed while a command had a cache mount in the root; the next build brings it home.
+            Kind::MutableRoot if path.join("root.lent").exists() => Ok(false),
             Kind::Layer | Kind::MutableRoot => {
                 let trash = self.trash_place()?;
                 let removed = self.store.alone(&entry.name, || gone(fs::rename(&path, &trash)));

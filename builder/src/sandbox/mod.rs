@@ -71,6 +71,7 @@ mod wire;
 
 pub use cancel::Cancel;
 pub use capabilities::CapabilityChange;
+pub use chroot::recover;
 pub use entry::{enter, entered, is_root_inside_only};
 pub use error::{Failure, SandboxError};
 pub use groups::Resources;

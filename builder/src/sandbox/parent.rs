@@ -17,10 +17,10 @@ use super::error::SandboxError;
 use super::groups::Group;
 use super::mounts::{Reach, restrict};
 use super::rung::Rung;
-use super::spec::{Exit, RunSpec, Stream};
+use super::spec::{Exit, RootMount, RunSpec, Stream};
 use super::stage::STAGE_NAME;
 use super::wire::{Answer, Order, first_answer, send_order};
-use super::{Cancel, memory};
+use super::{Cancel, chroot, memory};
 
 /// How long a cancelled stage may take to end by itself; then it is killed, and its command with it.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
@@ -78,6 +78,10 @@ pub fn run_on(
     let ours = || group.as_ref().and_then(Group::kills).or_else(memory::own_kills);
     let (before, ours_before) = (ours().unwrap_or_else(memory::kills), ours());
     let conversation = converse(&order, group.as_ref(), output, cancel)?;
+    if let (None, Rung::Chroot, RootMount::Directory(root)) = (&conversation.answer, rung, &spec.root) {
+        chroot::recover(root).map_err(SandboxError::Setup)?;
+        chroot::clear(root);
+    }
     let ran_out_of_memory = || ours().unwrap_or_else(memory::kills) > before;
     match conversation.answer {
         _ if conversation.cancelled => Ok(Exit::Cancelled),

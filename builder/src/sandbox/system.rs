@@ -32,6 +32,23 @@ pub(super) fn unshare(flags: UnshareFlags) -> Result<(), Errno> {
     unsafe { rustix::thread::unshare_unsafe(flags) }
 }
 
+/// Does something as this thread with the user and group of another, as far as files and the looks at processes go.
+pub(super) fn with_file_ids<T>(uid: u32, gid: u32, work: impl FnOnce() -> T) -> T {
+    // SAFETY: the calls set two numbers of this thread alone (the C libraries do not tell the others), and give those that
+    // were there.
+    let (uid, gid) = unsafe {
+        let gid = libc::setfsgid(gid);
+        (libc::setfsuid(uid), gid)
+    };
+    let done = work();
+    // SAFETY: as above.
+    unsafe {
+        libc::setfsuid(uid.cast_unsigned());
+        libc::setfsgid(gid.cast_unsigned());
+    }
+    done
+}
+
 /// The process's standard input as a descriptor of its own. To be called once, before anything reads from it.
 pub(super) fn take_stdin() -> OwnedFd {
     // SAFETY: descriptor 0 is open (the runtime sees to that at the start), and the stage uses it in no other way.

@@ -39,6 +39,8 @@ impl Chosen {
         let snapshots: Box<dyn Snapshotter> = match self.isolation.choice().rung {
             Rung::Chroot | Rung::Traced => Box::new(MutableRoot::open(self.store.clone())?.until(self.cancel.clone())),
             Rung::Root | Rung::Rootless | Rung::SingleId | Rung::Nothing => {
+                // An earlier build may have run in a chroot.
+                MutableRoot::bring_home(&self.store)?;
                 Box::new(Overlay::open(self.store.clone())?)
             }
         };

@@ -3,6 +3,7 @@
 //! ```text
 //! <store>/mutable/root/              the one root
 //!                 lock               held by who works on it
+//!                 root.aside/, root.lent   of a sandbox at work, or of one that was killed: `sandbox::recover`
 //!                 state.json         the chain that the root holds, and in which run of the machine it was written; absent
 //!                                    while it may hold anything else
 //!                 layers/            a store: the blobs that the root is unpacked from again when another chain is wanted
@@ -32,7 +33,7 @@ use crate::layer::{
     note_owners, read_layer,
 };
 use crate::owners::{self, Inodes, Paths};
-use crate::sandbox::{Cancel, RootMount};
+use crate::sandbox::{self, Cancel, RootMount};
 
 /// The grain of a file's times is that of the kernel's timer, at most 10 ms (`CONFIG_HZ=100`).
 const TIME_GRAIN: Duration = Duration::from_millis(10);
@@ -118,21 +119,46 @@ impl MutableRoot {
         fs::set_permissions(root, fs::Permissions::from_mode(0o755)).map_err(SnapshotError::at("opening up", root))
     }
 
+    /// Brings home what a killed build of this store has left in the root, so that whoever uses a cache mount in another way,
+    /// or removes the root, finds it. Nothing is done while a build has the root: that one did it when it began.
+    ///
+    /// # Errors
+    /// When that cannot be done: then the root holds what should be elsewhere.
+    pub fn bring_home(store: &Store) -> Result<(), SnapshotError> {
+        if !store.root().join("mutable/root.lent").exists() {
+            return Ok(());
+        }
+        let root = Self::open(store.clone())?;
+        match root.try_lock()? {
+            Some(_lock) => root.recover(&root.folder.join("root")),
+            None => Ok(()),
+        }
+    }
+
+    fn recover(&self, root: &Path) -> Result<(), SnapshotError> {
+        let failed = |failure| SnapshotError::at("ending what a killed build left in", root)(io::Error::other(failure));
+        sandbox::recover(root).map_err(failed)
+    }
+
     fn lock(&self) -> Result<File, SnapshotError> {
+        loop {
+            match self.try_lock()? {
+                Some(lock) => return Ok(lock),
+                // Another step has it, or another build, which may take its time.
+                None if self.cancel.is_cancelled() => return Err(SnapshotError::Cancelled),
+                None => std::thread::sleep(LOCK_PAUSE),
+            }
+        }
+    }
+
+    fn try_lock(&self) -> Result<Option<File>, SnapshotError> {
         let path = self.folder.join("lock");
         let options = File::options().create(true).truncate(false).write(true).open(&path);
         let lock = options.map_err(SnapshotError::at("opening", &path))?;
-        loop {
-            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(lock),
-                Err(rustix::io::Errno::INTR) => {}
-                // Another step has it, or another build, which may take its time.
-                Err(rustix::io::Errno::WOULDBLOCK) if self.cancel.is_cancelled() => {
-                    return Err(SnapshotError::Cancelled);
-                }
-                Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
-                Err(error) => return Err(SnapshotError::errno("locking", &path)(error)),
-            }
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(lock)),
+            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => Ok(None),
+            Err(error) => Err(SnapshotError::errno("locking", &path)(error)),
         }
     }
 
@@ -233,6 +259,7 @@ impl Snapshotter for MutableRoot {
         }
         let lock = self.lock()?;
         let root = self.folder.join("root");
+        self.recover(&root)?;
         let held = self.held(&root)?;
         self.forget_state()?;
         let continues =

@@ -1,7 +1,12 @@
 //! The processes that a command leaves: without a process namespace, each must be found and killed.
+//!
+//! The stage is the parent of all that lose theirs, so they are all below it. A stage that was killed is nobody's parent any
+//! more; then they are told by the root that they have, which they cannot leave.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -10,6 +15,7 @@ use rustix::process::{
 };
 
 use super::super::error::{During, Failure};
+use super::super::system;
 
 /// How long processes may take to die before they are looked for again.
 const PAUSE: Duration = Duration::from_micros(500);
@@ -34,7 +40,59 @@ pub(super) fn kill_all() -> Result<(), Failure> {
         }
         std::thread::sleep(PAUSE);
     }
-    Err(Failure::new("killing what the command left running: new processes came faster than they could be killed"))
+    Err(too_fast())
+}
+
+/// Kills all processes that have this folder, or one in it, as their root, and returns when there are none.
+pub(super) fn kill_within(root: &Path) -> Result<(), Failure> {
+    let root = match fs::canonicalize(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found.during(|| format!("looking at {}", root.display()))?,
+    };
+    let is_within = |pid: &Pid| root_of(*pid).is_some_and(|at| at.starts_with(&root));
+    for _ in 0..ROUNDS_MAX {
+        let found: Vec<Pid> = processes().filter_map(Pid::from_raw).filter(is_within).collect();
+        if found.is_empty() {
+            return Ok(());
+        }
+        for pid in found {
+            if let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
+                && is_within(&pid)
+            {
+                let _ = pidfd_send_signal(process, Signal::KILL);
+            }
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Err(too_fast())
+}
+
+fn too_fast() -> Failure {
+    Failure::new("killing what the command left running: new processes came faster than they could be killed")
+}
+
+/// The root folder of a process. `None` for one that is dead, and for one that nobody may look at without
+/// `CAP_SYS_PTRACE`, as it has changed its user and executed nothing since.
+fn root_of(pid: Pid) -> Option<PathBuf> {
+    let link = format!("/proc/{}/root", pid.as_raw_nonzero());
+    match fs::read_link(&link) {
+        Ok(root) => Some(root),
+        // Another user's. Whoever may become that user may look.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?;
+            let id = |name: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+                line.split_whitespace().next()?.parse::<u32>().ok()
+            };
+            system::with_file_ids(id("Uid:")?, id("Gid:")?, || fs::read_link(&link)).ok()
+        }
+        Err(_) => None,
+    }
+}
+
+fn processes() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// Takes the status of every child that is dead; says whether there is no child left.
@@ -73,10 +131,8 @@ fn is_below(pid: Pid, top: Pid) -> bool {
 /// All processes below that one, as they are listed now.
 fn below(top: Pid) -> Vec<Pid> {
     let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        if let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok())
-            && let Some(parent) = parent_of(pid)
-        {
+    for pid in processes() {
+        if let Some(parent) = parent_of(pid) {
             children.entry(parent).or_default().push(pid);
         }
     }

@@ -14,14 +14,16 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fstat, mknodat, open, renameat, statat,
+    AtFlags, CWD, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, Stat, Uid, chownat, flock, fstat, mknodat,
+    open, renameat, statat,
 };
 use rustix::io::Errno;
 
 use super::super::error::{During, Failure};
 use super::super::places::{Kind, Place, Places, restore_times};
 use super::super::spec::{MountSource, RootMount, RunMount, RunSpec};
-use super::copy;
+use super::lent::{self, Lent};
+use super::{copy, descendants};
 
 /// The nodes that every RUN has, by their numbers in the kernel.
 const DEVICES: [(&str, (u32, u32)); 6] =
@@ -44,6 +46,9 @@ pub(super) struct Furniture {
     root: OwnedFd,
     /// Beside the root, on its file system.
     aside: PathBuf,
+    /// Held until all is done: whoever finds the folder waits for it, also when the builder is gone.
+    _lock: OwnedFd,
+    lent: Lent,
     count: usize,
     places: Places,
     placed: Vec<Placed>,
@@ -76,22 +81,48 @@ enum After {
     CopiedBack(PathBuf),
 }
 
+fn aside(root: &Path) -> PathBuf {
+    root.with_extension("aside")
+}
+
+fn lock(folder: &Path) -> Result<OwnedFd, Errno> {
+    let folder = open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    flock(&folder, FlockOperation::LockExclusive)?;
+    Ok(folder)
+}
+
+/// Ends what is left in a root of a stage that was killed: its command's processes go, and cache mounts come home. Waits
+/// for a stage whose builder was killed and that does so itself.
+///
+/// Who calls this has the root for itself. What else is in the root may be anything.
+pub(super) fn recover(root: &Path) -> Result<(), Failure> {
+    let aside = aside(root);
+    let _stage = match lock(&aside) {
+        Err(Errno::NOENT) => return Ok(()),
+        locked => locked.during(|| format!("waiting for who uses {}", aside.display()))?,
+    };
+    descendants::kill_within(root)?;
+    lent::bring_home(root)?;
+    match fs::remove_dir_all(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).during(|| format!("removing {}, which a killed build left", aside.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Furniture {
     /// Nothing yet, in that root.
     pub(super) fn new(root: &Path) -> Result<Self, Failure> {
-        let aside = root.with_extension("aside");
-        // Of a stage that was killed. Nobody else is here: who runs a command has the root for itself.
-        if let Err(error) = fs::remove_dir_all(&aside)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(error).during(|| format!("removing {}, which a killed build left", aside.display()));
-        }
+        recover(root)?;
+        let (aside, lent) = (aside(root), Lent::of(root));
         fs::create_dir(&aside).during(|| format!("making the folder {}", aside.display()))?;
+        let lock = lock(&aside).during(|| format!("locking the folder {}", aside.display()))?;
         fs::set_permissions(&aside, fs::Permissions::from_mode(0o700))
             .during(|| format!("closing the folder {}", aside.display()))?;
         let root = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .during(|| format!("opening the root {}", root.display()))?;
-        Ok(Self { root, aside, count: 0, places: Places::default(), placed: Vec::new() })
+        Ok(Self { root, aside, _lock: lock, lent, count: 0, places: Places::default(), placed: Vec::new() })
     }
 
     /// Puts in what every RUN has, and the step's own mounts. What was put in before a failure is taken out like the rest.
@@ -166,14 +197,15 @@ impl Furniture {
         if put.is_err()
             && let MountSource::Tree { root: RootMount::Directory(folder), .. } = &mount.source
             && !folder.exists()
+            && fs::rename(&new, folder).is_ok()
         {
-            let _ = fs::rename(&new, folder);
+            let _ = self.lent.remove(folder);
         }
         put
     }
 
     /// Brings a folder of the builder's.
-    fn bring(&self, from: &Path, new: &Path, mount: &RunMount) -> Result<After, Failure> {
+    fn bring(&mut self, from: &Path, new: &Path, mount: &RunMount) -> Result<After, Failure> {
         let what = || format!("bringing {} to {}", from.display(), mount.target);
         let is_taken = |placed: &Placed| match &placed.after {
             After::MovedBack(home) | After::CopiedBack(home) => home == from,
@@ -191,9 +223,11 @@ impl Furniture {
             copy::copy_tree(from, new).during(what)?;
             return Ok(After::Removed);
         }
+        self.lent.add(from).during(what)?;
         match rustix::fs::rename(from, new) {
             Ok(()) => Ok(After::MovedBack(from.to_owned())),
             Err(Errno::XDEV) => {
+                self.lent.remove(from).during(what)?;
                 copy::copy_tree(from, new).during(what)?;
                 Ok(After::CopiedBack(from.to_owned()))
             }
@@ -228,7 +262,7 @@ impl Furniture {
         let mut first = Ok(());
         while let Some(placed) = self.placed.pop() {
             let trash = self.new_name();
-            let done = placed.take_out(&trash);
+            let done = placed.take_out(&trash, &mut self.lent);
             if first.is_ok() {
                 first = done;
             }
@@ -237,8 +271,11 @@ impl Furniture {
         if first.is_ok() {
             first = removed;
         }
-        // Last, as it may take long: the builder may lose patience with a stage that was cancelled.
-        let _ = fs::remove_dir_all(&self.aside);
+        // Last, as it may take long: the builder may lose patience with a stage that was cancelled. A folder that could not be
+        // brought home is left for the next one to try.
+        if self.lent.is_empty() {
+            let _ = fs::remove_dir_all(&self.aside);
+        }
         first
     }
 
@@ -249,7 +286,7 @@ impl Furniture {
 }
 
 impl Placed {
-    fn take_out(self, trash: &Path) -> Result<(), Failure> {
+    fn take_out(self, trash: &Path, lent: &mut Lent) -> Result<(), Failure> {
         let what = || format!("taking out what was put at {}", self.target);
         let Place { parent, name } = &self.place;
         let ours = fstat(&self.handle).during(what)?;
@@ -289,6 +326,7 @@ impl Placed {
                 copy::part_from_others(trash).during(what)?;
                 bring_home(trash, home).during(what)?;
             }
+            lent.remove(home).during(what)?;
         }
         match moved {
             None => Ok(()),
@@ -309,18 +347,14 @@ fn bring_home(folder: &Path, home: &Path) -> io::Result<()> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EXDEV | libc::ENOTEMPTY | libc::EEXIST)) => {}
         Err(error) => return Err(error),
     }
-    let (new, old) = (home.with_extension("new"), home.with_extension("old"));
-    for stale in [&new, &old] {
-        if stale.exists() {
-            fs::remove_dir_all(stale)?;
-        }
+    let new = home.with_extension("new");
+    if new.exists() {
+        fs::remove_dir_all(&new)?;
     }
     copy::copy_tree(folder, &new)?;
-    if home.exists() {
-        fs::rename(home, &old)?;
-    }
-    fs::rename(&new, home)?;
-    if old.exists() { fs::remove_dir_all(&old) } else { Ok(()) }
+    // In one step: at no moment is there none.
+    rustix::fs::renameat_with(CWD, &new, CWD, home, RenameFlags::EXCHANGE)?;
+    fs::remove_dir_all(&new)
 }
 
 /// Where a path leads below a folder that is the builder's own. Links in it are an image's or the context's: none is followed.

@@ -8,7 +8,8 @@
 //!
 //! There are no mounts, so what other rungs mount is put in its place in the root for the command and taken out after it
 //! ([`Furniture`]); there is no process namespace, so what the command leaves running is found and killed one by one
-//! ([`descendants`]). Then the answer is given, and the tree is what the command left, without a trace of us.
+//! ([`descendants`]). Then the answer is given, and the tree is what the command left, without a trace of us. What a stage
+//! that is killed could not do, the builder does, or the next one that comes to the root ([`recover`]).
 //!
 //! What a command does not see here: `/proc`, `/sys`, terminals, and the host name that it would have elsewhere. It sees the
 //! builder's own processes (to signal them, not to look into them) and, as everywhere on the host's network, its
@@ -18,6 +19,7 @@
 mod copy;
 mod descendants;
 mod furniture;
+mod lent;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -92,6 +94,26 @@ fn command(spec: &RunSpec, root: &Path, control: &UnixStream) -> Result<i32, Fai
     };
     let process = pidfd_open(pid, PidfdFlags::empty()).during(|| "watching the command".to_owned())?;
     super::stage::wait(pid, &process, control.as_fd())
+}
+
+/// Ends what a stage that was killed left in a root: its command's processes are killed, and folders that outlive commands
+/// (cache mounts) come home. Does nothing where none was killed. Who calls this has the root for itself, and
+/// may find anything in it afterwards.
+///
+/// # Errors
+/// When that cannot be done; the root must then be left alone.
+pub fn recover(root: &Path) -> Result<(), Failure> {
+    furniture::recover(root)
+}
+
+/// Empties a root in which a stage was killed, whose folders are all home: secrets are still in their places.
+pub(super) fn clear(root: &Path) {
+    for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        // Whoever prepares the root next empties it whatever is in it.
+        let _ = if is_folder { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    }
 }
 
 /// Enters the root and gives up what the command may not have, while there still are the capabilities that each of it needs.
