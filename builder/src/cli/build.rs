@@ -38,6 +38,10 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
         request.destinations.iter().any(Destination::is_stdout),
         request.destinations.iter().any(Destination::is_image),
     );
+    if let Err(wrong) = request.resources.values_are_possible() {
+        let flags = buildx::limits(&typed.buildx).join(", ");
+        return Err(Failure::new(Blame::User, format!("{flags}: {wrong}")));
+    }
     let (tags, by_digest) = (request.tags.clone(), request.form.by_digest);
     let shown = Shown::begin(kind, &Surroundings::from_process(), Some(&store.root().join(LOGS)));
     let events = Warnings::of(shown.events());

@@ -53,7 +53,7 @@ impl Executor {
         self.unpack_all(step, &below)?;
         let tree = self.tree(step, &below)?;
         let identity = accounts(&tree).identity(&op.user)?;
-        self.accept_rung(choice.rung, &op.user, &identity)?;
+        self.accept_rung(choice.rung, op, &identity)?;
 
         let mut workspace = self.snapshots.prepare(&below.diff_ids()).map_err(|error| match error {
             SnapshotError::Cancelled => StepError::Cancelled,

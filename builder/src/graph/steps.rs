@@ -99,9 +99,8 @@ impl StageLowering<'_, '_> {
     fn network(&mut self, word: Option<&Word>) -> Network {
         let Some(word) = word else { return self.input.network };
         match word.text.as_str() {
-            // A Dockerfile does not get out of it by a word.
-            "default" if self.input.network == Network::Isolated => Network::Isolated,
-            "default" => Network::Default,
+            // That of the command line, as the reference has it: a Dockerfile does not get out of it by a word.
+            "default" => self.input.network,
             "none" => Network::None,
             "host" => {
                 if !self.input.allowed.host_network {

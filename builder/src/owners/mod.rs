@@ -1,6 +1,7 @@
 //! Owners that files cannot have here, recorded beside them.
 //!
-//! A process with one id cannot give a file to another: an ordinary user, or root of a user namespace with a single id.
+//! A process with one id cannot give a file to another: an ordinary user, root of a user namespace with a single id, or root
+//! of a container without the rights of root.
 //! What a layer or a command says about owners is then written down, and stands for the owner wherever a layer is made:
 //!
 //! | what | where | form |
@@ -31,6 +32,7 @@ use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, XattrFlags};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
+use rustix::thread::CapabilitySet;
 
 pub use self::table::{Inode, Inodes, Paths};
 
@@ -54,10 +56,35 @@ pub fn least_mode(is_folder: bool, mode: u32) -> u32 {
     if is_folder || mode & 0o111 != 0 { 0o700 } else { 0o600 }
 }
 
+/// Rights that root of a machine or container has, by name, in the order in which their lack is told.
+const OF_ROOT: [(CapabilitySet, &str); 5] = [
+    (CapabilitySet::CHOWN, "CAP_CHOWN"),
+    (CapabilitySet::DAC_OVERRIDE, "CAP_DAC_OVERRIDE"),
+    (CapabilitySet::FOWNER, "CAP_FOWNER"),
+    (CapabilitySet::SETUID, "CAP_SETUID"),
+    (CapabilitySet::SETGID, "CAP_SETGID"),
+];
+
+/// The first right over files and users that root has and this process has not.
+#[must_use]
+pub fn lacking() -> Option<&'static str> {
+    // Without an answer, what is refused will tell.
+    let held = rustix::thread::capabilities(None).ok()?.effective;
+    OF_ROOT.into_iter().find(|(right, _)| !held.contains(*right)).map(|(_, name)| name)
+}
+
+/// Whether files of others are out of our reach: for every user but root, and for root of a container that was started without
+/// the rights that make root what it is. Not to be asked before this process has gone into a user namespace, where
+/// root has them again; what a command gives up later does not matter.
+fn is_ordinary() -> bool {
+    static IS_POWERLESS: OnceLock<bool> = OnceLock::new();
+    !geteuid().is_root() || *IS_POWERLESS.get_or_init(|| lacking().is_some())
+}
+
 /// Whether permission bits are recorded where they would keep us out: not for root, whom none do.
 #[must_use]
 pub fn are_modes_recorded() -> bool {
-    !geteuid().is_root()
+    is_ordinary()
 }
 
 /// Sets the permission bits of an open file or folder; such as would keep us out by a record.
@@ -160,7 +187,7 @@ pub enum Given {
 /// them all, and what stands in an attribute is none of our doing.
 #[must_use]
 pub fn are_recorded() -> bool {
-    !geteuid().is_root() || !maps_all_ids()
+    is_ordinary() || !maps_all_ids()
 }
 
 /// Whether this process is in the machine's first user namespace: only there can overlayfs's own attributes be set, and
@@ -258,7 +285,7 @@ fn give_by(
     let recorded = are_recorded();
     let known = |id| if id == u32::MAX { OVERFLOW_ID } else { id };
     // An ordinary user who gave a file to his own id would leave no trace of who should have it.
-    let by_right = if recorded && !geteuid().is_root() {
+    let by_right = if recorded && is_ordinary() {
         Err(Errno::PERM)
     } else {
         chown(Uid::from_raw(known(owner.uid)), Gid::from_raw(known(owner.gid)))

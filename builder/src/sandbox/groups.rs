@@ -54,6 +54,29 @@ impl Resources {
         Group::make(self).map(drop)
     }
 
+    /// Whether all values are ones that this machine can have.
+    ///
+    /// # Errors
+    /// A sentence about the first that is not.
+    pub fn values_are_possible(&self) -> Result<(), String> {
+        for (asked, there, what) in [
+            (&self.processors, "/sys/devices/system/cpu/online", "processors"),
+            (&self.memory_nodes, "/sys/devices/system/node/online", "memory nodes"),
+        ] {
+            let Some(asked) = asked else { continue };
+            let there = read(Path::new(there)).unwrap_or_default();
+            // A machine that does not tell has whatever the kernel takes.
+            let is_there = |number: u32| there.is_empty() || numbers(&there).is_some_and(|all| all.contains(&number));
+            if !numbers(asked).is_some_and(|asked| asked.into_iter().all(is_there)) {
+                let all = if there.is_empty() { String::new() } else { format!(", and of {there}, which are here") };
+                return Err(format!(
+                    "the {what} `{asked}` cannot be used: expected numbers and ranges as in `0-3,5`{all}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn controllers(&self) -> Vec<&'static str> {
         let cpu = self.cpu_shares.is_some() || self.cpu_quota_us.is_some() || self.cpu_period_us.is_some();
         let memory = self.memory_bytes.is_some() || self.memory_and_swap_bytes.is_some();
@@ -71,6 +94,22 @@ impl Resources {
     }
 }
 
+/// The numbers that a list such as `0-3,5` names; none for what is no such list.
+fn numbers(list: &str) -> Option<std::collections::BTreeSet<u32>> {
+    /// More than the kernel can be built for.
+    const NUMBER_MAX: u32 = 1 << 16;
+    let mut all = std::collections::BTreeSet::new();
+    for range in list.split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        if first > last || last > NUMBER_MAX {
+            return None;
+        }
+        all.extend(first..=last);
+    }
+    Some(all)
+}
+
 /// A control group, gone when this is dropped.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -80,7 +119,10 @@ pub(super) struct Group {
 impl Group {
     /// Makes one.
     pub(super) fn make(resources: &Resources) -> Result<Self, String> {
-        let read = |path: &str| fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
+        let read = |path: &str| {
+            fs::read_to_string(path)
+                .map_err(|error| format!("the kernel does not tell of control groups ({path}: {error})"))
+        };
         let layout = Layout { own: read("/proc/self/cgroup")?, mounts: read("/proc/self/mountinfo")? };
         Self::make_in(&layout, resources)
     }
@@ -112,8 +154,11 @@ impl Group {
     }
 
     fn add(&mut self, folder: &Path) -> Result<(), String> {
-        fs::create_dir(folder)
-            .map_err(|error| format!("the control group {} cannot be made: {error}", folder.display()))?;
+        fs::create_dir(folder).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => "this user may not make control groups".to_owned(),
+            io::ErrorKind::ReadOnlyFilesystem => "control groups are read-only here, as in most containers".to_owned(),
+            _ => format!("a control group cannot be made ({}: {error})", folder.display()),
+        })?;
         self.folders.push(folder.to_owned());
         Ok(())
     }
@@ -199,7 +244,8 @@ fn read(file: &Path) -> Option<String> {
 }
 
 fn write(file: &Path, value: &str) -> Result<(), String> {
-    fs::write(file, value).map_err(|error| format!("{value} cannot be written to {}: {error}", file.display()))
+    let name = file.file_name().unwrap_or_default().display();
+    fs::write(file, value).map_err(|error| format!("the kernel refused the limit `{name}` of {value}: {error}"))
 }
 
 fn set_first_version(own: &Path, folder: &Path, controller: &str, resources: &Resources) -> Result<(), String> {
@@ -268,11 +314,8 @@ fn set_second_version(folder: &Path, controllers: &[&str], resources: &Resources
 
 /// The group of version 2 in which one with these controllers can be made: ours, or the nearest above that gives them.
 fn parent_for(own: &Path, top: &Path, controllers: &[&str]) -> Result<PathBuf, String> {
-    let mut reason = format!(
-        "the control group {} gives no limits for {} to groups below it",
-        own.display(),
-        controllers.join(" and ")
-    );
+    let mut reason =
+        format!("the builder's control group gives no limits for {} to groups below it", controllers.join(" and "));
     for folder in own.ancestors().take_while(|folder| folder.starts_with(top)) {
         let lists = |file: &str| {
             let text = read(&folder.join(file)).unwrap_or_default();
@@ -294,10 +337,8 @@ fn parent_for(own: &Path, top: &Path, controllers: &[&str]) -> Result<PathBuf, S
             .iter()
             .all(|file| unlimited(file))
         {
-            reason = format!(
-                "the control group {} has limits itself, and a group for commands would not be under them",
-                folder.display()
-            );
+            reason = "the builder's control group has limits itself, and a group for commands would not be under them"
+                .to_owned();
             break;
         }
     }
@@ -323,6 +364,18 @@ mod tests {
         assert_eq!(layout.first_version("cpuset"), None);
         let top = Path::new("/sys/fs/cgroup/unified");
         assert_eq!(layout.second_version(), Some((top.join("user.slice"), top.to_owned())));
+    }
+
+    #[test]
+    fn processors_are_those_of_the_machine() {
+        let check = |list: &str| {
+            let resources = Resources { processors: Some(list.to_owned()), ..Resources::default() };
+            resources.values_are_possible().map_err(|error| error.split(':').next().unwrap_or_default().to_owned())
+        };
+        assert_eq!(check("0"), Ok(()));
+        for wrong in ["60000", "0-60000", "x", "", "0,", "1-0", "-1", "0-4294967295"] {
+            assert_eq!(check(wrong), Err(format!("the processors `{wrong}` cannot be used")));
+        }
     }
 
     /// A tree of version 2 in plain files: what is written, and where.

@@ -23,7 +23,7 @@ use super::{capabilities, extra, filter, recorder, system};
 use crate::owners::{self, Owner};
 
 /// The codes that shells and other builders use for a command that could not be executed.
-const NOT_FOUND: i32 = 127;
+pub(super) const NOT_FOUND: i32 = 127;
 const NOT_EXECUTABLE: i32 = 126;
 
 /// Where commands are looked for when the environment has no `PATH`.

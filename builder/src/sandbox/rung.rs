@@ -1,9 +1,10 @@
 //! The ladder: the ways to run a command, best first, and which of them this machine allows.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -201,7 +202,7 @@ pub struct Isolation {
     /// Where roots are, for rungs whose trial needs a folder there.
     place: Option<PathBuf>,
     found: Arc<OnceLock<Choice>>,
-    told: Arc<OnceLock<()>>,
+    told: Arc<Mutex<BTreeSet<&'static str>>>,
 }
 
 impl Isolation {
@@ -217,9 +218,9 @@ impl Isolation {
         Self { place: Some(place.to_owned()), ..self }
     }
 
-    /// Whether nobody asked this before: to tell what a rung is worth once in a build.
-    pub fn is_told_first(&self) -> bool {
-        self.told.set(()).is_ok()
+    /// Whether nobody asked this of `what` before: to tell things once in a build.
+    pub fn is_told_first(&self, what: &'static str) -> bool {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(what)
     }
 
     /// The best rung that works.

@@ -50,7 +50,7 @@ pub fn stage() -> Option<ExitCode> {
         return Some(ExitCode::from(2));
     };
     // Found out by /proc, which process 1 does without for a while.
-    let _ = owners::are_recorded();
+    let _ = (owners::are_recorded(), owners::are_modes_recorded());
     let answer = match order {
         Order::Run(spec) => run(&spec, &control),
         Order::Chroot(spec) => chroot::run(&spec, &control),
@@ -61,7 +61,7 @@ pub fn stage() -> Option<ExitCode> {
         Order::TryTrace(folder) => super::traced::attempt(&folder, &control),
         #[cfg(not(target_arch = "x86_64"))]
         Order::Trace(_) | Order::TryTrace(_) => Err(Failure::new("commands are traced on x86_64 only")),
-        Order::Try => unshare(Network::Host).and_then(|()| trial::attempt()).map(|()| Answer::Works),
+        Order::Try => unshare(Network::Host).and_then(|()| trial::attempt(false)).map(|()| Answer::Works),
     };
     let answer = answer.unwrap_or_else(Answer::Failed);
     // A builder that is gone wants no answer.
@@ -89,7 +89,12 @@ fn run(spec: &RunSpec, control: &UnixStream) -> Result<Answer, Failure> {
 }
 
 /// Runs process 1 to its end. Returns the raw wait status.
-fn command(spec: &RunSpec, root: &Path, control: &UnixStream, recorder: Option<&Recorder>) -> Result<i32, Failure> {
+pub(super) fn command(
+    spec: &RunSpec,
+    root: &Path,
+    control: &UnixStream,
+    recorder: Option<&Recorder>,
+) -> Result<i32, Failure> {
     let (alive, ours) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).during(|| "making a pipe".to_owned())?;
     let pid = match system::fork().during(|| "starting process 1 of the sandbox".to_owned())? {
         Fork::Child => {

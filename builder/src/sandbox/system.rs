@@ -57,9 +57,15 @@ pub(super) fn take_stdin() -> OwnedFd {
 
 /// Makes `fd` descriptor 0.
 pub(super) fn set_stdin(fd: BorrowedFd<'_>) -> Result<(), Errno> {
-    // SAFETY: descriptor 0 belongs to nobody else in the process that calls this, a child that is about to `execve`.
-    let done = unsafe { libc::dup2(fd.as_raw_fd(), 0) };
-    if done == 0 { Ok(()) } else { Err(last_errno()) }
+    set_stream(fd, 0)
+}
+
+/// Makes `fd` one of the three streams.
+pub(super) fn set_stream(fd: BorrowedFd<'_>, number: libc::c_int) -> Result<(), Errno> {
+    // SAFETY: these descriptors belong to nobody else in the processes that call this: a stage, a scout, and a child that is
+    // about to `execve`.
+    let done = unsafe { libc::dup2(fd.as_raw_fd(), number) };
+    if done == number { Ok(()) } else { Err(last_errno()) }
 }
 
 /// Closes every descriptor above 2 when `execve` succeeds.

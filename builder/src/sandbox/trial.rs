@@ -3,23 +3,28 @@
 //! Version numbers, module lists and container detection all lie somewhere; a stage that does the same as a RUN does
 //! not. It works on a memory file system of its own, so nothing is left behind and no earlier trial can be in the way.
 
-use std::io;
+use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, mkdir, open, statat};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
+use rustix::pipe::PipeFlags;
 use rustix::process::geteuid;
 use rustix::thread::CapabilitySet;
 
 use super::error::{During, Failure, SandboxError};
 use super::mounts::{attach, mount_root, new_mount};
 use super::parent::converse;
+use super::places::Places;
 use super::rung::Rung;
-use super::spec::{Network, RootMount};
-use super::wire::{Answer, Order};
-use super::{Cancel, capabilities, entry, filter};
+use super::spec::{Network, RootMount, RunSpec};
+use super::wire::{self, Answer, Order};
+use super::{Cancel, CapabilityChange, Resources, entry, init, stage, system};
+use crate::owners;
 
 /// Why RUN cannot work here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,10 +83,23 @@ pub(super) fn may_be_root() -> Result<(), Refusal> {
             "start the container with `docker run --privileged`, or with `--cap-add SYS_ADMIN --security-opt apparmor=unconfined`",
         ));
     }
-    Ok(())
+    has_rights_of_root()
 }
 
-/// Tries what a RUN needs: namespaces, mounts, an overlay that writes whiteouts.
+/// Root that may mount, and may not give files to others, makes no layers that are exact.
+fn has_rights_of_root() -> Result<(), Refusal> {
+    match owners::lacking() {
+        None => Ok(()),
+        Some(name) => Err(refusal(
+            format!("this process is root without the capability {name}, as in a container"),
+            "give the container its usual capabilities: `docker run` without `--cap-drop`, in Kubernetes without \
+             `capabilities.drop`",
+        )),
+    }
+}
+
+/// Tries what a RUN needs: namespaces, an overlay that writes whiteouts, and all else that is mounted or given up for a
+/// command.
 fn root() -> Result<(), Refusal> {
     if entry::entered().is_some() {
         return Err(entry::refusal(Rung::Root)
@@ -108,6 +126,7 @@ fn chroot(place: Option<&Path>) -> Result<(), Refusal> {
             "run as root: in a container, without `--user` and `runAsUser`",
         ));
     }
+    has_rights_of_root()?;
     let folder = fresh_folder(place)?;
     let order = Order::TryChroot(folder.as_os_str().as_bytes().to_vec());
     let answer = converse(&order, None, &mut |_, _| {}, &Cancel::new()).map(|conversation| conversation.answer);
@@ -132,10 +151,10 @@ fn traced(place: Option<&Path>) -> Result<(), Refusal> {
     if cfg!(not(target_arch = "x86_64")) {
         return Err(refusal("commands are traced on x86_64 only", "use one of the other rungs"));
     }
-    if geteuid().is_root() {
+    if geteuid().is_root() && owners::lacking().is_none() {
         return Err(refusal(
-            "commands are traced for an ordinary user only, and this is root",
-            "use one of the other rungs; or in a container without capabilities, run as a user: `docker run --user 1000`",
+            "commands are traced for an ordinary user, or root without capabilities, and this is root with all rights over files",
+            "use one of the other rungs; or run as a user: `docker run --user 1000`",
         ));
     }
     let folder = fresh_folder(place)?;
@@ -176,21 +195,24 @@ fn fresh_folder(place: Option<&Path>) -> Result<PathBuf, Refusal> {
     })
 }
 
-/// The stage's part of the trial, in its own namespaces.
-pub(super) fn attempt() -> Result<(), Failure> {
-    // Hides /proc in this namespace alone; the stage has no further use for it.
-    let base = Path::new("/proc");
+/// Folders that nearly every machine and container has, and a sandbox takes nothing from: one becomes the place of a trial.
+const PLACES: [&str; 5] = ["/mnt", "/srv", "/tmp", "/var", "/etc"];
+
+/// The stage's part of the trial, in its own namespaces: all of a RUN but the command, which is not there. `recorded` as in
+/// [`RunSpec`].
+pub(super) fn attempt(recorded: bool) -> Result<(), Failure> {
+    // Hides it in this namespace alone.
+    let base = PLACES.iter().map(Path::new).find(|place| place.is_dir());
+    let base = base.ok_or_else(|| Failure::new(format!("there is none of the folders {}", PLACES.join(", "))))?;
     attach(new_mount("tmpfs", &[], MountAttrFlags::MOUNT_ATTR_NODEV)?, base)?;
     for folder in ["lower", "upper", "work", "lower/folder"] {
         mkdir(base.join(folder), Mode::RWXU).during(|| format!("making the folder {folder}"))?;
     }
     let upper = open(base.join("upper"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .during(|| "opening the upper folder".to_owned())?;
-    let root = mount_root(&RootMount::Overlay {
-        lowers: vec![base.join("lower")],
-        upper: base.join("upper"),
-        work: base.join("work"),
-    })?;
+    let (lowers, upper_path, work) = (vec![base.join("lower")], base.join("upper"), base.join("work"));
+    let spec = trial_of(RootMount::Overlay { lowers, upper: upper_path, work }, recorded);
+    let root = mount_root(&spec.root)?;
     // The overlay hides its upper folder: look at it through a descriptor from before.
     rustix::fs::rmdir(root.join("folder")).during(|| "removing a folder in an overlay".to_owned())?;
     let left = statat(&upper, "folder", AtFlags::SYMLINK_NOFOLLOW)
@@ -198,9 +220,48 @@ pub(super) fn attempt() -> Result<(), Failure> {
     if FileType::from_raw_mode(left.st_mode) != FileType::CharacterDevice || left.st_rdev != 0 {
         return Err(Failure::new("the overlay did not record a removal by a whiteout"));
     }
-    let kept = capabilities::usual(Network::Host);
-    filter::load(kept)?;
-    capabilities::restrict(kept, || Ok(()))
+    let _places = Places::make(&root, &[], false)?;
+    let (ours, control) = UnixStream::pair().during(|| "making a socket pair".to_owned())?;
+    // Its streams become the command's, and it says that this was not found.
+    let (_reader, streams) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).during(|| "making a pipe".to_owned())?;
+    for number in [1, 2] {
+        system::set_stream(streams.as_fd(), number).during(|| "setting the standard streams".to_owned())?;
+    }
+    let status = stage::command(&spec, &root, &control, None)?;
+    drop(control);
+    if libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == init::NOT_FOUND {
+        return Ok(());
+    }
+    let mut heard = Vec::new();
+    let _ = (&ours).read_to_end(&mut heard);
+    match wire::first_answer(&heard) {
+        Some(Answer::Failed(failure)) => Err(failure),
+        _ => Err(Failure::new(format!("the process of a trial ended with the raw status {status:#x}"))),
+    }
+}
+
+/// What is run in a trial.
+fn trial_of(root: RootMount, recorded: bool) -> RunSpec {
+    RunSpec {
+        root,
+        argv: vec!["/a-trial-of-fluyt".to_owned()],
+        env: Vec::new(),
+        cwd: "/".to_owned(),
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+        hostname: "trial".to_owned(),
+        hosts: Vec::new(),
+        resolv_conf: Vec::new(),
+        network: Network::Host,
+        insecure: false,
+        capabilities: CapabilityChange::default(),
+        shm_size_bytes: 0,
+        limits: Vec::new(),
+        resources: Resources::default(),
+        mounts: Vec::new(),
+        recorded,
+    }
 }
 
 /// Words for what a trial met.

@@ -66,7 +66,7 @@ pub const ALL: &[Plan] = &[
     plan("docker", docker(&[]), "r4").fixed(&[("r1", "SYS_ADMIN")]),
     plan("docker-alone", docker_alone(&[]), "r4"),
     plan("docker-user", docker(&["--user=1000:1000"]), "r6"),
-    plan("docker-drop-all", docker(&["--cap-drop=ALL"]), "r5"),
+    plan("docker-drop-all", docker(&["--cap-drop=ALL"]), "r6").fixed(&[("r4", "cap-drop")]),
     plan(
         "docker-restricted",
         docker(&["--user=1000:1000", "--cap-drop=ALL", "--security-opt=no-new-privileges"]),

@@ -30,12 +30,15 @@ fn a_dockerfile_cannot_give_itself_rights() {
 
 #[test]
 fn the_builds_network_is_that_of_commands_that_name_none() {
-    let isolated = LowerInput { network: Network::None, ..input() };
-    assert_eq!(run("", isolated.clone()).unwrap().network, Network::None);
-    assert_eq!(run("--network=default", isolated).unwrap().network, Network::Default);
     let own = LowerInput { network: Network::Isolated, ..input() };
     assert_eq!(run("", own.clone()).unwrap().network, Network::Isolated);
     assert_eq!(run("--network=default", own.clone()).unwrap().network, Network::Isolated);
+    // As with the reference: `default` is the network of the command line.
+    for network in [Network::None, Network::Host, Network::Default] {
+        let given = LowerInput { network, ..input() };
+        assert_eq!(run("--network=default", given.clone()).unwrap().network, network);
+        assert_eq!(run("", given).unwrap().network, network);
+    }
     assert_eq!(run("--network=none", own).unwrap().network, Network::None);
 }
 

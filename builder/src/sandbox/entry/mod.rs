@@ -185,7 +185,8 @@ fn scout(rung: Rung, socket: &UnixStream) {
         return;
     }
     let supervised = if rung == Rung::SingleId { recorder::attempt() } else { Ok(()) };
-    let tried = supervised.and_then(|()| stage::unshare(Network::Host)).and_then(|()| trial::attempt());
+    let tried =
+        supervised.and_then(|()| stage::unshare(Network::Host)).and_then(|()| trial::attempt(rung == Rung::SingleId));
     let _ = wire::send(socket, &tried);
 }
 
