@@ -11,6 +11,7 @@ mod budget;
 mod clocked;
 mod collect;
 mod crash;
+mod credentials;
 mod explain;
 mod fsck;
 mod history;

@@ -11,6 +11,9 @@ use super::{CloudAddress, CloudError, CloudSettings, Provider};
 /// Where keys come from when nothing names any.
 pub(super) const INSTANCE: &str = "the instance's metadata service";
 
+/// Names the service by which roles are taken on.
+pub(super) const STS: &str = "AWS_ENDPOINT_URL_STS";
+
 /// An error and its causes in one line, what is said twice left out.
 pub(in crate::storage) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -67,6 +70,12 @@ pub(super) fn diagnose(settings: &CloudSettings, built: &Built, error: &object_s
     let region = if settings.address.provider == Provider::S3 { "AWS_REGION" } else { "the region" };
     let all = chain(error);
 
+    // Only the address at which a role is taken on is kept secret: what is shown there is part of it.
+    if all.contains("REDACTED") {
+        let sts = settings.variable(STS).map_or_else(|| format!("Amazon's STS ({STS} is not set)"), str::to_owned);
+        let why = if all.contains("WebIdentityToken") { innermost(error) } else { all };
+        return settings.error(format!("no keys come from {sts} for {identity}: {why}"));
+    }
     if let Some(trouble) = cause::<Trouble>(error) {
         return settings.error(match trouble {
             Trouble::Moved { region: Some(there), .. } => {

@@ -1,6 +1,7 @@
 //! The port on S3, GCS and Azure: object_store's drivers, with a prefix before every key.
 //!
-//! - `address`, `settings`, `profile`: where the store is and whose keys are used; `s3`, `gcs`, `azure`: each provider's own.
+//! - `address`, `settings`, `profile`, `container`: where the store is and whose keys are used; `s3`, `gcs`, `azure`: each
+//!   provider's own.
 //! - `connector`: what a request may cost in time, and a type for what the store says of itself.
 //! - `ask`: what object_store has no call for. `order`: stores that sort in their own way. `diagnose`: why a store cannot
 //!   be used.
@@ -13,6 +14,7 @@ mod address;
 mod ask;
 mod azure;
 mod connector;
+mod container;
 mod diagnose;
 mod gcs;
 mod order;

@@ -2,7 +2,7 @@
 //!
 //! Keys come from the first of: `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; web identity
 //! (`AWS_WEB_IDENTITY_TOKEN_FILE` and `AWS_ROLE_ARN`, as EKS sets them); the profile `AWS_PROFILE` or `default`; container
-//! credentials (ECS, EKS Pod Identity); the instance's metadata service.
+//! credentials (EKS Pod Identity, ECS); the instance's metadata service.
 
 use std::sync::Arc;
 
@@ -11,6 +11,8 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, resolve_bucket_regio
 
 use super::CloudError;
 use super::connector::Connector;
+use super::container::{self, ContainerCredentials};
+use super::diagnose::STS;
 use super::profile::{self, Profile, ProfileCredentials, ProfileFiles};
 use super::settings::{Built, CloudSettings, is_public, retries};
 
@@ -77,7 +79,7 @@ pub(super) async fn build(settings: &CloudSettings, options: ClientOptions) -> R
     };
 
     let identity;
-    (builder, identity) = identify(settings, builder, &files, &profile)?;
+    (builder, identity) = identify(settings, builder, &files, &profile, &options)?;
     let store = builder.build().map_err(|error| settings.error(super::diagnose::chain(&error)))?;
     Ok(Built {
         driver: Arc::new(store),
@@ -99,6 +101,7 @@ fn identify(
     builder: AmazonS3Builder,
     files: &ProfileFiles,
     profile: &Profile,
+    options: &ClientOptions,
 ) -> Result<(AmazonS3Builder, String), CloudError> {
     let all_set = |names: &[&str]| names.iter().all(|name| settings.variable(name).is_some());
     if settings.is_on("AWS_SKIP_SIGNATURE") {
@@ -115,6 +118,7 @@ fn identify(
         (None, None) => {}
     }
     if all_set(&["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN"]) {
+        check_sts(settings)?;
         let role = settings.variable("AWS_ROLE_ARN").unwrap_or_default();
         return Ok((builder, format!("the role {role} by AWS_WEB_IDENTITY_TOKEN_FILE")));
     }
@@ -124,6 +128,7 @@ fn identify(
         return Ok((builder.with_credentials(Arc::new(credentials)), identity));
     }
     if let (Some(file), Some(role)) = (profile.get("web_identity_token_file"), profile.get("role_arn")) {
+        check_sts(settings)?;
         let builder = builder
             .with_config(AmazonS3ConfigKey::WebIdentityTokenFile, file)
             .with_config(AmazonS3ConfigKey::RoleArn, role);
@@ -139,15 +144,32 @@ fn identify(
     if files.named {
         return Err(settings.error(format!("the profile `{}` holds no keys", files.name)));
     }
-    if all_set(&["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"])
-        || all_set(&["AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"])
-    {
+    if all_set(&["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"]) {
         return Ok((builder, "the container's credentials".into()));
+    }
+    if let Some(credentials) = ContainerCredentials::of(settings, options)? {
+        let identity = format!("the credentials of {}", container::ADDRESS);
+        return Ok((builder.with_credentials(Arc::new(credentials)), identity));
     }
     if settings.is_on("AWS_EC2_METADATA_DISABLED") {
         return Err(
             settings.error("there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
         );
     }
+    // Amazon's own name for it; object_store has another.
+    let builder = match settings.variable("AWS_EC2_METADATA_SERVICE_ENDPOINT") {
+        Some(address) => builder.with_metadata_endpoint(address.trim_end_matches('/')),
+        None => builder,
+    };
     Ok((builder, super::diagnose::INSTANCE.into()))
+}
+
+/// Where a role is taken on: what is shown there is as good as keys, so object_store sends it over TLS alone.
+fn check_sts(settings: &CloudSettings) -> Result<(), CloudError> {
+    match settings.variable(STS) {
+        Some(address) if !address.starts_with("https://") => Err(settings.error(format!(
+            "{STS} is `{address}`: expected https://, since the statement that is shown there is as good as keys"
+        ))),
+        _ => Ok(()),
+    }
 }
