@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use fluyt_registry::adopt::{AdoptError, Report, adopt};
+use fluyt_registry::collect::Mode;
+use fluyt_registry::spec::{Algorithm, Digest};
 use fluyt_registry::storage::{Memory, Storage};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
 use crate::app::{INDEX, MANIFEST, TestApp, digest, image};
+use crate::collect::{DAY, HOUR, Place};
 use crate::watched::{Failing, Watched};
 
 const ROOT: &str = "docker/registry/v2";
@@ -198,4 +201,128 @@ async fn what_is_no_such_store_is_refused() {
     let lock = Path::parse("docker/registry/lockfiles/database-in-use").unwrap();
     store.put(&lock, "".into()).await.unwrap();
     assert!(matches!(run(&store).await, Err(AdoptError::Database)));
+}
+
+/// A place with two images, of which `gone` was deleted here since they were taken over.
+async fn with_one_deleted() -> (Other, Place, String) {
+    let place = Place::new().await;
+    let other = Other(place.app.store().clone());
+    other.image("a", "kept", "in both").await;
+    other.image("b/c", "kept", "in another").await;
+    other.blob("a", "of one alone").await;
+    let gone = image(&[b"{}", b"in both", b"of one alone"], "");
+    let gone = other.manifest("a", &gone).await;
+    other.tag("a", "gone", &gone).await;
+    // What was never of a repository, and what one has that cannot be served.
+    other.data("of nobody").await;
+    assert_eq!(place.adopt(false).await.problems, []);
+    assert_eq!(place.app.get(&format!("DELETE /v2/a/manifests/{gone}")).await.status, 202);
+    (other, place, gone)
+}
+
+impl Place {
+    async fn adopt(&self, finish: bool) -> Report {
+        let storage = Storage::open(self.store.clone(), [7; 32]).await.unwrap();
+        adopt(&storage, finish, |_| "2026-01-01T00:00:00Z".into(), |_, _| {}).await.unwrap()
+    }
+
+    async fn has_old(&self, content: &str) -> bool {
+        !self.keys_with(&format!("{ROOT}/blobs/sha256/{0:.2}/{0}/data", digest(content).hex())).await.is_empty()
+    }
+}
+
+#[tokio::test]
+async fn until_it_is_finished_nothing_goes_and_then_what_nobody_needs() {
+    let (_, place, gone) = with_one_deleted().await;
+    place.collect_all().await;
+    assert!(place.has_old("of one alone").await, "the other registry may still need it");
+    let report = place.adopt(true).await;
+    assert!(report.finished && report.released, "{report:?}");
+    // Not at once either.
+    place.collect().await;
+    assert!(place.has_old("of one alone").await);
+    // Whoever takes it into use meanwhile keeps it.
+    let mount = format!("POST /v2/d/blobs/uploads/?mount={}&from=b/c", digest("in another"));
+    assert_eq!(place.app.get(&mount).await.status, 201);
+    let manifest = image(&[b"{}", b"in another"], "");
+    place.app.blob("d", b"{}").await;
+    assert_eq!(place.app.put("d", "t", MANIFEST, &manifest).await.status, 201);
+    assert_eq!(place.app.get("DELETE /v2/b/c/manifests/kept").await.status, 202);
+    place.collect_all().await;
+    assert!(!place.has_old("of one alone").await, "{:#?}", place.keys().await);
+    for content in ["{}", "in both", "in another", "of nobody"] {
+        assert!(place.has_old(content).await, "{content} went");
+    }
+    // Manifests are served from copies, and the old ones are small.
+    assert!(!place.keys_with(gone.strip_prefix("sha256:").unwrap()).await.is_empty());
+    assert_eq!(place.app.get(&format!("GET /v2/a/blobs/{}", digest("in both"))).await.body, b"in both");
+    assert_eq!(place.app.get(&format!("GET /v2/d/blobs/{}", digest("in another"))).await.body, b"in another");
+    assert_eq!(place.collect().await.held, 0);
+}
+
+#[tokio::test]
+async fn a_slice_at_a_time_it_goes_as_well() {
+    let (_, place, _) = with_one_deleted().await;
+    place.adopt(true).await;
+    place.store.pass_time(DAY + HOUR);
+    let collector = place.collector().await;
+    for _ in 0..2 {
+        for _ in 0..256 {
+            collector.run_once(Mode::Slice).await.unwrap();
+        }
+        place.store.pass_time(DAY + HOUR);
+    }
+    assert!(!place.has_old("of one alone").await);
+    assert!(place.has_old("in both").await && place.has_old("of nobody").await);
+}
+
+#[tokio::test]
+async fn what_cannot_be_served_here_keeps_its_data() {
+    let (other, place, _) = with_one_deleted().await;
+    // Of a schema that is not served: what it names is not known, so all that its repository has stays.
+    let schema_one = r#"{"schemaVersion":1,"name":"a","tag":"t","fsLayers":[],"history":[]}"#;
+    let schema_one = other.manifest("old", schema_one).await;
+    other.tag("old", "t", &schema_one).await;
+    other.blob("old", "of one alone").await;
+    other.blob("old", "of an old image").await;
+    assert!(place.adopt(true).await.released);
+    place.collect_all().await;
+    for content in ["of one alone", "of an old image"] {
+        assert!(place.has_old(content).await, "{content} went");
+    }
+}
+
+#[tokio::test]
+async fn where_a_repository_cannot_be_read_nothing_goes() {
+    let (other, place, _) = with_one_deleted().await;
+    other.blob("Not_a_NAME", "of one alone").await;
+    let report = place.adopt(true).await;
+    assert!(report.finished && !report.released, "{report:?}");
+    place.collect_all().await;
+    assert!(place.has_old("of one alone").await);
+}
+
+#[tokio::test]
+async fn data_that_links_know_by_another_hash_stays() {
+    let place = Place::new().await;
+    let other = Other(place.app.store().clone());
+    let config = other.data("{}").await;
+    let wide = |content: &str| Digest::of(Algorithm::Sha512, content.as_bytes());
+    for (content, data) in
+        [("{}", config), ("layer", other.data("layer").await), ("unused", other.data("unused").await)]
+    {
+        other.write(&format!("repositories/a/_layers/sha512/{}/link", wide(content).hex()), &*data).await;
+    }
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{}","size":2}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{}","size":5}}]}}"#,
+        wide("{}"),
+        wide("layer")
+    );
+    let digest = other.manifest("a", &manifest).await;
+    other.tag("a", "t", &digest).await;
+    let report = place.adopt(true).await;
+    assert_eq!((report.blobs, &report.problems[..]), (3, &[][..]));
+    place.collect_all().await;
+    assert_eq!(place.app.get(&format!("GET /v2/a/blobs/{}", wide("layer"))).await.body, b"layer");
+    assert!(place.has_old("{}").await && !place.has_old("unused").await, "{:#?}", place.keys().await);
 }

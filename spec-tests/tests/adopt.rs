@@ -1,4 +1,4 @@
-//! Stores of real CNCF distribution registries, version 2 (Debian's) and 3, taken over in place.
+//! Stores of real CNCF distribution registries, version 2 (Debian's) and 3, taken over in place: a folder, and a bucket.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,6 +11,7 @@ use spec_tests::folder::TestDir;
 use spec_tests::program::{self, Outcome};
 use spec_tests::registry::Registry;
 use spec_tests::samples::{self, Sample};
+use spec_tests::stores::{Seaweed, skipped};
 use spec_tests::target::{Access, Target};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -23,13 +24,53 @@ struct Other {
     target: Target,
 }
 
+/// What both registries store in.
+struct Place {
+    /// As the other one's configuration names it.
+    storage: String,
+    /// As ours does.
+    url: String,
+    variables: Vec<(&'static str, String)>,
+}
+
+impl Place {
+    fn folder(root: &Path) -> Self {
+        let root = root.display();
+        let storage = format!("filesystem: {{rootdirectory: {root}}}");
+        Self { storage, url: format!("file://{root}"), variables: Vec::new() }
+    }
+
+    fn bucket(server: &Seaweed) -> Self {
+        let bucket = server.bucket();
+        let (endpoint, key, secret) = (server.endpoint(), Seaweed::ACCESS_KEY, Seaweed::SECRET_KEY);
+        let storage = format!(
+            "s3: {{region: us-east-1, regionendpoint: '{endpoint}', bucket: {bucket}, rootdirectory: /images, accesskey: {key}, secretkey: {secret}, secure: false, forcepathstyle: true}}"
+        );
+        Self { storage, url: format!("s3://{bucket}/images"), variables: server.variables() }
+    }
+
+    fn ours(&self, arguments: &[&str]) -> Outcome {
+        let mut command = Command::new(program::product("fluyt-registry"));
+        command.args(arguments).args(["--store", &self.url]).envs(self.variables.iter().cloned());
+        program::finish(command)
+    }
+
+    fn adopt(&self, flags: &[&str]) -> Outcome {
+        self.ours(&[&["adopt"], flags].concat())
+    }
+
+    fn serve(&self) -> Registry {
+        Registry::start_at(&self.url, &[], &self.variables)
+    }
+}
+
 impl Other {
-    fn start(program: &Path, folder: &Path, root: &Path) -> Self {
+    fn start(program: &Path, folder: &Path, place: &Place) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = folder.join("other.yml");
         let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\nhttp: {{addr: 127.0.0.1:{port}}}\n",
-            root.display()
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  {}\n  delete: {{enabled: true}}\n  redirect: {{disable: true}}\nhttp: {{addr: 127.0.0.1:{port}}}\n",
+            place.storage
         );
         fs::write(&config, text).unwrap();
         let log = fs::File::create(folder.join("other.log")).unwrap();
@@ -55,12 +96,6 @@ impl Drop for Other {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn adopt(store: &Path, flags: &[&str]) -> Outcome {
-    let mut command = Command::new(program::product("fluyt-registry"));
-    command.arg("adopt").args(flags).arg("--store").arg(format!("file://{}", store.display()));
-    program::finish(command)
 }
 
 fn index(of: &[&Sample]) -> Vec<u8> {
@@ -92,14 +127,18 @@ fn images(target: &Target, names: &[(&str, String)]) -> Images {
     images
 }
 
-fn takes_over(name: &str, program: PathBuf) {
+fn takes_over_a_folder(name: &str, program: &Path) {
     if !program.exists() {
         return program::skip(name, &format!("{} is not installed", program.display()));
     }
     let folder = TestDir::new();
     let root = folder.join("root");
     fs::create_dir(&root).unwrap();
-    let other = Other::start(&program, folder.path(), &root);
+    takes_over(program, &folder, &Place::folder(&root), Some(&root));
+}
+
+fn takes_over(program: &Path, folder: &TestDir, place: &Place, root: Option<&Path>) {
+    let other = Other::start(program, folder.path(), place);
     let (one, two, three) = (Sample::new(1), Sample::new(2), Sample::new(3));
     one.push(&other.target, "team", "v1");
     one.push(&other.target, "team/app", "V1.0_x");
@@ -122,22 +161,24 @@ fn takes_over(name: &str, program: PathBuf) {
     ];
     let before = images(&other.target, &names);
 
-    // A server is not started by mistake on what it does not serve yet.
-    let mut serve = Command::new(program::product("fluyt-registry"));
-    serve.args(["serve", "--listen", "127.0.0.1:0", "--store"]).arg(&root);
-    let _ =
-        program::finish(serve).expect_code(1).expect_message(&["CNCF distribution registry", "fluyt-registry adopt"]);
+    if root.is_some() {
+        // A server is not started by mistake on what it does not serve yet.
+        let outcome = place.ours(&["serve", "--listen", "127.0.0.1:0"]).expect_code(1);
+        let _ = outcome.expect_message(&["CNCF distribution registry", "fluyt-registry adopt"]);
+    }
 
-    let outcome = adopt(&root, &["--json"]).expect_code(0);
+    let outcome = place.adopt(&["--json"]).expect_code(0);
     let report: serde_json::Value = serde_json::from_str(outcome.text()).unwrap();
     assert_eq!(
         (&report["repositories"], &report["tags"], &report["problems"]),
         (&json!(2), &json!(5), &json!([])),
         "{report}"
     );
-    let mut ours = Registry::start_on(&root);
+    let mut ours = place.serve();
     assert_eq!(images(&ours.target(), &names), before);
-    assert!(!root.join("data").exists(), "bytes of blobs were copied");
+    let checked: serde_json::Value =
+        serde_json::from_str(place.ours(&["fsck", "--json"]).expect_code(0).text()).unwrap();
+    assert_eq!(checked["checked"]["data"], json!(0), "bytes of blobs were copied: {checked:#}");
 
     // Both go on.
     let four = Sample::new(4);
@@ -146,8 +187,8 @@ fn takes_over(name: &str, program: PathBuf) {
     two.push(&ours.target(), "team", "v1");
     let _ = ours.target().delete(&format!("/v2/team/app/manifests/{}", one.digest())).expect_status(202);
     assert_eq!(ours.stop(), Some(0));
-    let _ = adopt(&root, &[]).expect_code(0);
-    let mut ours = Registry::start_on(&root);
+    let _ = place.adopt(&[]).expect_code(0);
+    let mut ours = place.serve();
     let of_other = images(&other.target, &[("team/app", "latest".to_owned()), ("new", "v1".to_owned())]);
     assert_eq!(images(&ours.target(), &[("team/app", "latest".to_owned()), ("new", "v1".to_owned())]), of_other);
     assert_eq!(ours.target().get("/v2/team/manifests/v1").expect_status(200).body, two.manifest);
@@ -155,24 +196,56 @@ fn takes_over(name: &str, program: PathBuf) {
     assert_eq!(ours.stop(), Some(0));
 
     drop(other);
-    let _ = adopt(&root, &["--finish"]).expect_code(0);
-    let _ = adopt(&root, &[]).expect_code(1).expect_message(&["is finished"]);
-    let ours = Registry::start_on(&root);
+    let _ = place.adopt(&["--finish"]).expect_code(0);
+    let _ = place.adopt(&[]).expect_code(1).expect_message(&["is finished"]);
+    let ours = place.serve();
     names.retain(|(repository, reference)| {
         (*repository, reference.as_str()) != ("team", "v1") && *reference != one.digest() && reference != "latest"
     });
+    let after = images(&ours.target(), &names);
+    assert!(after.iter().all(|(name, image)| before.get(name) == Some(image)));
+
+    // What nobody needs any more goes from where the other registry put it, the rest stays there.
+    let _ = ours.target().delete("/v2/new/manifests/v1").expect_status(202);
+    let _ = ours.target().delete(&format!("/v2/team/app/manifests/{}", four.digest())).expect_status(202);
+    let _ = ours.target().delete(&format!("/v2/new/manifests/{}", four.digest())).expect_status(202);
+    let key = |blob: &[u8]| {
+        let digest = samples::digest(blob).replace("sha256:", "");
+        format!("docker/registry/v2/blobs/sha256/{digest:.2}/{digest}/data")
+    };
+    let collect = ["gc", "--once", "--grace", "0s", "--history-days", "0", "--json"];
+    let removed = [place.ours(&collect), place.ours(&collect)].map(|outcome| outcome.expect_code(0).stdout).concat();
+    assert!(removed.contains(&key(&four.layer)) && !removed.contains(&key(&three.layer)), "{removed}");
+    if let Some(root) = root {
+        assert!(!root.join(key(&four.layer)).exists() && root.join(key(&three.layer)).exists());
+    }
     let after = images(&ours.target(), &names);
     assert!(after.iter().all(|(name, image)| before.get(name) == Some(image)));
 }
 
 #[test]
 fn version_2_is_taken_over() {
-    takes_over("version_2_is_taken_over", "/usr/bin/docker-registry".into());
+    takes_over_a_folder("version_2_is_taken_over", Path::new("/usr/bin/docker-registry"));
+}
+
+fn version_3() -> PathBuf {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| program::repository().join("target"), PathBuf::from);
+    target.join("tools/registry")
 }
 
 #[test]
 fn version_3_is_taken_over() {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| program::repository().join("target"), PathBuf::from);
-    takes_over("version_3_is_taken_over", target.join("tools/registry"));
+    takes_over_a_folder("version_3_is_taken_over", &version_3());
+}
+
+/// Debian's version 2 knows folders only.
+#[test]
+fn a_bucket_of_version_3_is_taken_over() {
+    let (test, program) = ("a_bucket_of_version_3_is_taken_over", version_3());
+    if !program.exists() {
+        return program::skip(test, &format!("{} is not installed", program.display()));
+    }
+    let Some(server) = Seaweed::shared() else { return skipped(test, "SeaweedFS") };
+    takes_over(&program, &TestDir::new(), &Place::bucket(server), None);
 }

@@ -9,9 +9,10 @@
 //! and nothing twice: what was deleted here stays deleted. A tag is moved only when here it still has the value that it was
 //! taken over with; where both sides moved it, ours stands and the report says so.
 //!
-//! **The old data is never a collector's target**, and no upload shares it: until the adoption is finished (`adopt
-//! --finish`: the other registry is off) that registry may still come to name it, and afterwards a link by another hash
-//! (sha512) may name it, which the collector's look at data does not find by the data's own digest.
+//! **The old data is no collector's target** until the adoption is finished (`adopt --finish`: the other registry is off),
+//! since that registry may still come to name it; no upload shares it. Afterwards what was taken over goes as any data does,
+//! a day after the last link to it went. What could not be taken over, and what only that needs, stays; and where a whole
+//! repository could not be, everything does.
 
 mod repository;
 
@@ -69,6 +70,8 @@ pub struct Report {
     pub problems: Vec<Remark>,
     /// Whether the adoption is finished now.
     pub finished: bool,
+    /// Whether what no image needs any more is collected from now on.
+    pub released: bool,
 }
 
 /// Something about one thing of a repository.
@@ -118,6 +121,7 @@ pub async fn adopt(
         Adoption::None => storage.note_adoption(false, &nonce(&["begun"])).await?,
     }
     let mut report = Report::default();
+    let mut whole = true;
     let blobs = storage.adopted_blobs().await?;
     let names = storage.adopted_repositories().await?;
     let all = names.len() as u64;
@@ -136,7 +140,9 @@ pub async fn adopt(
         })
         .buffer_unordered(SIDE_BY_SIDE);
     while let Some(done) = repositories.next().await {
-        report.add(done?);
+        let done = done?;
+        whole &= !done.problems.iter().any(|problem| problem.what.is_none());
+        report.add(done);
         report.repositories += 1;
         progress(report.repositories, all);
     }
@@ -144,7 +150,10 @@ pub async fn adopt(
     report.problems.sort();
     if finish {
         storage.note_adoption(true, &nonce(&["finished"])).await?;
-        report.finished = true;
+        if whole {
+            storage.release_adopted(&nonce(&["released"])).await?;
+        }
+        (report.finished, report.released) = (true, whole);
     }
     Ok(report)
 }

@@ -70,6 +70,10 @@ impl Work<'_> {
     async fn blobs(&mut self) -> Result<(), StorageError> {
         let mut links = Vec::new();
         for AdoptedLink { digest, data, .. } in self.storage.adopted_layers(self.repo).await? {
+            if digest != data {
+                // Before any link: a collector finds the links of data by the digests that it has.
+                self.storage.leave(&Object::DataOf(DataId::Adopted(data.clone()), digest.clone())).await?;
+            }
             if self.record.layers.contains(&digest.to_string()) {
                 self.report.known += 1;
             } else if let Some(size_bytes) = self.blobs.size_bytes(&data) {
@@ -125,6 +129,7 @@ impl Work<'_> {
     }
 
     async fn manifests(&mut self, links: Vec<AdoptedLink>, mut tags: NewTags) -> Result<(), StorageError> {
+        self.record.left_behind.clear();
         let here: BTreeSet<Digest> = links.iter().map(|link| link.digest.clone()).collect();
         let mut indexes = Vec::new();
         for link in links {
@@ -173,6 +178,7 @@ impl Work<'_> {
             return Ok(None);
         };
         if Digest::of(digest.algorithm(), &bytes) != digest {
+            self.record.left_behind.insert(digest.to_string());
             self.problem(&digest, "the manifest's bytes do not have this digest");
             return Ok(None);
         }
@@ -181,6 +187,7 @@ impl Work<'_> {
             Err(error) => {
                 let schema_one = serde_json::from_slice::<serde_json::Value>(&bytes)
                     .is_ok_and(|body| body.get("schemaVersion").is_some_and(|version| *version == 1));
+                self.record.left_behind.insert(digest.to_string());
                 let why = if schema_one { ManifestError::SchemaOne.to_string() } else { error.to_string() };
                 self.problem(&digest, why);
                 Ok(None)
@@ -270,6 +277,7 @@ impl Work<'_> {
                 // It is served as it was: without them.
                 PutOutcome::BlobsUnknown(absent) if stored.absent.is_empty() => stored.absent = absent,
                 _ => {
+                    self.record.left_behind.insert(digest.to_string());
                     self.problem(digest, "kept being deleted while it was taken over: repeat the command");
                     return Ok(false);
                 }

@@ -17,9 +17,10 @@ pub(super) async fn pass(
     catalog: &[RepoName],
 ) -> Result<AuditCounts, CollectError> {
     let old = pass.now.minus(pass.settings.grace);
-    pass.report.looked_at("data objects", data.data.len());
+    let seen = data.data.len() + data.adopted.len();
+    pass.report.looked_at("data objects", seen);
     pass.report.looked_at("links", data.links.len());
-    pass.brake.see(data.data.len() as u64);
+    pass.brake.see(seen as u64);
 
     let linked: HashSet<&DataId> = data.links.iter().map(|link| &link.item.data).collect();
     let mut digests: BTreeMap<&DataId, Vec<&Digest>> = BTreeMap::new();
@@ -39,6 +40,7 @@ pub(super) async fn pass(
         candidates
             .push(Candidate::new(stored.clone().map(|()| Object::Data(id.clone())), Why::Unlinked).known_as(digest));
     }
+    candidates.extend(adopted(pass, &data.adopted, &linked).await?);
     let found = candidates.len() as u64;
     let allowed = pass.brake.allows(found, pass.storage, pass.now).await?;
     if allowed {
@@ -53,10 +55,33 @@ pub(super) async fn pass(
     pass.remove_leftovers(orphans.collect()).await?;
     strangers(pass, &data.links, catalog).await?;
     Ok(AuditCounts {
-        seen: data.data.len() as u64,
+        seen: seen as u64,
         removed: if allowed { found } else { 0 },
         held: if allowed { 0 } else { found },
     })
+}
+
+/// Adopted data that no link names any more. What was never taken over has no link either, and stays: the manifests (ours
+/// are copies), and all that something needs which could not be taken over.
+async fn adopted(
+    pass: &Pass<'_>,
+    data: &[Dated<DataId>],
+    linked: &HashSet<&DataId>,
+) -> Result<Vec<Candidate>, CollectError> {
+    let mut unlinked = Vec::new();
+    for stored in data.iter().filter(|stored| !linked.contains(&stored.item)) {
+        let digests = pass.storage.digests_of(&stored.item).await?;
+        if !is_linked_elsewhere(pass, &stored.item, digests.iter()).await? {
+            unlinked.push((stored, digests));
+        }
+    }
+    if unlinked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wanted = unlinked.iter().flat_map(|(_, digests)| digests).map(Digest::to_string).collect();
+    let taken = pass.storage.taken_over(&wanted).await?;
+    let goes = unlinked.into_iter().filter(|(_, digests)| digests.iter().any(|d| taken.contains(&d.to_string())));
+    Ok(goes.map(|(stored, _)| Candidate::new(stored.clone().map(Object::Data), Why::Unlinked)).collect())
 }
 
 /// Whether a link of another slice names the data.

@@ -26,7 +26,7 @@ mod repository;
 mod sweep;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use background::Rhythm;
@@ -143,6 +143,8 @@ pub struct Collector {
     settings: CollectSettings,
     surroundings: Surroundings,
     metrics: Arc<Metrics>,
+    /// Since when adopted data is ours alone, once that is known.
+    released: Arc<OnceLock<StoreTime>>,
 }
 
 impl Collector {
@@ -153,7 +155,7 @@ impl Collector {
         surroundings: Surroundings,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { storage, settings, surroundings, metrics }
+        Self { storage, settings, surroundings, metrics, released: Arc::default() }
     }
 
     /// One run. What it could not do is in the report; an error ends it.

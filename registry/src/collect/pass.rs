@@ -24,6 +24,8 @@ pub(super) struct Pass<'a> {
     /// Names the run in the log of removals.
     pub(super) run: Nonce,
     pub(super) dry_run: bool,
+    /// Whether adopted data is ours alone, and has been for as long as anything has to be before it goes.
+    pub(super) adopted: bool,
     pub(super) report: Report,
     pub(super) brake: Brake,
 }
@@ -32,7 +34,21 @@ impl<'a> Pass<'a> {
     fn new(collector: &'a Collector, run: Nonce, now: StoreTime, dry_run: bool, brake: Brake) -> Self {
         let report = Report { dry_run, began: Some(now), ..Default::default() };
         let (storage, settings) = (&*collector.storage, collector.settings);
-        Self { collector, storage, settings, now, run, dry_run, report, brake }
+        Self { collector, storage, settings, now, run, dry_run, adopted: false, report, brake }
+    }
+
+    /// Asked for now and then until it is so; it stays so.
+    async fn look_for_adopted(&mut self, ask: bool) -> Result<(), CollectError> {
+        let released = &self.collector.released;
+        if ask
+            && released.get().is_none()
+            && let Some(since) = self.storage.adopted_released().await?
+        {
+            let _ = released.set(since);
+        }
+        let old = self.now.minus(self.settings.grace);
+        self.adopted = released.get().is_some_and(|since| *since < old);
+        Ok(())
     }
 
     /// Notes what could not be looked at. It is kept, and looked at again next time.
@@ -99,7 +115,8 @@ async fn everything(pass: &mut Pass<'_>, records: &mut Vec<AuditRecord>) -> Resu
     for repo in &catalog {
         repository::pass(pass, repo).await?;
     }
-    let mut slices = Slices::all();
+    pass.look_for_adopted(true).await?;
+    let mut slices = Slices::all(pass.adopted);
     for slice in 0..=SLICES {
         let data = slices.take(pass.storage, slice).await?;
         let counts = data::pass(pass, data, &catalog).await?;
@@ -160,7 +177,8 @@ async fn look_at(pass: &mut Pass<'_>, slice: u8) -> Result<AuditCounts, CollectE
     for repo in by_slice(catalog.clone()).remove(&slice).unwrap_or_default() {
         repository::pass(pass, &repo).await?;
     }
-    let data = Slices::one(slice).take(pass.storage, slice).await?;
+    pass.look_for_adopted(slice.is_multiple_of(SWEEP_EVERY)).await?;
+    let data = Slices::one(slice, pass.adopted).take(pass.storage, slice).await?;
     let counts = data::pass(pass, data, &catalog).await?;
     pass.report.looked_at("slices", 1);
     if slice.is_multiple_of(SWEEP_EVERY) {

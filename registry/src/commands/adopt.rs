@@ -37,7 +37,7 @@ fn spell(moment: SystemTime) -> String {
 }
 
 fn words(report: &Report) -> Vec<String> {
-    let Report { repositories, blobs, blob_bytes, manifests, tags, known, kept, problems, finished } = report;
+    let Report { repositories, blobs, blob_bytes, manifests, tags, known, kept, problems, finished, released } = report;
     let mut lines = vec![format!(
         "took over from {repositories} repositories: {manifests} manifests, {tags} tags, {blobs} blobs of {blob_bytes} bytes (in place, none copied)"
     )];
@@ -52,9 +52,10 @@ fn words(report: &Report) -> Vec<String> {
         lines.push("not taken over, or not whole:".into());
         lines.extend(problems.iter().map(remark));
     }
-    lines.push(match finished {
-        true => "the adoption is finished: `docker/registry/v2/repositories/` is no longer used and can be removed".into(),
-        false => "repeat it to take over what the other registry gets meanwhile, and with --finish when that one is off; its own garbage collection must stay off until then".into(),
+    lines.push(match (finished, released) {
+        (true, true) => "the adoption is finished: `docker/registry/v2/repositories/` is no longer used and can be removed, and blobs below `docker/registry/v2/blobs/` that no image needs are collected from tomorrow on".into(),
+        (true, false) => "the adoption is finished: as a repository could not be taken over, nothing below `docker/registry/v2/` is ever removed".into(),
+        (false, _) => "repeat it to take over what the other registry gets meanwhile, and with --finish when that one is off; its own garbage collection must stay off until then".into(),
     });
     lines
 }

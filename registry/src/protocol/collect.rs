@@ -117,7 +117,7 @@ impl Collect {
         let (mut with_copies, mut repos) = (BTreeSet::new(), BTreeSet::new());
         for target in &self.plan.targets {
             match target {
-                Object::Data(id) if !matches!(id, DataId::Adopted(_)) => requests.push(Request::DigestsOf(id.clone())),
+                Object::Data(id) => requests.push(Request::DigestsOf(id.clone())),
                 Object::Link(_, repo) => _ = repos.insert(repo),
                 Object::Copy(copy) => {
                     repos.insert(&copy.repo);
@@ -249,7 +249,7 @@ impl Collect {
 
 /// Whether an object beside the data says that it has this digest.
 fn beside(id: &DataId, digest: &Digest) -> bool {
-    !matches!(id, DataId::Known(known, _) if known == digest)
+    !matches!(id, DataId::Known(known, _) | DataId::Adopted(known) if known == digest)
 }
 
 /// The entry that makes the copy a referrer.

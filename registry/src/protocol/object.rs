@@ -107,7 +107,7 @@ pub enum DataId {
     /// It was not; an object beside the data says it.
     Unknown(Nonce),
     /// Data of another registry's store that was adopted, under the key that it has there. Never shared by dedupe, and
-    /// no collector's business.
+    /// no collector's business before that registry is off for good.
     Adopted(Digest),
 }
 

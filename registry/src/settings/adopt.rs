@@ -7,7 +7,8 @@ use super::StoreSettings;
 /// How to take over another registry's store.
 #[derive(Debug, Args)]
 pub(crate) struct Adopt {
-    /// The other registry is off for good: nothing can be taken over afterwards. What it left stays where it is.
+    /// The other registry is off for good: nothing can be taken over afterwards. Blobs that were taken over and that no
+    /// image needs any more are collected from then on, as all others are.
     #[arg(long)]
     pub(crate) finish: bool,
 

@@ -19,7 +19,7 @@ use object_store::{ObjectMeta, ObjectStore};
 use serde::{Deserialize, Serialize};
 
 use super::perform::{Age, PAGE_KEYS, SIDE_BY_SIDE};
-use super::{Storage, StorageError, keys};
+use super::{Storage, StorageError, StoreTime, keys};
 use crate::protocol::{DataId, Nonce, TagItems};
 use crate::spec::{Algorithm, Digest, RepoName, Tag};
 
@@ -79,6 +79,9 @@ pub struct AdoptionRecord {
     pub manifests: BTreeSet<String>,
     /// Tags, and the value that each had there.
     pub tags: BTreeMap<String, String>,
+    /// Manifests that it has and that could not be taken over. What they name is only there.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub left_behind: BTreeSet<String>,
 }
 
 /// How far adoption is.
@@ -243,6 +246,31 @@ impl Storage {
     /// Notes that adoption has begun, or that the other registry is off for good.
     pub async fn note_adoption(&self, finished: bool, nonce: &Nonce) -> Result<(), StorageError> {
         self.put(&keys::adoption(finished, nonce), Bytes::new(), "noting the adoption").await
+    }
+
+    /// Notes that the adopted data is ours alone.
+    pub async fn release_adopted(&self, nonce: &Nonce) -> Result<(), StorageError> {
+        self.put(&keys::adoption_released(nonce), Bytes::new(), "noting the adoption").await
+    }
+
+    /// Since when the adopted data is ours alone; `None` while it is not.
+    pub async fn adopted_released(&self) -> Result<Option<StoreTime>, StorageError> {
+        let written = self.list_dated(keys::ADOPTION_RELEASED).await?.into_iter().map(|(_, written)| written).min();
+        Ok(written.map(StoreTime::from))
+    }
+
+    /// Which of these digests are of blobs that were taken over, and that nothing which was left behind may name.
+    pub async fn taken_over(&self, digests: &BTreeSet<String>) -> Result<BTreeSet<String>, StorageError> {
+        let (mut taken, mut needed) = (BTreeSet::new(), BTreeSet::new());
+        let keys = self.list_all(keys::ADOPTION_RECORDS).await?;
+        let repos: BTreeSet<RepoName> = keys.iter().filter_map(|key| keys::parse_adopted_repository(key)).collect();
+        for repo in repos {
+            let (record, _) = self.adoption_record(&repo).await?;
+            let into = if record.left_behind.is_empty() { &mut taken } else { &mut needed };
+            into.extend(digests.intersection(&record.layers).cloned());
+        }
+        taken.retain(|digest| !needed.contains(digest));
+        Ok(taken)
     }
 
     /// What earlier runs took over from a repository, and the number of the last of them.

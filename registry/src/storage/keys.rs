@@ -23,7 +23,8 @@
 //! gc/log/<id>                                          what a batch removed, and why
 //! gc/confirm/<id>                                      an operator lets the brake go
 //! gc/reserve                                           space to free first on a full disk
-//! adopt/state.begun.<nonce>, adopt/state.finished.<nonce>
+//! adopt/state.begun.<nonce>, adopt/state.finished.<nonce>, adopt/state.released.<nonce>
+//! adopt/of/adopted-<alg>-<hex>/<alg>/<hex>             another digest by which links know adopted data
 //! adopt/records/<repo>!/<number>.<nonce>               what was adopted from a repository
 //! store.json.<version>.<nonce>, upload-key.<version>.<nonce>
 //! order-probe/a!, order-probe/a/b                      to see how a server sorts its lists
@@ -45,6 +46,10 @@ pub(super) const MARKS: &str = "gc/marks/";
 /// What the notes about adoption begin with: that it has begun, that it is finished.
 pub(super) const ADOPTION: &str = "adopt/state.";
 pub(super) const ADOPTION_FINISHED: &str = "adopt/state.finished.";
+/// The adopted data is ours alone: what no link names may go.
+pub(super) const ADOPTION_RELEASED: &str = "adopt/state.released.";
+pub(super) const ADOPTION_RECORDS: &str = "adopt/records/";
+const ADOPTED_OF: &str = "adopt/of/";
 pub(super) const HINTS: &str = "gc/hints/";
 pub(super) const AUDIT: &str = "gc/audit/";
 pub(super) const LOG: &str = "gc/log/";
@@ -57,6 +62,7 @@ pub(super) const CATALOG: &str = "catalog/";
 pub(super) const STORE: &str = "store.json.";
 pub(super) const UPLOAD_KEY: &str = "upload-key.";
 pub(super) const ADOPTED_BLOBS: &str = "docker/registry/v2/blobs/";
+pub(super) const ADOPTED_DATA: &str = "docker/registry/v2/blobs/sha256/";
 /// Below this, `check-store` writes, and removes what it wrote.
 pub(super) const CHECK: &str = "check-store/";
 pub(super) const ORDER_PROBE: &str = "order-probe/";
@@ -123,7 +129,11 @@ fn adopted(digest: &Digest) -> String {
 
 /// What the keys begin with that say which digests data has.
 pub(super) fn data_of(id: &DataId) -> String {
-    format!("{}.of/", data(id))
+    match id {
+        // Nothing is written among what the other registry has.
+        DataId::Adopted(_) => format!("{ADOPTED_OF}{}/", data_id(id)),
+        _ => format!("{}.of/", data(id)),
+    }
 }
 
 fn digest_parts(digest: &Digest) -> String {
@@ -171,6 +181,11 @@ pub(super) fn data_slice(slice: u8) -> String {
 /// What the keys of all links to blobs of an algorithm begin with.
 pub(super) fn links_by(algorithm: Algorithm) -> String {
     format!("links/{algorithm}/")
+}
+
+/// What the keys of all adopted data of a slice begin with. The other registry knows its data by sha256 alone.
+pub(super) fn adopted_slice(slice: u8) -> String {
+    format!("{ADOPTED_DATA}{slice:02x}/")
 }
 
 /// What the keys of all links of a slice begin with, for each algorithm.
@@ -261,9 +276,18 @@ pub(super) fn adoption(finished: bool, nonce: &Nonce) -> String {
     if finished { format!("{ADOPTION_FINISHED}{nonce}") } else { format!("{ADOPTION}begun.{nonce}") }
 }
 
+pub(super) fn adoption_released(nonce: &Nonce) -> String {
+    format!("{ADOPTION_RELEASED}{nonce}")
+}
+
 /// What the keys of the records of what was adopted from a repository begin with.
 pub(super) fn adoption_records(repo: &RepoName) -> String {
-    format!("adopt/records/{repo}!/")
+    format!("{ADOPTION_RECORDS}{repo}!/")
+}
+
+/// The repository of a key written by [`adoption_record`].
+pub(super) fn parse_adopted_repository(key: &str) -> Option<RepoName> {
+    key.strip_prefix(ADOPTION_RECORDS)?.rsplit_once("!/")?.0.parse().ok()
 }
 
 pub(super) fn adoption_record(repo: &RepoName, number: u32, nonce: &Nonce) -> String {
@@ -272,7 +296,7 @@ pub(super) fn adoption_record(repo: &RepoName, number: u32, nonce: &Nonce) -> St
 
 /// The number of a key written by [`adoption_record`].
 pub(super) fn parse_adoption_record(key: &str) -> Option<u32> {
-    let (_, name) = key.strip_prefix("adopt/records/")?.rsplit_once("!/")?;
+    let (_, name) = key.strip_prefix(ADOPTION_RECORDS)?.rsplit_once("!/")?;
     name.split('.').next()?.parse().ok()
 }
 
@@ -312,6 +336,11 @@ fn parse_digest(algorithm: &str, hex: &str) -> Option<Digest> {
 
 /// Reads a key below [`data_of`]: whose digest, and which.
 pub(super) fn parse_data_of(key: &str) -> Option<(DataId, Digest)> {
+    if let Some(rest) = key.strip_prefix(ADOPTED_OF) {
+        let (id, digest) = rest.split_once('/')?;
+        let (algorithm, hex) = digest.split_once('/')?;
+        return Some((parse_data_id(id)?, parse_digest(algorithm, hex)?));
+    }
     let (data, digest) = key.split_once(".of/")?;
     let (algorithm, hex) = digest.split_once('/')?;
     Some((parse_data(data)?, parse_digest(algorithm, hex)?))

@@ -127,11 +127,10 @@ impl Storage {
     }
 
     /// The digests that links may know data by.
-    pub(super) async fn digests_of(&self, id: &DataId) -> Result<Vec<Digest>, StorageError> {
+    pub async fn digests_of(&self, id: &DataId) -> Result<Vec<Digest>, StorageError> {
         let mut digests = match id {
-            DataId::Known(digest, _) => vec![digest.clone()],
+            DataId::Known(digest, _) | DataId::Adopted(digest) => vec![digest.clone()],
             DataId::Unknown(_) => Vec::new(),
-            DataId::Adopted(digest) => return Ok(vec![digest.clone()]),
         };
         let listed = self.list_all(&keys::data_of(id)).await?;
         digests.extend(listed.iter().filter_map(|key| keys::parse_data_of(key)).map(|(_, digest)| digest));

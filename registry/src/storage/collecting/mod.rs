@@ -42,6 +42,13 @@ impl StoreTime {
     }
 }
 
+impl From<SystemTime> for StoreTime {
+    fn from(time: SystemTime) -> Self {
+        let millis = |length: Duration| i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
+        Self(time.duration_since(SystemTime::UNIX_EPOCH).map_or_else(|before| -millis(before.duration()), millis))
+    }
+}
+
 impl From<StoreTime> for SystemTime {
     fn from(time: StoreTime) -> Self {
         let length = Duration::from_millis(time.0.unsigned_abs());
@@ -91,7 +98,7 @@ pub struct AuditCounts {
     pub held: u64,
 }
 
-/// The data of one slice, and the links to blobs of the same slice. Adopted data is in none.
+/// The data of one slice, and the links to blobs of the same slice.
 #[derive(Clone, Debug, Default)]
 pub struct DataSlice {
     /// The links, of all repositories.
@@ -100,6 +107,8 @@ pub struct DataSlice {
     pub data: BTreeMap<DataId, Dated<()>>,
     /// What says which digests some data has; also of data that is gone.
     pub digests: Vec<Dated<(DataId, Digest)>>,
+    /// Adopted data, where that was asked for.
+    pub adopted: Vec<Dated<DataId>>,
 }
 
 /// Everything below `uploads/` of one upload.

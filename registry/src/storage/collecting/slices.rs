@@ -16,6 +16,7 @@ use crate::storage::{Storage, StorageError};
 pub struct Slices {
     data: Cursor,
     links: [Cursor; 2],
+    adopted: Option<Cursor>,
 }
 
 /// Goes through the keys below a prefix, a page at a time.
@@ -68,17 +69,22 @@ impl Cursor {
 }
 
 impl Slices {
-    /// All, from the first.
-    pub fn all() -> Self {
+    /// All, from the first. `adopted`: with the data of another registry.
+    pub fn all(adopted: bool) -> Self {
         Self {
             data: Cursor::new(keys::DATA.to_owned()),
             links: [Algorithm::Sha256, Algorithm::Sha512].map(|algorithm| Cursor::new(keys::links_by(algorithm))),
+            adopted: adopted.then(|| Cursor::new(keys::ADOPTED_DATA.to_owned())),
         }
     }
 
     /// One only.
-    pub fn one(slice: u8) -> Self {
-        Self { data: Cursor::new(keys::data_slice(slice)), links: keys::links_slices(slice).map(Cursor::new) }
+    pub fn one(slice: u8, adopted: bool) -> Self {
+        Self {
+            data: Cursor::new(keys::data_slice(slice)),
+            links: keys::links_slices(slice).map(Cursor::new),
+            adopted: adopted.then(|| Cursor::new(keys::adopted_slice(slice))),
+        }
     }
 
     /// What there is in a slice that is not before those asked for before.
@@ -91,6 +97,11 @@ impl Slices {
                 found.digests.push(dated(of, &meta));
             } else if let Some(id) = keys::parse_data(key) {
                 found.data.insert(id, dated((), &meta));
+            }
+        }
+        if let Some(adopted) = &mut self.adopted {
+            for meta in adopted.take(storage, &keys::adopted_slice(slice)).await? {
+                found.adopted.extend(keys::parse_data(meta.location.as_ref()).map(|id| dated(id, &meta)));
             }
         }
         for (cursor, prefix) in self.links.iter_mut().zip(keys::links_slices(slice)) {
@@ -122,11 +133,11 @@ mod tests {
             let link = Link { digest, repo: RepoHash::of(&repo), data, size_bytes: 0, nonce: nonce.clone() };
             storage.leave(&Object::Link(link, repo)).await.unwrap();
         }
-        let mut all = Slices::all();
+        let mut all = Slices::all(true);
         let (mut data, mut links) = (0, 0);
         for slice in 0..=255 {
             let found = all.take(&storage, slice).await.unwrap();
-            let alone = Slices::one(slice).take(&storage, slice).await.unwrap();
+            let alone = Slices::one(slice, true).take(&storage, slice).await.unwrap();
             assert_eq!((&found.data, &found.links), (&alone.data, &alone.links), "slice {slice}");
             data += found.data.len();
             links += found.links.len();
