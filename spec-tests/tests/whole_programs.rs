@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use spec_tests::client::Fluyt;
 use spec_tests::docker::Dockerd;
-use spec_tests::program;
+use spec_tests::program::{self, Outcome};
 use spec_tests::registry::Registry;
 
 /// The machine's certificates: behind a proxy with a CA of its own, what a RUN fetches is signed by that.
@@ -19,11 +19,35 @@ fn folder(name: &str) -> PathBuf {
 /// A registry that holds `debian:bookworm-slim`.
 fn hub() -> Registry {
     let registry = Registry::start();
-    let context = PathBuf::from(program::run(folder("prepare"), ["debian-base"]).expect_success().text());
+    let prepared = succeeded("debian-base", program::run(folder("prepare"), ["debian-base"]));
+    let context = PathBuf::from(prepared.text());
     let file = context.join("Dockerfile.base").to_string_lossy().into_owned();
     let name = format!("{}/library/debian:bookworm-slim", registry.host());
-    let _ = Fluyt::new().build(&context, &["-f", &file, "--push", "-t", &name]).expect_success();
+    let _ = succeeded("debian-base", Fluyt::new().build(&context, &["-f", &file, "--push", "-t", &name]));
     registry
+}
+
+/// The outcome of a step of a test, when it succeeded. Otherwise all of it is kept in a file with what the machine had left
+/// of memory and disk: it comes from minutes of work with servers far away, and may not come again.
+fn succeeded(name: &str, outcome: Outcome) -> Outcome {
+    if outcome.code == Some(0) {
+        return outcome;
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let place = program::repository().join("target/spec-tests/failed");
+    let file = place.join(format!("{name}-{}.log", now.as_secs()));
+    let machine = program::run("sh", ["-c", "uptime; free -m; df -h . /tmp /var/lib; dmesg 2>/dev/null | tail -n 20"]);
+    fs::create_dir_all(&place).unwrap();
+    fs::write(&file, format!("{}\n--- the machine\n{}", outcome.describe(), machine.stdout)).unwrap();
+    let last: Vec<&str> = outcome.stderr.lines().rev().take(80).collect();
+    let last: Vec<&str> = last.into_iter().rev().collect();
+    panic!(
+        "`{}` exited with {:?} (all it said is in {}); at last:\n{}",
+        outcome.command,
+        outcome.code,
+        file.display(),
+        last.join("\n")
+    );
 }
 
 /// Builds an example, and again, which finds every step; then Docker pulls and runs it.
@@ -38,17 +62,17 @@ fn builds_and_runs(name: &str, context: &Path, arguments: &[&str]) {
         all.extend(["--secret", &secret]);
     }
     all.extend(arguments);
-    let first = fluyt.build(context, &all).expect_success();
-    let again = fluyt.build(context, &all).expect_success();
+    let first = succeeded(name, fluyt.build(context, &all));
+    let again = succeeded(name, fluyt.build(context, &all));
     assert_eq!(first.text(), again.text(), "{}", again.describe());
 
-    let _ = dockerd.docker(["pull", "--quiet", &reference]).expect_success();
+    let _ = succeeded(name, dockerd.docker(["pull", "--quiet", &reference]));
     let command = fs::read_to_string(folder(name).join("command.txt")).ok();
     let mut run = vec!["run", "--rm", "--network", "none", &reference];
     if let Some(command) = &command {
         run.extend(["sh", "-c", command]);
     }
-    let ran = dockerd.docker(run).expect_success();
+    let ran = succeeded(name, dockerd.docker(run));
     let _ = dockerd.docker(["rmi", "--force", &reference]).expect_success();
     assert_eq!(ran.stdout, fs::read_to_string(folder(name).join("expected.txt")).unwrap(), "{}", ran.describe());
 }
