@@ -132,11 +132,31 @@ fn text(stream: &mut dyn io::Read, path: &Path) -> Result<String, InputError> {
     if bytes.len() as u64 > INPUT_MAX_BYTES {
         return Err(InputError::TooLarge(path.to_owned()));
     }
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        InputError::NotText { path: path.to_owned(), at, found: kind(error.as_bytes()) }
+    String::from_utf8(bytes).or_else(|error| {
+        let (at, found) = (error.utf8_error().valid_up_to(), kind(error.as_bytes()));
+        let readable = (found == OTHER_ENCODING).then(|| with_comments_of_any_encoding(error.as_bytes())).flatten();
+        readable.ok_or_else(|| InputError::NotText { path: path.to_owned(), at, found })
     })
 }
+
+/// The text of a file in which comments alone are no UTF-8: names of their writers, in older encodings. Below a heredoc
+/// what begins with `#` may be content, which is never changed.
+fn with_comments_of_any_encoding(bytes: &[u8]) -> Option<String> {
+    let (mut text, mut may_be_content) = (String::new(), false);
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        match std::str::from_utf8(line) {
+            Ok(line) => text.push_str(line),
+            Err(_) if !may_be_content && line.trim_ascii_start().starts_with(b"#") => {
+                text.push_str(&String::from_utf8_lossy(line));
+            }
+            Err(_) => return None,
+        }
+        may_be_content |= line.windows(2).any(|pair| pair == b"<<");
+    }
+    Some(text)
+}
+
+const OTHER_ENCODING: &str = "text in another encoding";
 
 /// What bytes are that are no text.
 fn kind(bytes: &[u8]) -> &'static str {
@@ -148,7 +168,7 @@ fn kind(bytes: &[u8]) -> &'static str {
         [0x7F, b'E', b'L', b'F', ..] => "a program",
         bytes if bytes.get(257..262) == Some(b"ustar") => "a tar archive",
         bytes if bytes.contains(&0) => "binary data",
-        _ => "text in another encoding",
+        _ => OTHER_ENCODING,
     }
 }
 
@@ -173,6 +193,15 @@ mod tests {
         fs::write(&named, b"ab\xff").unwrap();
         assert!(matches!(read_dockerfile(folder.path(), Some(&named)), Err(InputError::NotText { at: 2, .. })));
         assert!(matches!(read_dockerfile(folder.path(), Some(folder.path())), Err(InputError::Read { .. })));
+    }
+
+    #[test]
+    fn comments_may_be_of_another_encoding() {
+        let read = |bytes: &[u8]| read_dockerfile_from(&mut &bytes[..], Path::new("f")).ok();
+        assert_eq!(read(b"# J\xfcrgen\nFROM a\nRUN b \\\n  # \xe9\n  c").unwrap(), "# J\u{fffd}rgen\nFROM a\nRUN b \\\n  # \u{fffd}\n  c");
+        for wrong in [&b"FROM a # \xe9\n"[..], b"RUN <<E\n# \xe9\nE\n", b"#\xff\0\nFROM a\n"] {
+            assert_eq!(read(wrong), None);
+        }
     }
 
     #[test]

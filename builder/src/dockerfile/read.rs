@@ -126,10 +126,11 @@ fn read_heredocs(
     documents
 }
 
-/// The first word and what follows it.
+/// The first word and what follows it. Blanks of other alphabets, as a no-break space, end no name of an instruction.
 fn first_word(text: &str) -> (&str, &str) {
     let text = text.trim_start();
-    text.split_at(text.find(char::is_whitespace).unwrap_or(text.len()))
+    let blank = |character: char| matches!(character, ' ' | '\t' | '\r' | '\n' | '\x0B' | '\x0C');
+    text.split_at(text.find(blank).unwrap_or(text.len()))
 }
 
 impl Reader<'_, '_> {
@@ -157,8 +158,10 @@ impl Reader<'_, '_> {
             let shown: String = name.chars().take(80).collect();
             let problem = Problem::error(self.span(&place), format!("unknown instruction `{shown}`"));
             self.problems.push(match nearest(name, INSTRUCTIONS) {
+                _ if name.contains(char::is_whitespace) => {
+                    problem.hint("a blank in it is a no-break space or another special one: type a plain one")
+                }
                 Some(near) => problem.hint(format!("did you mean `{near}`?")),
-                None if name.len() > place.len() => problem,
                 None => problem.hint("a line that continues the one before it needs a `\\` at the end of that one"),
             });
             return None;

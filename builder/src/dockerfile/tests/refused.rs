@@ -17,13 +17,14 @@ fn nothing_to_build() {
 
 #[test]
 fn unknown_instructions() {
-    insta::assert_snapshot!(outline("FROM a\nRUNN x\ncoyp a b\nENTRYPIONT x\n&& make\nxyzzy\n"), @r#"
+    insta::assert_snapshot!(outline("FROM a\nRUNN x\ncoyp a b\nENTRYPIONT x\n&& make\nxyzzy\nRUN\u{a0}x\n"), @r#"
     1 FROM "a"
     error 2:1-2:5: unknown instruction `RUNN` (did you mean `RUN`?)
     error 3:1-3:5: unknown instruction `coyp` (did you mean `COPY`?)
     error 4:1-4:11: unknown instruction `ENTRYPIONT` (did you mean `ENTRYPOINT`?)
     error 5:1-5:3: unknown instruction `&&` (a line that continues the one before it needs a `\` at the end of that one)
     error 6:1-6:6: unknown instruction `xyzzy` (a line that continues the one before it needs a `\` at the end of that one)
+    error 7:1-7:7: unknown instruction `RUN x` (a blank in it is a no-break space or another special one: type a plain one)
     "#);
 }
 
