@@ -153,8 +153,98 @@ fn a_secret_that_is_too_short_to_search_for_is_named_once() {
     std::fs::write(place.folder.path().join("pin"), "123456\n").unwrap();
     let output = place.fluyt(&["build", "--secret", "id=pin,src=pin", "--secret", "id=no,env=UNSET", "context"]);
     let said = said(&output);
+    assert!(said.contains("the secret `no` is empty: the variable UNSET is not set"), "{said}");
     let text = "the secret `pin` has fewer than 12 bytes: the image is not searched for so short a value";
     assert_eq!((output.status.code(), said.matches(text).count()), (Some(0), 1), "{said}");
+}
+
+#[test]
+fn a_secret_that_a_command_requires_must_be_in_its_variable() {
+    let Some(place) = Place::with_commands() else { return };
+    let build = |mount: &str| {
+        let dockerfile =
+            format!("{SHELL}RUN --mount=type=secret,id=no{mount} /bin/busybox test ! -s /run/secrets/no\n");
+        std::fs::write(place.context().join("Dockerfile"), dockerfile).unwrap();
+        let output = place.fluyt(&["build", "--secret", "id=no,env=UNSET", "context"]);
+        (output.status.code(), said(&output))
+    };
+    let (code, said) = build("");
+    assert_eq!(code, Some(0), "as with other builders it is empty: {said}");
+    let (code, said) = build(",required");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("needs the secret `no`, and the variable UNSET that it is in is not set"), "{said}");
+    assert!(said.contains("hint: set UNSET, or leave `required` away in the `--mount` of `no`"), "{said}");
+}
+
+#[test]
+fn a_repository_of_git_and_archives_are_looked_into() {
+    let Some(place) = Place::with_commands() else { return };
+    if Command::new("git").arg("--version").output().is_err() {
+        eprintln!("skipped: this test needs git");
+        return;
+    }
+    let folder = place.context().join("r");
+    std::fs::create_dir(&folder).unwrap();
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir(&folder);
+        command.args(["-c", "user.name=a", "-c", "user.email=a@b.example", "-c", "init.defaultBranch=main"]);
+        let output = command.args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    };
+    // Two versions, of which git keeps one as its difference to the other, the secret in neither of the differences whole.
+    let lines = |number: u32, token: &str| {
+        let all = (0..200).map(|line| format!("line {line} of the settings, {}\n", line * 77_773 % 1009));
+        format!("{}token: {token}\nversion {number}\n", all.collect::<String>())
+    };
+    let (begin, _) = TOKEN.split_at(9);
+    git(&["init", "-q"]);
+    for (number, token) in
+        [(1, format!("{begin}an-older-one")), (2, TOKEN.to_owned()), (3, format!("{begin}a-newer-one"))]
+    {
+        std::fs::write(folder.join("settings"), lines(number, &token)).unwrap();
+        git(&["add", "settings"]);
+        git(&["commit", "-q", "-m", &format!("version {number}")]);
+    }
+    let dockerfile = format!("{SHELL}{MOUNT} --mount=type=bind,target=/c /bin/busybox cp -r /c/r /repository\n");
+    let objects = place.refused(&dockerfile);
+    assert!(
+        objects.contains("/repository/.git/objects/") && objects.contains("(unpacked) holds the secret"),
+        "{objects}"
+    );
+    git(&["gc", "-q", "--aggressive", "--prune=now"]);
+    let packed = place.refused(&dockerfile);
+    assert!(packed.contains(".pack (in it the object at ") && packed.contains("holds the secret `npm`"), "{packed}");
+
+    let busybox = "/bin/busybox";
+    let archive =
+        "{b} gzip -c /run/secrets/npm > /p/z.gz; cd /p; echo z.gz | {b} cpio -o -H newc > /x.cpio; {b} rm -r /p";
+    let archive = archive.replace("{b}", busybox);
+    let said = place.refused(&format!("{SHELL}RUN {busybox} mkdir /p\n{MOUNT} {archive}\n"));
+    assert!(said.contains("/x.cpio (in it z.gz) holds the secret `npm`"), "{said}");
+    let hidden = format!("{SHELL}{MOUNT} {busybox} printf '7z\\274\\257\\047\\034' > /x.7z\n");
+    let output = place.build(&hidden, &[]);
+    let said = self::said(&output);
+    let told = "warning: /x.7z is packed by 7z: no secrets were looked for in it";
+    assert!(output.status.success() && said.contains(told), "{said}");
+}
+
+#[test]
+fn a_part_of_a_long_secret_fails_the_build() {
+    let place = Place::new();
+    let value: Vec<String> =
+        (0..3000).map(|number| format!("key{number}: {:x}", (number + 3) * 7_919_993_u64)).collect();
+    std::fs::write(place.folder.path().join("token"), value.join("\n")).unwrap();
+    std::fs::write(place.context().join("half"), value[1200..].join("\n")).unwrap();
+    std::fs::write(place.context().join("little"), value[20..90].join("\n")).unwrap();
+    std::fs::write(place.context().join("Dockerfile"), "FROM scratch\nCOPY little /\n").unwrap();
+    assert_eq!(
+        place.build("FROM scratch\nCOPY little /\n", &[]).status.code(),
+        Some(0),
+        "a small part is not searched for"
+    );
+    let said = place.refused("FROM scratch\nCOPY half /\n");
+    assert!(said.contains("/half holds the secret `npm`"), "{said}");
 }
 
 #[test]
@@ -205,6 +295,19 @@ fn a_layer_of_an_earlier_build_is_searched_once_before_it_is_taken() {
     assert_eq!(searched(), 1);
     let output = place.build("FROM scratch\nCOPY clean /\n", &[]);
     assert!(self::said(&output).contains("CACHED") && searched() == 1);
+}
+
+#[test]
+fn a_new_value_under_a_known_id_is_searched_for_in_earlier_layers() {
+    let place = Place::new();
+    std::fs::write(place.context().join(".env"), format!("TOKEN={TOKEN}\n")).unwrap();
+    let dockerfile = "FROM scratch\nCOPY .env /app/\n";
+    std::fs::write(place.folder.path().join("token"), "the value of yesterday").unwrap();
+    assert_eq!(place.build(dockerfile, &[]).status.code(), Some(0));
+    assert!(said(&place.build(dockerfile, &[])).contains("CACHED"));
+    std::fs::write(place.folder.path().join("token"), TOKEN).unwrap();
+    let said = place.refused(dockerfile);
+    assert!(said.contains("/app/.env holds the secret `npm`"), "{said}");
 }
 
 #[test]

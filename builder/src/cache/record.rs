@@ -6,7 +6,7 @@
 //! <store>/records/1/plan-<key>.json       a step's layer and all those below it that steps made, as one build had them
 //! <store>/records/1/preimages-<place>.json  what the steps of a Dockerfile and context were made of (see `explain`)
 //! <store>/records/1/converted-<key>.json  another image's layer in another compression
-//! <store>/records/1/searched-<key>.json   which secrets a layer does not hold, by id
+//! <store>/records/1/searched-<key>.json   which secrets a layer does not hold, by id and mark
 //! <store>/records/1/base-<key>.json       what a base image's name meant when its registry last answered
 //! ```
 //!
@@ -14,7 +14,6 @@
 //! several, and one that is lost with the machine's power costs a miss. The number in the path is the
 //! schema's; a store may hold records of several. What cannot be read counts as absent: a cache never fails a build.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -27,7 +26,7 @@ use super::key::{Key, LayerContent};
 use super::plan::PlanKey;
 use crate::blob::{Store, StoreError};
 use crate::sandbox::Fidelity;
-use crate::secrets::Search;
+use crate::secrets::{Marks, Search};
 
 /// Whose times a layer's entries have, which tells what becomes of them where the result may depend on inputs alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,13 +115,14 @@ pub struct BaseRecord {
     pub size_bytes: u64,
 }
 
-/// Which secrets a layer was searched for, and does not hold: by id, for nothing of a value is ever kept.
+/// Which secrets a layer was searched for, and does not hold: by id, and by the byte that tells most other values apart, for no
+/// more of a value is ever kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct SearchedRecord {
     /// The layer.
     diff_id: String,
-    /// Ids of secrets.
-    secrets: BTreeSet<String>,
+    /// Ids of secrets, each with its value's mark.
+    secrets: Marks,
 }
 
 /// The records of one store.
@@ -213,9 +213,9 @@ impl Records {
         self.write(&converted_name(&record.source, &record.compression), record)
     }
 
-    /// The ids of the secrets that the layer of this diff id was searched for, and does not hold.
+    /// The secrets that the layer of this diff id was searched for, and does not hold.
     #[must_use]
-    pub fn searched(&self, diff_id: &str) -> BTreeSet<String> {
+    pub fn searched(&self, diff_id: &str) -> Marks {
         let found: Option<SearchedRecord> = self.read(&searched_name(diff_id));
         found.filter(|found| found.diff_id == diff_id).map(|found| found.secrets).unwrap_or_default()
     }
@@ -224,7 +224,7 @@ impl Records {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn keep_searched(&self, diff_id: &str, secrets: &BTreeSet<String>) -> Result<(), StoreError> {
+    pub fn keep_searched(&self, diff_id: &str, secrets: &Marks) -> Result<(), StoreError> {
         let record = SearchedRecord { diff_id: diff_id.to_owned(), secrets: secrets.clone() };
         self.write(&searched_name(diff_id), &record)
     }

@@ -7,7 +7,7 @@ use fluyt_client::{Environment, Reference, RetryPolicy};
 
 use super::args::RegistryArguments;
 use super::failure::{Blame, Failure};
-use crate::secrets::{Secret, Secrets};
+use crate::secrets::{Secret, Secrets, Value};
 use crate::ssh_agent::{self, Keys, Served};
 
 /// The folder of the store: `--store` and `FLUYT_STORE` (clap has read both), else the user's cache folder.
@@ -199,10 +199,13 @@ fn secret(text: &str) -> Result<(String, Secret), Failure> {
         _ => return Err(wrong("expected `type=file` or `type=env`")),
     };
     if let Some(variable) = in_environment {
-        // As buildx: CI passes secrets that not every run has.
+        // Left to the steps, as buildx does: CI passes secrets that not every run has.
         let value = match std::env::var(variable) {
             Ok(value) => value,
-            Err(std::env::VarError::NotPresent) => String::new(),
+            Err(std::env::VarError::NotPresent) => {
+                let value = Value::Unset { variable: variable.to_owned() };
+                return Ok((id.to_owned(), Secret { value, searched }));
+            }
             Err(std::env::VarError::NotUnicode(_)) => {
                 return Err(wrong(&format!("the value of the variable {variable} is no UTF-8 text")));
             }
@@ -301,7 +304,6 @@ pub fn reference(text: &str) -> Result<Reference, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secrets::Value;
 
     #[test]
     fn proxies_of_dockers_configuration_are_arguments_of_every_build() {
@@ -324,10 +326,10 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_of_a_variable_that_is_not_set_is_empty() {
+    fn a_secret_of_a_variable_that_is_not_set_is_left_to_the_steps() {
         let secrets = secrets(&["id=x,env=FLUYT_TEST_OF_NO_VARIABLE".to_owned()]).unwrap();
         let value = secrets.get("x").map(|secret| &secret.value);
-        assert!(matches!(value, Some(Value::Bytes(bytes)) if bytes.is_empty()));
+        assert!(matches!(value, Some(Value::Unset { variable }) if variable == "FLUYT_TEST_OF_NO_VARIABLE"));
         assert!(super::secrets(&["id=x,src=/nowhere".to_owned()]).is_err());
     }
 

@@ -217,6 +217,14 @@ pub enum StepError {
         /// Which.
         id: String,
     },
+    /// A secret that the command needs is that of a variable that is not set.
+    #[error("the command needs the secret `{id}`, and the variable {variable} that it is in is not set")]
+    SecretUnset {
+        /// Which.
+        id: String,
+        /// The variable.
+        variable: String,
+    },
     /// An agent that the command needs was not given.
     #[error("the command needs the agent `{id}`, and the build was given none of that name")]
     NoAgent {

@@ -1,12 +1,11 @@
 //! No layer leaves that holds a secret of the build.
 //!
 //! A layer is searched in the pass that writes it. Of a layer that an earlier build made, the store remembers which secrets
-//! it was searched for, by id alone; for others it is searched once more before it is taken. A value that is new under an
-//! id that was searched for came into the world after the layer.
+//! it was searched for, by id and by a byte that tells a new value from the old one (but for one in 256); for others it is
+//! searched once more before it is taken.
 //!
 //! Layers of stages that are no part of the image stay here: what they hold is told, and fails nothing.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::plan::StepPlan;
@@ -53,9 +52,8 @@ impl Executor {
     }
 
     fn tell_what_was_not_searched(&self, search: &LayerSearch) {
-        for path in search.not_searched() {
-            let text = format!("{path} unpacks to too much to look for secrets in it");
-            self.events.hear(Event::Warning { text });
+        for text in search.not_searched() {
+            self.events.hear(Event::Warning { text: text.clone() });
         }
     }
 
@@ -64,9 +62,9 @@ impl Executor {
         if self.mounts.search.is_empty() {
             return Ok(());
         }
-        let mut ids = self.records.searched(diff_id);
-        ids.extend(self.mounts.search.ids().iter().cloned());
-        Ok(self.records.keep_searched(diff_id, &ids)?)
+        let mut marks = self.records.searched(diff_id);
+        marks.extend(self.mounts.search.ids().iter().cloned());
+        Ok(self.records.keep_searched(diff_id, &marks)?)
     }
 
     /// Looks for this build's secrets in a layer of an earlier one, where nobody has.
@@ -78,8 +76,8 @@ impl Executor {
         if search.is_empty() || !leaving.leaves {
             return Ok(());
         }
-        let known: BTreeSet<String> = self.records.searched(layer.diff_id.as_ref());
-        if search.ids().iter().all(|id| known.contains(id)) {
+        let known = self.records.searched(layer.diff_id.as_ref());
+        if search.ids().iter().all(|(id, mark)| known.get(id) == Some(mark)) {
             return Ok(());
         }
         let mut search = LayerSearch::new(Arc::clone(search), leaving.saw_secrets, true);

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Entry, Kind, LayerError, LayerPath, Limits, read_layer};
+use super::{Entry, Kind, LayerError, Limits, read_layer};
 use crate::secrets::{Found, Nested, Search, Stream, holds_others, search_nested};
 
 /// The search in one layer.
@@ -16,7 +16,7 @@ pub struct LayerSearch {
     nested: bool,
     refuses: bool,
     held: Option<LayerError>,
-    not_searched: Vec<LayerPath>,
+    not_searched: Vec<String>,
 }
 
 impl LayerSearch {
@@ -33,9 +33,9 @@ impl LayerSearch {
         self.held.as_ref()
     }
 
-    /// Archives that unpack to too much to be looked into.
+    /// What could not be looked into, and why: a sentence each.
     #[must_use]
-    pub fn not_searched(&self) -> &[LayerPath] {
+    pub fn not_searched(&self) -> &[String] {
         &self.not_searched
     }
 
@@ -90,8 +90,9 @@ impl LayerSearch {
     fn unpacked(&mut self, entry: &Entry, file: &mut dyn Read) -> Result<(), LayerError> {
         match search_nested(&self.search, file) {
             Nested::Clean => Ok(()),
-            Nested::TooLarge => {
-                self.not_searched.push(entry.path.clone());
+            Nested::Not { inside, why } => {
+                let inside = if inside.is_empty() { String::new() } else { format!(" (in it {inside})") };
+                self.not_searched.push(format!("{}{inside} {why}: no secrets were looked for in it", entry.path));
                 Ok(())
             }
             Nested::Held { inside, found } => {

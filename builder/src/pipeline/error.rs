@@ -281,6 +281,9 @@ impl BuildError {
                 StepError::NoSecret { id } => {
                     vec![format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`")]
                 }
+                StepError::SecretUnset { id, variable } => vec![format!(
+                    "set {variable}, or leave `required` away in the `--mount` of `{id}`, which is then empty"
+                )],
                 StepError::Layer(LayerError::Secret { found, .. }) => vec![
                     "remove it in the same RUN that writes it, or leave it where it is mounted: a later step cannot take it out of \
                      this layer"
@@ -375,6 +378,7 @@ fn step_fault(error: &StepError) -> Fault {
         | StepError::Archive { .. }
         | StepError::CacheFromFile { .. }
         | StepError::NoSecret { .. }
+        | StepError::SecretUnset { .. }
         | StepError::NoAgent { .. }
         | StepError::Agent { .. }
         | StepError::SecretNotText { .. }

@@ -205,6 +205,7 @@ impl Fetcher {
         let text = match self.request.secrets.get(id) {
             None => return Ok(None),
             Some(secret) => match &secret.value {
+                Value::Unset { .. } => return Ok(None),
                 Value::Bytes(bytes) if bytes.len() <= SECRET_MAX_BYTES => std::str::from_utf8(bytes),
                 Value::Bytes(_) | Value::TooLarge => {
                     return Err(wrong(format!("is larger than {SECRET_MAX_BYTES} bytes")));

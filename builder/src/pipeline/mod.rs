@@ -81,7 +81,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     let (store, cancel) = (workshop.store.clone(), workshop.cancel.clone());
     let search = Arc::new(Search::new(&request.secrets)?);
     let events = redact::without(&request.secrets, events);
-    say_what_is_too_short(&request, &events);
+    say_what_lacks_of_secrets(&request, &events);
     let mut ready = prepare(&workshop, &request, &events, &search).await?;
     let problems = std::mem::take(&mut ready.problems);
     ready.checks.tell(&ready.read, &problems, &events);
@@ -174,8 +174,12 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     Ok(image)
 }
 
-/// Says once which secrets are not searched for.
-fn say_what_is_too_short(request: &Request, events: &Events) {
+/// Says once which secrets are empty for want of a variable, and which are not searched for.
+fn say_what_lacks_of_secrets(request: &Request, events: &Events) {
+    for (id, variable) in request.secrets.unset() {
+        let text = format!("the secret `{id}` is empty: the variable {variable} is not set");
+        events.hear(Event::Warning { text });
+    }
     let ids = request.secrets.too_short();
     if ids.is_empty() {
         return;

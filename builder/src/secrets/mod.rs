@@ -7,27 +7,35 @@
 //! |---|---|
 //! | `spelling` | the ways in which a value is written: itself, base64, hex, URL, JSON |
 //! | `search` | finds them in bytes that pass by |
-//! | `nested` | finds them in archives and compressed files |
+//! | `nested` | finds them in archives, compressed files and repositories of git |
 //! | `redact` | takes them out of what is shown |
+//! | `mark` | tells a new value of a secret from the old one |
 //!
 //! # What is found
 //! A value of at least [`SEARCHED_MIN_BYTES`], white space around it left away, in each of its spellings, wherever it
 //! stands: in the middle of other text, across the borders of reads, encoded together with what is before and after it.
-//! Of a longer value the first [`SEARCHED_MAX_BYTES`] stand for all of it. What is encrypted, or changed in another way
-//! than those, is not found: a search keeps one from mistakes, not from a command that wants to let a secret out.
+//! Of a value of more than [`SEARCHED_MAX_BYTES`] those of its beginning and [`WINDOWS`] parts stand for all of it, one of
+//! them its end; certificates in it are public, and left out of those. What is encrypted, or changed in another way than those, is not found: a search keeps one from mistakes, not from a
+//! command that wants to let a secret out.
+//!
+//! Searched is what a build makes. What a base image holds came from elsewhere and is there already: no secret of this
+//! build gets out by it.
 
+mod mark;
 mod nested;
 mod redact;
 mod search;
 mod spelling;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use nested::{Nested, holds_others, search_nested};
+pub use mark::{Mark, Marks};
+pub use nested::{Nested, Unsearched, holds_others, search_nested};
 pub use redact::{Flow, Redactor};
 pub use search::{Found, Search, SearchError, Stream};
 pub use spelling::Spelling;
@@ -35,9 +43,14 @@ pub use spelling::Spelling;
 /// The shortest value that is searched for, in bytes. Shorter ones are words like `production`, which images are full of.
 pub const SEARCHED_MIN_BYTES: usize = 12;
 
-/// How much of a value is searched for, in bytes, which bounds the memory for it. Two files that begin with the same 4 KiB
-/// are hardly two.
+/// The longest value that is searched for as a whole, in bytes, which bounds the memory for it.
 pub const SEARCHED_MAX_BYTES: usize = 4096;
+
+/// Parts of a longer value that are searched for, each by itself.
+pub const WINDOWS: usize = 4;
+
+/// Length of such a part, in bytes. Two files that have so much in common are hardly two.
+const WINDOW_BYTES: usize = 2048;
 
 /// The shortest value that is taken out of what is shown, in bytes. There a mistake costs a word, not a build.
 const REDACTED_MIN_BYTES: usize = 6;
@@ -59,6 +72,11 @@ pub struct Secret {
 pub enum Value {
     /// These bytes.
     Bytes(Arc<[u8]>),
+    /// A variable that is not set: the empty value for those that do not require it.
+    Unset {
+        /// Its name.
+        variable: String,
+    },
     /// A file that is too large. Whoever needs it says so.
     TooLarge,
     /// A file that could not be read. Whoever needs it says so.
@@ -75,6 +93,7 @@ impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bytes(_) => f.write_str("Bytes(..)"),
+            Self::Unset { variable } => write!(f, "Unset({variable})"),
             Self::TooLarge => f.write_str("TooLarge"),
             Self::Unreadable { path, source } => write!(f, "Unreadable({}: {source})", path.display()),
         }
@@ -102,9 +121,62 @@ impl Secret {
     fn bytes(&self) -> &[u8] {
         match &self.value {
             Value::Bytes(bytes) => bytes.trim_ascii(),
-            Value::TooLarge | Value::Unreadable { .. } => &[],
+            Value::Unset { .. } | Value::TooLarge | Value::Unreadable { .. } => &[],
         }
     }
+}
+
+/// The parts of a value that are searched for: itself where it is short enough, else its beginning and [`WINDOWS`] parts of
+/// what is not public in it.
+fn windows(value: &[u8]) -> Vec<Cow<'_, [u8]>> {
+    if value.len() <= SEARCHED_MAX_BYTES {
+        return vec![value.into()];
+    }
+    let mut parts = vec![Cow::from(whole_characters(&value[..SEARCHED_MAX_BYTES]))];
+    let private = without_certificates(value);
+    match private.trim_ascii().len() {
+        ..SEARCHED_MIN_BYTES => {}
+        SEARCHED_MIN_BYTES..=SEARCHED_MAX_BYTES => parts.push(private.trim_ascii().to_vec().into()),
+        _ => {
+            let last = private.len() - WINDOW_BYTES;
+            let windows = (0..WINDOWS).map(|number| &private[last * number / (WINDOWS - 1)..][..WINDOW_BYTES]);
+            parts.extend(windows.map(|window| whole_characters(window).to_vec().into()));
+        }
+    }
+    parts
+}
+
+/// A value without the certificates in it. A file of them that a build trusts is given as a secret too, so as to leave no
+/// trace, and the same ones are in images; a key beside a certificate is what may not get out.
+fn without_certificates(value: &[u8]) -> Vec<u8> {
+    const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+    const END: &[u8] = b"-----END CERTIFICATE-----";
+    let find = |text: &[u8], word: &[u8]| text.windows(word.len()).position(|part| part == word);
+    let (mut private, mut rest) = (Vec::new(), value);
+    while let Some(begin) = find(rest, BEGIN) {
+        let Some(length) = find(&rest[begin..], END) else { break };
+        private.extend_from_slice(&rest[..begin]);
+        rest = &rest[begin + length + END.len()..];
+    }
+    private.extend_from_slice(rest);
+    private
+}
+
+/// A part of a text without the halves of characters at its ends, which no spelling of text could be made of.
+fn whole_characters(part: &[u8]) -> &[u8] {
+    let inside = |byte: &&u8| **byte & 0xC0 == 0x80;
+    let first = part.iter().take(3).take_while(inside).count();
+    let part = &part[first..];
+    // An end is cut where the last character says that it is longer than what is there.
+    let tail = part.iter().rev().take(3).take_while(inside).count();
+    let Some(lead) = part.len().checked_sub(tail + 1) else { return part };
+    let length = match part[lead] {
+        0xC0..=0xDF => 2,
+        0xE0..=0xEF => 3,
+        0xF0.. => 4,
+        _ => 1,
+    };
+    if length > tail + 1 { &part[..lead] } else { part }
 }
 
 /// The secrets of a build, by id.
@@ -123,6 +195,18 @@ impl Secrets {
     pub fn too_short(&self) -> Vec<&str> {
         let short = |secret: &Secret| secret.searched && (1..SEARCHED_MIN_BYTES).contains(&secret.bytes().len());
         self.0.iter().filter(|(_, secret)| short(secret)).map(|(id, _)| id.as_str()).collect()
+    }
+
+    /// Those of variables that are not set, by id, and their names.
+    #[must_use]
+    pub fn unset(&self) -> Vec<(&str, &str)> {
+        let mut unset = Vec::new();
+        for (id, secret) in &self.0 {
+            if let Value::Unset { variable } = &secret.value {
+                unset.push((id.as_str(), variable.as_str()));
+            }
+        }
+        unset
     }
 
     /// The ids and values that are searched for.

@@ -1,11 +1,16 @@
 //! Finds secrets in archives and compressed files, and in those in them.
 //!
-//! Read are gzip, zlib (loose objects of git), bzip2, xz, zstd, tar, ar (packages of Debian) and zip (jars, wheels). Each
-//! level is searched as it is unpacked, names included; what is damaged or of another kind is searched as the bytes that
-//! it is.
+//! Read are gzip, zlib (loose objects of git), bzip2, xz, zstd, tar, ar (packages of Debian), cpio, rpm, zip (jars, wheels)
+//! and packs of git. Each level is searched as it is unpacked, names included; what is damaged or of another kind is
+//! searched as the bytes that it is. Of what is known to hide its content (an encrypted zip, 7z, rar) that is said.
+
+mod cpio;
+mod pack;
+mod zip;
 
 use std::cell::RefCell;
-use std::io::{self, BufRead as _, BufReader, Read};
+use std::fmt;
+use std::io::{self, BufReader, Read};
 
 use super::search::{Found, Search, Stream};
 
@@ -34,8 +39,38 @@ pub enum Nested {
         /// Which secret.
         found: Found,
     },
+    /// Nothing was found, and something was not searched.
+    Not {
+        /// The entries on the way, outermost first; empty for the file itself.
+        inside: String,
+        /// Why.
+        why: Unsearched,
+    },
+}
+
+/// Why something was not searched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsearched {
     /// It unpacks to more than anything that is looked into.
     TooLarge,
+    /// An entry of a zip that is encrypted.
+    Encrypted,
+    /// It is packed in a way that nothing here unpacks: its name.
+    Unknown(&'static str),
+    /// A pack of git with versions of files that are too large to be put together.
+    Versions,
+}
+
+impl fmt::Display for Unsearched {
+    /// What follows the name of the file in a message.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge => f.write_str("unpacks to too much"),
+            Self::Encrypted => f.write_str("is encrypted"),
+            Self::Unknown(kind) => write!(f, "is packed by {kind}"),
+            Self::Versions => f.write_str("holds versions of files that are too large to put together"),
+        }
+    }
 }
 
 /// The kinds of files that hold others.
@@ -48,7 +83,11 @@ enum Kind {
     Zstd,
     Tar,
     Ar,
+    Cpio,
+    Rpm,
     Zip,
+    Pack,
+    Unknown(&'static str),
 }
 
 impl Kind {
@@ -60,6 +99,11 @@ impl Kind {
             [0xFD, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
             [0x28, 0xB5, 0x2F, 0xFD, ..] => Self::Zstd,
             [b'P', b'K', 3, 4, ..] => Self::Zip,
+            [0xED, 0xAB, 0xEE, 0xDB, ..] => Self::Rpm,
+            [b'P', b'A', b'C', b'K', 0, 0, 0, 2 | 3, ..] => Self::Pack,
+            [b'7', b'z', 0xBC, 0xAF, 0x27, 0x1C, ..] => Self::Unknown("7z"),
+            head if head.starts_with(b"Rar!\x1A\x07") => Self::Unknown("rar"),
+            head if head.starts_with(b"07070") && matches!(head.get(5), Some(b'1' | b'2' | b'7')) => Self::Cpio,
             head if head.starts_with(b"!<arch>\n") => Self::Ar,
             head if head.get(257..262) == Some(b"ustar") => Self::Tar,
             _ => return None,
@@ -81,8 +125,11 @@ pub fn search_nested(search: &Search, file: &mut dyn Read) -> Nested {
     let state = walk.state.into_inner();
     match state.held {
         Some((inside, found)) => Nested::Held { inside, found },
-        None if state.left_bytes == 0 => Nested::TooLarge,
-        None => Nested::Clean,
+        None if state.left_bytes == 0 => Nested::Not { inside: String::new(), why: Unsearched::TooLarge },
+        None => match state.not_searched {
+            Some((inside, why)) => Nested::Not { inside, why },
+            None => Nested::Clean,
+        },
     }
 }
 
@@ -96,7 +143,15 @@ struct State {
     /// The entries that are being read, outermost first.
     names: Vec<String>,
     held: Option<(String, Found)>,
+    /// The first thing that was not searched, and where it is.
+    not_searched: Option<(String, Unsearched)>,
     left_bytes: u64,
+}
+
+impl State {
+    fn inside(&self) -> String {
+        self.names.join(", in it ")
+    }
 }
 
 impl Walk<'_> {
@@ -122,7 +177,11 @@ impl Walk<'_> {
             // These end at what they cannot read, and their bytes were searched or will be.
             Kind::Tar => drop(self.tar(file, depth)),
             Kind::Ar => drop(self.ar(file, depth)),
+            Kind::Cpio => drop(self.cpio(file, depth)),
+            Kind::Rpm => drop(self.rpm(file, depth)),
             Kind::Zip => drop(self.zip(&mut buffered(file), depth)),
+            Kind::Pack => drop(self.pack(&mut buffered(file), depth)),
+            Kind::Unknown(kind) => self.not_searched(Unsearched::Unknown(kind)),
         }
     }
 
@@ -145,6 +204,14 @@ impl Walk<'_> {
         work();
         let mut state = self.state.borrow_mut();
         state.names.pop();
+    }
+
+    /// Remembers that what is being read cannot be searched.
+    fn not_searched(&self, why: Unsearched) {
+        let mut state = self.state.borrow_mut();
+        if state.not_searched.is_none() {
+            state.not_searched = Some((state.inside(), why));
+        }
     }
 
     fn tar(&self, file: &mut dyn Read, depth: usize) -> io::Result<()> {
@@ -175,75 +242,10 @@ impl Walk<'_> {
             }
         }
     }
-
-    /// A zip from its front: entries one after the other, each behind its own header.
-    fn zip(&self, file: &mut BufReader<&mut dyn Read>, depth: usize) -> io::Result<()> {
-        while next_entry(file)? {
-            let mut header = [0; 26];
-            file.read_exact(&mut header)?;
-            let short = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
-            let long = |at: usize| u64::from(short(at)) | u64::from(short(at + 2)) << 16;
-            let (flags, method, packed) = (short(2), short(4), long(14));
-            let (mut name, mut extra) = (vec![0; short(22).into()], vec![0; short(24).into()]);
-            file.read_exact(&mut name)?;
-            file.read_exact(&mut extra)?;
-            let packed = if packed == u64::from(u32::MAX) { large_size(&extra).unwrap_or(packed) } else { packed };
-            let encrypted = flags & 1 != 0;
-            let size_follows = flags & 8 != 0;
-            match method {
-                8 if !encrypted => self.named(&name, || {
-                    self.unpacked(&mut flate2::bufread::DeflateDecoder::new(&mut *file), depth);
-                }),
-                // Where nobody says how long it is, the next header is looked for.
-                _ if size_follows => {}
-                0 if !encrypted => self.entry(&name, &mut (&mut *file).take(packed), depth)?,
-                _ => drop(io::copy(&mut (&mut *file).take(packed), &mut io::sink())?),
-            }
-        }
-        Ok(())
-    }
 }
 
 fn buffered(file: &mut dyn Read) -> BufReader<&mut dyn Read> {
     BufReader::with_capacity(64 * 1024, file)
-}
-
-/// Reads up to the begin of a zip's next entry and over its signature; `false` where none comes.
-fn next_entry(file: &mut BufReader<&mut dyn Read>) -> io::Result<bool> {
-    const SIGNATURE: &[u8; 4] = b"PK\x03\x04";
-    let mut matched = 0;
-    loop {
-        let buffer = file.fill_buf()?;
-        if buffer.is_empty() {
-            return Ok(false);
-        }
-        let mut used = 0;
-        for byte in buffer {
-            used += 1;
-            matched = match (*byte == SIGNATURE[matched], *byte == SIGNATURE[0]) {
-                (true, _) => matched + 1,
-                (false, true) => 1,
-                (false, false) => 0,
-            };
-            if matched == SIGNATURE.len() {
-                file.consume(used);
-                return Ok(true);
-            }
-        }
-        file.consume(used);
-    }
-}
-
-/// The packed size in a zip64 extra field, behind the unpacked one.
-fn large_size(mut extra: &[u8]) -> Option<u64> {
-    loop {
-        let (head, rest) = extra.split_at_checked(4)?;
-        let (data, rest) = rest.split_at_checked(u16::from_le_bytes([head[2], head[3]]).into())?;
-        if head[..2] == [1, 0] {
-            return data.get(8..16)?.try_into().ok().map(u64::from_le_bytes);
-        }
-        extra = rest;
-    }
 }
 
 /// Unpacked bytes that are searched while they are read. Reading ends at the first find, and where it is too much.
@@ -266,146 +268,11 @@ impl Read for Searched<'_> {
         if state.held.is_none()
             && let Some(found) = self.stream.push(&buffer[..count])
         {
-            state.held = Some((state.names.join(", in it "), found));
+            state.held = Some((state.inside(), found));
         }
         Ok(count)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
-    use flate2::Compression;
-    use proptest::prelude::*;
-
-    use super::super::Secret;
-    use super::*;
-
-    const TOKEN: &[u8] = b"tok_4f9A/2+x=";
-
-    fn search() -> Search {
-        Search::new(&[("npm".to_owned(), Secret::of(TOKEN))].into_iter().collect()).unwrap()
-    }
-
-    fn look(bytes: &[u8]) -> String {
-        match search_nested(&search(), &mut &bytes[..]) {
-            Nested::Clean => "clean".to_owned(),
-            Nested::Held { inside, found } => format!("{inside}: {}{}", found.id, found.spelling),
-            Nested::TooLarge => "too large".to_owned(),
-        }
-    }
-
-    fn gzip(bytes: &[u8]) -> Vec<u8> {
-        let mut writer = flate2::write::GzEncoder::new(Vec::new(), Compression::fast());
-        writer.write_all(bytes).unwrap();
-        writer.finish().unwrap()
-    }
-
-    fn tar(entries: &[(&str, &[u8])]) -> Vec<u8> {
-        let mut builder = tar::Builder::new(Vec::new());
-        for (name, bytes) in entries {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(bytes.len() as u64);
-            builder.append_data(&mut header, name, *bytes).unwrap();
-        }
-        builder.into_inner().unwrap()
-    }
-
-    fn ar(entries: &[(&str, &[u8])]) -> Vec<u8> {
-        let mut all = b"!<arch>\n".to_vec();
-        for (name, bytes) in entries {
-            all.extend(format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 644, bytes.len()).bytes());
-            all.extend_from_slice(bytes);
-            all.resize(all.len().next_multiple_of(2), b'\n');
-        }
-        all
-    }
-
-    /// A zip as Python writes it, or with sizes behind the content, as Java does.
-    fn zip(entries: &[(&str, &[u8])], deflated: bool, size_follows: bool) -> Vec<u8> {
-        let mut all = Vec::new();
-        for (name, bytes) in entries {
-            let mut packed = bytes.to_vec();
-            if deflated {
-                let mut writer = flate2::write::DeflateEncoder::new(Vec::new(), Compression::fast());
-                writer.write_all(bytes).unwrap();
-                packed = writer.finish().unwrap();
-            }
-            let size = |length: usize| if size_follows { [0; 4] } else { u32::try_from(length).unwrap().to_le_bytes() };
-            all.extend(b"PK\x03\x04\x14\0");
-            all.extend([if size_follows { 8 } else { 0 }, 0, if deflated { 8 } else { 0 }, 0]);
-            all.extend([0; 8]);
-            all.extend(size(packed.len()));
-            all.extend(size(bytes.len()));
-            all.extend([u8::try_from(name.len()).unwrap(), 0, 0, 0]);
-            all.extend(name.bytes());
-            all.extend(&packed);
-            if size_follows {
-                all.extend(b"PK\x07\x08");
-                all.extend([9; 12]);
-            }
-        }
-        all.extend(b"PK\x01\x02 and so on");
-        all
-    }
-
-    #[test]
-    fn a_secret_is_found_in_each_kind_of_file() {
-        let text = [b"text\n", TOKEN, b"\n"].concat();
-        let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
-        bzip2.write_all(&text).unwrap();
-        let mut xz = xz2::write::XzEncoder::new(Vec::new(), 1);
-        xz.write_all(&text).unwrap();
-        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), Compression::default());
-        zlib.write_all(&text).unwrap();
-        let zstd = zstd::encode_all(&text[..], 1).unwrap();
-        for bytes in [gzip(&text), bzip2.finish().unwrap(), xz.finish().unwrap(), zlib.finish().unwrap(), zstd] {
-            assert_eq!(look(&bytes), ": npm");
-        }
-        assert_eq!(look(&gzip(b"nothing")), "clean");
-        assert_eq!(look(&[gzip(b"nothing"), gzip(&text)].concat()), ": npm", "several members");
-        let others: [(&str, &[u8]); 2] = [("a", b"one"), ("b/c", &text)];
-        assert_eq!(look(&gzip(&tar(&others))), "b/c: npm");
-        assert_eq!(look(&zip(&others, true, false)), "b/c: npm");
-        assert_eq!(look(&zip(&others, true, true)), "b/c: npm");
-        assert_eq!(look(&zip(&others, false, false)), "clean", "stored: whoever reads the file finds it");
-        let package = ar(&[("debian-binary", b"2.0"), ("data.tar.gz", &gzip(&tar(&others)))]);
-        assert_eq!(look(&package), "data.tar.gz, in it b/c: npm");
-        let jar = zip(&[("lib/inner.jar", &zip(&others, true, true))], false, false);
-        assert_eq!(look(&jar), "lib/inner.jar, in it b/c: npm");
-        assert_eq!(look(&tar(&[("x.gz", &gzip(&text))])), "x.gz: npm");
-        assert_eq!(look(&gzip(&tar(&[(std::str::from_utf8(TOKEN).unwrap(), b"")]))), ": npm", "a name");
-    }
-
-    #[test]
-    fn what_is_damaged_is_searched_as_far_as_it_goes_and_what_has_no_end_is_left() {
-        let text = [&[7; 100_000][..], TOKEN, &[7; 1000]].concat();
-        let mut bytes = gzip(&tar(&[("a", &text)]));
-        bytes.truncate(bytes.len() - 9);
-        assert_eq!(look(&bytes), "a: npm");
-        let mut broken = tar(&[("a", b"1"), ("b", &text)]);
-        broken[512 + 512 + 148] = b'x';
-        assert_eq!(look(&gzip(&broken)), ": npm");
-        let mut deep = text;
-        for _ in 0..DEPTH_MAX {
-            deep = gzip(&deep);
-        }
-        assert_eq!(look(&deep), ": npm");
-        assert_eq!(look(&gzip(&deep)), "clean");
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-        #[test]
-        fn any_bytes_are_read_without_fault(kind in 0_usize..8, mut bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
-            let heads: [&[u8]; 7] = [b"\x1F\x8B\x08\0", b"BZh9", b"PK\x03\x04", b"!<arch>\n", b"\xFD7zXZ\0", b"\x28\xB5\x2F\xFD", b"\x78\x9C"];
-            match heads.get(kind) {
-                Some(head) => drop(bytes.splice(0..0, head.iter().copied())),
-                None if bytes.len() > 300 => bytes[257..262].copy_from_slice(b"ustar"),
-                None => {}
-            }
-            prop_assert_eq!(look(&bytes), "clean");
-        }
-    }
-}
+mod tests;

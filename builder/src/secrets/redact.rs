@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
+use super::search::kind_for;
 use super::spelling::{spellings, unbroken};
-use super::{REDACTED_MIN_BYTES, SEARCHED_MAX_BYTES, SEARCHED_MIN_BYTES, Secrets};
+use super::{REDACTED_MIN_BYTES, SEARCHED_MAX_BYTES, SEARCHED_MIN_BYTES, Secrets, windows};
 
 /// What stands in a secret's place.
 const STARS: &[u8] = b"***";
@@ -56,15 +57,19 @@ impl Redactor {
         let (mut words, mut broken) = (BTreeSet::new(), BTreeSet::new());
         for secret in secrets.0.values() {
             let value = secret.bytes();
-            let value = &value[..value.len().min(SEARCHED_MAX_BYTES)];
             match value.len() {
                 ..REDACTED_MIN_BYTES => continue,
                 REDACTED_MIN_BYTES..SEARCHED_MIN_BYTES => drop(words.insert(value.to_vec())),
                 _ => {
-                    words.extend(spellings(value).into_iter().map(|(_, text)| text));
-                    for (_, text) in unbroken(value) {
-                        broken.extend((0..BEGINNING_BYTES).filter_map(|from| text.get(from..)).map(<[u8]>::to_vec));
+                    for part in windows(value) {
+                        words.extend(spellings(&part).into_iter().map(|(_, text)| text));
+                        for (_, text) in unbroken(&part) {
+                            broken.extend((0..BEGINNING_BYTES).filter_map(|from| text.get(from..)).map(<[u8]>::to_vec));
+                        }
                     }
+                    // As it is, a long one is hidden from its beginning to its end.
+                    let pieces = value.chunks(SEARCHED_MAX_BYTES);
+                    words.extend(pieces.filter(|piece| piece.len() >= SEARCHED_MIN_BYTES).map(<[u8]>::to_vec));
                 }
             }
             // Tools that show a file show a line at a time, with something before it.
@@ -105,7 +110,8 @@ impl Finder {
     fn new(words: BTreeSet<Vec<u8>>) -> Option<Self> {
         let words: Vec<Vec<u8>> = words.into_iter().filter(|word| !word.is_empty()).collect();
         let longest_bytes = words.iter().map(Vec::len).max()?;
-        let matcher = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&words).ok()?;
+        let kind = kind_for(words.iter());
+        let matcher = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).kind(kind).build(&words).ok()?;
         Some(Self { matcher, words, longest_bytes })
     }
 
@@ -275,6 +281,21 @@ mod tests {
             shown.extend(flow.finish());
             assert_eq!(String::from_utf8(shown).unwrap(), told);
         }
+    }
+
+    #[test]
+    fn a_long_value_becomes_stars_from_its_beginning_to_its_end() {
+        use std::fmt::Write as _;
+        let value = (0..2000).fold(String::new(), |mut text, number| {
+            let _ = writeln!(text, "key{number:05}: {:x}", (number + 3) * 7_919_993_u64);
+            text
+        });
+        let redactor = redactor(&[&value]);
+        let shown = redactor.text(format!("it is {value}!"));
+        assert!(shown.starts_with("it is ***") && shown.ends_with("***\n!") && !shown.contains("key"), "{shown}");
+        let numbered: Vec<String> = value.lines().map(|line| format!("> {line}")).collect();
+        let shown = redactor.text(numbered.join("\n"));
+        assert_eq!(shown.lines().filter(|line| *line == "> ***").count(), 2000);
     }
 
     #[test]

@@ -329,6 +329,11 @@ impl Executor {
             None => Ok(None),
             Some(secret) => match &secret.value {
                 Value::Bytes(bytes) => Ok(Some(bytes.to_vec())),
+                Value::Unset { variable } if required => {
+                    Err(StepError::SecretUnset { id: id.to_owned(), variable: variable.clone() })
+                }
+                // Of which the build says that it is so.
+                Value::Unset { .. } => Ok(Some(Vec::new())),
                 Value::TooLarge => {
                     Err(StepError::SecretTooLarge { id: id.to_owned(), limit_bytes: secrets::SIZE_MAX_BYTES })
                 }
