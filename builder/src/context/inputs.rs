@@ -198,7 +198,10 @@ mod tests {
     #[test]
     fn comments_may_be_of_another_encoding() {
         let read = |bytes: &[u8]| read_dockerfile_from(&mut &bytes[..], Path::new("f")).ok();
-        assert_eq!(read(b"# J\xfcrgen\nFROM a\nRUN b \\\n  # \xe9\n  c").unwrap(), "# J\u{fffd}rgen\nFROM a\nRUN b \\\n  # \u{fffd}\n  c");
+        assert_eq!(
+            read(b"# J\xfcrgen\nFROM a\nRUN b \\\n  # \xe9\n  c").unwrap(),
+            "# J\u{fffd}rgen\nFROM a\nRUN b \\\n  # \u{fffd}\n  c"
+        );
         for wrong in [&b"FROM a # \xe9\n"[..], b"RUN <<E\n# \xe9\nE\n", b"#\xff\0\nFROM a\n"] {
             assert_eq!(read(wrong), None);
         }

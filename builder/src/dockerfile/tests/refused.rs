@@ -24,7 +24,7 @@ fn unknown_instructions() {
     error 4:1-4:11: unknown instruction `ENTRYPIONT` (did you mean `ENTRYPOINT`?)
     error 5:1-5:3: unknown instruction `&&` (a line that continues the one before it needs a `\` at the end of that one)
     error 6:1-6:6: unknown instruction `xyzzy` (a line that continues the one before it needs a `\` at the end of that one)
-    error 7:1-7:7: unknown instruction `RUN x` (a blank in it is a no-break space or another special one: type a plain one)
+    error 7:1-7:6: unknown instruction `RUN x` (a blank in it is a no-break space or another special one: type a plain one)
     "#);
 }
 
