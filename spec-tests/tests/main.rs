@@ -14,6 +14,7 @@ mod image_spec;
 mod kill;
 mod memory;
 mod mounts;
+mod odd_layers;
 mod packages;
 mod replicas;
 mod requirements;

@@ -67,7 +67,7 @@ fn packages_leave_the_same_system_on_each_rung() {
     let Some(expected) = listing("root") else { return };
     let others = |line: &&String| !line.contains(" 0:0");
     assert!(expected.values().filter(others).count() > 20, "owners other than root");
-    for name in ["user-subids", "user"] {
+    for name in ["user-subids", "user", "docker"] {
         let Some(found) = listing(name) else { continue };
         let paths = expected.keys().chain(found.keys());
         let wrong = paths.filter(|path| expected.get(*path) != found.get(*path));

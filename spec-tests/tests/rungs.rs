@@ -144,6 +144,43 @@ fn the_corpus_comes_to_the_same_on_each_rung() {
     assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// What a command ends with, in the words of the build.
+const ENDS: &[(&str, &str, &str)] = &[
+    ("exit 3", "exited with status 3", ""),
+    ("/folder", "exited with status 126", ""),
+    ("/nothing", "exited with status 127", "not found"),
+    ("busybox sh -c 'busybox kill -9 $$'; exit $?", "137", ""),
+    ("echo out; echo err >&2; exit 4", "exited with status 4", "err"),
+];
+
+#[test]
+fn commands_end_with_the_same_codes_on_each_rung() {
+    let mut wrong = Vec::new();
+    for (rung, name) in [("r1", "root")].iter().chain(CORPUS) {
+        let Some(ground) = Plan::named(name).unwrap().enter("commands_end_with_the_same_codes", Network::Own) else {
+            continue;
+        };
+        for (script, end, said) in ENDS {
+            let text = format!(
+                "FROM scratch\nCOPY busybox /bin/\nSHELL [\"/bin/busybox\", \"sh\", \"-c\"]\n\
+                                RUN busybox mkdir /folder\nRUN {script}\n"
+            );
+            let outcome = build(&ground, &text, &[]);
+            if outcome.code != Some(1) || !outcome.stderr.contains(end) || !outcome.stderr.contains(said) {
+                wrong.push(format!("{rung} on {name}: {script}: expected {end}: {}", outcome.describe()));
+            }
+        }
+        // What a command leaves running ends with it, and process 1 of a sandbox is not ended from inside.
+        let text = "FROM scratch\nCOPY busybox /bin/\nSHELL [\"/bin/busybox\", \"sh\", \"-c\"]\n\
+                    RUN busybox setsid busybox sleep 1000 & trap '' TERM; kill $$; echo went-on\n";
+        let outcome = build(&ground, text, &[]);
+        if outcome.code != Some(0) || !outcome.stderr.contains("went-on") {
+            wrong.push(format!("{rung} on {name}: {}", outcome.describe()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn a_command_that_runs_out_of_a_containers_memory_is_told_so() {
     let test = "a_command_that_runs_out_of_a_containers_memory_is_told_so";
