@@ -1,21 +1,19 @@
 //! Commands in a chroot, on this machine: needs root and a static busybox, and says `skipped` without them.
-#![expect(clippy::print_stderr, reason = "a skipped test says so")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
-use fluyt::sandbox::{
-    self, Cancel, CapabilityChange, Exit, MountSource, Network, Resources, RootMount, RunMount, RunSpec, Rung, Stream,
-};
+mod common;
 
-const BUSYBOX: &str = "/usr/bin/busybox";
+use common::{BUSYBOX, busybox_root, is_possible, mark, marked, stage_of, wait_until};
+use fluyt::sandbox::{self, Cancel, Exit, MountSource, RootMount, RunMount, RunSpec, Rung, Stream};
 
 /// A root of busybox alone.
 struct Machine {
@@ -25,54 +23,21 @@ struct Machine {
 impl Machine {
     /// `None`, said aloud, where nothing can be run.
     fn new() -> Option<Self> {
-        if !rustix::process::geteuid().is_root() || !Path::new(BUSYBOX).exists() {
-            eprintln!("skipped: this test needs root and {BUSYBOX}");
-            return None;
-        }
-        sandbox::set_program(env!("CARGO_BIN_EXE_fluyt").into());
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["root/bin", "root/etc", "root/tmp"] {
-            fs::create_dir_all(folder.path().join(name)).unwrap();
-        }
-        fs::copy(BUSYBOX, folder.path().join("root/bin/busybox")).unwrap();
-        for tool in
-            "cat chmod chroot cp echo head id kill ln ls mkdir mknod mv rm setsid sh sleep stat su touch wc".split(' ')
-        {
-            symlink("busybox", folder.path().join("root/bin").join(tool)).unwrap();
-        }
-        Some(Self { folder })
+        is_possible().then(|| {
+            let folder = tempfile::tempdir().unwrap();
+            let tools =
+                "cat chmod chroot cp echo head id kill ln ls mkdir mknod mv rm setsid sh sleep stat su touch wc";
+            busybox_root(&folder.path().join("root"), &["etc", "tmp"], tools);
+            Self { folder }
+        })
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// A number of seconds that no other process waits for.
-    fn mark(&self) -> String {
-        format!("{}.{}", 1_000_000 + std::process::id(), fs::metadata(self.folder.path()).unwrap().ino())
-    }
-
     fn spec(&self, script: &str) -> RunSpec {
-        RunSpec {
-            root: RootMount::Directory(self.path("root")),
-            argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
-            env: vec![("PATH".to_owned(), "/bin".to_owned())],
-            cwd: "/".to_owned(),
-            uid: 0,
-            gid: 0,
-            groups: Vec::new(),
-            hostname: "buildkitsandbox".to_owned(),
-            hosts: b"127.0.0.1 localhost\n".to_vec(),
-            resolv_conf: b"nameserver 192.0.2.1\n".to_vec(),
-            network: Network::Host,
-            insecure: false,
-            capabilities: CapabilityChange::default(),
-            shm_size_bytes: 0,
-            limits: Vec::new(),
-            mounts: Vec::new(),
-            recorded: false,
-            resources: Resources::default(),
-        }
+        common::spec(RootMount::Directory(self.path("root")), script)
     }
 
     fn has_its_cache(&self) {
@@ -127,24 +92,6 @@ fn secret(content: &[u8]) -> MountSource {
     MountSource::File { content: content.to_vec(), mode: 0o400, uid: 0, gid: 0 }
 }
 
-/// The processes whose command line names `mark`.
-fn marked(mark: &str) -> Vec<u32> {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let named = processes.filter(|process| {
-        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).split('\0').any(|word| word == mark)
-    });
-    named.filter_map(|process| process.file_name().to_str()?.parse().ok()).collect()
-}
-
-fn wait_until(condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !condition() {
-        assert!(Instant::now() < deadline, "it did not come about in 20 seconds");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[test]
 fn what_is_put_in_for_a_command_comes_out_after_it() {
     let Some(machine) = Machine::new() else { return };
@@ -193,7 +140,7 @@ fn what_is_put_in_for_a_command_comes_out_after_it() {
 #[test]
 fn what_a_command_leaves_running_is_killed() {
     let Some(machine) = Machine::new() else { return };
-    let mark = machine.mark();
+    let mark = mark();
     let (exit, said) = run(&machine.spec(&format!(
         "for n in 1 2 3; do (setsid sh -c 'sleep {mark} & sleep {mark}' &); setsid sleep {mark} & done; exit 7"
     )));
@@ -205,7 +152,7 @@ fn what_a_command_leaves_running_is_killed() {
 fn a_cancelled_command_leaves_nothing() {
     let Some(machine) = Machine::new() else { return };
     fs::create_dir(machine.path("cache")).unwrap();
-    let mark = machine.mark();
+    let mark = mark();
     let mut spec =
         machine.spec(&format!("f() {{ setsid sh -c 'sleep {mark}' & }}; echo on; while :; do f; sleep 0.01; done"));
     spec.mounts = vec![mount("/c", tree(RootMount::Directory(machine.path("cache"))))];
@@ -246,23 +193,10 @@ fn lasting(machine: &Machine, mark: &str) -> RunSpec {
     spec
 }
 
-/// The stage that a marked process is below.
-fn stage_of(mark: &str) -> Pid {
-    let field = |pid: &str, name: &str| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
-    };
-    let mut pid = marked(mark)[0].to_string();
-    while !fs::read(format!("/proc/{pid}/cmdline")).unwrap().starts_with(b"fluyt-stage") {
-        pid = field(&pid, "PPid:");
-    }
-    Pid::from_raw(pid.parse().unwrap()).unwrap()
-}
-
 #[test]
 fn a_killed_stage_leaves_no_process_and_no_secret_and_takes_no_cache_along() {
     let Some(machine) = Machine::new() else { return };
-    let mark = machine.mark();
+    let mark = mark();
     let spec = lasting(&machine, &mark);
     let running = std::thread::spawn(move || {
         // As in a container: no process of another user may be looked into.
@@ -273,7 +207,7 @@ fn a_killed_stage_leaves_no_process_and_no_secret_and_takes_no_cache_along() {
         run(&spec)
     });
     wait_until(|| marked(&mark).len() == 4);
-    kill_process(stage_of(&mark), Signal::KILL).unwrap();
+    kill_process(stage_of(marked(&mark)[0]), Signal::KILL).unwrap();
     let said = running.join().unwrap().0.unwrap_err();
     assert!(said.contains("the sandbox's stage ended (signal: 9 (SIGKILL))"), "{said}");
     assert_eq!(marked(&mark), [0; 0]);
@@ -284,7 +218,7 @@ fn a_killed_stage_leaves_no_process_and_no_secret_and_takes_no_cache_along() {
 #[test]
 fn what_a_stage_and_its_builder_left_when_both_were_killed_is_ended_by_the_next() {
     let Some(machine) = Machine::new() else { return };
-    let mark = machine.mark();
+    let mark = mark();
     let context = machine.path("context");
     fs::create_dir(&context).unwrap();
     fs::copy(BUSYBOX, context.join("busybox")).unwrap();
@@ -307,7 +241,7 @@ fn what_a_stage_and_its_builder_left_when_both_were_killed_is_ended_by_the_next(
     .spawn()
     .unwrap();
     wait_until(|| marked(&mark).len() == 4);
-    let stage = stage_of(&mark);
+    let stage = stage_of(marked(&mark)[0]);
     // It must not see its builder's end.
     kill_process(stage, Signal::STOP).unwrap();
     builder.kill().unwrap();

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use fluyt::sandbox::{self, Rung, Wish};
 
-use common::{Machine, many_runs};
+use common::{is_possible, many_runs};
 
 const NAME: &str = "many_runs_at_once_do_not_mix_in_a_user_namespace";
 
@@ -22,13 +22,13 @@ fn main() -> ExitCode {
         println!("{NAME}: test");
         return ExitCode::SUCCESS;
     }
-    let mut skips = false;
-    let mut names = arguments.iter().filter(|word| {
-        let is_skip = std::mem::replace(&mut skips, *word == "--skip");
-        !word.starts_with('-') && !is_skip && word.parse::<u32>().is_err()
-    });
-    let is_wanted = names.clone().next().is_none() || names.any(|word| NAME.contains(word.as_str()));
-    if is_wanted && Machine::is_possible() {
+    let is_name = |at: &usize| {
+        let before = at.checked_sub(1).map_or("", |before| arguments[before].as_str());
+        !arguments[*at].starts_with('-') && !["--skip", "--test-threads"].contains(&before)
+    };
+    let names: Vec<&str> = (0..arguments.len()).filter(is_name).map(|at| arguments[at].as_str()).collect();
+    let is_wanted = names.is_empty() || names.iter().any(|name| NAME.contains(name));
+    if is_wanted && is_possible() {
         sandbox::enter(Wish { only: Some(Rung::Rootless), least: None }, None);
         match sandbox::entered() {
             Some(Rung::Rootless) => many_runs(Rung::Rootless),

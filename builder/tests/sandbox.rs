@@ -9,99 +9,21 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
+mod common;
+
+use common::{BUSYBOX, Machine, is_possible, many_runs, mark, marked, run_on, stage_of, stdout_of, wait_until};
 use fluyt::sandbox::{
     self, Cancel, CapabilityChange, Choice, Exit, Isolation, Limit, MountSource, Network, Resources, RootMount,
-    RunMount, RunSpec, Rung, Stream,
+    RunMount, RunSpec, Rung,
 };
 
-const BUSYBOX: &str = "/usr/bin/busybox";
-
-/// A root file system of busybox alone, and the overlay over it.
-struct Machine {
-    folder: tempfile::TempDir,
-}
-
-impl Machine {
-    /// `None`, said aloud, where the sandbox cannot run.
-    fn new() -> Option<Self> {
-        if !rustix::process::geteuid().is_root() || !Path::new(BUSYBOX).exists() {
-            eprintln!("skipped: this test needs root and {BUSYBOX}");
-            return None;
-        }
-        sandbox::set_program(env!("CARGO_BIN_EXE_fluyt").into());
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["lower/bin", "lower/etc", "lower/tmp", "lower/dev", "lower/proc", "lower/sys", "upper", "work"] {
-            fs::create_dir_all(folder.path().join(name)).unwrap();
-        }
-        fs::copy(BUSYBOX, folder.path().join("lower/bin/busybox")).unwrap();
-        let tools = "cat echo grep hostname id kill ls mount mkdir rm setsid sleep sort stat touch tr unshare";
-        for tool in tools.split(' ').chain(["sh", "ifconfig", "wc", "mv", "ln", "mknod", "head", "su"]) {
-            symlink("busybox", folder.path().join("lower/bin").join(tool)).unwrap();
-        }
-        Some(Self { folder })
-    }
-
-    /// An empty upper folder again.
-    fn wipe(&self) {
-        for name in ["upper", "work"] {
-            fs::remove_dir_all(self.path(name)).unwrap();
-            fs::create_dir(self.path(name)).unwrap();
-        }
-    }
-
-    /// A number of seconds that no other process waits for.
-    fn mark(&self) -> String {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        format!("{}.{}", 1_000_000 + std::process::id(), 100 + COUNT.fetch_add(1, Ordering::Relaxed))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn spec(&self, script: &str) -> RunSpec {
-        RunSpec {
-            root: RootMount::Overlay {
-                lowers: vec![self.path("lower")],
-                upper: self.path("upper"),
-                work: self.path("work"),
-            },
-            argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
-            env: vec![("PATH".to_owned(), "/bin".to_owned())],
-            cwd: "/".to_owned(),
-            uid: 0,
-            gid: 0,
-            groups: Vec::new(),
-            hostname: "buildkitsandbox".to_owned(),
-            hosts: b"127.0.0.1 localhost\n".to_vec(),
-            resolv_conf: b"nameserver 192.0.2.1\n".to_vec(),
-            network: Network::Host,
-            insecure: false,
-            capabilities: CapabilityChange::default(),
-            shm_size_bytes: 0,
-            limits: Vec::new(),
-            resources: Resources::default(),
-            mounts: Vec::new(),
-            recorded: false,
-        }
-    }
-}
-
-/// How a run ended, its stdout and its stderr.
 fn run(spec: &RunSpec) -> (Exit, String, String) {
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let mut output = |stream, bytes: &[u8]| match stream {
-        Stream::Stdout => stdout.extend_from_slice(bytes),
-        Stream::Stderr => stderr.extend_from_slice(bytes),
-    };
-    let exit = sandbox::run(spec, &mut output, &Cancel::new()).unwrap();
-    (exit, String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    run_on(Rung::Root, spec)
 }
 
 #[test]
@@ -141,13 +63,6 @@ fn the_trial_says_what_stands_in_the_way() {
     assert!(container.contains("CAP_SYS_ADMIN") && container.contains("docker run --privileged"), "{container}");
 }
 
-/// Runs a script that must succeed in silence on stderr; its stdout.
-fn stdout_of(spec: &RunSpec) -> String {
-    let (exit, stdout, stderr) = run(spec);
-    assert_eq!((exit, stderr.as_str()), (Exit::Code(0), ""), "{stdout}");
-    stdout
-}
-
 #[test]
 fn a_command_that_cannot_be_executed_gets_the_codes_of_a_shell() {
     let Some(machine) = Machine::new() else { return };
@@ -182,12 +97,12 @@ fn signals_and_codes_are_told_apart() {
     let Some(machine) = Machine::new() else { return };
     assert_eq!(run(&machine.spec("sh -c 'kill -9 $$'; exit $?")).0, Exit::Code(137));
     machine.wipe();
-    let mark = machine.mark();
+    let mark = mark();
     let mut spec = machine.spec("");
     spec.argv = vec!["sleep".to_owned(), mark.clone()];
     let running = std::thread::spawn(move || run(&spec).0);
-    wait_until(|| survivors(&mark).len() == 1);
-    rustix::process::kill_process(pid(survivors(&mark)[0]), Signal::KILL).unwrap();
+    wait_until(|| marked(&mark).len() == 1);
+    rustix::process::kill_process(pid(marked(&mark)[0]), Signal::KILL).unwrap();
     assert_eq!(running.join().unwrap(), Exit::Signal { signal: 9, out_of_memory: false });
     machine.wipe();
     // Process 1 cannot be killed from inside, in our sandbox as in others: the shell goes on.
@@ -469,7 +384,7 @@ fn a_cancelled_run_leaves_no_process() {
             cancel.cancel();
         }
     };
-    let mark = machine.mark();
+    let mark = mark();
     let script = format!(
         "setsid sleep {mark} & setsid sh -c 'setsid sleep {mark} & sleep {mark}' & sleep 0.1; echo ready; sleep {mark}"
     );
@@ -478,7 +393,7 @@ fn a_cancelled_run_leaves_no_process() {
     // Well before the stage would be killed for being slow.
     let took = told.unwrap().elapsed();
     assert!(took < Duration::from_secs(4), "{took:?}");
-    assert_eq!(survivors(&mark), [0; 0]);
+    assert_eq!(marked(&mark), [0; 0]);
     assert_eq!(sandbox::run(&machine.spec("true"), &mut |_, _| {}, &cancel).unwrap(), Exit::Cancelled);
 }
 
@@ -486,26 +401,25 @@ fn a_cancelled_run_leaves_no_process() {
 fn a_daemon_does_not_outlive_its_run_or_hold_it_up() {
     let Some(machine) = Machine::new() else { return };
     let started = Instant::now();
-    let mark = machine.mark();
+    let mark = mark();
     assert_eq!(stdout_of(&machine.spec(&format!("setsid sleep {mark} & echo started"))), "started\n");
     assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
-    assert_eq!(survivors(&mark), [0; 0]);
+    assert_eq!(marked(&mark), [0; 0]);
 }
 
 /// What an image could keep open of the builder, to write to it later.
 #[test]
 fn the_program_that_sets_a_sandbox_up_cannot_be_written_to() {
     let Some(machine) = Machine::new() else { return };
-    let mark = machine.mark();
+    let mark = mark();
     let mut spec = machine.spec("");
     spec.argv = vec!["sleep".to_owned(), mark.clone()];
     let running = std::thread::spawn(move || run(&spec).0);
-    wait_until(|| survivors(&mark).len() == 1);
-    let status = fs::read_to_string(format!("/proc/{}/status", survivors(&mark)[0])).unwrap();
-    let stage: u32 = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap().parse().unwrap();
+    wait_until(|| marked(&mark).len() == 1);
+    let stage = stage_of(marked(&mark)[0]).as_raw_nonzero();
     let writable = rustix::fs::access(format!("/proc/{stage}/exe"), rustix::fs::Access::WRITE_OK);
     assert_eq!(writable, Err(rustix::io::Errno::ROFS));
-    rustix::process::kill_process(pid(survivors(&mark)[0]), Signal::KILL).unwrap();
+    rustix::process::kill_process(pid(marked(&mark)[0]), Signal::KILL).unwrap();
     running.join().unwrap();
 }
 
@@ -521,7 +435,7 @@ fn a_builder_that_waits_for_its_run() {
 #[test]
 fn a_killed_builder_leaves_no_process() {
     let Some(machine) = Machine::new() else { return };
-    let mark = machine.mark();
+    let mark = mark();
     let mut builder = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "--ignored", "a_builder_that_waits_for_its_run"])
         .env("MARK", &mark)
@@ -529,26 +443,24 @@ fn a_killed_builder_leaves_no_process() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    wait_until(|| survivors(&mark).len() == 2);
+    wait_until(|| marked(&mark).len() == 2);
     builder.kill().unwrap();
     builder.wait().unwrap();
-    wait_until(|| survivors(&mark).is_empty());
+    wait_until(|| marked(&mark).is_empty());
 }
 
 #[test]
 fn a_killed_stage_takes_its_command_along_and_is_reported() {
     let Some(machine) = Machine::new() else { return };
-    let mark = machine.mark();
+    let mark = mark();
     let mut spec = machine.spec("");
     spec.argv = vec!["sleep".to_owned(), mark.clone()];
     let running = std::thread::spawn(move || sandbox::run(&spec, &mut |_, _| {}, &Cancel::new()));
-    wait_until(|| survivors(&mark).len() == 1);
-    let status = fs::read_to_string(format!("/proc/{}/status", survivors(&mark)[0])).unwrap();
-    let stage = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap().parse().unwrap();
-    rustix::process::kill_process(pid(stage), Signal::KILL).unwrap();
+    wait_until(|| marked(&mark).len() == 1);
+    rustix::process::kill_process(stage_of(marked(&mark)[0]), Signal::KILL).unwrap();
     let said = running.join().unwrap().unwrap_err().to_string();
     assert!(said.starts_with("the sandbox's stage ended (signal: 9 (SIGKILL)) without a result"), "{said}");
-    wait_until(|| survivors(&mark).is_empty());
+    wait_until(|| marked(&mark).is_empty());
 }
 
 /// The builder of the next test: started again from there, with little memory.
@@ -692,22 +604,8 @@ fn much_output_arrives_whole() {
 
 #[test]
 fn many_runs_at_once_do_not_mix() {
-    let Some(_machine) = Machine::new() else { return };
-    let threads: Vec<_> = (0..4)
-        .map(|thread| {
-            std::thread::spawn(move || {
-                let machine = Machine::new().unwrap();
-                for turn in 0..10 {
-                    let text = format!("{thread}-{turn}");
-                    let ended = run(&machine.spec(&format!("echo {text}; echo {text} >&2; exit {turn}")));
-                    assert_eq!(ended, (Exit::Code(turn), format!("{text}\n"), format!("{text}\n")));
-                    machine.wipe();
-                }
-            })
-        })
-        .collect();
-    for thread in threads {
-        thread.join().unwrap();
+    if is_possible() {
+        many_runs(Rung::Root);
     }
 }
 
@@ -759,24 +657,6 @@ fn listing(folder: &Path) -> Vec<String> {
     }
     found.sort();
     found
-}
-
-/// The processes of this machine with this word in their command line, the test itself left out.
-fn survivors(mark: &str) -> Vec<u32> {
-    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let marked = |pid: &u32| {
-        fs::read(format!("/proc/{pid}/cmdline"))
-            .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == mark.as_bytes()))
-    };
-    processes.filter(marked).collect()
-}
-
-fn wait_until(condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !condition() {
-        assert!(Instant::now() < deadline, "it did not come about in 20 seconds");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]

@@ -97,8 +97,8 @@ fn layers(rung: Rung) -> &'static str {
     match rung.fidelity() {
         Some(Fidelity::Exact) => "exact: owners, modes and attributes are those that a container of Docker's leaves",
         Some(Fidelity::Recorded) => {
-            "recorded: owners are those that commands asked for; inside, every file seems to be root's. Other builds take \
-             these layers from the cache only where they are recorded too"
+            "recorded: files have the owners that commands ask for, and commands see them, but no user of a command is kept \
+             from what root may do. Other builds take these layers from the cache only where they are recorded too"
         }
         Some(Fidelity::Chroot) => {
             "chroot: owners and modes are right, but commands see no /proc. Other builds take these layers from the cache \

@@ -77,7 +77,24 @@ impl Place {
     pub(super) fn fix(self, refused: &Refused) -> String {
         // Only what a container's settings hold back is said otherwise; a missing package is one everywhere.
         let of_container = refused.fix.contains("container");
+        // In a container, root alone is not enough.
+        let of_user = refused.rung == Rung::Root && refused.fix.contains("sudo");
         let words = match (self.kind, refused.rung) {
+            (Kind::Machine | Kind::GitHub, _) if of_user => None,
+            (Kind::Kubernetes, _) if of_user => {
+                Some("in the container's `securityContext`: `runAsUser: 0` and `privileged: true`")
+            }
+            (Kind::GitLabDocker, _) if of_user => Some(
+                "take an image whose user is root, and in the runner's config.toml, under `[runners.docker]`: `privileged = \
+                 true`",
+            ),
+            (Kind::GitHubContainer, _) if of_user => {
+                Some("in the workflow, under the job's `container:`: `options: --user 0 --privileged`")
+            }
+            (Kind::Docker | Kind::Podman, _) if of_user => Some(
+                "start the container as root (`--user 0`) and with `--privileged`, or with `--cap-add SYS_ADMIN --security-opt \
+                 apparmor=unconfined`",
+            ),
             _ if !of_container => None,
             (Kind::Kubernetes, Rung::Root) => Some("in the container's `securityContext`: `privileged: true`"),
             (Kind::Kubernetes, Rung::Rootless | Rung::SingleId) => Some(
@@ -189,5 +206,8 @@ mod tests {
         assert!(pod.fix(&refused("start the container with `--privileged`")).contains("securityContext"));
         assert_eq!(pod.fix(&refused("load the kernel module")), "load the kernel module");
         assert_eq!(Place::default().fix(&refused("start the container so")), "start the container so");
+        let docker = Place { kind: Kind::Docker };
+        assert!(docker.fix(&refused("run as root or with sudo")).contains("`--user 0`"));
+        assert_eq!(Place::default().fix(&refused("run as root or with sudo")), "run as root or with sudo");
     }
 }

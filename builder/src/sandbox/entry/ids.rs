@@ -54,14 +54,15 @@ impl Maps {
             return Ok(Self { users: one(user), groups: one(group), by: By::Anyone });
         }
         if geteuid().is_root() {
-            for (capability, name) in [
+            let needed = [
                 (CapabilitySet::SETUID, "CAP_SETUID"),
                 (CapabilitySet::SETGID, "CAP_SETGID"),
                 (CapabilitySet::SETFCAP, "CAP_SETFCAP"),
-            ] {
-                if !super::holds(capability) {
-                    return Err(words::lacks(name));
-                }
+            ];
+            let lacking: Vec<&str> =
+                needed.into_iter().filter(|(capability, _)| !super::holds(*capability)).map(|(_, name)| name).collect();
+            if !lacking.is_empty() {
+                return Err(words::lacks(&lacking));
             }
             return Ok(Self { users: own("uid_map")?, groups: own("gid_map")?, by: By::Root });
         }

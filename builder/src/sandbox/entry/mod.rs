@@ -116,6 +116,9 @@ fn attempt(wish: Wish) -> Entry {
             Err(refusal) => entry.refused.push((rung, refusal)),
         }
     }
+    if let [.., (Rung::Rootless, many), (Rung::SingleId, one)] = &mut entry.refused[..] {
+        *many = words::both(many, one);
+    }
     entry
 }
 

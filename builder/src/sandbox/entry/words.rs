@@ -19,11 +19,21 @@ pub(super) fn failed(what: &str, error: &io::Error) -> Refusal {
     }
 }
 
-pub(super) fn lacks(capability: &str) -> Refusal {
+pub(super) fn lacks(capabilities: &[&str]) -> Refusal {
+    let flags: Vec<String> =
+        capabilities.iter().map(|name| format!("--cap-add {}", name.trim_start_matches("CAP_"))).collect();
     refusal(
-        format!("this process is root without the capability {capability}, and may not map ids"),
-        format!("start the container with `--cap-add {}`", capability.trim_start_matches("CAP_")),
+        format!("this process is root without {}, and may not map ids", capabilities.join(", ")),
+        format!("start the container with `{}`", flags.join(" ")),
     )
+}
+
+/// What stands in the way of many ids where not even one is allowed: each alone would not help.
+pub(super) fn both(many: &Refusal, one: &Refusal) -> Refusal {
+    if many.reason == one.reason {
+        return many.clone();
+    }
+    refusal(format!("{}; and {}", many.reason, one.reason), format!("{}; and {}", one.fix, many.fix))
 }
 
 pub(super) fn no_subordinate_ids(user: &str, file: &str, free: u64) -> Refusal {
