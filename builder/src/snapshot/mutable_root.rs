@@ -6,7 +6,8 @@
 //!                 root.aside/, root.lent   of a sandbox at work, or of one that was killed: `sandbox::recover`
 //!                 state.json         the chain that the root holds, and in which run of the machine it was written; absent
 //!                                    while it may hold anything else
-//!                 layers/            a store: the blobs that the root is unpacked from again when another chain is wanted
+//!                 layers/            a store: the blobs that the root is unpacked from again when another chain is wanted, also
+//!                                    when the builder's own store has let go of them; those of bases are files of both
 //!                 layers/diffs/<hex> the blob of a diff id
 //! ```
 //!
@@ -86,6 +87,18 @@ impl MutableRoot {
         let record = self.layers.read_entry(&Self::record(diff_id))?;
         let digest = record.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|text| text.parse().ok());
         Ok(digest.filter(|digest| self.layers.contains(digest)))
+    }
+
+    /// Lets a blob that the store has too take its room on the disk once. Where that is not possible, there are two.
+    fn share(&self, digest: &Digest) {
+        let (theirs, ours) = (self.store.path(digest), self.layers.path(digest));
+        let Ok(folder) = self.layers.temporary() else { return };
+        let new = folder.join("blob");
+        if fs::hard_link(theirs, &new).is_ok() {
+            let _ = fs::rename(&new, ours);
+        }
+        // A rename leaves two names of one file where they are.
+        let _ = fs::remove_dir_all(&folder);
     }
 
     fn state(&self) -> PathBuf {
@@ -250,6 +263,7 @@ impl Snapshotter for MutableRoot {
             return Err(SnapshotError::WrongDiffId { expected: diff_id.clone(), actual: scan.diff_id });
         }
         let info = copy.commit(None)?;
+        self.share(&info.digest);
         Ok(self.layers.write_entry(&Self::record(diff_id), info.digest.as_ref().as_bytes())?)
     }
 
@@ -308,5 +322,26 @@ impl Snapshotter for MutableRoot {
         }
         let chain = workspace.chain.iter().chain([diff_id]).map(ToString::to_string).collect::<Vec<_>>();
         self.set_state(chain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::layer::write_layer;
+
+    #[test]
+    fn a_blob_of_the_store_takes_its_room_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let root = MutableRoot::open(store.clone()).unwrap();
+        let layer = write_layer(&store, LayerOptions::default(), &[]).unwrap();
+        let blob = Box::new(store.open_blob(&layer.digest).unwrap());
+        root.unpack(&layer.diff_id, &[], blob, &layer.media_type, &Limits::DEFAULT, None).unwrap();
+        let inode = |store: &Store| fs::metadata(store.path(&layer.digest)).unwrap().ino();
+        assert_eq!(inode(&store), inode(&root.layers));
+        assert!(root.has(&layer.diff_id));
     }
 }
