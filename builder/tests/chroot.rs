@@ -251,6 +251,7 @@ fn what_a_stage_and_its_builder_left_when_both_were_killed_is_ended_by_the_next(
     let output = build("cat /c/new; echo more >> /c/new").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains(" new\n"), "{said}");
+    assert_eq!(said.matches("nothing bounds the sizes of").count(), 1, "{said}");
     assert_eq!(marked(&mark), [0; 0]);
     let output = build("cat /c/new").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

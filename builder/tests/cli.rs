@@ -247,6 +247,15 @@ fn what_has_no_effect_yet_is_said_once_and_what_cannot_be_is_refused() {
 }
 
 #[test]
+fn processors_that_are_not_there_are_refused_before_anything_is_built() {
+    let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
+    let output = place.run(&["build", "--cpuset-cpus", "0-60000", "context"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("`--cpuset-cpus`: the processors `0-60000` cannot be used: expected numbers"), "{said}");
+}
+
+#[test]
 fn dockers_variables_and_configuration_count() {
     let place = Place::new("FROM scratch\nARG http_proxy\nLABEL proxy=$http_proxy\nCOPY Dockerfile /a\n");
     let folder = place.folder.path().join("docker");
@@ -323,7 +332,7 @@ fn messages_say_what_was_expected() {
     for (bytes, expected) in [
         (&b"\xFF\xFEF\0R\0O\0M\0"[..], "is UTF-16 text, not UTF-8 text: byte 0 is wrong"),
         (b"\x7FELF\x02\x01\xFF\0", "is a program, not UTF-8 text: byte 6 is wrong"),
-        (b"FROM a\n# \xE9t\xE9\n", "is text in another encoding, not UTF-8 text: byte 9 is wrong"),
+        (b"FROM a\nRUN \xE9t\xE9\n", "is text in another encoding, not UTF-8 text: byte 11 is wrong"),
     ] {
         std::fs::write(place.context().join("Dockerfile"), bytes).unwrap();
         let output = place.run(&["build", "context"]);

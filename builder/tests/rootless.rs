@@ -214,6 +214,20 @@ fn exported_files_are_the_users_own() {
 }
 
 #[test]
+fn rights_over_the_machines_network_are_said_to_be_none() {
+    let Some(user) = User::new() else { return };
+    let context = user.context("RUN true\nRUN echo once\n");
+    let said = |arguments: &[&str]| {
+        let output = user.fluyt().args(["build", "--progress=plain"]).args(arguments).arg(&context).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        text(&output).matches("has no effect on the network of this machine").count()
+    };
+    assert_eq!(said(&["--cap-add", "cap_net_raw"]), 1);
+    assert_eq!(said(&["--cap-add", "NET_ADMIN", "--network=none"]), 0);
+    assert_eq!(said(&["--cap-add", "SYS_PTRACE"]), 0);
+}
+
+#[test]
 fn exit_codes_are_those_of_the_command() {
     let Some(user) = User::new() else { return };
     for (command, expected) in [
