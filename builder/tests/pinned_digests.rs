@@ -105,34 +105,40 @@ fn a_whole_image_keeps_its_digest() {
     config.rootfs.diff_ids.push(layer.diff_id.to_string());
     let row = Descriptor::new(layer.media_type.as_str().into(), layer.size_bytes, layer.digest);
     let annotations = BTreeMap::from([("y".to_owned(), "1".to_owned()), ("x".to_owned(), "2".to_owned())]);
-    for (format, annotations, pinned) in [
-        (Format::Oci, annotations, "sha256:f8d7ae82f8c9c91da92990cf73e311b3c7fefdda09e45815e8f368f8db395b90"),
-        (Format::Docker, BTreeMap::new(), "sha256:c9415a1f9a61d0761a1f31bbcf648ea1de86105b66d961d1bc5efbfef22f382d"),
-    ] {
+    let found = [(Format::Oci, annotations), (Format::Docker, BTreeMap::new())].map(|(format, annotations)| {
         let config = manifest::config(&config, format);
         let document = manifest::manifest(&config, std::slice::from_ref(&row), &annotations, format);
-        assert_eq!(document.expect("a manifest").digest.as_ref(), pinned, "{format:?}");
-    }
+        document.expect("a manifest").digest.to_string()
+    });
+    let pinned = [
+        "sha256:ba295623931ef2f049ac361bcaf49848251abf9dc4e57e998555236b35bf8242",
+        "sha256:0d17c782e38bd25ebc440cc7325ddda00fd7216eece1f92f58725bf079f80097",
+    ];
+    assert_eq!(found, pinned, "in OCI's and in Docker's format");
 }
 
 #[test]
 fn the_compressors_bytes_stay() {
     let changes = large();
-    for (compression, pinned) in [
-        (Compression::Gzip { level: 1 }, "sha256:513f841b8b47b7f4b4107c1da621aef9c306c5a136568fddf655beab04dc1bf4"),
-        (Compression::Gzip { level: 3 }, "sha256:1728d57d2e1166ee3778c3f3037ae55ff91f349ec2cd9d5391286b6da9611fcf"),
-        (Compression::Gzip { level: 6 }, "sha256:e7210dc50360872fd7e07914c88471e617caf13cd000f3c0dd444793fc767729"),
-        (Compression::Gzip { level: 9 }, "sha256:3f6b33012ba2aa75888de9ef0d9ac4e1c985f644f4efae32c0c12c7ca4d50b93"),
+    let pinned = [
+        (Compression::Gzip { level: 1 }, "sha256:ce3451b9c35ccf50f3db3c98c263f5d18eed664dd2992f1cf53c37fd02386d9a"),
+        (Compression::Gzip { level: 2 }, "sha256:e4c33d554e8003e3ff8ae1a4f6886141ee47ac45c725f4a6ad45b83e0199a000"),
+        (Compression::Gzip { level: 6 }, "sha256:46ee6c9c4c9fcff6e5bf309a4409bfe060aff3810de8a9b4d59954fc6ea6179c"),
+        (Compression::Gzip { level: 9 }, "sha256:c0bfeff534e4a5c6000b55653a55fa03335990aaa8a49925f7c7e608ab83659e"),
         (
-            Compression::GzipMembers { level: 3 },
-            "sha256:e9d79f6bd3796d6e49429d1d5c3afe4e21f3e21046d66ea304d950cb00159cfc",
+            Compression::GzipMembers { level: 2 },
+            "sha256:50ddb0c57815699176342a977b7bb3b7951b95aaf6a1838210e3815ed941639f",
         ),
         (Compression::Zstd { level: 3 }, "sha256:f6e624d1793ce5a0cfd3a9b3bb57d9aaf4274dc61169a6abd0b94fa0c6fa06a8"),
         (Compression::Uncompressed, "sha256:f2989c2d377c895fd2418248ce7c603e49546004a881325cc2303652ff23b3b2"),
-    ] {
-        for threads in [1, 2, 4] {
-            let layer = written(&changes, compression, threads);
-            assert_eq!(layer.digest.as_ref(), pinned, "{compression:?} with {threads} threads");
-        }
+    ];
+    for threads in [1, 2, 4] {
+        let found =
+            pinned.map(|(compression, _)| (compression, written(&changes, compression, threads).digest.to_string()));
+        assert_eq!(
+            found,
+            pinned.map(|(compression, digest)| (compression, digest.to_owned())),
+            "with {threads} threads"
+        );
     }
 }

@@ -82,7 +82,7 @@ fn compression(kind: Option<&str>, level: Option<i32>) -> Result<Compression, Fa
     let deflate = |default: u32| Ok::<u32, Failure>(within(0, 9)?.map_or(default, i32::unsigned_abs));
     Ok(match kind {
         "gzip" => Compression::Gzip { level: deflate(Compression::GZIP_LEVEL)? },
-        "gzip-members" => Compression::GzipMembers { level: deflate(Compression::MEMBERS_LEVEL)? },
+        "gzip-members" => Compression::GzipMembers { level: deflate(Compression::GZIP_LEVEL)? },
         // 0 is zstd's own word for its default.
         "zstd" => {
             Compression::Zstd { level: within(0, 22)?.filter(|level| *level != 0).unwrap_or(Compression::ZSTD_LEVEL) }
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn kinds_and_levels() {
-        assert_eq!(kind("gzip", None), "Gzip { level: 3 }");
+        assert_eq!(kind("gzip", None), "Gzip { level: 2 }");
         assert_eq!(kind("gzip", Some(0)), "Gzip { level: 0 }");
         assert_eq!(kind("gzip-members", Some(9)), "GzipMembers { level: 9 }");
         assert_eq!(kind("zstd", Some(0)), "Zstd { level: 3 }");
@@ -234,7 +234,7 @@ mod tests {
     fn a_level_goes_with_its_kind() {
         let flags = Wishes { compression: Some("zstd".to_owned()), level: Some(19), ..Wishes::default() };
         let gzip = Wishes { compression: Some("gzip".to_owned()), ..Wishes::default() };
-        assert_eq!(gzip.or(&flags).form().unwrap().compression, Compression::Gzip { level: 3 });
+        assert_eq!(gzip.or(&flags).form().unwrap().compression, Compression::Gzip { level: 2 });
         assert_eq!(Wishes::default().or(&flags).form().unwrap().compression, Compression::Zstd { level: 19 });
     }
 }

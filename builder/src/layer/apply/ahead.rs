@@ -1,7 +1,7 @@
 //! Inflating and hashing in one thread, writing files in another: both take about as long.
 
 use std::io::{self, Read};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
 use oci_spec::image::Digest;
@@ -29,9 +29,10 @@ pub(super) fn read_ahead(
 ) -> Result<Scan, ApplyError> {
     thread::scope(|scope| {
         let (sender, chunks) = sync_channel(CHUNKS);
+        let (used, spares) = channel();
         let thread = thread::Builder::new().name("inflate".to_owned());
-        let reader = thread.spawn_scoped(scope, || send(blob, sender)).map_err(LayerError::Read)?;
-        let source = Chunks { chunks, current: Vec::new(), taken: 0 };
+        let reader = thread.spawn_scoped(scope, move || send(blob, &sender, &spares)).map_err(LayerError::Read)?;
+        let source = Chunks { chunks, used, current: Vec::new(), taken: 0 };
         // After an error the chunks go with the source, and the thread ends when it finds nobody to send to.
         let (uncompressed_bytes, source) = read_entries(source, limits, visit)?;
         drop(source);
@@ -45,12 +46,14 @@ pub(super) fn read_ahead(
 }
 
 /// Sends the layer's tar, and at its end an empty chunk. Returns the tar's hash; `None` when it was not read to its end.
-fn send(blob: impl Read, chunks: SyncSender<Chunk>) -> Option<Digest> {
+fn send(blob: impl Read, chunks: &SyncSender<Chunk>, spares: &Receiver<Vec<u8>>) -> Option<Digest> {
     let mut hasher = Hasher::sha256();
     let sent = (|| {
         let mut decoded = Decoded::new(blob)?;
         loop {
-            let mut chunk = vec![0; CHUNK_BYTES];
+            // New memory would have to be cleared by the kernel for each.
+            let mut chunk = spares.try_recv().unwrap_or_default();
+            chunk.resize(CHUNK_BYTES, 0);
             let mut filled = 0;
             while filled < chunk.len() {
                 let count = decoded.read(&mut chunk[filled..])?;
@@ -83,6 +86,8 @@ fn send(blob: impl Read, chunks: SyncSender<Chunk>) -> Option<Digest> {
 /// The other end.
 struct Chunks {
     chunks: Receiver<Chunk>,
+    /// Where chunks go back to.
+    used: Sender<Vec<u8>>,
     current: Vec<u8>,
     /// Bytes of `current` that are used up.
     taken: usize,
@@ -92,7 +97,9 @@ impl Source for Chunks {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError> {
         if self.taken == self.current.len() {
             // A thread that is gone has said why before, or sent the end.
-            self.current = self.chunks.recv().unwrap_or_else(|_| Ok(Vec::new()))?;
+            let next = self.chunks.recv().unwrap_or_else(|_| Ok(Vec::new()))?;
+            // Nobody takes it once all is sent.
+            let _ = self.used.send(std::mem::replace(&mut self.current, next));
             self.taken = 0;
         }
         let count = buffer.len().min(self.current.len() - self.taken);

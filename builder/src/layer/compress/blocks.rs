@@ -1,16 +1,11 @@
 //! Gzip in blocks that are compressed at the same time (RFC 1951, RFC 1952).
 //!
-//! The input is cut into blocks of [`BLOCK_BYTES`]. Each is deflated by a compressor of its own, with the last 32 KiB of the
-//! block before as its dictionary, and ends on a byte boundary (a sync flush), so that the outputs in a row are one
-//! deflate stream. A compressor is never used twice: with a dictionary, zlib-rs leaves bytes of its earlier life in the
-//! window, and the output would depend on which thread took which block.
+//! The input is cut into blocks of [`BLOCK_BYTES`], and each is deflated on its own by libdeflate: nothing is as fast at a given
+//! size, and its bytes depend neither on the processor nor on what it did before. In one member, [`seam`] has each block's
+//! stream go on where libdeflate ended it, so that all in a row are one.
 //!
-//! Where each block is a member of its own, nothing is shared between blocks, and libdeflate does them: it takes whole buffers
-//! only, and is the fastest there is at a given size (274 MB/s at a ratio of 0.427 on two cores against zlib-rs' 189 MB/s
-//! at 0.432; `limits.md`, section 2). Its bytes do not depend on the processor either.
-//!
-//! A block that would not shrink (archives, pictures, keys) is stored as it is: trying takes longer than all else that is done
-//! to it. Whether it would is told by the bytes alone.
+//! What would not shrink (archives, pictures, keys) is stored as it is: trying takes longer than all else that is done to
+//! it. Whether it would is told by the bytes alone.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -19,18 +14,26 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use flate2::{Compress, Compression, Crc, FlushCompress, Status};
-use libdeflater::{CompressionLvl, Compressor};
+use flate2::Crc;
+use libdeflater::{CompressionError, CompressionLvl, Compressor};
 
-/// Large enough that the dictionary and the flush cost nothing that can be measured, small enough that a layer of a few
-/// megabytes uses all cores (`limits.md`, section 2).
+use super::seam;
+
+/// Large enough that what repeats over its borders does not matter (0.3 % of the size, against blocks of 2 MiB), small enough
+/// that a layer of a few megabytes uses all cores.
 const BLOCK_BYTES: usize = 1024 * 1024;
 
-/// The reach of deflate.
-const WINDOW_BYTES: usize = 32 * 1024;
+/// What is stored or deflated as a whole.
+const PIECE_BYTES: usize = 64 * 1024;
 
-/// Below this a block is deflated without a look: there is little to save.
-const LOOK_FROM_BYTES: usize = 64 * 1024;
+/// Shorter pieces are deflated without a look: there is little to save.
+const LOOK_FROM_BYTES: usize = 32 * 1024;
+
+/// Of so many bytes one is counted. Odd, so that numbers of several bytes show all of theirs.
+const COUNTED_STEP: usize = 5;
+
+/// The most that one stored block holds.
+const STORED_BYTES: usize = 65_535;
 
 /// How much the squares of the bytes' counts may exceed, in hundredths, what they sum up to where all bytes are as frequent. In
 /// whole numbers, since the decision must be the same on every machine.
@@ -51,13 +54,13 @@ pub(in crate::layer) enum Framing {
 /// Cuts, hands out and collects the blocks.
 pub(in crate::layer) struct BlockWriter<W> {
     inner: W,
-    level: u32,
+    level: CompressionLvl,
     framing: Framing,
     threads: NonZeroUsize,
     /// The block that is being filled. It is handed out when more bytes come, as the last one is closed differently.
     block: Vec<u8>,
-    /// The end of the block before.
-    dictionary: Vec<u8>,
+    /// Room for the next one.
+    spare: Vec<u8>,
     checksum: Crc,
     workers: Option<Workers>,
     /// What was handed out and not yet written, in order.
@@ -66,8 +69,6 @@ pub(in crate::layer) struct BlockWriter<W> {
 
 struct Job {
     input: Vec<u8>,
-    dictionary: Vec<u8>,
-    level: u32,
     framing: Framing,
     last: bool,
     reply: Sender<io::Result<Deflated>>,
@@ -76,6 +77,8 @@ struct Job {
 struct Deflated {
     bytes: Vec<u8>,
     checksum: Crc,
+    /// Room to use again.
+    input: Vec<u8>,
 }
 
 impl<W: Write> BlockWriter<W> {
@@ -83,13 +86,14 @@ impl<W: Write> BlockWriter<W> {
         if framing == Framing::OneMember {
             inner.write_all(&HEADER)?;
         }
+        let level = i32::try_from(level).ok().and_then(|level| CompressionLvl::new(level).ok());
         Ok(Self {
             inner,
-            level,
+            level: level.ok_or_else(|| io::Error::other("no such level of compression"))?,
             framing,
             threads,
             block: Vec::new(),
-            dictionary: Vec::new(),
+            spare: Vec::new(),
             checksum: Crc::new(),
             workers: None,
             pending: VecDeque::new(),
@@ -108,20 +112,13 @@ impl<W: Write> BlockWriter<W> {
     }
 
     fn hand_out(&mut self, last: bool) -> io::Result<()> {
-        let input = std::mem::take(&mut self.block);
-        let dictionary = match self.framing {
-            Framing::OneMember => {
-                let tail = input[input.len().saturating_sub(WINDOW_BYTES)..].to_vec();
-                std::mem::replace(&mut self.dictionary, tail)
-            }
-            Framing::MemberPerBlock => Vec::new(),
-        };
+        let input = std::mem::replace(&mut self.block, std::mem::take(&mut self.spare));
         let (reply, answer) = channel();
-        let job = Job { input, dictionary, level: self.level, framing: self.framing, last, reply };
+        let job = Job { input, framing: self.framing, last, reply };
         self.pending.push_back(answer);
         // A layer of one block is not worth a thread.
         if self.threads.get() == 1 || (last && self.workers.is_none()) {
-            job.run();
+            job.run(&mut Deflater::new(self.level));
             return self.collect();
         }
         // Bounds the memory: a block in hand for each worker, and one more so that none waits.
@@ -130,7 +127,7 @@ impl<W: Write> BlockWriter<W> {
         }
         let workers = match &self.workers {
             Some(workers) => workers,
-            None => self.workers.insert(Workers::start(self.threads)?),
+            None => self.workers.insert(Workers::start(self.threads, self.level)?),
         };
         workers.send(job)
     }
@@ -140,6 +137,8 @@ impl<W: Write> BlockWriter<W> {
         let Some(answer) = self.pending.pop_front() else { return Ok(()) };
         let deflated = answer.recv().map_err(|_| io::Error::other("a compression thread ended early"))??;
         self.checksum.combine(&deflated.checksum);
+        self.spare = deflated.input;
+        self.spare.clear();
         self.inner.write_all(&deflated.bytes)
     }
 }
@@ -169,20 +168,21 @@ struct Workers {
 }
 
 impl Workers {
-    fn start(count: NonZeroUsize) -> io::Result<Self> {
+    fn start(count: NonZeroUsize, level: CompressionLvl) -> io::Result<Self> {
         let (jobs, queue) = sync_channel::<Job>(count.get() + 1);
         let queue = Arc::new(Mutex::new(queue));
         let mut workers = Self { jobs: Some(jobs), threads: Vec::new() };
         for _ in 0..count.get() {
             let queue = Arc::clone(&queue);
             let run = move || {
+                let mut deflater = Deflater::new(level);
                 loop {
                     let job = match queue.lock() {
                         Ok(queue) => queue.recv(),
                         Err(_) => return,
                     };
                     let Ok(job) = job else { return };
-                    job.run();
+                    job.run(&mut deflater);
                 }
             };
             workers.threads.push(std::thread::Builder::new().name("compress".to_owned()).spawn(run)?);
@@ -207,71 +207,123 @@ impl Drop for Workers {
 }
 
 impl Job {
-    fn run(self) {
-        // When nobody waits for the answer any more, the writer has failed and has said so.
-        let _ = self.reply.send(deflate(&self.input, &self.dictionary, self.level, self.framing, self.last));
-    }
-}
-
-/// A block as a whole gzip member; its header says as little as [`HEADER`].
-fn member(input: &[u8], level: u32) -> io::Result<Deflated> {
-    let level = i32::try_from(level).unwrap_or(i32::MAX);
-    let level = CompressionLvl::new(level).map_err(|_| io::Error::other("no such level of compression"))?;
-    let mut compressor = Compressor::new(level);
-    let mut bytes = vec![0; compressor.gzip_compress_bound(input.len())];
-    let length = compressor.gzip_compress(input, &mut bytes).map_err(io::Error::other)?;
-    bytes.truncate(length);
-    Ok(Deflated { bytes, checksum: Crc::new() })
-}
-
-fn deflate(input: &[u8], dictionary: &[u8], level: u32, framing: Framing, last: bool) -> io::Result<Deflated> {
-    let level = if level > 0 && is_incompressible(input, level) { 0 } else { level };
-    if framing == Framing::MemberPerBlock {
-        return member(input, level);
-    }
-    let mut checksum = Crc::new();
-    checksum.update(input);
-    let mut compress = Compress::new(Compression::new(level), false);
-    if !dictionary.is_empty() {
-        compress.set_dictionary(dictionary).map_err(io::Error::other)?;
-    }
-    // Incompressible input grows by 5 bytes in 16 KiB at most; a tenth is room enough for that and the flush.
-    let mut bytes = Vec::with_capacity(input.len() + input.len() / 10 + 64);
-    let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
-    loop {
-        let consumed = usize::try_from(compress.total_in()).unwrap_or(usize::MAX).min(input.len());
-        let status = compress.compress_vec(&input[consumed..], &mut bytes, flush).map_err(io::Error::other)?;
-        // A sync flush is complete when the call left room in the output.
-        let complete = match status {
-            Status::StreamEnd => true,
-            Status::Ok | Status::BufError => flush == FlushCompress::Sync && bytes.len() < bytes.capacity(),
+    fn run(self, deflater: &mut Deflater) {
+        let Self { input, framing, last, reply } = self;
+        let mut checksum = Crc::new();
+        checksum.update(&input);
+        let deflated = match framing {
+            Framing::OneMember => deflater.deflate(&input, last),
+            Framing::MemberPerBlock => deflater.deflate(&input, true).map(|bytes| {
+                let mut member = HEADER.to_vec();
+                member.extend_from_slice(&bytes);
+                member.extend_from_slice(&trailer(&checksum));
+                member
+            }),
         };
-        if complete {
-            break;
-        }
-        bytes.reserve(64 * 1024);
+        // When nobody waits for the answer any more, the writer has failed and has said so.
+        let _ = reply.send(deflated.map(|bytes| Deflated { bytes, checksum, input }));
     }
-    Ok(Deflated { bytes, checksum })
 }
 
-/// Whether deflate would find nothing: all bytes are about as frequent, and a piece from the middle, which is longer than
-/// deflate's reach, does not become shorter by a hundredth.
-fn is_incompressible(block: &[u8], level: u32) -> bool {
-    if block.len() < LOOK_FROM_BYTES {
+/// Makes deflate streams of blocks, one after the other.
+struct Deflater {
+    compressor: Compressor,
+    /// At level 0 all is stored.
+    stores: bool,
+    buffer: Vec<u8>,
+}
+
+impl Deflater {
+    fn new(level: CompressionLvl) -> Self {
+        let stores = CompressionLvl::new(0).is_ok_and(|zero| zero == level);
+        Self { compressor: Compressor::new(level), stores, buffer: Vec::new() }
+    }
+
+    /// A stream of the whole block, that ends there or goes on.
+    fn deflate(&mut self, block: &[u8], last: bool) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(block.len() / 2 + 64);
+        let mut parts = self.parts(block).into_iter().peekable();
+        while let Some((part, is_stored)) = parts.next() {
+            let last = last && parts.peek().is_none();
+            if is_stored {
+                store(part, last, &mut bytes);
+            } else {
+                self.deflate_part(part, last, &mut bytes)?;
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn deflate_part(&mut self, part: &[u8], last: bool, bytes: &mut Vec<u8>) -> io::Result<()> {
+        let bound = self.compressor.deflate_compress_bound(part.len());
+        self.buffer.resize(self.buffer.len().max(bound), 0);
+        let mut length = self.compressor.deflate_compress(part, &mut self.buffer).map_err(io::Error::other)?;
+        if !last {
+            let reopened = seam::reopen(&mut self.buffer, length);
+            length = reopened.ok_or_else(|| io::Error::other("libdeflate gave what is no deflate stream"))?;
+        }
+        bytes.extend_from_slice(&self.buffer[..length]);
+        Ok(())
+    }
+
+    /// Cuts a block where what would shrink borders on what would not, and says of each part whether to store it.
+    fn parts<'a>(&mut self, block: &'a [u8]) -> Vec<(&'a [u8], bool)> {
+        if self.stores || block.is_empty() {
+            return vec![(block, self.stores)];
+        }
+        let looks: Vec<bool> = block.chunks(PIECE_BYTES).map(is_even).collect();
+        let mut parts: Vec<(usize, bool)> = Vec::new();
+        let mut start = 0;
+        for run in looks.chunk_by(|one, other| one == other) {
+            let end = block.len().min(start + run.len() * PIECE_BYTES);
+            let is_stored = run[0] && self.is_incompressible(&block[start..end]);
+            match parts.last_mut() {
+                Some((before, stored)) if *stored == is_stored => *before = end,
+                _ => parts.push((end, is_stored)),
+            }
+            start = end;
+        }
+        let mut start = 0;
+        parts.into_iter().map(|(end, is_stored)| (&block[std::mem::replace(&mut start, end)..end], is_stored)).collect()
+    }
+
+    /// Whether a piece from the middle, which is longer than deflate's reach, does not become shorter by a hundredth.
+    fn is_incompressible(&mut self, part: &[u8]) -> bool {
+        let length = part.len().min(PIECE_BYTES);
+        let start = (part.len() - length) / 2;
+        // Less room than it would take as it is: what does not fit into it does not shrink.
+        let room = length / 100 * 99;
+        self.buffer.resize(self.buffer.len().max(room), 0);
+        let outcome = self.compressor.deflate_compress(&part[start..start + length], &mut self.buffer[..room]);
+        matches!(outcome, Err(CompressionError::InsufficientSpace))
+    }
+}
+
+/// Stored blocks, the last of them marked where the stream ends.
+fn store(part: &[u8], last: bool, bytes: &mut Vec<u8>) {
+    let mut blocks = part.chunks(STORED_BYTES).peekable();
+    if part.is_empty() {
+        bytes.extend_from_slice(&[u8::from(last), 0, 0, 0xFF, 0xFF]);
+    }
+    while let Some(block) = blocks.next() {
+        let length = block.len() as u16;
+        bytes.push(u8::from(last && blocks.peek().is_none()));
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(&(!length).to_le_bytes());
+        bytes.extend_from_slice(block);
+    }
+}
+
+/// Whether all bytes are about as frequent.
+fn is_even(piece: &[u8]) -> bool {
+    if piece.len() < LOOK_FROM_BYTES {
         return false;
     }
     let mut counts = [0_u64; 256];
-    block.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
-    let (length, squares) = (block.len() as u64, counts.iter().map(|count| count * count).sum::<u64>());
-    if squares * 256 * 100 > length * length * EVEN_HUNDREDTHS {
-        return false;
-    }
-    let start = (block.len() - LOOK_FROM_BYTES) / 2;
-    let piece = &block[start..start + LOOK_FROM_BYTES];
-    let mut output = Vec::with_capacity(piece.len() / 100 * 99);
-    // Less room than it would take as it is: what does not come to its end there does not shrink.
-    let outcome = Compress::new(Compression::new(level), false).compress_vec(piece, &mut output, FlushCompress::Finish);
-    !matches!(outcome, Ok(Status::StreamEnd))
+    piece.iter().step_by(COUNTED_STEP).for_each(|byte| counts[usize::from(*byte)] += 1);
+    let (total, squares) =
+        counts.iter().fold((0, 0), |(total, squares), count| (total + count, squares + count * count));
+    squares * 256 * 100 <= total * total * EVEN_HUNDREDTHS
 }
 
 /// CRC32 and length of the input.
