@@ -5,6 +5,7 @@
 mod access;
 mod adopt;
 mod app;
+mod backup;
 mod binary;
 mod blobs;
 mod budget;

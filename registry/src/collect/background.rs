@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{CollectError, Collector, Mode, Report, pass};
-use crate::storage::StoreTime;
+use crate::storage::{StoreTime, as_collector};
 
 /// How often things are looked at. Each wait is between half and one and a half times as long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,9 @@ impl Collector {
             if hints_at <= slice_at {
                 tokio::time::sleep_until(hints_at).await;
                 let estimate = known.map(|known| StoreTime(known.store.0.saturating_add(elapsed(known.at))));
-                self.tell("hints", &pass::hints_only(&self, estimate).await, &mut known);
+                let done = as_collector(pass::hints_only(&self, estimate)).await;
+                self.storage.forget_contents();
+                self.tell("hints", &done, &mut known);
                 hints_at = Instant::now() + self.jittered(rhythm.hints);
             } else {
                 tokio::time::sleep_until(slice_at).await;

@@ -190,13 +190,19 @@ impl Pass<'_> {
         }
     }
 
-    /// Tells the metrics what a look at a part of the store came to.
-    pub(super) fn tell_metrics(&self) {
+    /// Tells the metrics what a look at a part of the store came to. `since`: when that part was looked at last of which
+    /// this is longest ago; `None` when that is not known.
+    pub(super) fn tell_metrics(&self, since: Option<StoreTime>) {
         let metrics = &self.collector.metrics.collector;
         metrics.brake.set(i64::from(self.brake.is_on()));
-        metrics.oldest_candidate_seconds.set(self.report.oldest_candidate.unwrap_or_default().as_secs_f64());
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit a double")]
-        metrics.last_audit_timestamp_seconds.set(self.now.0 as f64 / 1000.0);
+        let oldest = self.report.oldest_candidate.unwrap_or_default().as_secs_f64();
+        // What the brake holds in another part is still there.
+        let before = if self.brake.is_on() { metrics.oldest_candidate_seconds.get() } else { 0.0 };
+        metrics.oldest_candidate_seconds.set(oldest.max(before));
+        if let Some(since) = since {
+            #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit a double")]
+            metrics.last_audit_timestamp_seconds.set(since.0 as f64 / 1000.0);
+        }
     }
 }
 

@@ -133,6 +133,6 @@ fn deleted(objects: &[Object], stamp: &Stamp) -> Option<Removal> {
 }
 
 async fn is_broken(pass: &Pass<'_>, copy: &Copy) -> Result<bool, CollectError> {
-    let Some((_, named)) = pass.storage.named(vec![copy.clone()]).await?.pop() else { return Ok(false) };
+    let Some((_, named)) = pass.storage.named(&copy.repo, vec![copy.clone()]).await?.pop() else { return Ok(false) };
     repository::is_broken(pass, &copy.repo, &named, &mut BTreeMap::new()).await
 }

@@ -36,7 +36,7 @@ pub use report::{Kept, Report, Why, human_size};
 
 use crate::metrics::Metrics;
 use crate::protocol::{Nonce, Object};
-use crate::storage::{Storage, StorageError, StoreTime};
+use crate::storage::{Storage, StorageError, StoreTime, as_collector};
 
 /// How long what nothing refers to is left alone, by the store's own times. It decides only how often a slow client has to
 /// send something again.
@@ -160,7 +160,8 @@ impl Collector {
 
     /// One run. What it could not do is in the report; an error ends it.
     pub async fn run_once(&self, mode: Mode) -> Result<Report, CollectError> {
-        let result = pass::run(self, mode).await;
+        let result = as_collector(pass::run(self, mode)).await;
+        self.storage.forget_contents();
         self.metrics.collector.runs.inc();
         if result.is_err() {
             self.metrics.collector.failed_runs.inc();

@@ -103,7 +103,7 @@ async fn whole(collector: &Collector) -> Result<Report, CollectError> {
     }
     collector.storage.end_run(&run).await?;
     done?;
-    pass.tell_metrics();
+    pass.tell_metrics(Some(now));
     Ok(pass.end())
 }
 
@@ -152,6 +152,7 @@ pub(super) async fn hints_only(collector: &Collector, estimate: Option<StoreTime
 async fn slice(collector: &Collector) -> Result<Report, CollectError> {
     let records = collector.storage.audits().await?;
     let slice = next_slice(&records, (collector.surroundings.random)());
+    let since = looked_at_since(&records, slice);
     let run = collector.nonce();
     let begun = AuditRecord { slice, id: run.clone(), counts: None };
     let now = collector.storage.begin_audit(&begun).await?;
@@ -168,7 +169,7 @@ async fn slice(collector: &Collector) -> Result<Report, CollectError> {
     old.push(begun);
     collector.storage.remove_audits(&old).await?;
     counts?;
-    pass.tell_metrics();
+    pass.tell_metrics(since.map(|since| since.min(now)));
     Ok(pass.end())
 }
 
@@ -187,13 +188,26 @@ async fn look_at(pass: &mut Pass<'_>, slice: u8) -> Result<AuditCounts, CollectE
     Ok(counts)
 }
 
-/// The slice whose last record is oldest. Among those never looked at any will do, so that replicas take different ones.
-fn next_slice(records: &[Dated<AuditRecord>], random: [u8; 16]) -> u8 {
+/// When that slice was looked at last of which this is longest ago, `now` not counted; `None` while there is one that
+/// never was.
+fn looked_at_since(records: &[Dated<AuditRecord>], now: u8) -> Option<StoreTime> {
+    let others = last_looks(records).into_iter().filter(|(slice, _)| *slice != now);
+    let others: Vec<StoreTime> = others.map(|(_, written)| written).collect();
+    others.iter().min().copied().filter(|_| others.len() == usize::from(SLICES))
+}
+
+fn last_looks(records: &[Dated<AuditRecord>]) -> BTreeMap<u8, StoreTime> {
     let mut last: BTreeMap<u8, StoreTime> = BTreeMap::new();
     for record in records.iter().filter(|record| record.item.counts.is_some()) {
         let latest = last.entry(record.item.slice).or_default();
         *latest = record.written.max(*latest);
     }
+    last
+}
+
+/// The slice whose last record is oldest. Among those never looked at any will do, so that replicas take different ones.
+fn next_slice(records: &[Dated<AuditRecord>], random: [u8; 16]) -> u8 {
+    let last = last_looks(records);
     let never: Vec<u8> = (0..=SLICES).filter(|slice| !last.contains_key(slice)).collect();
     let [one, two, ..] = random;
     let pick = usize::from(u16::from_le_bytes([one, two]));
@@ -221,6 +235,16 @@ mod tests {
         // One that is under way, or whose replica died, does not count.
         records.push(record(1, 6000, false));
         assert_eq!(next_slice(&records, [9; 16]), 1);
+    }
+
+    #[test]
+    fn everything_was_looked_at_since_the_oldest_look() {
+        let mut records: Vec<_> = (1..=255).map(|slice| record(slice, 1000 + i64::from(slice), true)).collect();
+        assert_eq!(looked_at_since(&records, 0), Some(StoreTime(1001)));
+        // Of slice 3 nothing is known once 0 is the one before.
+        assert_eq!(looked_at_since(&records, 3), None);
+        records.push(record(1, 9000, true));
+        assert_eq!(looked_at_since(&records, 0), Some(StoreTime(1002)));
     }
 
     #[test]

@@ -229,7 +229,7 @@ pub(super) async fn pass(pass: &mut Pass<'_>, repo: &RepoName) -> Result<(), Col
     pass.storage.each_of(repo, |found| seen.add(found)).await?;
     pass.report.looked_at("repositories", 1);
     pass.report.looked_at("manifests", seen.copies().count());
-    let contents = match pass.storage.named(seen.copies().cloned().collect()).await {
+    let contents = match pass.storage.named(repo, seen.copies().cloned().collect()).await {
         Ok(contents) => contents,
         // What a manifest names that cannot be read is not known, so nothing of this repository goes.
         Err(error) => {

@@ -39,6 +39,18 @@ pub struct StoreRequest {
     pub kind: StoreRequestKind,
     /// Whether the store answered with an error. That nothing is there is no error.
     pub failed: Failed,
+    /// For whom: what a look at the whole store costs is the collector's.
+    pub by: AskedBy,
+}
+
+/// For whom the store was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[expect(non_camel_case_types, reason = "the names are the values of the label")]
+pub enum AskedBy {
+    /// A client, or an operator.
+    clients,
+    /// The collector.
+    collector,
 }
 
 /// Whether something failed.
@@ -84,7 +96,7 @@ pub struct CollectorMetrics {
     pub oldest_candidate_seconds: Gauge<f64, AtomicU64>,
     /// Things marked for removal now.
     pub marks: Gauge,
-    /// When the last look at the whole store ended, as seconds since 1970.
+    /// Everything in the store was looked at since then: seconds since 1970, 0 as long as something never was.
     pub last_audit_timestamp_seconds: Gauge<f64, AtomicU64>,
     /// 1 while the brake holds removals back until an operator confirms.
     pub brake: Gauge,
@@ -141,7 +153,7 @@ impl CollectorMetrics {
         let help = "Age of the oldest object that may be removed and is still there";
         registry.register("oldest_candidate_seconds", help, self.oldest_candidate_seconds.clone());
         registry.register("marks", "Objects marked for removal now", self.marks.clone());
-        let help = "When the last look at the whole store ended, as seconds since 1970";
+        let help = "Everything was looked at since then, as seconds since 1970; 0: something never was";
         registry.register("last_audit_timestamp_seconds", help, self.last_audit_timestamp_seconds.clone());
         let help = "1 while the brake holds removals back until an operator confirms";
         registry.register("brake", help, self.brake.clone());
@@ -159,13 +171,13 @@ mod tests {
     #[test]
     fn what_is_counted_is_told() {
         let metrics = Metrics::new();
-        let request = StoreRequest { kind: StoreRequestKind::put_part, failed: Failed::no };
+        let request = StoreRequest { kind: StoreRequestKind::put_part, failed: Failed::no, by: AskedBy::clients };
         metrics.store_requests.get_or_create(&request).inc();
         metrics.collector.oldest_candidate_seconds.set(1.5);
         metrics.collector.removed.get_or_create(&RemovedKind { kind: "data" }).inc_by(3);
         let text = metrics.encode();
         for line in [
-            r#"fluyt_registry_store_requests_total{kind="put_part",failed="no"} 1"#,
+            r#"fluyt_registry_store_requests_total{kind="put_part",failed="no",by="clients"} 1"#,
             "fluyt_registry_collector_oldest_candidate_seconds 1.5",
             r#"fluyt_registry_collector_removed_objects_total{kind="data"} 3"#,
             "fluyt_registry_collector_brake 0",

@@ -1,4 +1,4 @@
-//! A port whose requests are counted, by kind and by whether the store answered.
+//! A port whose requests are counted, by kind, by whether the store answered, and for whom it was asked.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +17,16 @@ use object_store::{
 };
 
 use super::{Port, Room, Unfinished};
-use crate::metrics::{Failed, StoreRequest, StoreRequestKind as Kind, StoreRequests};
+use crate::metrics::{AskedBy, Failed, StoreRequest, StoreRequestKind as Kind, StoreRequests};
+
+tokio::task_local! {
+    static COLLECTING: ();
+}
+
+/// Does something whose requests count as the collector's.
+pub(crate) async fn as_collector<F: Future>(work: F) -> F::Output {
+    COLLECTING.scope((), work).await
+}
 
 /// Passes everything on to `port`.
 #[derive(Debug)]
@@ -53,7 +62,8 @@ fn count<T>(requests: &StoreRequests, kind: Kind, result: &Result<T>) {
         }
     };
     let failed = if answered { Failed::no } else { Failed::yes };
-    requests.get_or_create(&StoreRequest { kind, failed }).inc();
+    let by = if COLLECTING.try_with(|()| ()).is_ok() { AskedBy::collector } else { AskedBy::clients };
+    requests.get_or_create(&StoreRequest { kind, failed, by }).inc();
 }
 
 impl fmt::Display for Counted {
@@ -198,11 +208,17 @@ mod tests {
         assert!(counted.head(&Path::from("data/none")).await.is_err());
         counted.list_paginated(Some("data/"), PaginatedListOptions::default()).await.unwrap();
         let removed = counted.delete_stream(stream::iter([Ok(path)]).boxed());
-        assert_eq!(removed.try_collect::<Vec<_>>().await.unwrap().len(), 1);
+        assert_eq!(as_collector(removed.try_collect::<Vec<_>>()).await.unwrap().len(), 1);
         let text = metrics.encode();
         let mut lines: Vec<&str> = text.lines().filter(|line| line.contains("store_requests_total{")).collect();
         lines.sort_unstable();
-        let line = |kind: &str| format!(r#"fluyt_registry_store_requests_total{{kind="{kind}",failed="no"}} 1"#);
-        assert_eq!(lines, ["delete", "get", "head", "list", "put"].map(line));
+        let line = |(kind, by): (&str, &str)| {
+            format!(r#"fluyt_registry_store_requests_total{{kind="{kind}",failed="no",by="{by}"}} 1"#)
+        };
+        let asked = ["get", "head", "list", "put"].map(|kind| (kind, "clients"));
+        assert_eq!(
+            lines,
+            [vec![("delete", "collector")], asked.to_vec()].concat().into_iter().map(line).collect::<Vec<_>>()
+        );
     }
 }

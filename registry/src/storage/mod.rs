@@ -59,6 +59,7 @@ use crate::metrics::StoreRequests;
 use crate::protocol::Marks;
 use crate::spec::RepoName;
 use counted::Counted;
+pub(crate) use counted::as_collector;
 
 /// How long an answer about marks counts as recent.
 const RECENT: Duration = Duration::from_secs(10);
@@ -73,6 +74,8 @@ pub struct Storage {
     /// worst that forgetting costs is one more write.
     catalogued: Mutex<HashSet<RepoName>>,
     history_since: Mutex<Option<SystemTime>>,
+    /// What the copies name of the repository that was looked at last. A run looks at it several times.
+    looked_at: Mutex<Option<naming::Contents>>,
     kept: cache::Kept,
 }
 
@@ -92,8 +95,8 @@ impl Storage {
     pub async fn open(port: impl Port, random: [u8; 32]) -> Result<Self, LayoutError> {
         let port = Handle(Arc::new(port));
         let upload_keys = layout::open(&port, random).await?;
-        let (recent_marks, catalogued, history_since, kept) = Default::default();
-        Ok(Self { port, upload_keys, recent_marks, catalogued, history_since, kept })
+        let (recent_marks, catalogued, history_since, looked_at, kept) = Default::default();
+        Ok(Self { port, upload_keys, recent_marks, catalogued, history_since, looked_at, kept })
     }
 
     /// Lets clients that read hear an answer that is up to this old: which copies a tag or a digest names, and which links a

@@ -1,6 +1,6 @@
 //! What refers to what, as collectors ask it: what copies name, what histories hold, what digests data has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,6 +13,8 @@ use super::{Storage, StorageError, StoredManifest};
 use crate::protocol::{Copy, DataId, HistoryItem, Named, Nonce, Object, TagEntry};
 use crate::spec::{Digest, Manifest, RepoName, Tag};
 
+/// A repository, and what each of its copies names, as far as they were read.
+pub(super) type Contents = (RepoName, HashMap<Copy, Arc<Named>>);
 /// A place in the order of a tag's values.
 type Place = (u64, Nonce);
 /// Something with a place, whether it is an end, and when it was written.
@@ -87,12 +89,35 @@ impl Storage {
     /// Every copy in a repository and what it names. One that goes between the list and the read is left out.
     pub async fn contents(&self, repo: &RepoName) -> Result<Vec<(Copy, Arc<Named>)>, StorageError> {
         let keys = self.list_all(&keys::manifests(repo)).await?;
-        let copies: Vec<Copy> = keys.iter().filter_map(|key| keys::parse_copy(key)).collect();
-        let named = stream::iter(copies).map(|copy| async move {
-            let named = self.named_by(&copy).await?;
-            Ok::<_, StorageError>(named.map(|named| (copy, named)))
+        self.named(repo, keys.iter().filter_map(|key| keys::parse_copy(key)).collect()).await
+    }
+
+    /// What copies of a repository name; one that is not there is left out, unless it was when it was read before. They
+    /// never change, so the ones of the repository that was asked for last are not read again.
+    pub async fn named(&self, repo: &RepoName, copies: Vec<Copy>) -> Result<Vec<(Copy, Arc<Named>)>, StorageError> {
+        let last = self.looked_at.lock().ok().and_then(|mut last| last.take());
+        let mut known = last.filter(|(last, _)| last == repo).map(|(_, known)| known).unwrap_or_default();
+        let named = stream::iter(copies).map(|copy| {
+            let before = known.get(&copy).cloned();
+            async move {
+                let named = if before.is_some() { before } else { self.named_by(&copy).await? };
+                Ok::<_, StorageError>(named.map(|named| (copy, named)))
+            }
         });
-        named.buffered(SIDE_BY_SIDE).try_filter_map(|found| async move { Ok(found) }).try_collect().await
+        let named = named.buffered(SIDE_BY_SIDE).try_filter_map(|found| async move { Ok(found) });
+        let named: Vec<(Copy, Arc<Named>)> = named.try_collect().await?;
+        known.extend(named.iter().cloned());
+        if let Ok(mut last) = self.looked_at.lock() {
+            *last = Some((repo.clone(), known));
+        }
+        Ok(named)
+    }
+
+    /// Gives back the memory that looking at repositories took.
+    pub fn forget_contents(&self) {
+        if let Ok(mut last) = self.looked_at.lock() {
+            *last = None;
+        }
     }
 
     /// What a copy names; `None` when it is not there.

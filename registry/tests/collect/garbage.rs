@@ -322,3 +322,20 @@ async fn the_log_keeps_what_a_user_deleted() {
     assert_eq!(deleted.len(), 1, "{removed:?}");
     assert!(deleted[0].key.starts_with("repos/a/_manifests/"), "{deleted:?}");
 }
+
+#[tokio::test]
+async fn a_manifest_is_read_once_however_often_its_repository_is_looked_at() {
+    let place = Place::new().await;
+    place.app.pushed_image("a", "t").await;
+    // More than fit one batch.
+    for n in 0..1001 {
+        place.app.blob("a", format!("unnamed {n}").as_bytes()).await;
+    }
+    place.store.pass_time(DAY + HOUR);
+    place.watched.requests();
+    let report = place.collect().await;
+    assert_eq!(report.removed.iter().filter(|removal| removal.key.starts_with("links/")).count(), 1001);
+    let reads = place.watched.requests();
+    let reads = reads.iter().filter(|request| request.starts_with("get ") && request.contains("/_manifests/")).count();
+    assert_eq!(reads, 1);
+}

@@ -9,7 +9,6 @@ mod slices;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -20,7 +19,7 @@ use super::keys::{self, UploadItem};
 use super::perform::{PAGE_KEYS, SIDE_BY_SIDE};
 use super::port::Unfinished;
 use super::{Stamp, Storage, StorageError, layout};
-use crate::protocol::{Copy, DataId, Link, Named, Nonce, Object};
+use crate::protocol::{DataId, Link, Nonce, Object};
 use crate::spec::{Digest, RepoName, UploadId};
 
 pub use slices::Slices;
@@ -203,15 +202,6 @@ impl Storage {
     /// All links of a blob, of all repositories.
     pub async fn links_of_all(&self, digest: &Digest) -> Result<Vec<Link>, StorageError> {
         self.links(digest, None, super::perform::Age::Now).await
-    }
-
-    /// What copies name; one that is not there is left out.
-    pub async fn named(&self, copies: Vec<Copy>) -> Result<Vec<(Copy, Arc<Named>)>, StorageError> {
-        let named = stream::iter(copies).map(|copy| async move {
-            let named = self.named_by(&copy).await?;
-            Ok::<_, StorageError>(named.map(|named| (copy, named)))
-        });
-        named.buffered(SIDE_BY_SIDE).try_filter_map(|found| async move { Ok(found) }).try_collect().await
     }
 
     /// The layout that a collector has to understand here, where this version does not.
