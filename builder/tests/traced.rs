@@ -131,6 +131,20 @@ fn paths_stay_in_the_root() {
         let (exit, stdout, stderr) = run(&machine.spec(script));
         assert_eq!((exit, stderr.as_str()), (Exit::Code(0), ""));
         assert_eq!(stdout, "/\n/tmp\n/tmp\nabsolute bin dev etc proc real sys tmp ");
+        // `..` above what the machine shows there, and behind links of it.
+        let host = machine.path("outside");
+        let host = host.to_str().unwrap();
+        let above =
+            ["/proc/self/..", "/proc/self/../..", "/proc/net/../../..", "/proc/self/fd/../../..", "/dev/fd/../../.."];
+        let above: Vec<String> = above.iter().map(|path| format!("{path}{host}")).collect();
+        let script = format!(
+            "cat {} 2>/dev/null; cd /proc/self/task; cat ../../..{host} 2>/dev/null; cat /proc/self/../{}/environ 2>/dev/null; \
+             cat /no/../etc/passwd 2>/dev/null; readlink /proc/self | grep -q $$ || echo another; [ $(readlink /proc/self) -gt 0 ]",
+            above.join(" "),
+            std::process::id(),
+        );
+        let (exit, stdout, stderr) = run(&machine.spec(&script));
+        assert_eq!((exit, stderr.as_str(), stdout.as_str()), (Exit::Code(0), "", "another\n"));
         // A file that is made through a link is made in the root.
         stdout_of(&machine.spec("echo new > /absolute; mkdir -p /a/b; mv /outside /a/b/moved; cat /a/b/moved"));
         assert_eq!(fs::read_to_string(machine.path("root/a/b/moved")).unwrap(), "new\n");
@@ -200,6 +214,65 @@ fn what_is_mounted_is_seen_and_leaves_no_trace() {
         left.sort();
         assert_eq!(left, ["bin", "dev", "etc", "proc", "sys", "tmp"]);
         assert!(!machine.path("root/etc/resolv.conf").exists());
+    });
+}
+
+#[test]
+fn mount_points_stay_and_are_apart() {
+    as_ordinary_user(|machine| {
+        fs::create_dir(machine.path("tree")).unwrap();
+        fs::write(machine.path("tree/file"), "tree").unwrap();
+        let mut spec = machine.spec(
+            "rmdir /cache; mv /cache /moved; rm -f /etc/hosts; ln /t/file /linked; mv /cache/made /here; echo y >> /t/file; \
+             echo z > /proc/self/fd/3; cat /t/file /proc/keys; ls /sys/firmware; ls /dev | tr '\\n' ' '",
+        );
+        spec.argv[2].insert_str(0, "exec 2>/dev/null 3</t/file; touch /cache/made; ");
+        let tree = |path: &str, read_only| RunMount {
+            target: path.to_owned(),
+            source: MountSource::Tree {
+                root: RootMount::Directory(machine.path("tree")),
+                path: PathBuf::new(),
+                is_folder: true,
+            },
+            read_only,
+        };
+        let memory = MountSource::Memory { size_bytes: 0 };
+        spec.mounts =
+            vec![tree("/t", true), RunMount { target: "/cache".to_owned(), source: memory, read_only: false }];
+        let names = "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero ";
+        assert_eq!(run(&spec).1, format!("tree{names}"));
+        assert_eq!(fs::read_to_string(machine.path("tree/file")).unwrap(), "tree");
+        // It was copied, as between two file systems.
+        assert!(machine.path("root/here").exists() && !machine.path("root/moved").exists());
+        assert!(!machine.path("root/linked").exists());
+    });
+}
+
+/// A program that makes one call by its number of 32 bits, `open("/etc/passwd")`, and ends with the error's number.
+#[rustfmt::skip]
+const OLD_CALL: [u8; 25] = [
+    0xb8, 5, 0, 0, 0, 0xbb, 0x98, 0, 0x40, 0, 0x31, 0xc9, 0xcd, 0x80, 0xf7, 0xd8, 0x89, 0xc7, 0xb8, 60, 0, 0, 0, 0x0f, 5,
+];
+
+#[test]
+fn calls_of_32_bits_do_not_pass() {
+    as_ordinary_user(|machine| {
+        let mut program = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 62, 0, 1, 0, 0, 0];
+        for word in [0x40_0078_u64, 64, 0] {
+            program.extend(word.to_le_bytes());
+        }
+        program.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 5, 0, 0, 0]);
+        for word in [0, 0x40_0000_u64, 0x40_0000, 0xa8, 0xa8, 0x1000] {
+            program.extend(word.to_le_bytes());
+        }
+        program.extend(OLD_CALL);
+        program.resize(0x98, 0);
+        program.extend(b"/etc/passwd\0");
+        program.resize(0xa8, 0);
+        let file = machine.path("root/bin/old");
+        fs::write(&file, program).unwrap();
+        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        assert_eq!(run(&machine.spec("old")).0, Exit::Code(38));
     });
 }
 

@@ -127,8 +127,9 @@ fn protects(rung: Rung) -> &'static str {
              container, and what holds it is the container's own walls. Build only what may do all that the container may"
         }
         Rung::Traced => {
-            "files outside the root from mistakes, not from malice: a command is a process of this user, whose paths are \
-             translated. Build only what may do all that this user may"
+            "files outside the root, and this user's other processes, by a tracer that answers the command's calls and by \
+             Docker's filter of system calls. It is a program and no wall of the kernel's: a mistake in it lets a command do \
+             all that this user may"
         }
         Rung::Nothing => "everything: no command runs",
     }

@@ -13,6 +13,10 @@ impl Executor {
     /// build was told that it may run, where it would be kept from nothing that root may do to files.
     pub(super) fn accept_rung(&self, rung: Rung, op: &RunOp, identity: &Identity) -> Result<(), StepError> {
         let warning = match rung.fidelity() {
+            Some(Fidelity::Recorded) if rung == Rung::Traced => Some(
+                "layers have the owners that commands ask for, but a tracer and not the kernel keeps commands in their root, \
+                 and nothing bounds the sizes of `--mount=type=tmpfs` and of /dev/shm",
+            ),
             Some(Fidelity::Recorded) => Some(
                 "layers have the owners that commands ask for, but no user of a command is kept from what root may do",
             ),

@@ -18,7 +18,7 @@ use super::spec::{MountSource, RunSpec, SHM_BYTES};
 use crate::owners::{self, Owner};
 
 /// The host's device nodes that a RUN gets; no others, and it cannot use any that it makes itself.
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+pub(super) const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Folders of the host's `/dev` that hold no device nodes for others.
 const OWN_FOLDERS: [&str; 5] = ["pts", "shm", "fd", "mqueue", "char"];
@@ -27,7 +27,7 @@ const OWN_FOLDERS: [&str; 5] = ["pts", "shm", "fd", "mqueue", "char"];
 const FOLDERS_MAX: usize = 4;
 
 /// What programs expect in `/dev` beside devices.
-const LINKS: [(&str, &str); 5] = [
+pub(super) const LINKS: [(&str, &str); 5] = [
     ("/dev/fd", "/proc/self/fd"),
     ("/dev/stdin", "/proc/self/fd/0"),
     ("/dev/stdout", "/proc/self/fd/1"),
@@ -36,7 +36,7 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// Hidden, because they tell or change things of the host.
-const MASKED: [&str; 12] = [
+pub(super) const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",

@@ -8,7 +8,7 @@
 pub(crate) enum Outcome {
     /// The kernel or the sandbox refuses it: one of these error numbers.
     Refused(&'static [&'static str]),
-    /// It works, and reaches nothing outside: the words that the code may give, and why that is harmless.
+    /// It works, and reaches nothing outside: the words that the code may give (`*`: any), and why that is harmless.
     Harmless(&'static [&'static str], &'static str),
     /// It reaches something outside the sandbox; the words, and what it is.
     Open(&'static [&'static str], &'static str),
@@ -68,6 +68,32 @@ const PATHS: &[Attempt] = &[
         r#"done(call($N{open_by_handle_at}, -100, pack("IiQ", 8, 1, 2), 0))"#,
     ),
     attempt("reach the host's root by `/proc/1/root`", NOT_THERE, r#"opened("/proc/1/root/../..$H{canary}")"#),
+    attempt(
+        "climb out by `..` above `/proc/self`, where paths of a tracer would lead to the host",
+        NOT_THERE,
+        r#"opened("/proc/self/../..$H{canary}")"#,
+    ),
+    attempt("climb out by `..` behind a link of `/proc`", NOT_THERE, r#"opened("/proc/net/../../..$H{canary}")"#),
+    attempt(
+        "climb out of a process's folder that it holds open",
+        NOT_THERE,
+        r#"my $d = call($N{openat}, -100, "/proc/self/task", 0200000); $d < 0 ? refused() : done(call($N{openat}, $d, "../../..$H{canary}", 0))"#,
+    ),
+    attempt(
+        "change a path in shared memory while it is looked at",
+        Harmless(&["own"], "whatever path is taken, it is one below the root"),
+        r#"raced()"#,
+    ),
+    attempt(
+        "exchange a folder for a link to the host while it is looked at",
+        Harmless(&["own"], "a link leads to where it leads below the root"),
+        r#"exchanged()"#,
+    ),
+    attempt(
+        "change a tracer's copy of a path, in its own memory",
+        Harmless(&["none"], "there is no tracer"),
+        r#"copy_changed()"#,
+    ),
     attempt("make a hard link to a file of the host", NOT_THERE, r#"done(link($H{canary}, "/hard") || -1)"#),
     attempt(
         "write to the layer below, which other builds share",
@@ -238,9 +264,25 @@ const PROCESSES: &[Attempt] = &[
     ),
     attempt("kill a process of the host by its number", NO_PROCESS, r#"done(kill(0, $H{pid}) || -1)"#),
     attempt(
+        "signal one by the number of a thread",
+        NO_PROCESS,
+        r#"done(call($N{tgkill}, $H{pid} + 0, $H{pid} + 0, 0))"#,
+    ),
+    attempt("have the signals of a descriptor go to one", NO_PROCESS, r#"done(call($N{fcntl}, 0, 8, $H{pid} + 0))"#),
+    attempt(
+        "start a process that no tracer sees",
+        Harmless(&["done"], "there is no tracer"),
+        r#"my $p = call($N{clone}, 0x800000 | 17, 0, 0, 0, 0); call($N{exit_group}, 0) if $p == 0; done($p)"#,
+    ),
+    attempt(
+        "write to the memory of a process of the host",
+        NO_PROCESS,
+        r#"my $b = "x" x 8; done(call($N{process_vm_writev}, $H{pid} + 0, pack("PQ", $b, 8), 1, pack("QQ", 4194304, 8), 1, 0))"#,
+    ),
+    attempt(
         "kill all that it may",
         Harmless(&["alive"], "that is what it started itself; the test looks at the host's process"),
-        r#"getppid() == 1 or return "with the host"; my $c = fork; if (!$c) { sleep 100; exit } $SIG{TERM} = "IGNORE"; kill "TERM", -1; waitpid $c, 0; "alive""#,
+        r#"getppid() == 1 || $H{rung} eq "r6" or return "with the host"; my $c = fork; if (!$c) { sleep 100; exit } $SIG{TERM} = "IGNORE"; kill "TERM", -1; waitpid $c, 0; "alive""#,
     ),
     attempt(
         "kill the process group of the builder",
@@ -321,6 +363,11 @@ const INHERITED: &[Attempt] = &[
         r#"my @e = grep { /$H{mark}/ } map { content("/proc/$_/environ") } grep { /^\d+$/ } names("/proc"); @e ? "found" : "none""#,
     ),
     attempt(
+        "read variables of the builder by `..` above `/proc/self`",
+        Harmless(&["none"], "it has its own only"),
+        r#"my @e = grep { /$H{mark}/ } map { content("/proc/self/../$_/environ") } grep { /^\d+$/ } names("/proc"); @e ? "found" : "none""#,
+    ),
+    attempt(
         "find a secret of another step in a command line",
         Harmless(&["none"], "secrets travel over a socket; the command line of the sandbox holds nothing"),
         r#"my @e = grep { /$H{secret}/ } map { content("/proc/$_/cmdline") } grep { /^\d+$/ } names("/proc"); @e ? "found" : "none""#,
@@ -371,6 +418,11 @@ const KERNEL: &[Attempt] = &[
         r#"my $i = pack("SCCI", 6, 0, 0, 0x7fff0000); done(call($N{seccomp}, 1, 0, pack("Sx6P", 1, $i)))"#,
     ),
     attempt(
+        "load one that has a process of its own answer its calls, before any other",
+        Refused(&["E13"]),
+        r#"my $i = pack("SCCI", 6, 0, 0, 0x7fff0000); done(call($N{seccomp}, 1, 8, pack("Sx6P", 1, $i)))"#,
+    ),
+    attempt(
         "get back a capability",
         PERM,
         r#"my $d = pack("I6", 0xffffffff, 0xffffffff, 0, 0x1ff, 0x1ff, 0); done(call($N{capset}, pack("II", 0x20080522, 0), $d))"#,
@@ -395,6 +447,11 @@ const NETWORK: &[Attempt] = &[
         r#"connected(pack("Sa108", 1, "/run/docker.sock"), 1)"#,
     ),
     attempt(
+        "send a message to a socket of the host by its path",
+        NOT_THERE,
+        r#"my $s = call($N{socket}, 1, 2, 0); my $a = pack("Sa108", 1, $H{datagram}); call($N{sendto}, $s, "x", 1, 0, $a, length $a) < 0 or return "done"; my $b = "x"; my $v = pack("PQ", $b, 1); done(call($N{sendmsg}, $s, pack("PLx4PQQQLx4", $a, length $a, $v, 1, 0, 0, 0), 0))"#,
+    ),
+    attempt(
         "talk to a service on the host's loopback device",
         Open(&["done"], "the host's network is the command's; `--network none` or `isolated` closes it"),
         r#"connected(pack("SnNx8", 2, $H{port}, 0x7f000001), 2)"#,
@@ -412,7 +469,7 @@ const NETWORK: &[Attempt] = &[
 ];
 
 /// The same with `--network=none`.
-pub(crate) const ALONE: &[Attempt] = &[
+pub(crate) static ALONE: &[Attempt] = &[
     attempt(
         "talk to a service on the host's loopback device",
         Refused(&["E111"]),
@@ -454,6 +511,51 @@ sub node { my ($p, $m, $a, $b) = @_; $! = 0; call($N{mknodat}, -100, $p, $m, ($a
 sub connected { my ($a, $f) = @_; my $s = call($N{socket}, $f, 1, 0); return refused() if $s < 0; $! = 0; call($N{connect}, $s, $a, length $a) == 0 ? "done" : refused() }
 sub listening { my ($a) = @_; my $s = call($N{socket}, 2, 1, 0); return refused() if $s < 0; $! = 0; call($N{bind}, $s, $a, length $a) == 0 ? "done" : refused() }
 sub device_changed { my $s = call($N{socket}, 2, 2, 0); $! = 0; my $q = pack("a16Sx22", "lo", 0x49); call($N{ioctl}, $s, 0x8914, $q) == 0 ? "done" : refused() }
+sub at { unpack("J", pack("P", $_[0])) }
+sub raced {
+    my $m = call($N{mmap}, 0, 4096, 3, 0x21, -1, 0);
+    my @p = map { pack("a4000", $_) } "/shared", $H{canary};
+    my $w = fork;
+    if (!$w) { open(my $z, "+>", "/racing") or call($N{exit_group}, 1); syswrite($z, join "", @p); while (1) { for (0, 1) { sysseek($z, $_ * 4000, 0); syscall($N{read}, fileno($z), $m, 4000) } } }
+    my ($r, $end) = ("own", time + 2);
+    while (time < $end && $r eq "own") {
+        my $d = syscall($N{openat}, -100, $m, 0);
+        next if $d < 0;
+        my $b = "x" x 10; my $n = syscall($N{read}, $d, $b, 10); syscall($N{close}, $d);
+        $r = "escaped" if $b =~ /the host/;
+    }
+    kill "KILL", $w; waitpid $w, 0; $r
+}
+sub exchanged {
+    my ($f, $name) = $H{canary} =~ m{(.*)/(.*)}; my $own = "/exchange"; mkdir $own; mkdir "$own/a"; symlink $f, "$own/b"; open(my $h, ">", "$own/a/$name"); close $h;
+    my $w = fork;
+    if (!$w) { while (1) { syscall($N{renameat2}, -100, "$own/a", -100, "$own/b", 2) } }
+    my ($r, $end) = ("own", time + 2);
+    while (time < $end && $r eq "own") {
+        for my $p ("$own/a/$name", "$own/./a/../a/$name") {
+            open(my $h, "<", $p) or next; my $b = ""; sysread($h, $b, 10); $r = "escaped" if $b =~ /the host/;
+        }
+    }
+    kill "KILL", $w; waitpid $w, 0; $r
+}
+sub copy_changed {
+    my $m = 0x10000; grep { /^0*10000-/ } lines("/proc/self/maps") or return "none";
+    my @done;
+    my $try = sub { my ($what, $r) = @_; push @done, $what if defined $r && $r >= 0 };
+    $try->("mprotect", call($N{mprotect}, $m, 4096, 3));
+    $try->("mprotect from below", call($N{mprotect}, 0, 0x11000, 3));
+    $try->("mmap", call($N{mmap}, $m, 4096, 3, 0x32, -1, 0));
+    $try->("munmap", call($N{munmap}, $m, 4096));
+    $try->("munmap from below", call($N{munmap}, 0, 0x11000));
+    $try->("mremap", call($N{mremap}, $m, 4096, 4096, 1, 0));
+    my $own = call($N{mmap}, 0, 4096, 3, 0x22, -1, 0);
+    $try->("mremap over it", call($N{mremap}, $own, 4096, 4096, 3, $m));
+    $try->("madvise", call($N{madvise}, $m, 4096, 10));
+    open(my $f, "<", "/shared"); $try->("read", syscall($N{read}, fileno($f), $m, 4));
+    $try->("mem", sysopen(my $h, "/proc/self/mem", 2) ? 0 : -1);
+    $try->("mem of a thread", sysopen(my $h, "/proc/thread-self/mem", 1) ? 0 : -1);
+    @done ? "done by @done" : "E1"
+}
 mkdir "/mnt";
 open(my $results, ">", $ARGV[0]) or die "results: $!";
 for my $try (@tries) {

@@ -10,7 +10,7 @@ const HEAD: &str = "\
 
 A Dockerfile is a program of somebody. This is what its commands can try, and what comes of it, on each way to run them that
 `fluyt` has (`fluyt doctor` says which one a machine gets). The list is a test, `tests/escapes`, that makes each attempt in a real build, and this
-file is made from it. The columns were tried by root of a Debian machine with `--isolation`.
+file is made from it. The columns were tried on a Debian machine with `--isolation`: r6 by an ordinary user without any right, the others by root.
 
 Three answers are possible. *refused*: the kernel or the sandbox says no, with this error. *harmless*: it works and reaches nothing
 outside. **open**: it reaches something outside, and the row says what closes it.
@@ -24,7 +24,7 @@ outside. **open**: it reaches something outside, and the row says what closes it
 | r3 | the same in a user namespace with one id | as r2; all that the command makes is that one user's |
 | r4 | root with nothing but `chroot`, as in a container of Docker's defaults | files of the machine or container around, from a command that keeps to the rules of root; what protects the machine is the container. One build a container, please |
 | r5 | no command runs | everything |
-| r6 | an ordinary user's process, whose calls a tracer answers | what that user may not do. The tracer keeps programs inside their root that do not fight it; it is no wall, and this list was not tried there |
+| r6 | an ordinary user's process, whose calls a tracer answers | what that user may not do, by the kernel. What that user *may* do, by the tracer alone: files outside of the root, processes, memory and variables of the builder. It copies what a call names before it looks, to where the program cannot write, and hands the kernel objects that it has opened, so that nothing can be exchanged in between; calls that it cannot judge are refused. But it is a program that takes decisions, and no wall of the kernel's: a mistake in it is a way out, to all that the builder's user has. Not protected: what processes of one user share without a name in the file system (**open** below), and the machine's processors, memory and disk. For strangers' Dockerfiles use r1 or r2 |
 
 What no rung protects from: a command uses the machine's processors, memory, disk and (if the build has no other) network like any program that
 the builder's user starts; `--memory`, `--cpu-quota` and `--ulimit` bound it, `--network none` and `--network isolated` cut it off. What it
@@ -81,6 +81,7 @@ fn name(error: &str) -> &'static str {
         "E38" => "ENOSYS",
         "E101" => "ENETUNREACH",
         "E111" => "ECONNREFUSED",
+        "build" => "by the build, which says that no network can be made here",
         other => panic!("{other}: give it a name here"),
     }
 }

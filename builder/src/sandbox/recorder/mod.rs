@@ -26,7 +26,7 @@ mod files;
 mod ids;
 mod process;
 mod supervisor;
-mod system;
+pub(super) mod system;
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -175,9 +175,8 @@ fn supervise(spec: &RunSpec, tree: &Path, lowers: &[PathBuf], socket: &UnixStrea
     }
     let earlier = Inodes::of_run(tree).during(|| format!("reading the owners beside {}", tree.display()))?;
     // A command that could not be started.
-    let Some((listener, mounts)) = receive(socket).during(|| "waiting for the command's filter".to_owned())? else {
-        return Ok(());
-    };
+    let mut fds = receive(socket).during(|| "waiting for the command's filter".to_owned())?.into_iter();
+    let (Some(listener), Some(mounts)) = (fds.next(), fds.next()) else { return Ok(()) };
     move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))
         .during(|| "entering the command's mounts".to_owned())?;
     fchdir(&proc).during(|| "entering /proc".to_owned())?;
@@ -213,7 +212,7 @@ fn restrict() -> Result<(), Failure> {
     set_capabilities(None, sets).during(|| "giving up the supervisor's capabilities".to_owned())
 }
 
-fn send(socket: &UnixStream, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+pub(super) fn send(socket: &UnixStream, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
@@ -222,8 +221,8 @@ fn send(socket: &UnixStream, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     sendmsg(socket, &[IoSlice::new(b"!")], &mut ancillary, SendFlags::NOSIGNAL).map(|_| ())
 }
 
-/// The two descriptors; none when the other end is closed.
-fn receive(socket: &UnixStream) -> Result<Option<(OwnedFd, OwnedFd)>, Errno> {
+/// The descriptors, one or two; none when the other end is closed.
+pub(super) fn receive(socket: &UnixStream) -> Result<Vec<OwnedFd>, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
@@ -234,7 +233,7 @@ fn receive(socket: &UnixStream) -> Result<Option<(OwnedFd, OwnedFd)>, Errno> {
         }
     };
     if got.bytes == 0 {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let mut fds = Vec::new();
     for message in ancillary.drain() {
@@ -242,6 +241,5 @@ fn receive(socket: &UnixStream) -> Result<Option<(OwnedFd, OwnedFd)>, Errno> {
             fds.extend(rights);
         }
     }
-    let mut fds = fds.into_iter();
-    Ok(fds.next().zip(fds.next()))
+    Ok(fds)
 }

@@ -12,21 +12,21 @@ use rustix::io::Errno;
 /// The kernel's `struct seccomp_data`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Data {
-    pub(super) number: i32,
-    pub(super) architecture: u32,
+pub(in crate::sandbox) struct Data {
+    pub(in crate::sandbox) number: i32,
+    pub(in crate::sandbox) architecture: u32,
     instruction_pointer: u64,
-    pub(super) arguments: [u64; 6],
+    pub(in crate::sandbox) arguments: [u64; 6],
 }
 
 /// The kernel's `struct seccomp_notif`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Notice {
-    pub(super) id: u64,
-    pub(super) pid: u32,
+pub(in crate::sandbox) struct Notice {
+    pub(in crate::sandbox) id: u64,
+    pub(in crate::sandbox) pid: u32,
     flags: u32,
-    pub(super) data: Data,
+    pub(in crate::sandbox) data: Data,
 }
 
 /// The kernel's `struct seccomp_notif_resp`.
@@ -78,21 +78,26 @@ fn last_errno() -> Errno {
 
 /// Loads a filter without `no_new_privs` (CAP_SYS_ADMIN is needed), and returns what hears of its calls.
 pub(super) fn load_listening_filter(program: &[libc::sock_filter]) -> Result<OwnedFd, Errno> {
+    match load_killable_filter(program) {
+        Err(Errno::INVAL) => load(program, NEW_LISTENER),
+        loaded => loaded,
+    }
+}
+
+/// The same, where only a signal that kills ends a call that is being answered (Linux 5.19).
+pub(in crate::sandbox) fn load_killable_filter(program: &[libc::sock_filter]) -> Result<OwnedFd, Errno> {
+    load(program, NEW_LISTENER | WAIT_KILLABLE)
+}
+
+fn load(program: &[libc::sock_filter], flags: u32) -> Result<OwnedFd, Errno> {
     let Ok(length) = u16::try_from(program.len()) else { return Err(Errno::INVAL) };
     let description = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
-    let load = |flags: u32| {
-        // SAFETY: the kernel copies `length` instructions from `program`, which outlives the call, and changes none.
-        let fd =
-            unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const description) };
-        match i32::try_from(fd) {
-            // SAFETY: the kernel made this descriptor just now, for us.
-            Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-            _ => Err(last_errno()),
-        }
-    };
-    match load(NEW_LISTENER | WAIT_KILLABLE) {
-        Err(Errno::INVAL) => load(NEW_LISTENER),
-        loaded => loaded,
+    // SAFETY: the kernel copies `length` instructions from `program`, which outlives the call, and changes none.
+    let fd = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const description) };
+    match i32::try_from(fd) {
+        // SAFETY: the kernel made this descriptor just now, for us.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(last_errno()),
     }
 }
 
@@ -103,7 +108,7 @@ fn control<T>(fd: BorrowedFd<'_>, request: u64, value: &mut T) -> Result<i32, Er
 }
 
 /// The next call that waits; blocks while there is none.
-pub(super) fn receive(listener: BorrowedFd<'_>) -> Result<Notice, Errno> {
+pub(in crate::sandbox) fn receive(listener: BorrowedFd<'_>) -> Result<Notice, Errno> {
     // The kernel wants it zeroed.
     let mut notice = Notice::default();
     control(listener, RECEIVE, &mut notice).map(|_| notice)
@@ -115,7 +120,7 @@ pub(super) fn let_through(listener: BorrowedFd<'_>, id: u64) -> Result<(), Errno
 }
 
 /// Answers in the kernel's place.
-pub(super) fn answer(listener: BorrowedFd<'_>, id: u64, result: Result<i64, Errno>) -> Result<(), Errno> {
+pub(in crate::sandbox) fn answer(listener: BorrowedFd<'_>, id: u64, result: Result<i64, Errno>) -> Result<(), Errno> {
     let (value, error) = match result {
         Ok(value) => (value, 0),
         Err(errno) => (0, -errno.raw_os_error()),
@@ -129,7 +134,7 @@ pub(super) fn still_waits(listener: BorrowedFd<'_>, id: u64) -> bool {
 }
 
 /// Answers with an open file.
-pub(super) fn answer_with(
+pub(in crate::sandbox) fn answer_with(
     listener: BorrowedFd<'_>,
     id: u64,
     file: BorrowedFd<'_>,
@@ -142,7 +147,7 @@ pub(super) fn answer_with(
 }
 
 /// Has the two processes take turns; a kernel that cannot is only slower.
-pub(super) fn take_turns(listener: BorrowedFd<'_>) {
+pub(in crate::sandbox) fn take_turns(listener: BorrowedFd<'_>) {
     // SAFETY: the request takes its flags by value.
     let _ = unsafe { libc::ioctl(listener.as_raw_fd(), SET_FLAGS as _, SYNCHRONOUS) };
 }

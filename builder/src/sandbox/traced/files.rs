@@ -1,17 +1,16 @@
 //! Which call is what, and those that open, make, move and remove files.
 
-use std::ffi::CString;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags};
 use rustix::io::Errno;
 
 use super::filter::FCHMODAT2;
-use super::paths::Spot;
+use super::paths::{Found, Spot, Target};
 use super::program;
 use super::system;
 use super::task::{MAY_EXECUTE, MAY_READ, MAY_WRITE, Then};
-use super::world::{Caller, Outcome, Place, set_argument};
+use super::world::{Caller, Outcome, Place as Argument, set_argument};
 use crate::owners::least_mode;
 
 const HERE: i32 = libc::AT_FDCWD;
@@ -108,8 +107,11 @@ impl Caller<'_> {
                 self.write(1, &system::statfs(&found.name())?)
             }
             libc::SYS_inotify_add_watch => {
-                let path = self.real(HERE, 1, true)?;
-                self.changed(&[(1, &path)], Then::Nothing)
+                let found = object(1, unsigned(2) & libc::IN_DONT_FOLLOW == 0)?;
+                let through = found.shared_name();
+                let Outcome::Changed(mut changed) = self.through(1, &through, found)? else { return Err(Errno::INVAL) };
+                set_argument(&mut changed.0, 2, (unsigned(2) & !libc::IN_DONT_FOLLOW).into());
+                Ok(Outcome::Changed(changed))
             }
             libc::SYS_connect | libc::SYS_bind => self.address(call == libc::SYS_bind),
             libc::SYS_chroot => {
@@ -129,85 +131,129 @@ impl Caller<'_> {
                 names[NAME_BYTES..NAME_BYTES + name.len()].copy_from_slice(name);
                 self.write(0, &names)
             }
+            libc::SYS_sendto | libc::SYS_sendmsg => self.send(call),
             libc::SYS_kill => self.kill(),
+            libc::SYS_setpriority | libc::SYS_ioprio_set => {
+                // Of a process; not of a group, which is harmless but for that of a user, who is the builder.
+                const IOPRIO_WHO_PROCESS: i32 = 1;
+                let process = if call == libc::SYS_setpriority { 0 } else { IOPRIO_WHO_PROCESS };
+                if number(0) == process { self.of_ours(number(1)) } else { Err(Errno::PERM) }
+            }
+            libc::SYS_fcntl => {
+                let to = number(2);
+                if to < 0 { Err(Errno::PERM) } else { self.of_ours(to) }
+            }
+            libc::SYS_tkill
+            | libc::SYS_tgkill
+            | libc::SYS_rt_sigqueueinfo
+            | libc::SYS_rt_tgsigqueueinfo
+            | libc::SYS_pidfd_open
+            | libc::SYS_prlimit64
+            | libc::SYS_sched_setaffinity
+            | libc::SYS_sched_setscheduler
+            | libc::SYS_sched_setparam
+            | libc::SYS_sched_setattr => self.of_ours(number(0)),
             _ => Ok(Outcome::Run),
         }
-    }
-
-    fn real(&self, at: i32, path: Place, follow: bool) -> Result<Vec<u8>, Errno> {
-        let path = self.string(path)?;
-        self.world.root.real_path(self, &self.absolute(at, &path)?, follow)
     }
 
     fn masked(&self, mode: u32) -> u32 {
         mode & 0o7777 & !self.task.process.borrow().umask
     }
 
-    fn open(&self, at: i32, path: Place, flags: i32, mode: Option<Place>) -> Result<Outcome, Errno> {
-        let follow =
-            flags & libc::O_NOFOLLOW == 0 && flags & (libc::O_CREAT | libc::O_EXCL) != libc::O_CREAT | libc::O_EXCL;
-        let real = self.real(at, path, follow)?;
+    /// The task opens what its path leads to, by the tracer's descriptor for that.
+    fn open(&self, at: i32, path: Argument, flags: i32, mode: Option<Argument>) -> Result<Outcome, Errno> {
+        const NEW: i32 = libc::O_CREAT | libc::O_EXCL;
+        let follow = flags & libc::O_NOFOLLOW == 0 && flags & NEW != NEW;
+        let path = self.string(path)?;
+        let mode = mode.map_or(0, |place| self.unsigned(place));
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & (libc::O_CREAT | libc::O_TRUNC) != 0;
-        if writes && self.world.root.is_read_only(&real) {
-            return Err(Errno::ROFS);
-        }
-        let creates = flags & libc::O_CREAT != 0 && flags & libc::O_TMPFILE != libc::O_TMPFILE;
-        let mut then = Then::Nothing;
-        let mut real_mode = None;
-        if creates || !self.credentials.is_root() {
-            let name = CString::new(real.clone()).map_err(|_| Errno::INVAL)?;
-            match system::stat(CWD, &name, NOFOLLOW) {
-                Err(Errno::NOENT) if creates => {
-                    let end = real.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-                    let folder = CString::new(&real[..end.max(1)]).map_err(|_| Errno::INVAL)?;
-                    let seen = self.world.owners.seen(&system::stat(CWD, &folder, 0)?, &folder);
-                    self.credentials.may(seen, MAY_WRITE | MAY_EXECUTE)?;
-                    let owner = self.credentials.maker(seen);
-                    let wanted = self.masked(mode.map_or(0, |place| self.unsigned(place)));
-                    let kept = least_mode(false, wanted);
-                    let recorded = (wanted & kept != kept).then_some(wanted);
-                    real_mode = recorded.map(|mode| mode | kept);
-                    if owner != (0, 0) || recorded.is_some() {
-                        then = Then::Made { path: real.clone(), owner, mode: recorded };
-                    }
+        match self.world.root.target(self, &self.absolute(at, &path)?, follow)? {
+            Target::There(found) => {
+                if flags & NEW == NEW {
+                    return Err(Errno::EXIST);
                 }
-                Ok(stat) if !self.credentials.is_root() => {
-                    let seen = self.world.owners.seen(&stat, &name);
-                    if seen.ours
-                        && matches!(seen.kind(), FileType::RegularFile | FileType::Directory)
-                        && flags & libc::O_PATH == 0
-                    {
-                        let wanted = match flags & libc::O_ACCMODE {
-                            libc::O_RDONLY => MAY_READ,
-                            libc::O_WRONLY => MAY_WRITE,
-                            _ => MAY_READ | MAY_WRITE,
-                        };
-                        let cuts = if flags & libc::O_TRUNC != 0 { MAY_WRITE } else { 0 };
-                        self.credentials.may(seen, wanted | cuts)?;
-                    }
+                if writes {
+                    self.may_change(&found)?;
                 }
-                _ => {}
+                if !self.credentials.is_root() && flags & libc::O_PATH == 0 {
+                    self.may_open(&found, flags)?;
+                }
+                if found.outside {
+                    self.may_reach(&found, writes)?;
+                }
+                let through = found.shared_name();
+                self.opened(&through, flags & !libc::O_NOFOLLOW, mode, Then::Nothing, found)
+            }
+            Target::Absent(_) if flags & libc::O_CREAT == 0 => Err(Errno::NOENT),
+            Target::Absent(_) if path.ends_with(b"/") => Err(Errno::ISDIR),
+            Target::Absent(Spot { folder, name, .. }) => {
+                self.may_change(&folder)?;
+                let (_, seen) = self.world.owners.stat(&folder)?;
+                self.credentials.may(seen, MAY_WRITE | MAY_EXECUTE)?;
+                let owner = self.credentials.maker(seen);
+                let wanted = self.masked(mode);
+                let kept = least_mode(false, wanted);
+                let recorded = (wanted & kept != kept).then_some(wanted);
+                let then = if owner != (0, 0) || recorded.is_some() {
+                    Then::Made { owner, mode: recorded }
+                } else {
+                    Then::Nothing
+                };
+                let through = super::paths::joined(&folder.shared_name(), name.to_bytes());
+                self.opened(&through, flags | libc::O_NOFOLLOW, recorded.map_or(mode, |mode| mode | kept), then, folder)
             }
         }
-        let mut outcome = self.changed(&[(path, &real)], then)?;
-        if let (Outcome::Changed(changed), Some(mode), Some(place)) = (&mut outcome, real_mode, mode) {
-            set_argument(&mut changed.0, place, mode.into());
-        }
-        Ok(outcome)
     }
 
-    fn read_link(&self, at: i32, path: Place) -> Result<Outcome, Errno> {
+    fn may_open(&self, found: &Found, flags: i32) -> Result<(), Errno> {
+        let (_, seen) = self.world.owners.stat(found)?;
+        if !seen.ours || !matches!(seen.kind(), FileType::RegularFile | FileType::Directory) {
+            return Ok(());
+        }
+        let wanted = match flags & libc::O_ACCMODE {
+            libc::O_RDONLY => MAY_READ,
+            libc::O_WRONLY => MAY_WRITE,
+            _ => MAY_READ | MAY_WRITE,
+        };
+        self.credentials.may(seen, wanted | if flags & libc::O_TRUNC != 0 { MAY_WRITE } else { 0 })
+    }
+
+    /// Memory of processes is closed to writing, as it has the paths that the tracer puts there.
+    fn may_reach(&self, found: &Found, writes: bool) -> Result<(), Errno> {
+        let path = found.path()?;
+        if writes && path.starts_with(b"/proc/") && path.ends_with(b"/mem") { Err(Errno::ACCESS) } else { Ok(()) }
+    }
+
+    /// `openat` of another path, whatever call it was.
+    fn opened(&self, path: &[u8], flags: i32, mode: u32, then: Then, held: Found) -> Result<Outcome, Errno> {
+        let (slot, address) = self.slot(&[path, b"\0"].concat())?;
+        let mut registers = self.registers;
+        registers.orig_rax = libc::SYS_openat.cast_unsigned();
+        for (place, value) in
+            [libc::AT_FDCWD.cast_unsigned().into(), address, flags.cast_unsigned().into(), mode.into()]
+                .into_iter()
+                .enumerate()
+        {
+            set_argument(&mut registers, place, value);
+        }
+        Ok(self.changed(registers, slot, then, vec![held]))
+    }
+
+    fn read_link(&self, at: i32, path: Argument) -> Result<Outcome, Errno> {
         let (to, room) = (path + 1, self.number(path + 2));
         let room = usize::try_from(room).ok().filter(|room| *room > 0).ok_or(Errno::INVAL)?;
         let text = self.string(path)?;
-        let target = if text.is_empty() && at != HERE {
-            rustix::fs::readlinkat(self.held(at)?.fd(), c"", Vec::new())?.into_bytes()
+        let found = if text.is_empty() && at != HERE {
+            self.held(at)?
         } else {
-            let real = self.world.root.real_path(self, &self.absolute(at, &text)?, false)?;
-            match self.process_link(&real) {
-                Some(target) => target?,
-                None => rustix::fs::readlink(real, Vec::new())?.into_bytes(),
-            }
+            self.world.root.find(self, &self.absolute(at, &text)?, false)?
+        };
+        let target = match if found.outside { self.process_link(&found.path()?) } else { None } {
+            Some(target) => target?,
+            None => rustix::fs::readlinkat(found.fd(), c"", Vec::new())
+                .map_err(|errno| if errno == Errno::NOENT { Errno::INVAL } else { errno })?
+                .into_bytes(),
         };
         let target = &target[..target.len().min(room)];
         self.memory.write(self.argument(to), target)?;
@@ -221,7 +267,10 @@ impl Caller<'_> {
         let names =
             if names.get(1) == Some(&b"task".as_slice()) { [&names[..1], names.get(3..)?].concat() } else { names };
         let read = || Ok(self.world.root.seen(rustix::fs::readlink(real, Vec::new())?.to_bytes()));
+        let (task, process) = (super::paths::Namer::tid(self), super::paths::Namer::tgid(self));
         match names[..] {
+            [b"self"] => Some(Ok(process.to_string().into_bytes())),
+            [b"thread-self"] => Some(Ok(format!("{process}/task/{task}").into_bytes())),
             [_, b"root"] => Some(Ok(b"/".to_vec())),
             [_, b"cwd"] | [_, b"fd", _] | [_, b"map_files", _] => Some(read()),
             [process, b"exe"] => {
@@ -238,7 +287,16 @@ impl Caller<'_> {
             let (_, seen) = self.world.owners.stat(&found)?;
             self.credentials.may(seen, MAY_EXECUTE)?;
         }
-        self.changed(&[(0, &found.path()?)], Then::Nothing)
+        let through = found.shared_name();
+        self.through(0, &through, found)
+    }
+
+    /// The call with another path, which leads to what is held.
+    fn through(&self, place: Argument, path: &[u8], held: Found) -> Result<Outcome, Errno> {
+        let (slot, address) = self.slot(&[path, b"\0"].concat())?;
+        let mut registers = self.registers;
+        set_argument(&mut registers, place, address);
+        Ok(self.changed(registers, slot, Then::Nothing, vec![held]))
     }
 
     fn current_folder(&self) -> Result<Outcome, Errno> {
@@ -255,7 +313,7 @@ impl Caller<'_> {
         Ok(Outcome::Return(seen.len() as u64))
     }
 
-    fn make_folder(&self, at: i32, path: Place, mode: u32) -> Result<Outcome, Errno> {
+    fn make_folder(&self, at: i32, path: Argument, mode: u32) -> Result<Outcome, Errno> {
         let spot = self.spot(at, path)?;
         let folder = self.may_fill(&spot.folder)?;
         // Of the special bits `mkdir` takes the sticky one alone.
@@ -270,16 +328,25 @@ impl Caller<'_> {
         Ok(Outcome::DONE)
     }
 
-    fn remove(&self, at: i32, path: Place, flags: i32) -> Result<Outcome, Errno> {
+    fn remove(&self, at: i32, path: Argument, flags: i32) -> Result<Outcome, Errno> {
         let spot = self.spot(at, path)?;
         self.may_empty(&spot)?;
+        if spot.is_place {
+            return Err(Errno::BUSY);
+        }
         let flags = AtFlags::from_bits_truncate(flags.cast_unsigned());
         rustix::fs::unlinkat(spot.folder.fd(), &spot.name, flags).map(|()| Outcome::DONE)
     }
 
-    fn rename(&self, from: (i32, Place), to: (i32, Place), flags: u32) -> Result<Outcome, Errno> {
+    fn rename(&self, from: (i32, Argument), to: (i32, Argument), flags: u32) -> Result<Outcome, Errno> {
         let (from, to) = (self.spot(from.0, from.1)?, self.spot(to.0, to.1)?);
         self.may_empty(&from)?;
+        if from.is_place || to.is_place {
+            return Err(Errno::BUSY);
+        }
+        if self.world.root.are_apart(&from.folder, &to.folder)? {
+            return Err(Errno::XDEV);
+        }
         if !self.credentials.is_root() {
             self.may_fill(&to.folder)?;
             match self.may_empty(&to) {
@@ -296,26 +363,25 @@ impl Caller<'_> {
         done.map(|()| Outcome::DONE)
     }
 
-    fn link(&self, from: (i32, Place), to: (i32, Place), flags: i32) -> Result<Outcome, Errno> {
+    fn link(&self, from: (i32, Argument), to: (i32, Argument), flags: i32) -> Result<Outcome, Errno> {
         let to = self.spot(to.0, to.1)?;
         self.may_fill(&to.folder)?;
-        let done = if flags & (libc::AT_SYMLINK_FOLLOW | libc::AT_EMPTY_PATH) != 0 {
-            // The kernel follows a descriptor's link in the name of its holder.
-            let path = self.string(from.1)?;
-            let name = if path.is_empty() {
-                self.descriptor(from.0)?
-            } else {
-                CString::new(self.real(from.0, from.1, true)?).map_err(|_| Errno::INVAL)?
-            };
-            rustix::fs::linkat(CWD, name, to.folder.fd(), &to.name, AtFlags::SYMLINK_FOLLOW)
+        let path = self.string(from.1)?;
+        let found = if path.is_empty() && flags & libc::AT_EMPTY_PATH != 0 {
+            self.held(from.0)?
         } else {
-            let from = self.spot(from.0, from.1)?;
-            rustix::fs::linkat(from.folder.fd(), &from.name, to.folder.fd(), &to.name, AtFlags::empty())
+            let follow = flags & libc::AT_SYMLINK_FOLLOW != 0;
+            self.world.root.find(self, &self.absolute(from.0, &path)?, follow)?
         };
-        done.map(|()| Outcome::DONE)
+        // A file that was opened without a name lies in no folder.
+        if !found.path()?.ends_with(b" (deleted)") && self.world.root.are_apart(&found, &to.folder)? {
+            return Err(Errno::XDEV);
+        }
+        let (name, flags) = (found.name(), AtFlags::SYMLINK_FOLLOW);
+        rustix::fs::linkat(CWD, name, to.folder.fd(), &to.name, flags).map(|()| Outcome::DONE)
     }
 
-    fn symlink(&self, target: Place, at: i32, path: Place) -> Result<Outcome, Errno> {
+    fn symlink(&self, target: Argument, at: i32, path: Argument) -> Result<Outcome, Errno> {
         let target = self.string(target)?;
         let spot = self.spot(at, path)?;
         let folder = self.may_fill(&spot.folder)?;
@@ -323,7 +389,7 @@ impl Caller<'_> {
         self.give(&spot, folder).map(|()| Outcome::DONE)
     }
 
-    fn make_node(&self, at: i32, path: Place, mode: u32) -> Result<Outcome, Errno> {
+    fn make_node(&self, at: i32, path: Argument, mode: u32) -> Result<Outcome, Errno> {
         let kind = match mode & libc::S_IFMT {
             0 => FileType::RegularFile,
             kind => FileType::from_raw_mode(kind),
@@ -356,72 +422,91 @@ impl Caller<'_> {
         rustix::fs::ftruncate(file, self.argument(1)).map(|()| Outcome::DONE)
     }
 
-    /// A socket's address that is a path: the real one, or where that is too long for an address, one through a
-    /// descriptor of the tracer.
+    /// A socket's address: one that is a path becomes one by way of a descriptor of the tracer. Others are copied too, as
+    /// a copy cannot become a path while the kernel looks.
     fn address(&self, binds: bool) -> Result<Outcome, Errno> {
-        const FAMILY_BYTES: usize = 2;
-        const PATH_MAX_BYTES: usize = 107;
-        let length = usize::try_from(self.argument(2)).unwrap_or(0);
-        if !(FAMILY_BYTES + 1..=PATH_MAX_BYTES + FAMILY_BYTES + 1).contains(&length) {
-            return Ok(Outcome::Run);
+        let length = usize::try_from(self.number(2)).unwrap_or(0);
+        const ADDRESS_MAX_BYTES: usize = 128;
+        if length > ADDRESS_MAX_BYTES {
+            return Err(Errno::INVAL);
         }
         let mut address = vec![0; length];
         self.memory.read(self.argument(1), &mut address)?;
+        let (address, held) = self.real_address(address, binds)?;
+        let (slot, at) = self.slot(&address)?;
+        let mut registers = self.registers;
+        set_argument(&mut registers, 1, at);
+        set_argument(&mut registers, 2, address.len() as u64);
+        Ok(self.changed(registers, slot, Then::Nothing, held.into_iter().collect()))
+    }
+
+    fn real_address(&self, address: Vec<u8>, binds: bool) -> Result<(Vec<u8>, Option<Found>), Errno> {
+        const PATH_MAX_BYTES: usize = 107;
         let unix = u16::try_from(libc::AF_UNIX).unwrap_or(0).to_ne_bytes();
-        if address[..FAMILY_BYTES] != unix || address[FAMILY_BYTES] == 0 {
-            return Ok(Outcome::Run);
-        }
-        let path = address[FAMILY_BYTES..].split(|byte| *byte == 0).next().unwrap_or_default();
+        let Some(path) = address.strip_prefix(&unix).filter(|path| path.first().is_some_and(|byte| *byte != 0)) else {
+            return Ok((address, None));
+        };
+        let path = path.split(|byte| *byte == 0).next().unwrap_or_default();
         let path = self.absolute(HERE, path)?;
-        let process = std::process::id();
-        let through = |fd: &OwnedFd| format!("/proc/{process}/fd/{}", fd.as_raw_fd()).into_bytes();
-        let (real, held): (Vec<u8>, OwnedFd) = if binds {
-            let Spot { folder, name } = self.world.root.spot(self, &path)?;
-            self.may_fill(&folder)?;
-            let real = super::paths::joined(&folder.path()?, name.to_bytes());
-            let short = super::paths::joined(&through(&folder.0), name.to_bytes());
-            (if real.len() > PATH_MAX_BYTES { short } else { real }, folder.0)
+        let (real, held) = if binds {
+            let Spot { folder, name, .. } = self.world.root.spot(self, &path)?;
+            self.may_change(&folder)?;
+            let _ = self.may_fill(&folder)?;
+            (super::paths::joined(&folder.shared_name(), name.to_bytes()), folder)
         } else {
             let found = self.world.root.find(self, &path, true)?;
-            let real = found.path()?;
-            (if real.len() > PATH_MAX_BYTES { through(&found.0) } else { real }, found.0)
+            (found.shared_name(), found)
         };
         if real.len() > PATH_MAX_BYTES {
             return Err(Errno::NAMETOOLONG);
         }
-        let bytes = [unix.as_slice(), &real, b"\0"].concat();
-        let (slot, at) = self.room(bytes.len())?;
-        if let Err(errno) = self.memory.write(at, &bytes) {
-            self.free(slot);
-            return Err(errno);
+        Ok(([unix.as_slice(), &real, b"\0"].concat(), Some(held)))
+    }
+
+    /// A message to an address. Where the address lies in memory, so does what says where: both are copied.
+    fn send(&self, call: i64) -> Result<Outcome, Errno> {
+        const HEADER_BYTES: usize = 56;
+        let word = |bytes: &[u8], at: usize| {
+            bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes)
+        };
+        if call == libc::SYS_sendto {
+            let mut address = vec![0; usize::try_from(self.number(5)).unwrap_or(0).min(HEADER_BYTES * 3)];
+            self.memory.read(self.argument(4), &mut address)?;
+            let (address, held) = self.real_address(address, false)?;
+            let (slot, at) = self.slot(&address)?;
+            let mut registers = self.registers;
+            set_argument(&mut registers, 4, at);
+            set_argument(&mut registers, 5, address.len() as u64);
+            return Ok(self.changed(registers, slot, Then::Nothing, held.into_iter().collect()));
         }
+        let mut header = vec![0; HEADER_BYTES];
+        self.memory.read(self.argument(1), &mut header)?;
+        let (name, length) = (word(&header, 0), word(&header, 8) as u32);
+        let mut address = vec![0; if name == 0 { 0 } else { usize::try_from(length).unwrap_or(0).min(128) }];
+        self.memory.read(name, &mut address)?;
+        let (address, held) = self.real_address(address, false)?;
+        let (slot, at) = self.slot(&[header.as_slice(), &address].concat())?;
+        let name = if address.is_empty() { 0 } else { at + HEADER_BYTES as u64 };
+        self.memory.write(at, &[name.to_ne_bytes(), (address.len() as u64).to_ne_bytes()].concat())?;
         let mut registers = self.registers;
         set_argument(&mut registers, 1, at);
-        set_argument(&mut registers, 2, bytes.len() as u64);
-        Ok(self.changed_holding(registers, slot, held))
+        Ok(self.changed(registers, slot, Then::Nothing, held.into_iter().collect()))
     }
 
     /// A signal reaches processes of the sandbox only: the others are the builder's.
     fn kill(&self) -> Result<Outcome, Errno> {
         let (target, signal) = (self.number(0), self.number(1));
-        let processes: Vec<i32> = self
-            .world
-            .processes
-            .borrow()
-            .iter()
-            .filter(|(_, process)| process.strong_count() > 0)
-            .map(|(tgid, _)| *tgid)
-            .collect();
+        let processes = self.world.all();
         match target {
             0 => Ok(Outcome::Run),
             -1 => {
-                for process in processes.into_iter().filter(|process| *process != self.task.process.borrow().tgid) {
+                let spared = [self.task.process.borrow().tgid, self.world.first];
+                for process in processes.into_iter().filter(|process| !spared.contains(process)) {
                     let _ = system::kill(process, signal);
                 }
                 Ok(Outcome::DONE)
             }
-            1.. if processes.contains(&target) => Ok(Outcome::Run),
-            1.. => Err(Errno::SRCH),
+            1.. => self.of_ours(target),
             _ => {
                 let in_group = |process: &i32| system::group(*process) == Ok(-target);
                 if processes.iter().any(in_group) { Ok(Outcome::Run) } else { Err(Errno::SRCH) }
@@ -429,60 +514,49 @@ impl Caller<'_> {
         }
     }
 
-    fn execute(&self, at: i32, path: Place, flags: i32) -> Result<Outcome, Errno> {
+    /// A call on a process or a thread, which must be one of the sandbox; 0 is the caller.
+    fn of_ours(&self, target: i32) -> Result<Outcome, Errno> {
+        let own = target == 0 || self.world.process(target).is_some();
+        let is_thread = || {
+            let of = |process: i32| Path::new(&format!("/proc/{process}/task/{target}")).exists();
+            of(self.task.process.borrow().tgid) || self.world.all().into_iter().any(of)
+        };
+        if own || target > 0 && is_thread() { Ok(Outcome::Run) } else { Err(Errno::SRCH) }
+    }
+
+    fn execute(&self, at: i32, path: Argument, flags: i32) -> Result<Outcome, Errno> {
         let shown = self.string(path)?;
         let (path, shown) = if shown.is_empty() && flags & libc::AT_EMPTY_PATH != 0 {
             (format!("/proc/self/fd/{at}").into_bytes(), format!("/dev/fd/{at}").into_bytes())
         } else {
             (self.absolute(at, &shown)?, shown)
         };
-        let place = if self.registers.orig_rax.cast_signed() == libc::SYS_execve { 0 } else { 1 };
+        let mut registers = self.registers;
+        let place = if registers.orig_rax.cast_signed() == libc::SYS_execve { 0 } else { 1 };
         let world = self.world;
         let prepared = program::prepare(&world.root, &world.owners, self, &self.credentials, &path, &shown)?;
-        let mut registers = self.registers;
-        // The path, then the strings of new arguments, then the list of all.
-        let mut bytes = [&prepared.real, b"\0".as_slice()].concat();
-        let mut list = Vec::new();
         if let Some(arguments) = &prepared.arguments {
-            let given = self.memory.list(self.argument(place + 1))?;
+            // The strings of new arguments, then the list of all.
+            let (mut bytes, mut list) = (Vec::new(), Vec::new());
             for argument in arguments {
                 list.push(bytes.len() as u64);
                 bytes.extend_from_slice(argument);
                 bytes.push(0);
             }
             bytes.resize(bytes.len().next_multiple_of(8), 0);
-            let new = list.len();
+            let (given, new) = (self.memory.list(self.argument(place + 1))?, list.len());
             list.extend(given.iter().skip(1));
-            let (slot, address) = self.room(bytes.len() + 8 * (list.len() + 1))?;
-            let written: Vec<u8> = list
-                .iter()
-                .enumerate()
-                .map(|(at, word)| if at < new { address + word } else { *word })
-                .chain([0])
-                .flat_map(u64::to_ne_bytes)
-                .collect();
-            if let Err(errno) = self.memory.write(address, &[bytes.as_slice(), &written].concat()) {
-                self.free(slot);
-                return Err(errno);
-            }
-            set_argument(&mut registers, place, address);
+            let address = self.under_the_stack(bytes.len() + 8 * (list.len() + 1))?;
+            let words = list.iter().enumerate().map(|(at, word)| if at < new { address + word } else { *word });
+            let words: Vec<u8> = words.chain([0]).flat_map(u64::to_ne_bytes).collect();
+            self.memory.write(address, &[bytes.as_slice(), &words].concat())?;
             set_argument(&mut registers, place + 1, address + bytes.len() as u64);
-            return Ok(self.changed_registers(without_flags(registers), slot, Then::Program(Box::new(prepared))));
         }
-        let (slot, address) = self.room(bytes.len())?;
-        if let Err(errno) = self.memory.write(address, &bytes) {
-            self.free(slot);
-            return Err(errno);
-        }
+        let (slot, address) = self.slot(&[&prepared.started.shared_name(), b"\0".as_slice()].concat())?;
         set_argument(&mut registers, place, address);
-        Ok(self.changed_registers(without_flags(registers), slot, Then::Program(Box::new(prepared))))
+        if place == 1 {
+            set_argument(&mut registers, 4, 0);
+        }
+        Ok(self.changed(registers, slot, Then::Program(Box::new(prepared)), Vec::new()))
     }
-}
-
-/// `execveat` of an absolute path.
-fn without_flags(mut registers: system::Registers) -> system::Registers {
-    if registers.orig_rax.cast_signed() == libc::SYS_execveat {
-        set_argument(&mut registers, 4, 0);
-    }
-    registers
 }

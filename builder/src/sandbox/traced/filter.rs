@@ -1,31 +1,10 @@
 //! The filter that tells the calls to translate from those that run at full speed.
 
-/// One instruction of classic BPF.
-type Instruction = libc::sock_filter;
+use super::super::filter::bpf::{Instruction, allow, jump_if_any_bit, jump_if_at_least, jump_if_equal, load, refuse};
+use super::memory::SCRATCH_END;
 
-const fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> Instruction {
-    // Every code that is used here is below 256.
-    Instruction { code: code as u16, jt, jf, k }
-}
-
-const fn load(offset_bytes: u32) -> Instruction {
-    instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset_bytes)
-}
-
-const fn jump_if_equal(value: u32, then: u8, otherwise: u8) -> Instruction {
-    instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, then, otherwise, value)
-}
-
-const fn jump_if_any_bit(bits: u32, then: u8, otherwise: u8) -> Instruction {
-    instruction(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, then, otherwise, bits)
-}
-
-const fn end(action: u32) -> Instruction {
-    instruction(libc::BPF_RET | libc::BPF_K, 0, 0, action)
-}
-
-/// The call fails as one that the kernel does not know.
-const UNKNOWN_CALL: Instruction = end(libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned());
+/// The call stops the task.
+const TRACE: Instruction = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: libc::SECCOMP_RET_TRACE };
 
 /// Where in `struct seccomp_data` the call's number and the architecture are.
 const NUMBER: u32 = 0;
@@ -35,25 +14,21 @@ const X86_64: u32 = 0xc000_003e;
 /// The bit of the numbers of x32.
 const X32: u32 = 0x4000_0000;
 
-/// Calls that name files, ids, or processes. Each stops the task, and the tracer answers it.
-pub(super) const TRACED: &[i64] = &[
-    libc::SYS_open,
+/// The call waits for an answer.
+const ASK: Instruction = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: libc::SECCOMP_RET_USER_NOTIF };
+
+/// Calls that the tracer answers by itself alone.
+const ANSWERED: &[i64] = &[
     libc::SYS_stat,
     libc::SYS_fstat,
     libc::SYS_lstat,
     libc::SYS_access,
-    libc::SYS_connect,
-    libc::SYS_bind,
-    libc::SYS_execve,
-    libc::SYS_kill,
     libc::SYS_uname,
     libc::SYS_truncate,
     libc::SYS_getcwd,
-    libc::SYS_chdir,
     libc::SYS_rename,
     libc::SYS_mkdir,
     libc::SYS_rmdir,
-    libc::SYS_creat,
     libc::SYS_link,
     libc::SYS_unlink,
     libc::SYS_symlink,
@@ -63,7 +38,6 @@ pub(super) const TRACED: &[i64] = &[
     libc::SYS_chown,
     libc::SYS_fchown,
     libc::SYS_lchown,
-    libc::SYS_umask,
     libc::SYS_getuid,
     libc::SYS_getgid,
     libc::SYS_setuid,
@@ -80,7 +54,6 @@ pub(super) const TRACED: &[i64] = &[
     libc::SYS_getresgid,
     libc::SYS_setfsuid,
     libc::SYS_setfsgid,
-    libc::SYS_prctl,
     libc::SYS_capget,
     libc::SYS_capset,
     libc::SYS_utime,
@@ -100,8 +73,6 @@ pub(super) const TRACED: &[i64] = &[
     libc::SYS_lremovexattr,
     libc::SYS_fremovexattr,
     libc::SYS_utimes,
-    libc::SYS_inotify_add_watch,
-    libc::SYS_openat,
     libc::SYS_mkdirat,
     libc::SYS_mknodat,
     libc::SYS_fchownat,
@@ -116,10 +87,36 @@ pub(super) const TRACED: &[i64] = &[
     libc::SYS_faccessat,
     libc::SYS_utimensat,
     libc::SYS_renameat2,
-    libc::SYS_execveat,
     libc::SYS_statx,
     libc::SYS_faccessat2,
     FCHMODAT2,
+];
+
+/// Calls that the task makes in the end, with other arguments or as they are: each stops it.
+const STOPPED: &[i64] = &[
+    libc::SYS_open,
+    libc::SYS_connect,
+    libc::SYS_bind,
+    libc::SYS_execve,
+    libc::SYS_kill,
+    libc::SYS_tkill,
+    libc::SYS_tgkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_pidfd_open,
+    libc::SYS_setpriority,
+    libc::SYS_ioprio_set,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setattr,
+    libc::SYS_sendmsg,
+    libc::SYS_chdir,
+    libc::SYS_creat,
+    libc::SYS_umask,
+    libc::SYS_prctl,
+    libc::SYS_inotify_add_watch,
+    libc::SYS_openat,
+    libc::SYS_execveat,
 ];
 
 /// `fchmodat2`, of Linux 6.6.
@@ -154,29 +151,114 @@ const REFUSED: &[i64] = &[
     libc::SYS_pidfd_getfd,
     libc::SYS_kcmp,
     libc::SYS_process_madvise,
+    libc::SYS_userfaultfd,
 ];
 
-/// The whole program.
-pub(super) fn program() -> Vec<Instruction> {
-    let number = |call: &i64| u32::try_from(*call).unwrap_or(u32::MAX);
+/// Calls whose first argument is an address: they could change what the tracer keeps in the program's memory.
+const ON_MEMORY: &[i64] =
+    &[libc::SYS_mprotect, libc::SYS_munmap, libc::SYS_mremap, libc::SYS_remap_file_pages, libc::SYS_pkey_mprotect];
+
+/// Where an argument is in `struct seccomp_data`: its lower half, then its upper one.
+const fn argument(place: u32) -> u32 {
+    16 + 8 * place
+}
+
+/// What is done with one call; the last instruction ends it.
+fn when(call: i64, rule: Vec<Instruction>) -> Vec<Instruction> {
+    let number = u32::try_from(call).unwrap_or(u32::MAX);
+    let skip = u8::try_from(rule.len()).unwrap_or(u8::MAX);
+    [vec![jump_if_equal(number, 0, skip)], rule].concat()
+}
+
+/// Refuses an address in the tracer's memory or below, and goes on with any other. `unless_zero`: zero is none.
+fn guarded(place: u32, unless_zero: bool) -> Vec<Instruction> {
+    let end = u32::try_from(SCRATCH_END).unwrap_or(u32::MAX);
+    let refused = refuse(libc::EPERM);
+    let mut rule = vec![load(argument(place) + 4), jump_if_equal(0, 0, 3 + u8::from(unless_zero))];
+    rule.push(load(argument(place)));
+    if unless_zero {
+        rule.push(jump_if_equal(0, 2, 0));
+    }
+    rule.extend([jump_if_at_least(end, 1, 0), refused]);
+    rule
+}
+
+/// The whole program. `asks`: calls that the tracer answers alone wait for that (Linux 5.19), as others do, but are no stop,
+/// which takes twice as long.
+pub(super) fn program(asks: bool) -> Vec<Instruction> {
     let mut program = vec![
         load(ARCHITECTURE),
         jump_if_equal(X86_64, 1, 0),
-        UNKNOWN_CALL,
+        refuse(libc::ENOSYS),
         load(NUMBER),
         jump_if_any_bit(X32, 0, 1),
-        UNKNOWN_CALL,
+        refuse(libc::ENOSYS),
     ];
-    for call in TRACED {
-        program.extend([jump_if_equal(number(call), 0, 1), end(libc::SECCOMP_RET_TRACE)]);
+    let flag = |place: u32, bits: i32, then: Vec<Instruction>| {
+        let skip = u8::try_from(then.len()).unwrap_or(u8::MAX);
+        [vec![load(argument(place)), jump_if_any_bit(bits.cast_unsigned(), 0, skip)], then].concat()
+    };
+    let value = |place: u32, value: u32, then: Vec<Instruction>| {
+        let skip = u8::try_from(then.len()).unwrap_or(u8::MAX);
+        [vec![load(argument(place)), jump_if_equal(value, 0, skip)], then].concat()
+    };
+    let refused = || vec![refuse(libc::EPERM)];
+    let special: [(i64, Vec<Instruction>); 11] = [
+        // Over what is there; where nothing is, it may.
+        (
+            libc::SYS_mmap,
+            flag(
+                3,
+                libc::MAP_FIXED,
+                [
+                    vec![load(argument(3)), jump_if_any_bit(libc::MAP_FIXED_NOREPLACE.cast_unsigned(), 5, 0)],
+                    guarded(0, false),
+                ]
+                .concat(),
+            ),
+        ),
+        (libc::SYS_madvise, value(2, libc::MADV_DONTFORK.cast_unsigned(), guarded(0, false))),
+        (libc::SYS_shmat, guarded(1, true)),
+        // Out of the tracer's sight.
+        (libc::SYS_clone, flag(0, libc::CLONE_UNTRACED, refused())),
+        (libc::SYS_clone3, vec![refuse(libc::ENOSYS)]),
+        // A filter that asks another process: its answer would be heard before the tracer's.
+        (libc::SYS_seccomp, flag(1, 1 << 3, refused())),
+        // Signals of a descriptor's own.
+        (
+            libc::SYS_fcntl,
+            [value(1, libc::F_SETOWN.cast_unsigned(), vec![TRACE]), value(1, F_SETOWN_EX, refused())].concat(),
+        ),
+        (libc::SYS_ioctl, [value(1, FIOSETOWN, refused()), value(1, SIOCSPGRP, refused())].concat()),
+        // Of others than the caller.
+        (libc::SYS_prlimit64, [value(0, 0, vec![allow()]), vec![TRACE]].concat()),
+        (libc::SYS_sched_setaffinity, [value(0, 0, vec![allow()]), vec![TRACE]].concat()),
+        // To an address.
+        (libc::SYS_sendto, [value(5, 0, vec![allow()]), vec![TRACE]].concat()),
+    ];
+    for call in ON_MEMORY {
+        let also = if *call == libc::SYS_mremap { guarded(4, true) } else { Vec::new() };
+        program.extend(when(*call, [guarded(0, false), also, vec![allow()]].concat()));
+    }
+    for (call, rule) in special {
+        program.extend(when(call, [rule, vec![allow()]].concat()));
+    }
+    for call in STOPPED {
+        program.extend(when(*call, vec![TRACE]));
+    }
+    for call in ANSWERED {
+        program.extend(when(*call, vec![if asks { ASK } else { TRACE }]));
     }
     for call in UNKNOWN {
-        program.extend([jump_if_equal(number(call), 0, 1), UNKNOWN_CALL]);
+        program.extend(when(*call, vec![refuse(libc::ENOSYS)]));
     }
     for call in REFUSED {
-        let refused = end(libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned());
-        program.extend([jump_if_equal(number(call), 0, 1), refused]);
+        program.extend(when(*call, vec![refuse(libc::EPERM)]));
     }
-    program.push(end(libc::SECCOMP_RET_ALLOW));
+    program.push(allow());
     program
 }
+
+const F_SETOWN_EX: u32 = 15;
+const FIOSETOWN: u32 = 0x8901;
+const SIOCSPGRP: u32 = 0x8902;

@@ -13,12 +13,18 @@ pub(super) const PATH_BYTES: usize = 4096;
 
 const PAGE_BYTES: u64 = 4096;
 
-/// Room for one translated path, or a short list of arguments, in a traced process.
-pub(super) const SLOT_BYTES: u64 = 8192;
-/// How many calls of one process can be under way with a translated path, and one more for what the tracer keeps there.
-const SLOTS: u32 = 16;
-/// What the tracer maps into each program for itself.
-pub(super) const SCRATCH_BYTES: u64 = SLOT_BYTES * SLOTS as u64;
+/// Room for one translated path in a traced process.
+pub(super) const SLOT_BYTES: u64 = PATH_BYTES as u64;
+/// How many calls of one process can be under way with a translated path.
+const SLOTS: u32 = u128::BITS;
+/// The number of none.
+pub(super) const NO_SLOT: u32 = u32::MAX;
+/// What the tracer maps into each program for itself, with two slots more for what it keeps there.
+pub(super) const SCRATCH_BYTES: u64 = SLOT_BYTES * (SLOTS as u64 + 2);
+/// Where it maps that: as low as the kernel lets anything be, so that a filter can tell calls that would change it by
+/// their first address alone. The program may only read it.
+pub(super) const SCRATCH_AT: u64 = 0x1_0000;
+pub(super) const SCRATCH_END: u64 = SCRATCH_AT + SCRATCH_BYTES;
 
 /// One address space.
 #[derive(Debug)]
@@ -26,7 +32,7 @@ pub(super) struct Memory {
     file: File,
     /// Where the scratch space is; 0 when there is none yet.
     scratch: Cell<u64>,
-    used: Cell<u32>,
+    used: Cell<u128>,
 }
 
 impl Memory {
@@ -47,7 +53,7 @@ impl Memory {
     /// A free slot's number and address.
     pub(super) fn take_slot(&self) -> Option<(u32, u64)> {
         let slot = self.used.get().trailing_ones();
-        if slot >= SLOTS - 1 || self.scratch.get() == 0 {
+        if slot >= SLOTS {
             return None;
         }
         self.used.set(self.used.get() | 1 << slot);
@@ -55,7 +61,7 @@ impl Memory {
     }
 
     pub(super) fn free_slot(&self, slot: u32) {
-        self.used.set(self.used.get() & !(1 << slot));
+        self.used.set(self.used.get() & !1_u128.checked_shl(slot).unwrap_or(0));
     }
 
     pub(super) fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), Errno> {

@@ -44,6 +44,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::Mode;
 use rustix::pipe::PipeFlags;
@@ -51,15 +52,17 @@ use rustix::process::{
     PidfdFlags, Signal, WaitOptions, chdir, getpid, pidfd_open, set_child_subreaper, set_parent_process_death_signal,
     setsid, umask,
 };
+use rustix::thread::set_no_new_privs;
 
 use super::error::{During, Failure};
 use super::places::Places;
 use super::spec::{MountSource, Network, RootMount, RunSpec};
 use super::system::Fork;
 use super::wire::{Answer, send};
-use super::{CapabilityChange, Resources, init, system as stage_system};
+use super::{CapabilityChange, Resources, init, interior, recorder, system as stage_system};
 use owners::Owners;
 use paths::{Place, Root};
+use system::InTurn;
 use task::Credentials;
 use tracer::Tracer;
 use world::World;
@@ -180,33 +183,36 @@ fn trace(spec: &RunSpec, scratch: &Path) -> Result<i32, Failure> {
     umask(Mode::empty());
     let (ready, go) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).during(|| "making a pipe".to_owned())?;
     let (failed, failing) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).during(|| "making a pipe".to_owned())?;
+    let (asks, asking) = UnixStream::pair().during(|| "making a pair of sockets".to_owned())?;
     let child = match stage_system::fork().during(|| "starting the command's process".to_owned())? {
         Fork::Child => {
-            drop((go, failed));
-            let failure = become_command(spec, folder, &ready);
+            drop((go, failed, asks));
+            let failure = become_command(spec, folder, &ready, &asking);
             let _ = File::from(failing).write_all(&serde_json::to_vec(&failure).unwrap_or_default());
             stage_system::exit_now(125)
         }
         Fork::Parent(child) => child.as_raw_nonzero().get(),
     };
-    drop((ready, failing));
+    drop((ready, failing, asking));
     let world = World {
         root,
         owners: Owners::of(folder)?,
         hostname: spec.hostname.clone(),
+        first: child,
         processes: RefCell::new(HashMap::new()),
     };
     let tracer = Tracer::seize(world, child, Credentials::new(0, 0, Vec::new()))?;
     drop(go);
-    let (status, world) = tracer.run()?;
-    world.owners.keep(folder)?;
+    let tracer = Arc::new(InTurn::new(tracer));
+    let status = tracer::run(&tracer, asks)?;
+    tracer.lock().world.owners.keep(folder)?;
     match serde_json::from_reader::<_, Failure>(File::from(failed)) {
         Ok(failure) => Err(failure),
         Err(_) => Ok(status),
     }
 }
 
-fn become_command(spec: &RunSpec, root: &Path, ready: &impl AsFd) -> Failure {
+fn become_command(spec: &RunSpec, root: &Path, ready: &impl AsFd, asking: &UnixStream) -> Failure {
     let prepared = || -> Result<String, Failure> {
         set_parent_process_death_signal(Some(Signal::KILL)).during(|| "tying the command to its tracer".to_owned())?;
         // Until the tracer is there.
@@ -219,7 +225,18 @@ fn become_command(spec: &RunSpec, root: &Path, ready: &impl AsFd) -> Failure {
         chdir(root).during(|| format!("entering the root {}", root.display()))?;
         init::limits(spec)?;
         stage_system::reset_signals();
-        system::load_filter(&filter::program()).during(|| "loading the filter of a traced command".to_owned())?;
+        // What Docker refuses is refused here too; what the tracer answers stops before.
+        set_no_new_privs(true).during(|| "giving up new privileges".to_owned())?;
+        super::filter::load(super::capabilities::of(spec))?;
+        match recorder::system::load_killable_filter(&filter::program(true)) {
+            Ok(listener) => {
+                recorder::send(asking, &[listener.as_fd()])
+                    .during(|| "handing over the filter's listener".to_owned())?;
+            }
+            // An older kernel, or something around the builder listens already.
+            Err(_) => stage_system::load_filter(&filter::program(false))
+                .during(|| "loading the filter of a traced command".to_owned())?,
+        }
         // From here on every path is one in the root.
         init::enter(spec)?;
         let home = init::home(spec.uid);
@@ -240,12 +257,11 @@ fn places(spec: &RunSpec, scratch: &Path) -> Result<Vec<Place>, Failure> {
         is: is.as_os_str().as_bytes().to_vec(),
         read_only,
     };
-    let make_folder = |name: &str| -> Result<PathBuf, Failure> {
+    let make_folder = |name: &str, mode: u32| -> Result<PathBuf, Failure> {
         let path = scratch.join(name);
         let what = || format!("making the folder {}", path.display());
         std::fs::create_dir(&path).during(what)?;
-        // As a memory file system has it.
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o1777)).during(what)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).during(what)?;
         Ok(path)
     };
     let make_file = |name: &str, content: &[u8], mode: u32| -> Result<PathBuf, Failure> {
@@ -255,20 +271,34 @@ fn places(spec: &RunSpec, scratch: &Path) -> Result<Vec<Place>, Failure> {
         Ok(path)
     };
     let mut places = Vec::new();
-    for name in ["/proc", "/sys", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"] {
+    for name in ["/proc", "/sys"] {
         places.push(place(name, Path::new(name), false));
     }
-    for (name, target) in [
-        ("/dev/fd", "/proc/self/fd"),
-        ("/dev/stdin", "/proc/self/fd/0"),
-        ("/dev/stdout", "/proc/self/fd/1"),
-        ("/dev/stderr", "/proc/self/fd/2"),
-        ("/dev/pts", "/dev/pts"),
-        ("/dev/ptmx", "/dev/ptmx"),
-    ] {
-        places.push(place(name, Path::new(target), false));
+    // A folder with the names that there are elsewhere; each device is the machine's.
+    let devices = make_folder("dev", 0o755)?;
+    places.push(place("/dev", &devices, false));
+    for (name, mode) in [("dev/shm", 0o1777), ("dev/mqueue", 0o1777), ("dev/pts", 0o755)] {
+        let _ = make_folder(name, mode)?;
     }
-    places.push(place("/dev/shm", &make_folder("shm")?, false));
+    for (link, target) in interior::LINKS {
+        let link = scratch.join(link.trim_start_matches('/'));
+        std::os::unix::fs::symlink(target, &link).during(|| format!("making the link {}", link.display()))?;
+    }
+    for name in interior::DEVICES {
+        let _ = make_file(&format!("dev/{name}"), b"", 0o666)?;
+        let name = format!("/dev/{name}");
+        places.push(place(&name, Path::new(&name), false));
+    }
+    places.push(place("/dev/pts", Path::new("/dev/pts"), false));
+    // In it there may be one for nobody.
+    places.push(place("/dev/pts/ptmx", Path::new("/dev/ptmx"), false));
+    let (nothing, empty) = (make_folder("nothing", 0o555)?, make_file("empty", b"", 0o444)?);
+    for path in interior::MASKED {
+        if let Ok(metadata) = std::fs::metadata(path) {
+            let instead = if metadata.is_dir() { &nothing } else { &empty };
+            places.push(place(path, instead, true));
+        }
+    }
     places.push(place("/etc/hosts", &make_file("hosts", &spec.hosts, 0o644)?, false));
     places.push(place("/etc/resolv.conf", &make_file("resolv.conf", &spec.resolv_conf, 0o644)?, false));
     for (number, mount) in spec.mounts.iter().enumerate() {
@@ -300,7 +330,8 @@ fn places(spec: &RunSpec, scratch: &Path) -> Result<Vec<Place>, Failure> {
                 owned::give_open(file.as_fd(), Owner { uid: *uid, gid: *gid }).during(what)?;
                 path
             }
-            MountSource::Memory { .. } => make_folder(&format!("memory{number}"))?,
+            // As a memory file system has it.
+            MountSource::Memory { .. } => make_folder(&format!("memory{number}"), 0o1777)?,
         };
         let is = is.canonicalize().during(|| format!("looking for what is shown at {}", mount.target))?;
         places.push(place(mount.target.trim_end_matches('/'), &is, mount.read_only));

@@ -12,9 +12,9 @@ use std::rc::Rc;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::memory::{Memory, PATH_BYTES, SCRATCH_BYTES};
+use super::memory::{Memory, PATH_BYTES, SCRATCH_AT, SCRATCH_BYTES};
 use super::owners::Owners;
-use super::paths::{Namer, Root};
+use super::paths::{Found, Namer, Root};
 use super::system::{self, Go, Registers, Tid};
 use super::task::{Credentials, MAY_EXECUTE};
 
@@ -33,7 +33,7 @@ const HEADERS: u32 = 6;
 #[derive(Debug)]
 pub(super) struct Prepared {
     /// What the kernel is to execute.
-    pub(super) real: Vec<u8>,
+    pub(super) started: Found,
     /// What stands instead of the first argument.
     pub(super) arguments: Option<Vec<Vec<u8>>>,
     /// The program, as the command sees it.
@@ -49,7 +49,7 @@ pub(super) struct Prepared {
 
 #[derive(Debug)]
 struct Beside {
-    real: Vec<u8>,
+    file: Found,
     program: Elf,
     /// Where the loader's code begins, in its own file's terms.
     loader_entry: u64,
@@ -178,7 +178,6 @@ pub(super) fn prepare(
             return Err(Errno::ACCESS);
         }
         credentials.may(seen, MAY_EXECUTE)?;
-        let real = found.path()?;
         let file = open(&found.name().into_bytes())?;
         let mut line = [0; LINE_BYTES];
         let length = file.read_at(&mut line, 0).unwrap_or(0);
@@ -212,14 +211,14 @@ pub(super) fn prepare(
         let program = Elf::read(&file)?;
         let changes = |bit: u32, id: u32| (seen.mode & bit != 0).then_some(id);
         let (uid, gid) = (changes(libc::S_ISUID, seen.uid), changes(libc::S_ISGID, seen.gid));
-        let seen = root.seen(&real);
+        let seen = root.seen(&found.path()?);
         let Some(interpreter) = program.interpreter(&file)? else {
-            return Ok(Prepared { real, arguments, seen, name, beside: None, uid, gid });
+            return Ok(Prepared { started: found, arguments, seen, name, beside: None, uid, gid });
         };
         let loader = root.find(namer, &interpreter, true)?;
         let loader_entry = Elf::read(&open(&loader.name().into_bytes())?)?.entry;
-        let beside = Some(Beside { real, program, loader_entry });
-        return Ok(Prepared { real: loader.path()?, arguments, seen, name, beside, uid, gid });
+        let beside = Some(Beside { file: found, program, loader_entry });
+        return Ok(Prepared { started: loader, arguments, seen, name, beside, uid, gid });
     }
     Err(Errno::LOOP)
 }
@@ -298,27 +297,34 @@ pub(super) fn load(tid: Tid, prepared: &Prepared) -> Result<Rc<Memory>, Errno> {
     let memory = Rc::new(Memory::of(tid, 0)?);
     let registers = system::registers(tid)?;
     let puppet = Puppet::take(tid, Rc::clone(&memory), registers)?;
-    let (private, data) = (libc::MAP_PRIVATE, libc::PROT_READ | libc::PROT_WRITE);
-    let scratch = puppet.map(0, SCRATCH_BYTES, data, private, None)?;
+    // Where something else is, it lies elsewhere, and other threads of the program could change what is there.
+    let (private, only_free) = (libc::MAP_PRIVATE, libc::MAP_FIXED_NOREPLACE);
+    let scratch = puppet
+        .map(SCRATCH_AT, SCRATCH_BYTES, libc::PROT_READ, private | only_free, None)
+        .or_else(|_| puppet.map(0, SCRATCH_BYTES, libc::PROT_READ, private, None))?;
     memory.set_scratch(scratch);
-    if let Some(beside) = &prepared.beside {
-        map_beside(&puppet, &memory, scratch, prepared, beside)?;
+    let string = |bytes: &[u8]| [bytes, b"\0"].concat();
+    memory.write(scratch, &string(&prepared.name[..prepared.name.len().min(15)]))?;
+    let set_name = u64::from(libc::PR_SET_NAME.cast_unsigned());
+    puppet.call(libc::SYS_prctl, [set_name, scratch, 0, 0, 0, 0])?;
+    // The program's name for itself, at the end of the scratch space, where no call looks.
+    let shown = string(&prepared.seen);
+    let shown_at = scratch + SCRATCH_BYTES - shown.len() as u64;
+    memory.write(shown_at, &shown)?;
+    match &prepared.beside {
+        Some(beside) => map_beside(&puppet, &memory, scratch, shown_at, beside)?,
+        None => rewrite_vector(&memory, registers.rsp, |kind, value, _| {
+            Some(if kind == libc::AT_EXECFN { shown_at } else { value })
+        })?,
     }
     puppet.release()?;
     Ok(memory)
 }
 
-fn map_beside(
-    puppet: &Puppet,
-    memory: &Memory,
-    scratch: u64,
-    prepared: &Prepared,
-    beside: &Beside,
-) -> Result<(), Errno> {
+fn map_beside(puppet: &Puppet, memory: &Memory, scratch: u64, shown_at: u64, beside: &Beside) -> Result<(), Errno> {
     let private = libc::MAP_PRIVATE;
     let program = &beside.program;
-    let string = |bytes: &[u8]| [bytes, b"\0"].concat();
-    memory.write(scratch, &string(&beside.real))?;
+    memory.write(scratch, &[&beside.file.shared_name(), b"\0".as_slice()].concat())?;
     let read_only = u64::from((libc::O_RDONLY | libc::O_CLOEXEC).cast_unsigned());
     let fd = puppet.call(libc::SYS_open, [scratch, read_only, 0, 0, 0, 0])?;
     let start = program.loads().map(|segment| down(segment.address)).min().ok_or(Errno::NOEXEC)?;
@@ -352,13 +358,6 @@ fn map_beside(
         }
     }
     puppet.call(libc::SYS_close, [fd, 0, 0, 0, 0, 0])?;
-    memory.write(scratch, &string(&prepared.name[..prepared.name.len().min(15)]))?;
-    let set_name = u64::from(libc::PR_SET_NAME.cast_unsigned());
-    puppet.call(libc::SYS_prctl, [set_name, scratch, 0, 0, 0, 0])?;
-    // The program's name for itself, at the end of the scratch space, where no call looks.
-    let shown = string(&prepared.seen);
-    let shown_at = scratch + SCRATCH_BYTES - shown.len() as u64;
-    memory.write(shown_at, &shown)?;
     rewrite_vector(memory, puppet.before.rsp, |kind, value, loader_entry| match kind {
         libc::AT_PHDR => Some(base + program.headers_address()),
         libc::AT_PHENT => Some(SEGMENT_BYTES as u64),

@@ -3,6 +3,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
@@ -90,6 +91,35 @@ pub(super) fn registers(tid: Tid) -> Result<Registers, Errno> {
     Ok(registers)
 }
 
+/// Those of a task that waits in a call, as far as they are known.
+pub(super) fn registers_of_call(number: i32, arguments: [u64; 6]) -> Registers {
+    // SAFETY: as above.
+    let mut registers: Registers = unsafe { std::mem::zeroed() };
+    registers.orig_rax = i64::from(number).cast_unsigned();
+    [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9] = arguments;
+    registers
+}
+
+/// What two threads use in turn.
+#[derive(Debug)]
+pub(super) struct InTurn<T>(Mutex<T>);
+
+// SAFETY: `T` may count references without a lock of its own, but nothing that it holds is reached but by `lock`, and
+// what a caller takes out of it are values that share nothing with it (the callers of `lock` are two, in `tracer`).
+unsafe impl<T> Send for InTurn<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for InTurn<T> {}
+
+impl<T> InTurn<T> {
+    pub(super) fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Sets the registers of a stopped task.
 pub(super) fn set_registers(tid: Tid, registers: &Registers) -> Result<(), Errno> {
     let registers: *const Registers = registers;
@@ -126,19 +156,6 @@ pub(super) fn group(tid: Tid) -> Result<Tid, Errno> {
         -1 => Err(last()),
         group => Ok(group),
     }
-}
-
-/// Loads a system call filter; the process gives up new privileges for it.
-pub(super) fn load_filter(program: &[libc::sock_filter]) -> Result<(), Errno> {
-    let Ok(length) = u16::try_from(program.len()) else { return Err(Errno::INVAL) };
-    let description = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
-    // SAFETY: takes numbers.
-    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } == -1 {
-        return Err(last());
-    }
-    // SAFETY: the kernel copies `length` instructions from `program`, which outlives the call, and changes none.
-    let done = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0u32, &raw const description) };
-    if done == 0 { Ok(()) } else { Err(last()) }
 }
 
 fn filled<const N: usize>(call: impl FnOnce(*mut u8) -> libc::c_long) -> Result<[u8; N], Errno> {

@@ -1,13 +1,13 @@
 //! What the tracer knows of a task and its process.
 
 use std::cell::RefCell;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use rustix::io::Errno;
 
 use super::memory::Memory;
 use super::owners::Seen;
+use super::paths::Found;
 use super::system::{Registers, Tid};
 
 /// The ids that a process believes to have.
@@ -102,20 +102,19 @@ pub(super) struct Pending {
     /// The registers before the change.
     pub(super) before: Registers,
     /// What was borrowed for the change.
-    pub(super) slot: Option<u32>,
+    pub(super) slot: u32,
     pub(super) then: Then,
     /// What must stay open until then.
     #[expect(dead_code, reason = "it is held, not read")]
-    pub(super) held: Option<OwnedFd>,
+    pub(super) held: Vec<Found>,
 }
 
 /// What follows a call.
 #[derive(Debug)]
 pub(super) enum Then {
     Nothing,
-    /// A file may have been made: at this real path, with this owner and these permission bits.
+    /// A file may have been made, and opened: with this owner and these permission bits.
     Made {
-        path: Vec<u8>,
         owner: (u32, u32),
         mode: Option<u32>,
     },

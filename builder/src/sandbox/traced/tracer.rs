@@ -3,23 +3,71 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::super::error::{During, Failure};
+use super::super::recorder;
+use super::super::recorder::system::{self as calls, Notice};
 use super::memory::Memory;
 use super::program;
-use super::system::{self, Go, Tid};
+use super::system::{self, Go, InTurn, Tid};
 use super::task::{Credentials, EFFECTIVE, FILES, Pending, Process, SAVED, Task, Then};
 use super::world::{Caller, Outcome, World};
 
-/// The kernel's `ERESTARTSYS` and its like, which no program sees: the call is made again after a signal.
-const RESTARTS: [i64; 4] = [-512, -513, -514, -516];
+/// Runs the command to its end; its wait status. What it leaves in the background is killed. `asks` hands over what hears
+/// of calls that are to be answered, if anything does.
+pub(super) fn run(tracer: &Arc<InTurn<Tracer>>, asks: UnixStream) -> Result<i32, Failure> {
+    let (shared, other) = (tracer, Arc::clone(tracer));
+    let _answering = std::thread::spawn(move || answer_all(&other, &asks));
+    let mut ended = None;
+    loop {
+        let (tid, status) = match system::wait(-1) {
+            Ok(changed) => changed,
+            Err(Errno::CHILD) => break,
+            Err(errno) => return Err(errno).during(|| "waiting for the command".to_owned()),
+        };
+        let mut tracer = shared.lock();
+        if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
+            if tracer.ended(tid) {
+                ended = Some(status);
+            }
+            continue;
+        }
+        // A task that was killed meanwhile cannot be told anything.
+        let (how, signal) = tracer.stopped(tid, status);
+        if let Some(how) = how {
+            let _ = system::go(tid, how, signal);
+        }
+    }
+    ended.ok_or_else(|| Failure::new("the command's status was lost"))
+}
+
+/// Answers calls until there is nobody left to make any.
+fn answer_all(tracer: &InTurn<Tracer>, asks: &UnixStream) {
+    let Some(listener) = recorder::receive(asks).ok().and_then(|fds| fds.into_iter().next()) else { return };
+    calls::take_turns(listener.as_fd());
+    loop {
+        match calls::receive(listener.as_fd()) {
+            Ok(notice) => {
+                let result = tracer.lock().asked(&notice);
+                // Nobody hears it who was killed meanwhile.
+                let _ = calls::answer(listener.as_fd(), notice.id, result);
+            }
+            // A signal, or the caller was killed.
+            Err(Errno::INTR | Errno::NOENT) => {}
+            Err(_) => return,
+        }
+    }
+}
 
 pub(super) struct Tracer {
-    world: World,
+    pub(super) world: World,
     tasks: HashMap<Tid, Task>,
     /// New tasks that have stopped before their parent's event told of them.
     early: HashSet<Tid>,
@@ -38,33 +86,26 @@ impl Tracer {
         Ok(Self { world, tasks: HashMap::from([(child, task)]), early: HashSet::new(), first: child })
     }
 
-    /// Runs the command to its end; its wait status, and what is known of its files. What it leaves in the background is killed.
-    pub(super) fn run(mut self) -> Result<(i32, World), Failure> {
-        let mut ended = None;
-        loop {
-            let (tid, status) = match system::wait(-1) {
-                Ok(changed) => changed,
-                Err(Errno::CHILD) => break,
-                Err(errno) => return Err(errno).during(|| "waiting for the command".to_owned()),
-            };
-            if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
-                self.gone(tid);
-                if tid == self.first {
-                    ended = Some(status);
-                    for tid in self.tasks.keys() {
-                        let _ = system::kill(*tid, libc::SIGKILL);
-                    }
-                }
-                continue;
-            }
-            // A task that was killed meanwhile cannot be told anything.
-            let (how, signal) = self.stopped(tid, status);
-            if let Some(how) = how {
-                let _ = system::go(tid, how, signal);
+    fn ended(&mut self, tid: Tid) -> bool {
+        self.gone(tid);
+        if tid == self.first {
+            for tid in self.tasks.keys() {
+                let _ = system::kill(*tid, libc::SIGKILL);
             }
         }
-        let status = ended.ok_or_else(|| Failure::new("the command's status was lost"))?;
-        Ok((status, self.world))
+        tid == self.first
+    }
+
+    /// A task waits for the answer to a call.
+    fn asked(&self, notice: &Notice) -> Result<i64, Errno> {
+        let tid = Tid::try_from(notice.pid).map_err(|_| Errno::SRCH)?;
+        let task = self.tasks.get(&tid).ok_or(Errno::NOSYS)?;
+        let registers = system::registers_of_call(notice.data.number, notice.data.arguments);
+        match Caller::new(&self.world, task, registers).answer()? {
+            Outcome::Return(value) => Ok(value.cast_signed()),
+            // The filter asks of no such call.
+            Outcome::Run | Outcome::Changed(_) => Err(Errno::NOSYS),
+        }
     }
 
     fn gone(&mut self, tid: Tid) {
@@ -110,6 +151,7 @@ impl Tracer {
     }
 
     fn born(&mut self, parent: Tid, child: Tid, event: i32) {
+        let tid = parent;
         let Some(parent) = self.tasks.get(&parent) else { return };
         let shares_process = event == libc::PTRACE_EVENT_CLONE
             && std::path::Path::new(&format!("/proc/{}/task/{child}", parent.process.borrow().tgid)).exists();
@@ -117,7 +159,10 @@ impl Tracer {
             Rc::clone(&parent.process)
         } else {
             let process = parent.process.borrow();
-            let memory = if event == libc::PTRACE_EVENT_VFORK {
+            let shares = |registers: system::Registers| {
+                registers.orig_rax.cast_signed() == libc::SYS_clone && registers.rdi as i32 & libc::CLONE_VM != 0
+            };
+            let memory = if event == libc::PTRACE_EVENT_VFORK || system::registers(tid).is_ok_and(shares) {
                 Rc::clone(&process.memory)
             } else {
                 match Memory::of(child, process.memory.scratch()) {
@@ -181,12 +226,10 @@ impl Tracer {
             }
             return Go::On;
         }
-        if let Some(slot) = slot {
-            task.process.borrow().memory.free_slot(slot);
-        }
+        task.process.borrow().memory.free_slot(slot);
         if result >= 0
-            && let Then::Made { path, owner, mode } = then
-            && let Ok(path) = CString::new(path)
+            && let Then::Made { owner, mode } = then
+            && let Ok(path) = CString::new(format!("/proc/{tid}/fd/{result}"))
         {
             if let Some(mode) = mode {
                 let _ = self.world.owners.set_mode(&path, FileType::RegularFile, mode);
@@ -195,15 +238,12 @@ impl Tracer {
                 let _ = self.world.owners.set_owner(&path, owner.0, owner.1);
             }
         }
+        // As before also in the call's number: after a signal the kernel may make it again by itself.
         let mut after = before;
         after.rax = registers.rax;
         after.rip = registers.rip;
         after.rcx = registers.rcx;
         after.r11 = registers.r11;
-        if RESTARTS.contains(&result) {
-            // The kernel goes back to the call by itself: it must find the arguments as they were, and its number.
-            after.orig_rax = registers.orig_rax;
-        }
         let _ = system::set_registers(tid, &after);
         Go::On
     }
@@ -217,8 +257,8 @@ impl Tracer {
         }
         let Some(mut task) = asked else { return };
         task.tid = tid;
-        if let Some(slot) = task.pending.as_ref().and_then(|pending| pending.slot) {
-            task.process.borrow().memory.free_slot(slot);
+        if let Some(pending) = &task.pending {
+            task.process.borrow().memory.free_slot(pending.slot);
         }
         self.tasks.insert(tid, task);
     }

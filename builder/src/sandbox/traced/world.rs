@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 
 use rustix::io::Errno;
@@ -20,12 +19,20 @@ pub(super) struct World {
     pub(super) root: Root,
     pub(super) owners: Owners,
     pub(super) hostname: String,
+    /// The command itself, which elsewhere is process 1.
+    pub(super) first: Tid,
     pub(super) processes: RefCell<HashMap<Tid, Weak<RefCell<Process>>>>,
 }
 
 impl World {
     pub(super) fn process(&self, tgid: Tid) -> Option<Rc<RefCell<Process>>> {
         self.processes.borrow().get(&tgid)?.upgrade()
+    }
+
+    /// The processes of the sandbox.
+    pub(super) fn all(&self) -> Vec<Tid> {
+        let processes = self.processes.borrow();
+        processes.iter().filter(|(_, process)| process.strong_count() > 0).map(|(tgid, _)| *tgid).collect()
     }
 }
 
@@ -118,7 +125,7 @@ impl<'a> Caller<'a> {
         use rustix::fs::{Mode, OFlags};
         let name = self.descriptor(fd)?;
         let found = rustix::fs::open(name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
-        found.map(Found).map_err(|errno| if errno == Errno::NOENT { Errno::BADF } else { errno })
+        found.map(Found::somewhere).map_err(|errno| if errno == Errno::NOENT { Errno::BADF } else { errno })
     }
 
     /// A path of the task as an absolute one. `at` is a folder's descriptor.
@@ -165,9 +172,7 @@ impl<'a> Caller<'a> {
     pub(super) fn spot(&self, at: i32, path: Place) -> Result<Spot, Errno> {
         let path = self.string(path)?;
         let spot = self.world.root.spot(self, &self.absolute(at, &path)?)?;
-        if self.world.root.is_read_only(&spot.path()?) {
-            return Err(Errno::ROFS);
-        }
+        self.may_change(&spot.folder)?;
         Ok(spot)
     }
 
@@ -195,7 +200,7 @@ impl<'a> Caller<'a> {
     pub(super) fn at(&self, spot: &Spot) -> Result<Found, Errno> {
         use rustix::fs::{Mode, OFlags};
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(spot.folder.fd(), &spot.name, flags, Mode::empty()).map(Found)
+        rustix::fs::openat(spot.folder.fd(), &spot.name, flags, Mode::empty()).map(Found::somewhere)
     }
 
     /// Gives what was made at a spot to who made it.
@@ -209,53 +214,41 @@ impl<'a> Caller<'a> {
 
     /// Refuses to change what may only be read.
     pub(super) fn may_change(&self, found: &Found) -> Result<(), Errno> {
-        if self.world.root.is_read_only(&found.path()?) { Err(Errno::ROFS) } else { Ok(()) }
+        if self.world.root.is_read_only(found)? { Err(Errno::ROFS) } else { Ok(()) }
     }
 
-    /// The call with other strings in place of arguments.
-    pub(super) fn changed(&self, strings: &[(Place, &[u8])], then: Then) -> Result<Outcome, Errno> {
-        let mut registers = self.registers;
-        let length: usize = strings.iter().map(|(_, string)| string.len() + 1).sum();
-        let (slot, mut address) = self.room(length)?;
-        for (place, string) in strings {
-            let written = self.memory.write(address, &[*string, b"\0"].concat());
-            if let Err(errno) = written {
-                self.free(slot);
-                return Err(errno);
+    /// The call with other arguments; what it takes from the tracer stays open until it has ended.
+    pub(super) fn changed(&self, registers: Registers, slot: u32, then: Then, held: Vec<Found>) -> Outcome {
+        Outcome::Changed(Box::new((registers, Pending { before: self.registers, slot, then, held })))
+    }
+
+    /// A slot in the task's memory with these bytes: its number and address.
+    pub(super) fn slot(&self, bytes: &[u8]) -> Result<(u32, u64), Errno> {
+        if bytes.len() as u64 > super::memory::SLOT_BYTES {
+            return Err(Errno::NAMETOOLONG);
+        }
+        // Never elsewhere, as other threads of the program could change it there while the kernel looks. Before the first
+        // program there is only our own code.
+        let (slot, address) = if self.memory.scratch() == 0 {
+            (super::memory::NO_SLOT, self.under_the_stack(bytes.len())?)
+        } else {
+            self.memory.take_slot().ok_or(Errno::AGAIN)?
+        };
+        match self.memory.write(address, bytes) {
+            Ok(()) => Ok((slot, address)),
+            Err(errno) => {
+                self.memory.free_slot(slot);
+                Err(errno)
             }
-            set_argument(&mut registers, *place, address);
-            address += string.len() as u64 + 1;
         }
-        Ok(self.changed_registers(registers, slot, then))
     }
 
-    pub(super) fn changed_registers(&self, registers: Registers, slot: Option<u32>, then: Then) -> Outcome {
-        Outcome::Changed(Box::new((registers, Pending { before: self.registers, slot, then, held: None })))
-    }
-
-    /// As [`Self::changed`], while a descriptor of the tracer stays open.
-    pub(super) fn changed_holding(&self, registers: Registers, slot: Option<u32>, held: OwnedFd) -> Outcome {
-        let pending = Pending { before: self.registers, slot, then: Then::Nothing, held: Some(held) };
-        Outcome::Changed(Box::new((registers, pending)))
-    }
-
-    /// Room in the task's memory: in the scratch space, or under its stack.
-    pub(super) fn room(&self, length: usize) -> Result<(Option<u32>, u64), Errno> {
-        if length as u64 <= super::memory::SLOT_BYTES
-            && let Some((slot, address)) = self.memory.take_slot()
-        {
-            return Ok((Some(slot), address));
-        }
+    /// Room in the task's memory for what only it depends on.
+    pub(super) fn under_the_stack(&self, length: usize) -> Result<u64, Errno> {
         // Below the red zone, which functions use without moving the stack.
         const RED_ZONE: u64 = 128;
         let address = self.registers.rsp.checked_sub(RED_ZONE + length as u64).ok_or(Errno::FAULT)?;
-        Ok((None, address & !15))
-    }
-
-    pub(super) fn free(&self, slot: Option<u32>) {
-        if let Some(slot) = slot {
-            self.memory.free_slot(slot);
-        }
+        Ok(address & !15)
     }
 
     pub(super) fn write(&self, place: Place, bytes: &[u8]) -> Result<Outcome, Errno> {
