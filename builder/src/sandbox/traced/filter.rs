@@ -203,7 +203,7 @@ pub(super) fn program(asks: bool) -> Vec<Instruction> {
         [vec![load(argument(place)), jump_if_equal(value, 0, skip)], then].concat()
     };
     let refused = || vec![refuse(libc::EPERM)];
-    let special: [(i64, Vec<Instruction>); 11] = [
+    let special: [(i64, Vec<Instruction>); 12] = [
         // Over what is there; where nothing is, it may.
         (
             libc::SYS_mmap,
@@ -233,6 +233,11 @@ pub(super) fn program(asks: bool) -> Vec<Instruction> {
         // Of others than the caller.
         (libc::SYS_prlimit64, [value(0, 0, vec![allow()]), vec![TRACE]].concat()),
         (libc::SYS_sched_setaffinity, [value(0, 0, vec![allow()]), vec![TRACE]].concat()),
+        // The kernel's audit would refuse each message, and `sudo` complain: as if it had none.
+        (
+            libc::SYS_socket,
+            value(0, libc::AF_NETLINK.cast_unsigned(), value(2, NETLINK_AUDIT, vec![refuse(libc::EPROTONOSUPPORT)])),
+        ),
         // To an address.
         (libc::SYS_sendto, [value(5, 0, vec![allow()]), vec![TRACE]].concat()),
     ];
@@ -259,6 +264,7 @@ pub(super) fn program(asks: bool) -> Vec<Instruction> {
     program
 }
 
+const NETLINK_AUDIT: u32 = 9;
 const F_SETOWN_EX: u32 = 15;
 const FIOSETOWN: u32 = 0x8901;
 const SIOCSPGRP: u32 = 0x8902;

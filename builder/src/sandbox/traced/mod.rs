@@ -10,15 +10,14 @@
 //! ```
 //!
 //! - Most calls the tracer makes itself, on descriptors that it has found by the command's paths (`paths`), and the
-//!   command's own call is left out: one stop. `open`, `chdir` and `execve` must happen in the command: it makes them with
-//!   the real path in place of its own, and gets its registers back afterwards: two stops.
+//!   command's own call is left out: its answer comes as a notification's, or on older kernels at a stop (`filter`).
+//!   `open`, `chdir` and `execve` must happen in the command: it makes them with a path by way of the tracer's descriptor
+//!   in place of its own, and gets its registers back afterwards: two stops.
 //! - Ids are what a process believes to have (`ids`, `task`); owners and modes that the builder cannot set are recorded on
 //!   the files (`owners`).
 //! - Programs are loaded with the root's loader, not the machine's (`program`).
 //!
-//! This keeps a command to its root by translation and not by a wall: a command that sets out to, for example by changing
-//! a path from another thread while it is looked at, can do what the builder's user can do. It is for commands that one
-//! would also run without a sandbox.
+//! This keeps a command to its root by decisions of a program and not by a wall: `TRACED.md` says what that protects.
 
 mod attributes;
 mod files;
