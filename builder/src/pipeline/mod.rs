@@ -180,6 +180,11 @@ fn say_what_lacks_of_secrets(request: &Request, events: &Events) {
         let text = format!("the secret `{id}` is empty: the variable {variable} is not set");
         events.hear(Event::Warning { text });
     }
+    for id in request.secrets.public() {
+        let text =
+            format!("the secret `{id}` holds nothing but certificates, which are public: the image may hold them");
+        events.hear(Event::Note { text });
+    }
     let ids = request.secrets.too_short();
     if ids.is_empty() {
         return;

@@ -15,7 +15,7 @@
 //! A value of at least [`SEARCHED_MIN_BYTES`], white space around it left away, in each of its spellings, wherever it
 //! stands: in the middle of other text, across the borders of reads, encoded together with what is before and after it.
 //! Of a value of more than [`SEARCHED_MAX_BYTES`] those of its beginning and [`WINDOWS`] parts stand for all of it, one of
-//! them its end; certificates in it are public, and left out of those. What is encrypted, or changed in another way than those, is not found: a search keeps one from mistakes, not from a
+//! them its end. Certificates in a long one are public: only what else is in it is searched for. What is encrypted, or changed in another way than those, is not found: a search keeps one from mistakes, not from a
 //! command that wants to let a secret out.
 //!
 //! Searched is what a build makes. What a base image holds came from elsewhere and is there already: no secret of this
@@ -127,16 +127,20 @@ impl Secret {
 }
 
 /// The parts of a value that are searched for: itself where it is short enough, else its beginning and [`WINDOWS`] parts of
-/// what is not public in it.
+/// it. Of one with certificates also what else is in it, and where it is long that alone: nothing of a file that has no other
+/// content.
 fn windows(value: &[u8]) -> Vec<Cow<'_, [u8]>> {
-    if value.len() <= SEARCHED_MAX_BYTES {
-        return vec![value.into()];
-    }
-    let mut parts = vec![Cow::from(whole_characters(&value[..SEARCHED_MAX_BYTES]))];
     let private = without_certificates(value);
-    match private.trim_ascii().len() {
+    let (is_short, has_public) = (value.len() <= SEARCHED_MAX_BYTES, private.len() < value.len());
+    let mut parts = Vec::new();
+    if is_short || !has_public {
+        parts.push(Cow::from(whole_characters(&value[..value.len().min(SEARCHED_MAX_BYTES)])));
+    }
+    let private = private.trim_ascii();
+    match private.len() {
         ..SEARCHED_MIN_BYTES => {}
-        SEARCHED_MIN_BYTES..=SEARCHED_MAX_BYTES => parts.push(private.trim_ascii().to_vec().into()),
+        SEARCHED_MIN_BYTES..=SEARCHED_MAX_BYTES if !has_public => {}
+        SEARCHED_MIN_BYTES..=SEARCHED_MAX_BYTES => parts.push(private.to_vec().into()),
         _ => {
             let last = private.len() - WINDOW_BYTES;
             let windows = (0..WINDOWS).map(|number| &private[last * number / (WINDOWS - 1)..][..WINDOW_BYTES]);
@@ -195,6 +199,12 @@ impl Secrets {
     pub fn too_short(&self) -> Vec<&str> {
         let short = |secret: &Secret| secret.searched && (1..SEARCHED_MIN_BYTES).contains(&secret.bytes().len());
         self.0.iter().filter(|(_, secret)| short(secret)).map(|(id, _)| id.as_str()).collect()
+    }
+
+    /// Those that the image may not hold, and that hold nothing but certificates, of which it may.
+    #[must_use]
+    pub fn public(&self) -> Vec<&str> {
+        self.searched().filter(|(_, value)| windows(value).is_empty()).map(|(id, _)| id).collect()
     }
 
     /// Those of variables that are not set, by id, and their names.

@@ -9,7 +9,7 @@ use aho_corasick::{AhoCorasick, MatchKind};
 
 use super::search::kind_for;
 use super::spelling::{spellings, unbroken};
-use super::{REDACTED_MIN_BYTES, SEARCHED_MAX_BYTES, SEARCHED_MIN_BYTES, Secrets, windows};
+use super::{REDACTED_MIN_BYTES, SEARCHED_MAX_BYTES, SEARCHED_MIN_BYTES, Secrets, windows, without_certificates};
 
 /// What stands in a secret's place.
 const STARS: &[u8] = b"***";
@@ -57,6 +57,8 @@ impl Redactor {
         let (mut words, mut broken) = (BTreeSet::new(), BTreeSet::new());
         for secret in secrets.0.values() {
             let value = secret.bytes();
+            // Certificates in a long value are public, and there may be hundreds.
+            let shown = if value.len() > SEARCHED_MAX_BYTES { without_certificates(value) } else { value.to_vec() };
             match value.len() {
                 ..REDACTED_MIN_BYTES => continue,
                 REDACTED_MIN_BYTES..SEARCHED_MIN_BYTES => drop(words.insert(value.to_vec())),
@@ -68,12 +70,12 @@ impl Redactor {
                         }
                     }
                     // As it is, a long one is hidden from its beginning to its end.
-                    let pieces = value.chunks(SEARCHED_MAX_BYTES);
+                    let pieces = shown.chunks(SEARCHED_MAX_BYTES);
                     words.extend(pieces.filter(|piece| piece.len() >= SEARCHED_MIN_BYTES).map(<[u8]>::to_vec));
                 }
             }
             // Tools that show a file show a line at a time, with something before it.
-            let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+            let lines = shown.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
             words.extend(lines.filter(|line| line.len() >= SEARCHED_MIN_BYTES).map(<[u8]>::to_vec));
         }
         // Words that are too many for one search are too many for a search before the build as well, which fails it.

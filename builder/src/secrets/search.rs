@@ -88,9 +88,12 @@ impl Search {
     pub fn new(secrets: &Secrets) -> Result<Self, SearchError> {
         let mut search = Self { ids: Vec::new(), plain: None, unbroken: None };
         let (mut plain, mut lines) = (Vec::new(), Vec::new());
-        for (number, (id, value)) in secrets.searched().enumerate() {
-            search.ids.push((id.to_owned(), Mark::of(value)));
-            for part in windows(value) {
+        for (id, value) in secrets.searched() {
+            let (number, parts) = (search.ids.len(), windows(value));
+            if !parts.is_empty() {
+                search.ids.push((id.to_owned(), Mark::of(value)));
+            }
+            for part in parts {
                 plain.extend(spellings(&part).into_iter().map(|(spelling, text)| (number, spelling, text)));
                 lines.extend(unbroken(&part).into_iter().map(|(spelling, text)| (number, spelling, text)));
             }
@@ -285,11 +288,19 @@ mod tests {
         };
         let bundle: String = (100..120).map(certificate).collect();
         let key = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2Vw\n-----END PRIVATE KEY-----\n";
-        let search = Search::new(&secrets(&[("ca", &bundle), ("tls", &format!("{bundle}{key}"))])).unwrap();
+        let all = secrets(&[("ca", &bundle), ("tls", &format!("{bundle}{key}"))]);
+        assert_eq!(all.public(), ["ca"]);
+        let search = Search::new(&all).unwrap();
         let id = |text: &str| search.find(text.as_bytes()).map(|found| found.id);
         assert_eq!(id(&(110..120).map(certificate).collect::<String>()), None, "any image has some of them");
-        assert_eq!(id(&bundle).as_deref(), Some("ca"));
+        assert_eq!(id(&bundle), None);
+        assert_eq!(search.ids().len(), 1);
         assert_eq!(id(&format!("a key: {key}")).as_deref(), Some("tls"));
+        let short = format!("-----BEGIN CERTIFICATE-----\n1234567890\n-----END CERTIFICATE-----\n{key}");
+        let search = Search::new(&secrets(&[("short", &short)])).unwrap();
+        for text in [&short, key] {
+            assert!(search.find(text.as_bytes()).is_some(), "{text}");
+        }
     }
 
     proptest! {
