@@ -1,10 +1,12 @@
-//! A store on a disk that is too small: what can be made again goes, the step is tried once more, and then one error
-//! says what was needed. The disk is a small `tmpfs`.
+//! A store on a disk that is too small: what can be made again goes, what found it full is tried once more, and then one
+//! error says what was needed. The disk is a small `tmpfs`.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -177,12 +179,92 @@ fn a_base_that_cannot_be_unpacked_prunes_and_is_tried_again() {
     place.refused(&base("more"), "RUN true");
 }
 
+/// A server that answers every request with a file of the context, as long as the test's process lives; its address.
+fn served(file: PathBuf) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/file", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, content) = (stream.unwrap(), fs::read(&file).unwrap());
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                if stream.read(&mut byte).unwrap_or(0) == 0 {
+                    break;
+                }
+                asked.push(byte[0]);
+            }
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", content.len());
+            // Who has no room hangs up.
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&content));
+        }
+    });
+    address
+}
+
+#[test]
+fn what_is_fetched_finds_room_after_pruning() {
+    let Some(place) = Place::new(24) else { return };
+    place.noise("old", 1, 16 * MIB);
+    place.noise("served", 2, 10 * MIB);
+    let add = format!("FROM scratch\nADD {} /\n", served(place.path("context/served")));
+    place.built("FROM scratch\nCOPY old /\n");
+    let said = place.built(&add);
+    assert!(said.contains("/file is tried once more with "), "{said}");
+    place.assert_whole();
+    // What is larger than the disk is one error.
+    place.noise("served", 3, 30 * MIB);
+    let (output, said) = place.build(&add, &[]);
+    assert_eq!((output.status.code(), said.matches("error: ").count()), (Some(3), 1), "{said}");
+    assert!(said.contains("the disk is full while") && said.contains("--store DIR"), "{said}");
+    place.assert_whole();
+}
+
+#[test]
+fn a_base_that_is_brought_finds_room_after_pruning() {
+    let Some(place) = Place::new(24) else { return };
+    place.noise("base", 1, 12 * MIB);
+    place.noise("old", 2, 16 * MIB);
+    let layout = place.path("layout");
+    fs::write(place.path("context/Dockerfile"), "FROM scratch\nCOPY base /\n").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt"));
+    command.env("FLUYT_STORE", place.path("another")).args(["build", "-t", "base", "-o"]);
+    command.arg(format!("type=oci,tar=false,dest={}", layout.display())).arg(place.path("context"));
+    assert!(command.output().unwrap().status.success());
+    place.built("FROM scratch\nCOPY old /\n");
+    let base = format!("base=oci-layout://{}", layout.display());
+    let (output, said) = place.build("FROM base\nCOPY Dockerfile /\n", &["--build-context", &base]);
+    assert!(output.status.success() && said.contains("is tried once more with "), "{said}");
+    place.assert_whole();
+}
+
+#[test]
+fn an_export_to_the_stores_disk_finds_room_after_pruning() {
+    let Some(place) = Place::new(24) else { return };
+    place.noise("old", 1, 10 * MIB);
+    place.noise("new", 2, 8 * MIB);
+    place.built("FROM scratch\nCOPY old /\n");
+    let out = place.path("store/out.tar");
+    for kind in ["tar", "oci"] {
+        let output = format!("type={kind},dest={}", out.display());
+        let (built, said) = place.build("FROM scratch\nCOPY new /\n", &["-o", &output]);
+        assert!(built.status.success(), "{kind}: {said}");
+        if kind == "tar" {
+            assert!(said.contains("the export to") && said.contains("is tried once more with "), "{said}");
+        }
+        assert!(fs::metadata(&out).unwrap().len() > 8_000_000);
+        fs::remove_file(&out).unwrap();
+    }
+    place.assert_whole();
+}
+
 #[test]
 fn a_disk_may_be_full_at_any_write() {
     let Some(place) = Place::new(16) else { return };
     place.noise("file", 1, 8 * 1024);
-    let text = "FROM scratch\nCOPY file /a\nCOPY file /b\n";
+    let text = &format!("FROM scratch\nCOPY file /a\nCOPY file /b\nADD {} /c\n", served(place.path("context/file")));
     place.built(text);
+    let exported = format!("type=oci,dest={}", place.path("store/logs/out.tar").display());
     let prune = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt"));
         let output = command.args(["--store", place.path("store").to_str().unwrap(), "prune"]).output().unwrap();
@@ -196,12 +278,14 @@ fn a_disk_may_be_full_at_any_write() {
         let free = rustix::fs::statvfs(place.path("store").as_path()).unwrap();
         let size = free.f_bavail.saturating_sub(pages) * free.f_frsize;
         fs::write(&filler, vec![0; usize::try_from(size).unwrap()]).unwrap();
-        let (output, said) = place.build(text, &[]);
+        let (output, said) = place.build(text, &["-o", &exported]);
         match output.status.code() {
             Some(0) => built += 1,
             Some(3) => {
                 assert!(said.contains("is full"), "{pages} pages: {said}");
-                assert!(said.contains("--store"), "{pages} pages: {said}");
+                let helps = ["--store DIR", "cannot write the result to"];
+                assert!(helps.iter().any(|words| said.contains(words)), "{pages} pages: {said}");
+                assert_eq!(said.matches("error: ").count(), 1, "{pages} pages: {said}");
                 refused += 1;
             }
             other => panic!("{pages} pages: {other:?}: {said}"),
@@ -209,6 +293,7 @@ fn a_disk_may_be_full_at_any_write() {
         // Also a disk without a byte left can be pruned.
         prune();
         fs::remove_file(&filler).unwrap();
+        let _ = fs::remove_file(place.path("store/logs/out.tar"));
         place.assert_whole();
     }
     println!("{refused} refused, {built} built");

@@ -7,6 +7,7 @@
 //!         blobs/<algorithm>/<hex>
 //!         locks             a byte an entry, locked by who uses the entry; see `holds`
 //!         tmp/<process>/    what is being written; one locked folder a process, so that leftovers of a dead one are known
+//!                      trash/   what is being removed; see `trash`
 //! ```
 //!
 //! Other rooms keep their own folders beside these (`layers`, `records`, `indexes`) and write them with
@@ -20,6 +21,7 @@ mod holds;
 mod names;
 mod place;
 mod range_lock;
+mod removal;
 mod room;
 mod scratch;
 mod store;
@@ -28,7 +30,8 @@ mod writer;
 
 pub use digest::{Hasher, HashingReader, HashingWriter, sha256};
 pub use error::StoreError;
+pub use removal::remove_tree;
 pub use room::{Room, is_disk_full, is_quota_exceeded};
 pub use store::{Store, VerifiedBlob};
-pub use trash::remove_tree;
+pub use trash::{Temporary, Trash};
 pub use writer::{BlobInfo, BlobWriter};

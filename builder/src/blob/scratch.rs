@@ -1,34 +1,52 @@
-//! `tmp/`: one folder a process, locked while it lives, so that anyone can tell a dead process's leftovers.
+//! `tmp/`: one folder a process, locked while it lives, so that anyone can tell a dead process's leftovers. They become the
+//! trash of who finds them.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
 use super::StoreError;
+use super::removal::{Removed, remove};
+use super::trash::Trash;
+
+/// How long a process takes at its end to remove what is left of its own: the next goes on with it.
+const END_MAX: Duration = Duration::from_millis(300);
 
 /// This process's folder below `tmp/`; removed when dropped.
 #[derive(Debug)]
 pub(super) struct Scratch {
     path: PathBuf,
+    trash: Trash,
+    end_max: Duration,
     /// Holds the lock. The kernel drops it with the process, however that ends.
     _lock: File,
 }
 
 impl Scratch {
-    /// Removes what dead processes left below `tmp`, and makes a folder for this one.
+    /// Makes a folder for this process, and takes what dead ones left below `tmp` for its trash.
     pub(super) fn open(tmp: &Path) -> Result<Self, StoreError> {
         fs::create_dir_all(tmp).map_err(StoreError::at("creating", tmp))?;
-        remove_leftovers(tmp)?;
+        let scratch = Self::create(tmp)?;
+        take_leftovers(tmp, &scratch.trash)?;
+        Ok(scratch)
+    }
+
+    fn create(tmp: &Path) -> Result<Self, StoreError> {
         loop {
             let path = tmp.join(format!("{}-{}", std::process::id(), unique()));
             fs::create_dir(&path).map_err(StoreError::at("creating", &path))?;
             // Another process may take the new folder for a leftover before we have locked it. Then it is gone, or it is
             // no longer what stands at the path, and we make another.
             match lock_folder(&path, FlockOperation::LockExclusive) {
-                Ok(Some(lock)) => return Ok(Self { path, _lock: lock }),
+                Ok(Some(lock)) => {
+                    let trash = path.join("trash");
+                    let trash = Trash::create(&trash).map_err(StoreError::at("creating", &trash))?;
+                    return Ok(Self { path, trash, end_max: END_MAX, _lock: lock });
+                }
                 Ok(None) => {}
                 Err(error) => return Err(StoreError::io("locking", &path, error)),
             }
@@ -38,12 +56,23 @@ impl Scratch {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+
+    pub(super) fn trash(&self) -> &Trash {
+        &self.trash
+    }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by the next process that opens the store.
-        let _ = fs::remove_dir_all(&self.path);
+        self.trash.stop();
+        let end = Instant::now() + self.end_max;
+        match remove(&self.path, &|| Instant::now() >= end) {
+            Ok(Removed::Whole) => {}
+            Ok(Removed::Stopped(_)) => {
+                tracing::debug!(path = %self.path.display(), "trash is left for the next process")
+            }
+            Err(error) => tracing::debug!(path = %self.path.display(), %error, "trash could not be removed"),
+        }
     }
 }
 
@@ -76,16 +105,13 @@ fn lock_folder(path: &Path, operation: FlockOperation) -> io::Result<Option<File
     }
 }
 
-fn remove_leftovers(tmp: &Path) -> Result<(), StoreError> {
+fn take_leftovers(tmp: &Path, trash: &Trash) -> Result<(), StoreError> {
     for entry in fs::read_dir(tmp).map_err(StoreError::at("listing", tmp))? {
         let path = entry.map_err(StoreError::at("listing", tmp))?.path();
         // A lock that is held (`WouldBlock`) means a living owner. Whatever else goes wrong with a leftover is not
         // worth failing a build for: it stays for the next process.
         if let Ok(Some(_lock)) = lock_folder(&path, FlockOperation::NonBlockingLockExclusive) {
-            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            if let Err(error) = removed {
-                tracing::debug!(path = %path.display(), %error, "a leftover could not be removed");
-            }
+            trash.take(&path);
         }
     }
     Ok(())
@@ -112,6 +138,25 @@ mod tests {
         drop(first);
         assert!(!gone.exists());
         assert!(second.path().exists());
+    }
+
+    #[test]
+    fn what_one_process_has_no_time_for_the_next_removes() {
+        let folder = tempfile::tempdir().unwrap();
+        let dead = folder.path().join("123-dead");
+        for number in 0..2000 {
+            fs::create_dir_all(dead.join(format!("{number}/deep/below"))).unwrap();
+        }
+        for _ in 0..3 {
+            let mut scratch = Scratch::open(folder.path()).unwrap();
+            scratch.end_max = Duration::ZERO;
+            assert!(!dead.exists());
+        }
+        assert!(fs::read_dir(folder.path()).unwrap().count() > 0, "no time was given to remove anything");
+        let mut scratch = Scratch::open(folder.path()).unwrap();
+        scratch.end_max = Duration::from_secs(60);
+        drop(scratch);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

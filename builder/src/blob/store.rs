@@ -10,7 +10,7 @@ use oci_spec::image::Digest;
 
 use super::holds::Holds;
 use super::scratch::{Scratch, unique};
-use super::{BlobInfo, BlobWriter, Hasher, StoreError, names, place};
+use super::{BlobInfo, BlobWriter, Hasher, StoreError, Temporary, Trash, names, place};
 
 /// The builder's folder on disk. Clones share it; any number of processes may have it open.
 ///
@@ -32,7 +32,7 @@ struct Inner {
 const USE_GRAIN: Duration = Duration::from_secs(60);
 
 impl Store {
-    /// Opens the store at `root`, creates it when the folder is absent or empty, and removes what dead processes left.
+    /// Opens the store at `root`, creates it when the folder is absent or empty, and begins to remove what dead processes left.
     ///
     /// # Errors
     /// Refuses a newer layout, another user's folder, a folder with other content and a network file system, each with
@@ -60,6 +60,17 @@ impl Store {
         let path = self.scratch_path();
         fs::create_dir(&path).map_err(StoreError::at("creating", &path))?;
         Ok(path)
+    }
+
+    /// The same as a value that takes the folder with it.
+    pub fn temporary_folder(&self) -> Result<Temporary, StoreError> {
+        Ok(Temporary::new(self.temporary()?, self.trash()))
+    }
+
+    /// Where what nobody needs goes.
+    #[must_use]
+    pub fn trash(&self) -> Trash {
+        self.inner.scratch.trash().clone()
     }
 
     /// This process's own folder below `tmp/`.

@@ -29,7 +29,7 @@ pub use held::{HeldMount, Turn};
 pub use memory::{Fingerprint, LastUse, Memory, Moment, Seen};
 
 use self::lock::Lock;
-use crate::blob::{Store, remove_tree};
+use crate::blob::Store;
 use crate::owners::{self, Owner};
 
 /// Hex digits of a mount's name: 128 bits.
@@ -128,7 +128,7 @@ impl CacheMounts {
                 Some(lock) if !place.join("data").is_dir() => {
                     drop(lock);
                     match Lock::try_alone(&place.join("lock"))? {
-                        Some(_alone) => remove_tree(&place),
+                        Some(_alone) => self.store.trash().take(&place),
                         // A command has it there now.
                         None if !wait() => return Ok(None),
                         None => {}
@@ -151,10 +151,8 @@ impl CacheMounts {
         wanted: &Wanted,
         fill: &mut dyn FnMut(&Path) -> Result<(), E>,
     ) -> Result<(), E> {
-        let fresh = self.store.temporary().map_err(CacheMountError::Store)?;
-        let made = self.make_at(&fresh, folder, place, wanted, fill);
-        let _ = fs::remove_dir_all(&fresh);
-        made
+        let fresh = self.store.temporary_folder().map_err(CacheMountError::Store)?;
+        self.make_at(fresh.path(), folder, place, wanted, fill)
     }
 
     fn make_at<E: From<CacheMountError>>(

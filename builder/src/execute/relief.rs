@@ -37,11 +37,16 @@ impl Executor {
         plan: &StepPlan,
         states: &States,
     ) -> Result<RootState, StepError> {
+        if is_nearly_full(self.store.root()) {
+            self.store.trash().empty();
+        }
         let free_before = free_bytes(&self.store);
         let first = match self.operation(step, node, plan, states) {
             Err(error) if self.lacks_room(&error) => error,
             outcome => return outcome,
         };
+        // What the attempt left is among the trash.
+        self.store.trash().empty();
         let pruned_bytes = self.relief.as_ref().map_or(0, |relief| relief.make_room());
         let had_bytes = free_bytes(&self.store);
         // Somebody else may have made room meanwhile: another build that ended, or a step that ran beside this one.

@@ -11,7 +11,7 @@ use oci_spec::image::Digest;
 
 use super::record::Record;
 use super::{FetchError, FetchedFile};
-use crate::blob::{BlobWriter, Hasher, Store};
+use crate::blob::{BlobWriter, Hasher, Store, StoreError, is_disk_full};
 use crate::event::{Event, Events, StepId};
 
 /// How much older than its answer a file's time must be to tell versions apart, in seconds: a file that was written twice in
@@ -109,6 +109,7 @@ pub async fn url(
         }
         (Err(FileError::Sink { url, source }), _) => match failed.take() {
             Some(error) => Err(error.into()),
+            None if is_disk_full(&source) => Err(StoreError::io("writing a blob into", store.root(), source).into()),
             None => Err(FetchError::Http(Box::new(FileError::Sink { url, source }))),
         },
         (Err(error), _) => Err(FetchError::Http(Box::new(error))),

@@ -1,10 +1,12 @@
 //! What base images' names mean, asked again in every build, once for each name.
 
 use std::str::FromStr as _;
+use std::sync::Arc;
 
 use fluyt_client::Reference;
 use oci_spec::image::{Digest, ImageManifest};
 
+use super::room::Pruner;
 use super::shown::Shown;
 use super::source::first_line;
 use super::{BuildError, Request, layout};
@@ -43,13 +45,17 @@ pub(super) async fn resolve(
     store: &Store,
     events: &Events,
     steps: &StepCounter,
+    pruner: &Arc<Pruner>,
 ) -> Result<BaseImage, BuildError> {
     if wanted.reference.starts_with(layout::SCHEME) {
         let step = steps.next();
         events.hear(Event::Started { step, name: format!("[internal] load {}", wanted.reference) });
-        let (address, platform, store) = (wanted.reference.clone(), wanted.platform.clone(), store.clone());
-        let read = tokio::task::spawn_blocking(move || layout::resolve(&address, &platform, &store)).await;
-        let base = read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let read = async || {
+            let (address, platform, store) = (wanted.reference.clone(), wanted.platform.clone(), store.clone());
+            let read = tokio::task::spawn_blocking(move || layout::resolve(&address, &platform, &store)).await;
+            read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        };
+        let base = pruner.with_room(&wanted.reference, read).await;
         events.hear(match &base {
             Ok(_) => Event::Finished { step },
             Err(error) => Event::Failed { step, error: error.to_string() },
@@ -82,17 +88,18 @@ pub(super) async fn resolve(
         events.hear(Event::Finished { step });
         return Ok(base);
     }
-    let asked = remote.image(&reference, &platform).await;
+    let asked = pruner.with_room(&wanted.reference, async || remote.image(&reference, &platform).await).await;
     match asked {
         Ok(image) => {
             let base = from_remote(&image);
-            records.keep_base(&BaseRecord {
+            let record = BaseRecord {
                 reference: reference.to_string(),
                 platform: platform.to_string(),
                 manifest_digest: image.digest.to_string(),
                 media_type: image.media_type.clone(),
                 size_bytes: image.size_bytes,
-            })?;
+            };
+            pruner.with_room(&wanted.reference, async || records.keep_base(&record)).await?;
             events.hear(Event::Finished { step });
             Ok(base)
         }

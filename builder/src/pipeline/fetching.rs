@@ -7,10 +7,12 @@ use std::time::Duration;
 use base64::Engine as _;
 
 use super::places::unusable;
+use super::room::Pruner;
 use super::shown::Shown;
 use super::source::{Read, first_line};
 use super::{BuildError, Request, Workshop};
-use crate::event::{Event, Events};
+use crate::blob::is_disk_full;
+use crate::event::{Event, Events, StepId};
 use crate::execute::StepCounter;
 use crate::fetch::{self, FetchError, FetchedFile, GitAddress, GitError, GitRequest, UrlRequest};
 use crate::graph::{FetchOp, Graph, Op, without_password};
@@ -30,6 +32,7 @@ pub(super) struct Fetcher {
     request: Arc<Request>,
     events: Events,
     steps: Arc<StepCounter>,
+    pruner: Arc<Pruner>,
     /// Trips with the build's own switch, and when something did not come.
     stop: Cancel,
 }
@@ -43,12 +46,19 @@ fn at(error: BuildError, place: &Shown) -> BuildError {
 }
 
 impl Fetcher {
-    pub(super) fn new(workshop: &Workshop, request: &Request, events: &Events, steps: &Arc<StepCounter>) -> Self {
+    pub(super) fn new(
+        workshop: &Workshop,
+        request: &Request,
+        events: &Events,
+        steps: &Arc<StepCounter>,
+        pruner: &Arc<Pruner>,
+    ) -> Self {
         Self {
             workshop: workshop.clone(),
             request: Arc::new(request.clone()),
             events: events.clone(),
             steps: Arc::clone(steps),
+            pruner: Arc::clone(pruner),
             stop: workshop.cancel.child(),
         }
     }
@@ -100,15 +110,32 @@ impl Fetcher {
 
     /// Brings one thing; `place` is the line that names it.
     pub(super) async fn one(&self, op: &FetchOp, place: &Shown) -> Result<FetchedFile, BuildError> {
+        let step = self.steps.next();
+        self.events.hear(Event::Started { step, name: format!("[internal] fetch {}", op.what()) });
+        // Not by `with_room`: what a task of its own does must be `Send`, which the compiler cannot tell of a closure's work.
+        let free_before = self.pruner.free_bytes();
+        let mut found = self.bring(op, place, step).await;
+        if found.as_ref().is_err_and(|error| is_disk_full(error))
+            && self.pruner.made_room(&op.what(), free_before).await
+        {
+            found = self.bring(op, place, step).await;
+        }
+        self.events.hear(match &found {
+            Ok(_) => Event::Finished { step },
+            Err(BuildError::Cancelled) => Event::Stopped { step },
+            Err(error) => Event::Failed { step, error: first_line(error) },
+        });
+        found
+    }
+
+    async fn bring(&self, op: &FetchOp, place: &Shown, step: StepId) -> Result<FetchedFile, BuildError> {
         let what = op.what();
         let failed = |source: FetchError| BuildError::Fetch {
             what: what.clone(),
             place: place.clone(),
             source: Box::new(source),
         };
-        let step = self.steps.next();
-        self.events.hear(Event::Started { step, name: format!("[internal] fetch {what}") });
-        let found = match op {
+        match op {
             FetchOp::Url { url, checksum, .. } => {
                 let request = UrlRequest {
                     url: url.clone(),
@@ -134,13 +161,7 @@ impl Fetcher {
                 }
             }
             FetchOp::Given { .. } => Err(unusable(format!("{what} is gone"), "build again")),
-        };
-        self.events.hear(match &found {
-            Ok(_) => Event::Finished { step },
-            Err(BuildError::Cancelled) => Event::Stopped { step },
-            Err(error) => Event::Failed { step, error: first_line(error) },
-        });
-        found
+        }
     }
 
     fn git_request(

@@ -100,7 +100,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     };
     leaks::in_names(&search, &request)?;
     leaks::in_graph(&search, &graph, &ready.read)?;
-    let Preparation { mut read, mut checks, steps, remote, records, fetcher, .. } = ready;
+    let Preparation { mut read, mut checks, steps, remote, records, fetcher, pruner, .. } = ready;
     checks.tell(&read, &graph.warnings, &events);
     checks.tell(&read, &checks::ignored_sources(&read, &graph), &events);
     checks.verdict()?;
@@ -113,7 +113,6 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     let early = early::Early::new(&graph, &request, &uploads, &store, &events, &steps);
     let fetched_commit = read.committed_at.filter(|_| request.reproducible);
     let committed_at = read.context.modes().and_then(Modes::committed_at).or(fetched_commit);
-    let pruner = Arc::new(room::Pruner::new(&store, &events));
     let place = match &request.context {
         ContextSource::Folder(folder) => std::path::absolute(folder).unwrap_or_else(|_| folder.clone()),
         other => PathBuf::from(other.to_string()),
@@ -162,11 +161,24 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     };
-    let image =
-        pruner.with_room(|| assemble::assemble(&graph, &states, &root, &request, committed_at, &search, &store))?;
+    let assemble = async || assemble::assemble(&graph, &states, &root, &request, committed_at, &search, &store);
+    let image = pruner.with_room("the image", assemble).await?;
     let origins: Origins =
         root.layers.iter().filter_map(|layer| Some((layer.digest.clone(), layer.origin.clone()?))).collect();
-    outputs::deliver(&image, &root, &origins, &request, &workshop, times, &remote, &uploads, &events, &steps).await?;
+    let delivery = outputs::Delivery {
+        image: &image,
+        root: &root,
+        origins: &origins,
+        request: &request,
+        workshop: &workshop,
+        times,
+        remote: &remote,
+        uploads: &uploads,
+        events: &events,
+        steps: &steps,
+        pruner: &pruner,
+    };
+    delivery.deliver().await?;
     guard.finish();
     if let Some(text) = outputs::where_it_is(&request) {
         events.hear(Event::Note { text });
@@ -207,6 +219,7 @@ struct Preparation {
     remote: Remote,
     records: Records,
     fetcher: fetching::Fetcher,
+    pruner: Arc<room::Pruner>,
 }
 
 async fn prepare(
@@ -219,7 +232,8 @@ async fn prepare(
     let steps = Arc::new(StepCounter::default());
     let remote = Remote::new(client, store.clone(), events.clone());
     let records = Records::new(store, search.clone());
-    let fetcher = fetching::Fetcher::new(workshop, request, events, &steps);
+    let pruner = Arc::new(room::Pruner::new(&workshop.store, events));
+    let fetcher = fetching::Fetcher::new(workshop, request, events, &steps, &pruner);
     let (read, checks, problems) = {
         // In a thread of its own: a Dockerfile may be a pipe that nobody writes to, and then a signal must still be heard.
         let (request, workshop, fetcher) = (request.clone(), workshop.clone(), fetcher.clone());
@@ -229,7 +243,7 @@ async fn prepare(
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     };
-    Ok(Preparation { read, checks, problems, steps, remote, records, fetcher })
+    Ok(Preparation { read, checks, problems, steps, remote, records, fetcher, pruner })
 }
 
 /// Why a Dockerfile has no graph.
@@ -287,6 +301,7 @@ async fn lowered(
                         &workshop.store,
                         events,
                         &ready.steps,
+                        &ready.pruner,
                     )
                     .await
                     .map_err(Stopped::Failed)?;

@@ -1,11 +1,14 @@
 //! Where a finished image goes.
 
 use std::io::Write;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fluyt_client::Reference;
 use oci_spec::image::Descriptor;
 
+use super::room::Pruner;
 use super::{BuildError, Built, Request, Workshop};
 use crate::blob::Store;
 use crate::event::{Event, Events};
@@ -77,101 +80,138 @@ impl Destination {
     }
 }
 
-/// What the outputs of one build share.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "each is another part of the build; a struct would be taken apart at once"
-)]
-pub(super) async fn deliver(
-    image: &Built,
-    root: &RootState,
-    origins: &Origins,
-    request: &Request,
-    workshop: &Workshop,
-    times: Times,
-    remote: &Remote,
-    uploads: &Uploads,
-    events: &Events,
-    steps: &StepCounter,
-) -> Result<(), BuildError> {
-    let store = &workshop.store;
-    let pushes = request.destinations.contains(&Destination::Registry);
-    if pushes && request.tags.is_empty() {
-        return Err(BuildError::NoName);
-    }
-    // An image that only goes to a registry may leave its base's layers where they are.
-    let only_pushed = pushes && request.destinations.iter().all(|destination| *destination == Destination::Registry);
-    if !only_pushed {
-        fetch_missing(root, store, remote, events, steps).await?;
-    }
-    for destination in request.destinations.iter().filter(|destination| destination.is_export()) {
-        export(destination, image, request, workshop, times, events, steps).await?;
-    }
-    let by_digest = |name: &Reference| name.with_digest(image.manifest.digest());
-    if pushes {
-        for name in &request.tags {
-            let target = if request.form.by_digest { by_digest(name) } else { name.clone() };
-            push(&target, image, origins, uploads, events, steps).await?;
-        }
-    }
-    // Under a name in the store stands only what is whole there.
-    if root.layers.iter().all(|layer| store.contains(&layer.digest)) {
-        for name in &request.tags {
-            if !request.form.by_digest {
-                store.tag(&name.to_string(), image.manifest.clone())?;
-            }
-            if request.form.by_digest || request.form.canonical_name {
-                store.tag(&format!("{}@{}", name.name(), image.manifest.digest()), image.manifest.clone())?;
-            }
-        }
-    }
-    Ok(())
+/// A finished image, and all that it takes to bring it where it goes.
+pub(super) struct Delivery<'a> {
+    pub(super) image: &'a Built,
+    pub(super) root: &'a RootState,
+    pub(super) origins: &'a Origins,
+    pub(super) request: &'a Request,
+    pub(super) workshop: &'a Workshop,
+    pub(super) times: Times,
+    pub(super) remote: &'a Remote,
+    pub(super) uploads: &'a Uploads,
+    pub(super) events: &'a Events,
+    pub(super) steps: &'a StepCounter,
+    pub(super) pruner: &'a Arc<Pruner>,
 }
 
-async fn fetch_missing(
-    root: &RootState,
-    store: &Store,
-    remote: &Remote,
-    events: &Events,
-    steps: &StepCounter,
-) -> Result<(), BuildError> {
-    let missing: Vec<_> = root.layers.iter().filter(|layer| !store.contains(&layer.digest)).collect();
-    if missing.is_empty() {
-        return Ok(());
+impl Delivery<'_> {
+    pub(super) async fn deliver(&self) -> Result<(), BuildError> {
+        let (image, request, store) = (self.image, self.request, &self.workshop.store);
+        let pushes = request.destinations.contains(&Destination::Registry);
+        if pushes && request.tags.is_empty() {
+            return Err(BuildError::NoName);
+        }
+        // An image that only goes to a registry may leave its base's layers where they are.
+        let only_pushed =
+            pushes && request.destinations.iter().all(|destination| *destination == Destination::Registry);
+        if !only_pushed {
+            self.fetch_missing().await?;
+        }
+        for destination in request.destinations.iter().filter(|destination| destination.is_export()) {
+            self.export(destination).await?;
+        }
+        let by_digest = |name: &Reference| name.with_digest(image.manifest.digest());
+        if pushes {
+            for name in &request.tags {
+                self.push(&if request.form.by_digest { by_digest(name) } else { name.clone() }).await?;
+            }
+        }
+        // Under a name in the store stands only what is whole there.
+        if self.root.layers.iter().all(|layer| store.contains(&layer.digest)) {
+            for name in &request.tags {
+                if !request.form.by_digest {
+                    self.tag(&name.to_string()).await?;
+                }
+                if request.form.by_digest || request.form.canonical_name {
+                    self.tag(&format!("{}@{}", name.name(), image.manifest.digest())).await?;
+                }
+            }
+        }
+        Ok(())
     }
-    let step = steps.next();
-    events.hear(Event::Started { step, name: "fetch the base image's layers".to_owned() });
-    for layer in missing {
-        let Some(origin) = &layer.origin else { continue };
-        if let Err(error) = remote.fetch_blob(origin, &layer.digest, layer.size_bytes, step).await {
-            events.hear(Event::Failed { step, error: error.to_string() });
-            return Err(BuildError::Layers { source: Box::new(error) });
+
+    async fn tag(&self, name: &str) -> Result<(), BuildError> {
+        let tag = async || self.workshop.store.tag(name, self.image.manifest.clone());
+        Ok(self.pruner.with_room("the name of the image", tag).await?)
+    }
+
+    async fn fetch_missing(&self) -> Result<(), BuildError> {
+        let store = &self.workshop.store;
+        let missing: Vec<_> = self.root.layers.iter().filter(|layer| !store.contains(&layer.digest)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let step = self.steps.next();
+        self.events.hear(Event::Started { step, name: "fetch the base image's layers".to_owned() });
+        for layer in missing {
+            let Some(origin) = &layer.origin else { continue };
+            let fetch = async || self.remote.fetch_blob(origin, &layer.digest, layer.size_bytes, step).await;
+            if let Err(error) = self.pruner.with_room("a layer of the base image", fetch).await {
+                self.events.hear(Event::Failed { step, error: error.to_string() });
+                return Err(BuildError::Layers { source: Box::new(error) });
+            }
+        }
+        self.events.hear(Event::Finished { step });
+        Ok(())
+    }
+
+    async fn push(&self, name: &Reference) -> Result<(), BuildError> {
+        let step = self.steps.next();
+        self.events.hear(Event::Started { step, name: format!("push {name}") });
+        match self.uploads.push(&self.image.manifest, name, self.origins, step).await {
+            Ok(_) => {
+                self.events.hear(Event::Finished { step });
+                Ok(())
+            }
+            Err(error) => {
+                self.events.hear(Event::Failed { step, error: error.to_string() });
+                Err(BuildError::Push { reference: name.to_string(), source: Box::new(error) })
+            }
         }
     }
-    events.hear(Event::Finished { step });
-    Ok(())
+
+    async fn export(&self, destination: &Destination) -> Result<(), BuildError> {
+        let (step, events) = (self.steps.next(), self.events);
+        events.hear(Event::Started { step, name: format!("export to {}", destination.describe()) });
+        let write = async || {
+            let order = Order {
+                store: self.workshop.store.clone(),
+                manifest: self.image.manifest.clone(),
+                names: self.request.tags.iter().map(ToString::to_string).collect(),
+                destination: destination.clone(),
+                times: self.times,
+                stdout: self.workshop.stdout,
+            };
+            let written = tokio::task::spawn_blocking(move || write(&order)).await;
+            written.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        };
+        // Only on the store's own disk is there more room when the store is pruned; and what went to a pipe is gone.
+        let result = match is_beside(destination, self.workshop.store.root()) {
+            true => self.pruner.with_room(&format!("the export to {}", destination.describe()), write).await,
+            false => write().await,
+        };
+        match result {
+            Ok(said) => {
+                events.hear(Event::Finished { step });
+                said.into_iter().for_each(|text| events.hear(Event::Note { text }));
+                Ok(())
+            }
+            Err(source) => {
+                events.hear(Event::Failed { step, error: source.to_string() });
+                Err(BuildError::Export { destination: destination.describe(), source: Box::new(source) })
+            }
+        }
+    }
 }
 
-async fn push(
-    name: &Reference,
-    image: &Built,
-    origins: &Origins,
-    uploads: &Uploads,
-    events: &Events,
-    steps: &StepCounter,
-) -> Result<(), BuildError> {
-    let step = steps.next();
-    events.hear(Event::Started { step, name: format!("push {name}") });
-    match uploads.push(&image.manifest, name, origins, step).await {
-        Ok(_) => {
-            events.hear(Event::Finished { step });
-            Ok(())
-        }
-        Err(error) => {
-            events.hear(Event::Failed { step, error: error.to_string() });
-            Err(BuildError::Push { reference: name.to_string(), source: Box::new(error) })
-        }
-    }
+/// Whether a destination is on the same file system as a folder.
+fn is_beside(destination: &Destination, folder: &Path) -> bool {
+    let device = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.dev());
+    let absolute = destination.path().and_then(|path| std::path::absolute(path).ok());
+    // It may not be there yet, nor the folders above.
+    let there = absolute.as_deref().and_then(|path| path.ancestors().find_map(device));
+    there.is_some() && there == device(folder)
 }
 
 /// What one export needs, as values that can go to another thread.
@@ -182,40 +222,6 @@ struct Order {
     destination: Destination,
     times: Times,
     stdout: fn() -> Box<dyn Write>,
-}
-
-async fn export(
-    destination: &Destination,
-    image: &Built,
-    request: &Request,
-    workshop: &Workshop,
-    times: Times,
-    events: &Events,
-    steps: &StepCounter,
-) -> Result<(), BuildError> {
-    let step = steps.next();
-    events.hear(Event::Started { step, name: format!("export to {}", destination.describe()) });
-    let order = Order {
-        store: workshop.store.clone(),
-        manifest: image.manifest.clone(),
-        names: request.tags.iter().map(ToString::to_string).collect(),
-        destination: destination.clone(),
-        times,
-        stdout: workshop.stdout,
-    };
-    let result = tokio::task::spawn_blocking(move || write(&order)).await;
-    match result {
-        Ok(Ok(said)) => {
-            events.hear(Event::Finished { step });
-            said.into_iter().for_each(|text| events.hear(Event::Note { text }));
-            Ok(())
-        }
-        Ok(Err(source)) => {
-            events.hear(Event::Failed { step, error: source.to_string() });
-            Err(BuildError::Export { destination: destination.describe(), source: Box::new(source) })
-        }
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
 }
 
 /// Writes what one destination wants; gives what the user should know about it.

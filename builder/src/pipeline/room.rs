@@ -1,6 +1,7 @@
 //! Room on a full disk: what nobody uses and no image's name needs goes.
 
-use std::sync::{Mutex, PoisonError};
+use std::error::Error;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::BuildError;
 use crate::blob::{Room, Store, is_disk_full};
@@ -21,12 +22,44 @@ impl Pruner {
         Self { store: store.clone(), events: events.clone(), one_at_a_time: Mutex::default() }
     }
 
-    /// Does `work`, and does it again after pruning when the disk was full.
-    pub(super) fn with_room<T>(&self, work: impl Fn() -> Result<T, BuildError>) -> Result<T, BuildError> {
-        match work() {
-            Err(error) if is_disk_full(&error) && self.make_room() > 0 => work(),
+    /// Does `work`, and does it again after pruning when the disk was full. What it had written half must be gone when it
+    /// fails. `what` is it in words.
+    pub(super) async fn with_room<T, E: Error + 'static>(
+        self: &Arc<Self>,
+        what: &str,
+        work: impl AsyncFn() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let free_before = self.free_bytes();
+        match work().await {
+            Err(error) if is_disk_full(&error) && self.made_room(what, free_before).await => work().await,
             outcome => outcome,
         }
+    }
+
+    /// Makes room; says whether there is more than there was.
+    pub(super) async fn made_room(self: &Arc<Self>, what: &str, free_before: u64) -> bool {
+        let pruner = self.clone();
+        let pruned_bytes = match tokio::task::spawn_blocking(move || pruner.make_room()).await {
+            Ok(pruned_bytes) => pruned_bytes,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        let free = self.free_bytes();
+        if pruned_bytes == 0 && free <= free_before {
+            return false;
+        }
+        let text = format!(
+            "the disk of the store {} is full; {} of what can be made again was removed, and {what} is tried once more with \
+             {} free",
+            self.store.root().display(),
+            size(pruned_bytes),
+            size(free)
+        );
+        self.events.hear(Event::Warning { text });
+        true
+    }
+
+    pub(super) fn free_bytes(&self) -> u64 {
+        Room::of(self.store.root()).map_or(0, |room| room.free_bytes)
     }
 }
 

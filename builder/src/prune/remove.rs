@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 use rustix::fs::FlockOperation;
@@ -14,7 +14,7 @@ use super::choose::Policy;
 use super::entry::{Entry, Kind};
 use super::needed::needed;
 use super::survey::{Survey, survey};
-use crate::blob::{Store, remove_tree};
+use crate::blob::{Store, Trash};
 
 /// One entry, or one name, that was removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,10 +52,15 @@ pub struct Outcome {
 pub fn prune(store: &Store, policy: &Policy) -> Result<Outcome, PruneError> {
     // Their names first, so that one that is given in between is noticed.
     let names = Names::read(store)?;
-    prune_surveyed(store, policy, survey(store)?, Some(names))
+    let outcome = prune_surveyed(store, policy, survey(store)?, Some(names))?;
+    if !policy.dry_run {
+        // Who asks for room waits for it, also for what others left.
+        store.trash().empty();
+    }
+    Ok(outcome)
 }
 
-/// Removes of what was found.
+/// Removes of what was found. What takes long to take apart is in the trash then.
 pub(super) fn prune_surveyed(
     store: &Store,
     policy: &Policy,
@@ -69,7 +74,7 @@ pub(super) fn prune_surveyed(
         limit_bytes: policy.limit(used_bytes, survey.free_bytes),
         used_bytes,
         survey,
-        trash: Vec::new(),
+        trash: store.trash(),
         outcome: Outcome::default(),
         names: names.unwrap_or_default(),
     };
@@ -82,10 +87,6 @@ pub(super) fn prune_surveyed(
     pruning.records();
     let mut outcome = pruning.outcome;
     outcome.left_bytes = pruning.used_bytes;
-    // Their entries are gone since they were renamed; taking the trees apart may take long.
-    for tree in pruning.trash {
-        remove_tree(&tree);
-    }
     Ok(outcome)
 }
 
@@ -126,7 +127,7 @@ struct Pruning<'a> {
     survey: Survey,
     used_bytes: u64,
     limit_bytes: u64,
-    trash: Vec<PathBuf>,
+    trash: Trash,
     outcome: Outcome,
     names: Names,
 }
@@ -184,15 +185,13 @@ impl Pruning<'_> {
             // A build was killed while a command had a cache mount in the root; the next build brings it home.
             Kind::MutableRoot if path.join("root.lent").exists() => Ok(false),
             Kind::Layer | Kind::MutableRoot => {
-                let trash = self.trash_place()?;
-                let removed = self.store.alone(&entry.name, || gone(fs::rename(&path, &trash)));
+                let removed = self.store.alone(&entry.name, || self.move_to_trash(&path));
                 removed.map_err(io::Error::other)?.unwrap_or(Ok(false))
             }
             Kind::CacheMount => self.take_mount(&path),
             Kind::Temporary => {
                 let Some(_lock) = lock_folder(&path) else { return Ok(false) };
-                let trash = self.trash_place()?;
-                gone(fs::rename(&path, &trash))
+                self.move_to_trash(&path)
             }
             Kind::Log => match lock_file(&path) {
                 Some(_lock) => gone(fs::remove_file(&path)),
@@ -202,10 +201,14 @@ impl Pruning<'_> {
         }
     }
 
-    fn trash_place(&mut self) -> io::Result<PathBuf> {
-        let trash = self.store.temporary().map_err(io::Error::other)?;
-        self.trash.push(trash.clone());
-        Ok(trash.join("entry"))
+    /// Renames something into the trash; says whether it was there.
+    fn move_to_trash(&self, path: &Path) -> io::Result<bool> {
+        let place = self.trash.place();
+        let taken = gone(fs::rename(path, &place))?;
+        if taken {
+            self.trash.add(place);
+        }
+        Ok(taken)
     }
 
     /// A cache mount and its copies: a RUN holds the file `lock` of the copy that it uses.
@@ -222,8 +225,7 @@ impl Pruning<'_> {
                 Err(error) => return Err(error),
             }
         }
-        let trash = self.trash_place()?;
-        gone(fs::rename(mount, trash))
+        self.move_to_trash(mount)
     }
 
     /// Takes names away, that of the least recently used image first, and what then is needed no more.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SnapshotError;
 use super::boot::this_boot;
-use crate::blob::{Store, remove_tree, sha256};
+use crate::blob::{Store, sha256};
 use crate::owners;
 
 /// The file that tells whether an entry is what was written.
@@ -163,7 +163,7 @@ impl Entries {
                     if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) =>
                 {
                     if self.open(&target).is_some() {
-                        remove_tree(folder);
+                        self.store.trash().take(folder);
                         return Ok(());
                     }
                     self.throw_away(&target)?;
@@ -207,10 +207,10 @@ impl Entries {
     /// Takes away an entry that is not what was written. Another process may do the same at the same time.
     fn throw_away(&self, entry: &Path) -> Result<(), SnapshotError> {
         let failed = |error| SnapshotError::at("replacing the damaged", entry)(error);
-        let trash = self.store.temporary()?;
+        let trash = self.store.temporary_folder()?;
         let take = || match read_meta(entry) {
             Some(_) => Ok(()),
-            None => fs::rename(entry, trash.join("entry")),
+            None => fs::rename(entry, trash.path().join("entry")),
         };
         self.store.let_go(&name_of(entry));
         // Whoever holds it found it in order, or is about to see that it is not.
@@ -223,12 +223,10 @@ impl Entries {
                     std::thread::sleep(LOCK_PAUSE);
                 }
                 None => {
-                    remove_tree(&trash);
                     return Err(SnapshotError::DamagedInUse { path: entry.to_owned() });
                 }
             }
         };
-        remove_tree(&trash);
         match taken {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
             _ => Ok(()),

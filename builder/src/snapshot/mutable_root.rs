@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use super::boot;
 use super::workspace::Keep;
 use super::{SnapshotError, Snapshotter, Workspace};
-use crate::blob::{BlobWriter, Store, remove_tree};
+use crate::blob::{BlobWriter, Store};
 use crate::layer::{
     Compression, Form, LayerBuilder, LayerError, LayerIndex, LayerOptions, Limits, Manifest, apply_layer_with_times,
     note_owners, read_layer,
@@ -119,12 +119,12 @@ impl MutableRoot {
     }
 
     fn empty(&self, root: &Path) -> Result<(), SnapshotError> {
-        let trash = self.store.temporary()?;
-        match fs::rename(root, trash.join("root")) {
+        let trash = self.store.temporary_folder()?;
+        match fs::rename(root, trash.path().join("root")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(SnapshotError::at("clearing", root)(error));
             }
-            _ => remove_tree(&trash),
+            _ => drop(trash),
         }
         let forgotten = Paths::default().write_for(root).and_then(|()| Inodes::default().write_for_run(root));
         forgotten.map_err(SnapshotError::at("clearing the owners beside", root))?;

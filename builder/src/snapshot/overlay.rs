@@ -10,7 +10,7 @@ use oci_spec::image::Digest;
 use super::entries::{Entries, Entry};
 use super::workspace::Keep;
 use super::{SnapshotError, Snapshotter, Workspace};
-use crate::blob::{Store, remove_tree};
+use crate::blob::{Store, Temporary};
 use crate::layer::{
     Applied, ApplyError, Form, LayerIndex, Limits, apply_layer_apart, apply_layer_with_times, tidy_upper,
 };
@@ -23,15 +23,6 @@ pub struct Overlay {
     entries: Entries,
 }
 
-/// A folder below the store's `tmp/` that goes when this is dropped.
-struct Temporary(PathBuf);
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        remove_tree(&self.0);
-    }
-}
-
 impl Overlay {
     /// Uses the unpacked layers in that store. Nothing is tried here: whether the kernel mounts is told by the sandbox.
     pub fn open(store: Store) -> Result<Self, SnapshotError> {
@@ -39,7 +30,7 @@ impl Overlay {
     }
 
     fn temporary(&self) -> Result<Temporary, SnapshotError> {
-        Ok(Temporary(self.entries.store().temporary()?))
+        Ok(self.entries.store().temporary_folder()?)
     }
 }
 
@@ -63,14 +54,14 @@ impl Snapshotter for Overlay {
         let chain = self.entries.chain(below)?;
         let lowers = topmost_first(&chain);
         let folder = self.temporary()?;
-        let fs = folder.0.join("fs");
+        let fs = folder.path().join("fs");
         create(&fs)?;
         let applied = apply_layer_with_times(blob, media_type, limits, &fs, Form::Overlay { lowers: &lowers }, index)
             .map_err(|source| SnapshotError::Apply { diff_id: diff_id.clone(), source: source.into() })?;
         check(&applied, diff_id)?;
         applied.owners.write_for(&fs).map_err(SnapshotError::at("writing the owners beside", &fs))?;
         let below = applied.depends_on_lowers.then_some(below);
-        self.entries.reveal(&folder.0, diff_id, below, applied.has_root)
+        self.entries.reveal(folder.path(), diff_id, below, applied.has_root)
     }
 
     fn unpack_and_index(
@@ -81,7 +72,7 @@ impl Snapshotter for Overlay {
         limits: &Limits,
     ) -> Result<Option<LayerIndex>, SnapshotError> {
         let folder = self.temporary()?;
-        let fs = folder.0.join("fs");
+        let fs = folder.path().join("fs");
         create(&fs)?;
         let (applied, index) = match apply_layer_apart(blob, media_type, limits, &fs) {
             Ok(applied) => applied,
@@ -93,7 +84,7 @@ impl Snapshotter for Overlay {
             return Ok(None);
         }
         applied.owners.write_for(&fs).map_err(SnapshotError::at("writing the owners beside", &fs))?;
-        self.entries.reveal(&folder.0, diff_id, None, applied.has_root)?;
+        self.entries.reveal(folder.path(), diff_id, None, applied.has_root)?;
         Ok(Some(index))
     }
 
@@ -104,19 +95,18 @@ impl Snapshotter for Overlay {
     fn prepare(&self, chain: &[Digest]) -> Result<Workspace, SnapshotError> {
         let entries = self.entries.chain(chain)?;
         let folder = self.temporary()?;
-        let memory = InMemory::over(&folder.0).map_err(|source| SnapshotError::Memory { source })?;
-        let (upper, work) = (folder.0.join("fs"), folder.0.join("work"));
+        let memory = InMemory::over(folder.path()).map_err(|source| SnapshotError::Memory { source })?;
+        let (upper, work) = (folder.path().join("fs"), folder.path().join("work"));
         create(&upper)?;
         create(&work)?;
         copy_root_attributes(&entries, &upper)?;
         let lowers = topmost_first(&entries);
-        let folder = folder.keep();
         let root = RootMount::Overlay { lowers, upper, work };
-        Ok(Workspace { root, chain: chain.to_vec(), keep: Keep::Overlay { folder, memory } })
+        Ok(Workspace { root, chain: chain.to_vec(), keep: Keep::Overlay { memory, folder } })
     }
 
     fn commit(&self, workspace: Workspace, diff_id: &Digest) -> Result<(), SnapshotError> {
-        let (Keep::Overlay { folder, memory }, RootMount::Overlay { lowers, upper, work }) =
+        let (Keep::Overlay { memory, folder }, RootMount::Overlay { lowers, upper, work }) =
             (&workspace.keep, &workspace.root)
         else {
             return Err(SnapshotError::AnothersWorkspace { expected: "the overlay" });
@@ -129,16 +119,10 @@ impl Snapshotter for Overlay {
             return Ok(());
         }
         let depends_on_lowers = tidy_upper(upper, lowers)?;
-        remove_tree(work);
+        self.entries.store().trash().take(work);
         let below = depends_on_lowers.then_some(&workspace.chain[..]);
         // The workspace's drop finds nothing left to remove.
-        self.entries.reveal(folder, diff_id, below, false)
-    }
-}
-
-impl Temporary {
-    fn keep(mut self) -> PathBuf {
-        std::mem::take(&mut self.0)
+        self.entries.reveal(folder.path(), diff_id, below, false)
     }
 }
 

@@ -12,11 +12,12 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::blob::remove_tree;
+use crate::blob::Temporary;
 use crate::layer::{Change, ChangesError, FileTime, Manifest, Tree, overlay_changes};
 use crate::sandbox::{InMemory, RootMount};
 
-/// A writable view on a chain of layers. Dropping it discards what was written.
+/// A writable view on a chain of layers. Dropping it discards what was written; a mutable root is brought back when it is
+/// prepared again.
 #[derive(Debug)]
 pub struct Workspace {
     pub(super) root: RootMount,
@@ -28,10 +29,10 @@ pub struct Workspace {
 #[derive(Debug)]
 pub(super) enum Keep {
     Overlay {
-        /// Holds `upper` and `work`.
-        folder: PathBuf,
-        /// What is mounted there, where the store's file system takes no changes.
+        /// What is mounted in the folder, where the store's file system takes no changes. It goes before it.
         memory: Option<InMemory>,
+        /// Holds `upper` and `work`.
+        folder: Temporary,
     },
     MutableRoot {
         /// The tree as it was prepared.
@@ -166,14 +167,4 @@ fn set_time(root: &Path, path: &Path, expected: Option<FileTime>, time: FileTime
     let times = Timestamps { last_access: time, last_modification: time };
     utimensat(&folder, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(Some(had))
-}
-
-impl Drop for Workspace {
-    fn drop(&mut self) {
-        // The mutable root is brought back when it is prepared again.
-        if let Keep::Overlay { folder, memory } = &mut self.keep {
-            drop(memory.take());
-            remove_tree(folder);
-        }
-    }
 }

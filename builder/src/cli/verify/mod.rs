@@ -42,7 +42,7 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments) -> Result<
     registries.insecure_registry.extend(insecure);
     let client = super::transfer::client(&registries)?;
     let store = open_store(store)?;
-    let copy = store.temporary().map_err(|error| Failure::from_error(Blame::Environment, &error))?;
+    let copy = store.temporary_folder().map_err(|error| Failure::from_error(Blame::Environment, &error))?;
     let first = Request {
         destinations: vec![Destination::Store],
         tags: Vec::new(),
@@ -53,7 +53,7 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments) -> Result<
     let ContextSource::Folder(folder) = &first.context else {
         return Err(Failure::usage("`verify` builds a folder of this machine").hint("check it out and name the folder"));
     };
-    let second_context = conditions::copy_context(folder, &copy)?;
+    let second_context = conditions::copy_context(folder, copy.path())?;
     let workshop = |cancel| Workshop {
         store: store.clone(),
         client: client.clone(),
@@ -62,9 +62,8 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments) -> Result<
         stdin: output::stdin,
     };
     let builds = Builds::new(&arguments, workshop, store.clone());
-    let result = both(&builds, first, second_context, &arguments).await;
-    let _ = std::fs::remove_dir_all(&copy);
-    let (one, two, changed) = result?;
+    let (one, two, changed) = both(&builds, first, second_context, &arguments).await?;
+    drop(copy);
     let differences = compare::images(&store, &one, &two)?;
     report(&one, &two, &differences, changed, typed.json)
 }

@@ -7,8 +7,8 @@ use super::super::item::{Item, Items};
 use super::super::placing::kept_attributes;
 use super::super::select::{self, SelectError, Selected, SelectedEntry};
 use super::super::{Executor, RootState, States, StepError};
-use super::{Temporary, folder};
-use crate::blob::Store;
+use super::folder;
+use crate::blob::{Store, Temporary};
 use crate::cache::key::MountContent;
 use crate::cache::{Key, LayerContent};
 use crate::event::StepId;
@@ -77,12 +77,12 @@ impl ContextTree {
     pub(super) fn folder(&self, store: &Store) -> Result<PathBuf, StepError> {
         let mut made = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(folder) = &*made {
-            return Ok(folder.0.clone());
+            return Ok(folder.path().to_owned());
         }
-        let folder = Temporary(store.temporary()?);
-        folder::open_up(&folder.0)?;
-        folder::write(&self.items, None, &folder.0)?;
-        let path = folder.0.clone();
+        let folder = store.temporary_folder()?;
+        folder::open_up(folder.path())?;
+        folder::write(&self.items, None, folder.path())?;
+        let path = folder.path().to_owned();
         *made = Some(folder);
         Ok(path)
     }

@@ -29,6 +29,7 @@ use self::content::ContextTree;
 use self::times::Inputs;
 use super::extract::Spool;
 use super::{Executor, StepError};
+use crate::blob::Temporary;
 use crate::cache::key::MountContent;
 use crate::cache_mount::{CacheMounts, HeldMount, Share, Wanted};
 use crate::event::{Event, StepId};
@@ -98,17 +99,6 @@ impl MadeMounts {
     }
 }
 
-/// A folder below the store's `tmp/` that goes when this is dropped.
-#[derive(Debug)]
-pub(super) struct Temporary(PathBuf);
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // What cannot be removed goes with the next start's cleaning.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 impl Executor {
     /// What the mounts' contents are for the key, in the order of the mounts.
     pub(super) fn mount_keys(contents: &[Shown]) -> Vec<MountContent> {
@@ -164,12 +154,12 @@ impl Executor {
                         None if *required => return Err(StepError::NoAgent { id: id.clone() }),
                         None => continue,
                     };
-                    let folder = Temporary(self.store.temporary()?);
-                    made._agents.push(Forward::start(&folder.0, AGENT, agent, (*mode, *uid, *gid))?);
+                    let folder = self.store.temporary_folder()?;
+                    made._agents.push(Forward::start(folder.path(), AGENT, agent, (*mode, *uid, *gid))?);
                     if made.env.iter().all(|(name, _)| name != AGENT_VARIABLE) {
                         made.env.push((AGENT_VARIABLE.to_owned(), mount.target.clone()));
                     }
-                    let root = RootMount::Directory(folder.0.clone());
+                    let root = RootMount::Directory(folder.path().to_owned());
                     made._folders.push(folder);
                     MountSource::Tree { root, path: PathBuf::from(AGENT), is_folder: false }
                 }
@@ -290,12 +280,12 @@ impl Executor {
             }
             Shown::Root(root) if !stacks => {
                 inputs.add_root(number, mount, root);
-                let folder = Temporary(self.store.temporary()?);
-                folder::open_up(&folder.0)?;
+                let folder = self.store.temporary_folder()?;
+                folder::open_up(folder.path())?;
                 let mut spool = Spool::create(&self.store)?;
                 let items = self.extract(step, root.items()?, &root.state, &mut spool)?;
-                folder::write(&items, Some(&mut spool), &folder.0)?;
-                let lower = folder.0.clone();
+                folder::write(&items, Some(&mut spool), folder.path())?;
+                let lower = folder.path().to_owned();
                 made._folders.push(folder);
                 let (path, is_folder) = (ContextTree::within(root.is_folder), root.is_folder);
                 Ok(MountSource::Tree { root: self.over(lower, made)?, path, is_folder })
@@ -313,9 +303,9 @@ impl Executor {
 
     /// An overlay over one folder.
     fn over(&self, lower: PathBuf, made: &mut MadeMounts) -> Result<RootMount, StepError> {
-        let own = Temporary(self.store.temporary()?);
-        made._memories.extend(InMemory::over(&own.0)?);
-        let (upper, work) = (own.0.join("upper"), own.0.join("work"));
+        let own = self.store.temporary_folder()?;
+        made._memories.extend(InMemory::over(own.path())?);
+        let (upper, work) = (own.path().join("upper"), own.path().join("work"));
         folder::make_like(&upper, &lower)?;
         folder::make(&work)?;
         made._folders.push(own);

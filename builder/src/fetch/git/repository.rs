@@ -14,7 +14,7 @@ use base64::Engine as _;
 use super::address::is_commit;
 use super::program::{Access, Git};
 use super::{GitAddress, GitError, hidden};
-use crate::blob::{Store, remove_tree};
+use crate::blob::Store;
 use crate::event::{Event, Events, StepId};
 use crate::fetch::http::Secret;
 use crate::fetch::record::Record;
@@ -56,9 +56,9 @@ pub fn git(
     step: StepId,
     stopped: &(dyn Fn() -> bool + Sync),
 ) -> Result<FetchedFile, FetchError> {
-    let folder = Temporary(store.temporary()?);
-    let access = access(request, &folder.0)?;
-    let git = Git { folder: &folder.0, access: &access, stopped };
+    let folder = store.temporary_folder()?;
+    let access = access(request, folder.path())?;
+    let git = Git { folder: folder.path(), access: &access, stopped };
     let remote = remote(&request.address);
     let by_name = format!("git name {} {}", named(request), hidden(&remote));
     let resolved = match resolve(&git, &remote, &request.address) {
@@ -82,7 +82,7 @@ pub fn git(
         known.keep(store, &by_name)?;
         return known.file(store);
     }
-    let tree = folder.0.join("tree");
+    let tree = folder.path().join("tree");
     std::fs::create_dir(&tree).map_err(|source| GitError::Read { path: tree.clone(), source })?;
     let git = Git { folder: &tree, ..git };
     check_out(&git, &remote, request, &resolved)?;
@@ -102,15 +102,6 @@ pub fn git(
     record.keep(store, &by_commit)?;
     record.keep(store, &by_name)?;
     record.file(store)
-}
-
-/// A folder that goes with its use.
-struct Temporary(PathBuf);
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        remove_tree(&self.0);
-    }
 }
 
 fn now() -> i64 {

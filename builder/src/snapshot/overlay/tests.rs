@@ -54,15 +54,13 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// What is left under the store's `tmp/`.
+/// What is left of this process under the store's `tmp/`, once the trash is emptied.
 fn leftovers(overlay: &Overlay) -> usize {
-    let temporary = overlay.entries.store().temporary().unwrap();
-    let count = fs::read_dir(temporary.parent().unwrap())
-        .unwrap()
-        .filter(|entry| entry.as_ref().unwrap().path().is_dir())
-        .count();
-    fs::remove_dir(temporary).unwrap();
-    count - 1
+    let store = overlay.entries.store();
+    store.trash().empty();
+    let left =
+        |folder: &Path| fs::read_dir(folder).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count();
+    left(store.scratch()) - 1 + left(&store.scratch().join("trash"))
 }
 
 #[test]
