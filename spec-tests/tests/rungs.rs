@@ -150,6 +150,8 @@ const ENDS: &[(&str, &str, &str)] = &[
     ("/folder", "exited with status 126", ""),
     ("/nothing", "exited with status 127", "not found"),
     ("busybox sh -c 'busybox kill -9 $$'; exit $?", "137", ""),
+    // A program in Rust ignores this one, and who is started by it would too.
+    ("busybox sh -c 'busybox kill -13 $$'; exit $?", "exited with status 141", ""),
     ("echo out; echo err >&2; exit 4", "exited with status 4", "err"),
 ];
 
