@@ -18,5 +18,10 @@ pub mod http;
 pub mod metrics;
 pub mod protocol;
 pub mod service;
+/// The randomised simulation of all rooms at once. It is here so that it can leave out steps of the protocol, and so that
+/// it is built optimised together with the protocol's model.
+#[cfg(test)]
+#[path = "../tests/sim/mod.rs"]
+mod sim;
 pub mod spec;
 pub mod storage;

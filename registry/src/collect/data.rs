@@ -7,14 +7,14 @@ use super::batch::{Allowed, Candidate};
 use super::pass::Pass;
 use super::{CollectError, Why};
 use crate::protocol::{DataId, Link, Object, RepoHash};
-use crate::spec::{Digest, RepoName};
+use crate::spec::Digest;
 use crate::storage::{AuditCounts, DataSlice, Dated};
 
-/// Looks at a slice. `catalog`: all repositories; a link of any other one belongs to no manifest.
+/// Looks at a slice. `known`: all repositories; a link of any other one belongs to no manifest.
 pub(super) async fn pass(
     pass: &mut Pass<'_>,
     data: DataSlice,
-    catalog: &[RepoName],
+    known: &HashSet<RepoHash>,
 ) -> Result<AuditCounts, CollectError> {
     let old = pass.now.minus(pass.settings.grace);
     let seen = data.data.len() + data.adopted.len();
@@ -53,7 +53,7 @@ pub(super) async fn pass(
     let orphans = data.digests.iter().filter(|of| of.written < old && !data.data.contains_key(&of.item.0));
     let orphans = orphans.map(|of| (Object::DataOf(of.item.0.clone(), of.item.1.clone()), Why::Orphaned));
     pass.remove_leftovers(orphans.collect()).await?;
-    strangers(pass, &data.links, catalog).await?;
+    strangers(pass, &data.links, known).await?;
     Ok(AuditCounts {
         seen: seen as u64,
         removed: if allowed { found } else { 0 },
@@ -99,9 +99,8 @@ async fn is_linked_elsewhere(
 }
 
 /// Links of repositories that never had a manifest: nothing else looks at them.
-async fn strangers(pass: &mut Pass<'_>, links: &[Dated<Link>], catalog: &[RepoName]) -> Result<(), CollectError> {
+async fn strangers(pass: &mut Pass<'_>, links: &[Dated<Link>], known: &HashSet<RepoHash>) -> Result<(), CollectError> {
     let old = pass.now.minus(pass.settings.grace);
-    let known: HashSet<RepoHash> = catalog.iter().map(RepoHash::of).collect();
     let mut candidates = Vec::new();
     for link in links.iter().filter(|link| link.written < old && !known.contains(&link.item.repo)) {
         // One that is gone, or that does not say whose it is, is left alone.

@@ -116,16 +116,17 @@ async fn everything(pass: &mut Pass<'_>, records: &mut Vec<AuditRecord>) -> Resu
         repository::pass(pass, repo).await?;
     }
     pass.look_for_adopted(true).await?;
+    // Made once, not for each slice.
+    let known = catalog.iter().map(RepoHash::of).collect();
     let mut slices = Slices::all(pass.adopted);
-    for slice in 0..=SLICES {
-        let data = slices.take(pass.storage, slice).await?;
-        let counts = data::pass(pass, data, &catalog).await?;
-        pass.report.looked_at("slices", 1);
+    while let Some((slice, data)) = slices.next(pass.storage).await? {
+        let counts = data::pass(pass, data, &known).await?;
         // A slice without data may as well be looked at next.
         if counts.seen > 0 {
             records.push(AuditRecord { slice, id: pass.collector.nonce(), counts: Some(counts) });
         }
     }
+    pass.report.looked_at("slices", usize::from(SLICES) + 1);
     sweep::pass(pass).await
 }
 
@@ -180,7 +181,7 @@ async fn look_at(pass: &mut Pass<'_>, slice: u8) -> Result<AuditCounts, CollectE
     }
     pass.look_for_adopted(slice.is_multiple_of(SWEEP_EVERY)).await?;
     let data = Slices::one(slice, pass.adopted).take(pass.storage, slice).await?;
-    let counts = data::pass(pass, data, &catalog).await?;
+    let counts = data::pass(pass, data, &catalog.iter().map(RepoHash::of).collect()).await?;
     pass.report.looked_at("slices", 1);
     if slice.is_multiple_of(SWEEP_EVERY) {
         sweep::pass(pass).await?;

@@ -43,3 +43,10 @@ pub use machine::{Machine, Marks, Next, Replies, Reply, Request};
 pub use manifest::{PutManifest, PutOutcome, PutPlan};
 pub use object::{Copy, DataId, HistoryItem, Link, Named, Nonce, Nonces, Object, RepoHash, TagEnd, TagEntry, TagItems};
 pub use undo::{Undo, UndoOutcome};
+
+/// What the simulation leaves out too.
+#[cfg(test)]
+pub(crate) use {
+    mutation::{Mutation, with},
+    tests::BREAKS,
+};

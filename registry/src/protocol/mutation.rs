@@ -2,7 +2,7 @@
 
 /// A step to leave out, or to do in the wrong order. Each stands where the step is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Mutation {
+pub(crate) enum Mutation {
     /// What a reference names is not confirmed.
     NothingSeen,
     /// The blobs of a manifest are not confirmed.
@@ -62,7 +62,9 @@ pub(super) const fn mutated(_: Mutation) -> bool {
 }
 
 #[cfg(test)]
-pub(super) use tests::{mutated, with};
+pub(super) use tests::mutated;
+#[cfg(test)]
+pub(crate) use tests::with;
 
 #[cfg(test)]
 mod tests {
@@ -79,7 +81,7 @@ mod tests {
     }
 
     /// Leaves a step out of everything that `f` does on this thread.
-    pub(in crate::protocol) fn with<T>(mutation: Option<Mutation>, f: impl FnOnce() -> T) -> T {
+    pub(crate) fn with<T>(mutation: Option<Mutation>, f: impl FnOnce() -> T) -> T {
         let before = CURRENT.replace(mutation);
         let done = f();
         CURRENT.set(before);

@@ -178,6 +178,13 @@ pub(super) fn data_slice(slice: u8) -> String {
     format!("data/{slice:02x}/")
 }
 
+/// Which slice a key belongs to that begins with `prefix` and then the slice's digits; none where they are no digits.
+pub(super) fn slice_after(prefix: &str, key: &str) -> Option<u8> {
+    let (digits, rest) = key.strip_prefix(prefix)?.split_at_checked(2)?;
+    let slice = u8::from_str_radix(digits, 16).ok()?;
+    (rest.starts_with('/') && digits == format!("{slice:02x}")).then_some(slice)
+}
+
 /// What the keys of all links to blobs of an algorithm begin with.
 pub(super) fn links_by(algorithm: Algorithm) -> String {
     format!("links/{algorithm}/")

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use crate::spec::Digest;
 use axum::body::Body;
-use fluyt_registry::spec::Digest;
 
-use crate::client::{REPOS, TAGS};
-use crate::facts::{Asked, Fact};
-use crate::images::{BLOBS, IMAGES, digest};
-use crate::world::{Answer, World};
+use super::client::{REPOS, TAGS};
+use super::facts::{Asked, Fact};
+use super::images::{BLOBS, IMAGES, blob_digest};
+use super::world::{Answer, World};
 
 impl World {
     async fn look(&self, line: &str) -> Answer {
@@ -54,7 +54,7 @@ impl World {
                 return Err(format!("{of}: image {image} was acknowledged, and its manifest is not there"));
             }
             for blob in parts.blobs {
-                let blob_answer = self.look(&format!("GET /v2/{of}/blobs/{}", digest(BLOBS[*blob]))).await;
+                let blob_answer = self.look(&format!("GET /v2/{of}/blobs/{}", blob_digest(*blob))).await;
                 if blob_answer.body != BLOBS[*blob].as_bytes() {
                     return Err(format!("{of}: image {image} was acknowledged, and its blob {blob} is not there"));
                 }
@@ -127,7 +127,7 @@ impl World {
             let needed = keys.iter().filter(|key| key.contains("/_manifests/")).any(|key| {
                 let manifest = key.rsplit('/').nth(1).unwrap_or_default();
                 let image = IMAGES.iter().find(|image| image.digest.hex() == manifest);
-                image.is_some_and(|image| image.blobs.iter().any(|blob| self::digest(BLOBS[*blob]) == digest))
+                image.is_some_and(|image| image.blobs.iter().any(|blob| *blob_digest(*blob) == digest))
             });
             if !needed {
                 return Err(format!("`{link}` is needed by nothing, and stays"));
@@ -135,7 +135,7 @@ impl World {
         }
         if let Some(mark) = keys.iter().find(|key| key.starts_with("gc/marks/")) {
             self.counts.add("mark left", 1);
-            self.store.say(format!("left: {mark}"));
+            self.store.say(|| format!("left: {mark}"));
         }
         Ok(())
     }

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use futures_util::stream;
 use tokio::time::sleep;
 
-use crate::chance::Chance;
-use crate::facts::Asked;
-use crate::images::{BLOBS, IMAGES, digest};
-use crate::world::{Answer, World};
+use super::chance::Chance;
+use super::facts::Asked;
+use super::images::{BLOBS, IMAGES, blob_digest};
+use super::world::{Answer, World};
 
 pub(crate) const REPOS: [&str; 2] = ["a", "b"];
 pub(crate) const TAGS: [&str; 2] = ["t", "u"];
@@ -53,7 +53,7 @@ impl Client {
                 }
                 _ => {
                     let blob = self.chance.below(BLOBS.len() as u64) as usize;
-                    let line = format!("DELETE /v2/{repo}/blobs/{}", digest(BLOBS[blob]));
+                    let line = format!("DELETE /v2/{repo}/blobs/{}", blob_digest(blob));
                     self.delete(Asked::DeleteBlob { repo, blob }, &line).await;
                 }
             }
@@ -67,23 +67,21 @@ impl Client {
         sleep(Duration::from_millis(self.chance.below(most))).await;
     }
 
-    fn say(&self, line: &str) {
-        self.world.store.say(format!("client {}: {line}", self.name));
-    }
-
     async fn ask(&mut self, line: &str, media_type: Option<&str>, body: Body) -> Option<Answer> {
         let replica = self.chance.below(self.world.replicas() as u64) as usize;
         let answer = self.world.ask(replica, line, media_type, body).await;
-        let said = match &answer {
-            None => "no answer".to_owned(),
-            Some(answer) if answer.status.is_success() => match answer.headers.get("warning") {
-                Some(warning) => format!("{} {warning:?}", answer.status.as_u16()),
-                None => answer.status.as_u16().to_string(),
-            },
-            Some(answer) => format!("{} {}", answer.status.as_u16(), String::from_utf8_lossy(&answer.body)),
-        };
-        let line = line.split("?state=").next().unwrap_or(line);
-        self.say(&format!("{line} (replica {replica}): {said}"));
+        self.world.store.say(|| {
+            let said = match &answer {
+                None => "no answer".to_owned(),
+                Some(answer) if answer.status.is_success() => match answer.headers.get("warning") {
+                    Some(warning) => format!("{} {warning:?}", answer.status.as_u16()),
+                    None => answer.status.as_u16().to_string(),
+                },
+                Some(answer) => format!("{} {}", answer.status.as_u16(), String::from_utf8_lossy(&answer.body)),
+            };
+            let line = line.split("?state=").next().unwrap_or(line);
+            format!("client {}: {line} (replica {replica}): {said}", self.name)
+        });
         answer
     }
 
@@ -109,8 +107,8 @@ impl Client {
         Body::from_stream(pieces)
     }
 
-    async fn upload(&mut self, repo: &str, content: &'static str) -> bool {
-        let digest = digest(content);
+    async fn upload(&mut self, repo: &str, blob: usize) -> bool {
+        let (content, digest) = (BLOBS[blob], blob_digest(blob));
         let uploads = format!("/v2/{repo}/blobs/uploads/");
         match self.chance.below(4) {
             0 => {
@@ -126,7 +124,7 @@ impl Client {
                     return false;
                 }
                 self.rests().await;
-                self.finish(&answer.location(), content).await
+                self.finish(&answer.location(), blob).await
             }
             1 => {
                 let body = self.body(content);
@@ -135,7 +133,7 @@ impl Client {
             }
             2 => {
                 let Some(begun) = self.get(&format!("POST {uploads}")).await else { return false };
-                self.finish(&begun.location(), content).await
+                self.finish(&begun.location(), blob).await
             }
             _ => {
                 let Some(begun) = self.get(&format!("POST {uploads}")).await else { return false };
@@ -158,9 +156,9 @@ impl Client {
         }
     }
 
-    async fn finish(&mut self, location: &str, content: &'static str) -> bool {
-        let body = self.body(content);
-        let answer = self.ask(&format!("PUT {location}&digest={}", digest(content)), None, body).await;
+    async fn finish(&mut self, location: &str, blob: usize) -> bool {
+        let body = self.body(BLOBS[blob]);
+        let answer = self.ask(&format!("PUT {location}&digest={}", blob_digest(blob)), None, body).await;
         answer.is_some_and(|answer| answer.status == 201)
     }
 
@@ -180,14 +178,18 @@ impl Client {
     async fn try_push(&mut self, repo: &'static str, image: usize, tag: Option<&'static str>) -> bool {
         let Some(parts) = IMAGES.get(image) else { return false };
         for blob in parts.blobs {
-            let there = self.get(&format!("HEAD /v2/{repo}/blobs/{}", digest(BLOBS[*blob]))).await;
+            let there = self.get(&format!("HEAD /v2/{repo}/blobs/{}", blob_digest(*blob))).await;
             if there.is_some_and(|answer| answer.status == 200) {
                 continue;
             }
-            if !self.upload(repo, BLOBS[*blob]).await {
+            if !self.upload(repo, *blob).await {
                 return false;
             }
             self.rests().await;
+        }
+        if self.chance.below(5) == 0 {
+            // It goes away, and others rely on what it left.
+            return true;
         }
         let reference = tag.map_or_else(|| parts.digest.to_string(), str::to_owned);
         let line = format!("PUT /v2/{repo}/manifests/{reference}");
@@ -213,7 +215,7 @@ impl Client {
         let manifest = self.patient(&format!("GET /v2/{repo}/manifests/{}", parts.digest)).await;
         assert_eq!(String::from_utf8_lossy(&manifest.body), parts.manifest, "acknowledged, and not there at once");
         for blob in parts.blobs {
-            let answer = self.patient(&format!("GET /v2/{repo}/blobs/{}", digest(BLOBS[*blob]))).await;
+            let answer = self.patient(&format!("GET /v2/{repo}/blobs/{}", blob_digest(*blob))).await;
             assert_eq!(String::from_utf8_lossy(&answer.body), BLOBS[*blob], "acknowledged, and not whole at once");
         }
     }

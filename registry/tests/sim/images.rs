@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use fluyt_registry::spec::{Algorithm, Digest};
+use crate::spec::{Algorithm, Digest};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -11,6 +11,13 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// of it.
 pub(crate) static BLOBS: LazyLock<[&str; 5]> =
     LazyLock::new(|| ["{}", "layer one", "layer two", String::leak("layer three ".repeat(12_000)), "layer four"]);
+
+/// Their digests, made once: simulations ask for them all the time.
+static DIGESTS: LazyLock<[Digest; 5]> = LazyLock::new(|| BLOBS.map(digest));
+
+pub(crate) fn blob_digest(blob: usize) -> &'static Digest {
+    &DIGESTS[blob]
+}
 
 /// A manifest.
 pub(crate) struct Image {
@@ -23,14 +30,14 @@ pub(crate) struct Image {
     pub(crate) children: &'static [usize],
 }
 
-pub(crate) fn digest(content: &str) -> Digest {
+fn digest(content: &str) -> Digest {
     Digest::of(Algorithm::Sha256, content.as_bytes())
 }
 
 fn image(blobs: &'static [usize], more: &str) -> Image {
     let content = |blob: &usize| {
         let text = BLOBS[*blob];
-        format!(r#"{{"mediaType":"application/x","digest":"{}","size":{}}}"#, digest(text), text.len())
+        format!(r#"{{"mediaType":"application/x","digest":"{}","size":{}}}"#, blob_digest(*blob), text.len())
     };
     let layers: Vec<String> = blobs[1..].iter().map(content).collect();
     let manifest = format!(
@@ -55,7 +62,7 @@ fn index(of: &[Image], children: &'static [usize]) -> Image {
 fn cache(blobs: &'static [usize]) -> Image {
     let content = |blob: &usize| {
         let text = BLOBS[*blob];
-        format!(r#"{{"mediaType":"application/x","digest":"{}","size":{}}}"#, digest(text), text.len())
+        format!(r#"{{"mediaType":"application/x","digest":"{}","size":{}}}"#, blob_digest(*blob), text.len())
     };
     let listed: Vec<String> = blobs.iter().map(content).collect();
     let manifest = format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{}]}}"#, listed.join(","));

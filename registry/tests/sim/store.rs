@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use crate::storage::Port;
 use async_trait::async_trait;
 use bytes::Bytes;
-use fluyt_registry::storage::Port;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
@@ -23,7 +23,7 @@ use object_store::{
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::chance::Chance;
+use super::chance::Chance;
 
 /// What a request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,9 +88,12 @@ pub(crate) struct Store {
     counts: Arc<Counts>,
     began: Instant,
     longest: Duration,
+    /// What most requests take at most.
+    usual: Duration,
     /// As a folder does; object stores want parts of some size.
     takes_any_parts: bool,
-    history: Mutex<Vec<String>>,
+    /// Where somebody wants to read it.
+    history: Option<Mutex<Vec<String>>>,
     asked: AtomicU64,
 }
 
@@ -129,8 +132,15 @@ struct Plan {
 }
 
 impl Store {
-    /// An empty one. `longest`: what the slowest requests and repetitions take.
-    pub(crate) fn new(mut chance: Chance, counts: Arc<Counts>, longest: Duration) -> Arc<Self> {
+    /// An empty one. `usual`: what most requests take at most, `longest`: what the slowest and repetitions take; `history`:
+    /// whether it is kept.
+    pub(crate) fn new(
+        mut chance: Chance,
+        counts: Arc<Counts>,
+        usual: Duration,
+        longest: Duration,
+        history: bool,
+    ) -> Arc<Self> {
         let takes_any_parts = chance.below(2) == 0;
         Arc::new(Self {
             takes_any_parts,
@@ -140,7 +150,8 @@ impl Store {
             counts,
             began: Instant::now(),
             longest,
-            history: Mutex::default(),
+            usual,
+            history: history.then(Mutex::default),
             asked: AtomicU64::new(0),
         })
     }
@@ -158,13 +169,15 @@ impl Store {
     }
 
     /// Notes something for whoever reads what led to a failure.
-    pub(crate) fn say(&self, line: String) {
-        let at = self.began.elapsed().as_millis();
-        self.history.lock().unwrap().push(format!("{at:>10} ms  {line}"));
+    pub(crate) fn say(&self, line: impl FnOnce() -> String) {
+        if let Some(history) = &self.history {
+            let at = self.began.elapsed().as_millis();
+            history.lock().unwrap().push(format!("{at:>10} ms  {}", line()));
+        }
     }
 
     pub(crate) fn history(&self) -> String {
-        self.history.lock().unwrap().join("\n")
+        self.history.as_ref().map(|history| history.lock().unwrap().join("\n")).unwrap_or_default()
     }
 
     pub(crate) fn asked(&self) -> u64 {
@@ -187,8 +200,15 @@ impl Store {
         let repeated = writes && !refused && of(rates.repeated, "repeated later");
         let crashes = of(rates.crash, "crash at");
         let most = u64::try_from(self.longest.as_millis()).unwrap_or(u64::MAX);
-        let before = Duration::from_millis(if slow { chance.below(most) } else { chance.below(20) });
-        let after = Duration::from_millis(chance.below(10));
+        let usual = u64::try_from(self.usual.as_millis()).unwrap_or(u64::MAX);
+        // Some take several times as long as others, so that whole operations fit between two requests of another.
+        let before = match chance.below(8) {
+            _ if slow => chance.below(most),
+            0 => chance.below(usual * 8),
+            _ => chance.below(usual),
+        };
+        let before = Duration::from_millis(before);
+        let after = Duration::from_millis(chance.below(usual / 2));
         let again = repeated.then(|| Duration::from_millis(chance.below(most)));
         let crash = crashes.then(|| chance.below(2) == 0);
         Plan { before, after, refused, lost, again, crash }
@@ -224,16 +244,10 @@ impl SimPort {
         apply: impl Fn(&mut State, SystemTime) -> Result<T> + Send + Sync + 'static,
     ) -> Result<T> {
         let plan = self.store.plan(kind);
-        let named = what();
-        if named.contains("_blobs/sha256/f191") {
-            self.store.say(format!("REQ {kind:?} {named}"));
-        }
-        let what = move || named;
         let number = self.store.asked.fetch_add(1, Ordering::Relaxed);
         if plan.refused || plan.lost || plan.again.is_some() || plan.crash.is_some() {
             let Plan { refused, lost, again, crash, .. } = &plan;
-            let what = what();
-            self.store.say(format!("    request {number}: {kind:?} {what}: refused {refused}, answer lost {lost}, again {again:?}, crash {crash:?}"));
+            self.store.say(|| format!("    request {number}: {kind:?} {}: refused {refused}, answer lost {lost}, again {again:?}, crash {crash:?}", what()));
         }
         if plan.crash == Some(true) {
             self.life.end();

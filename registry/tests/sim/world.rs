@@ -4,21 +4,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::auth::Authorizer;
+use crate::collect::{self, CollectSettings, Collector, Mode};
+use crate::http::{App, router};
+use crate::metrics::Metrics;
+use crate::service::{Registry, Surroundings};
+use crate::storage::Storage;
 use axum::Router;
 use axum::body::Body;
-use fluyt_registry::auth::Authorizer;
-use fluyt_registry::collect::{self, CollectSettings, Collector, Mode};
-use fluyt_registry::http::{App, router};
-use fluyt_registry::metrics::Metrics;
-use fluyt_registry::service::{Registry, Surroundings};
-use fluyt_registry::storage::Storage;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
-use crate::chance::Chance;
-use crate::facts::Facts;
-use crate::store::{Counts, Life, SimPort, Store};
+use super::chance::Chance;
+use super::facts::Facts;
+use super::store::{Counts, Life, SimPort, Store};
 
 /// How long clients wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
@@ -150,12 +150,12 @@ impl World {
             Ok(report) => {
                 for removal in &report.removed {
                     self.counts.add(format!("{what}: removed {}", kind(&removal.key)), 1);
-                    self.store.say(format!("{what}: removed {} ({:?})", removal.key, removal.why));
+                    self.store.say(|| format!("{what}: removed {} ({:?})", removal.key, removal.why));
                 }
                 report.failures.is_empty()
             }
             Err(error) => {
-                self.store.say(format!("{what}: {error}"));
+                self.store.say(|| format!("{what}: {error}"));
                 false
             }
         }

@@ -15,6 +15,7 @@ mod world;
 use std::time::{Duration, Instant};
 
 use model::Scene;
+pub(crate) use mutations::BREAKS;
 
 /// How thoroughly to look: `FLUYT_MODEL` says `full` (all there is) or `ci` (some minutes; `spec-tests/run model` builds
 /// with optimisation for both). Otherwise enough to notice a slip.

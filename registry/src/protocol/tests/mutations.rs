@@ -8,7 +8,7 @@ use crate::protocol::mutation::Mutation;
 
 /// The breaks of the design's model (`store_model.py --list`), what leaves the same step out here, and the scenario that
 /// shows the damage.
-const BREAKS: &[(&str, Mutation, &str)] = &[
+pub(crate) const BREAKS: &[(&str, Mutation, &str)] = &[
     ("confirm", Mutation::NothingSeen, "s04c"),
     ("confirm", Mutation::BlobsNotSeen, "s01a"),
     ("order", Mutation::ThereBeforeMarks, "s04e"),

@@ -53,6 +53,22 @@ impl Cursor {
         }
     }
 
+    /// The slice of the next key. What is in none is passed over.
+    async fn slice(&mut self, storage: &Storage) -> Result<Option<u8>, StorageError> {
+        loop {
+            while let Some(next) = self.page.front() {
+                if let Some(slice) = keys::slice_after(&self.prefix, next.location.as_ref()) {
+                    return Ok(Some(slice));
+                }
+                self.page.pop_front();
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            self.fill(storage).await?;
+        }
+    }
+
     async fn fill(&mut self, storage: &Storage) -> Result<(), StorageError> {
         let options =
             PaginatedListOptions { offset: self.after.take(), max_keys: Some(PAGE_KEYS), ..Default::default() };
@@ -87,6 +103,17 @@ impl Slices {
         }
     }
 
+    /// Of all, the next one that holds anything.
+    pub async fn next(&mut self, storage: &Storage) -> Result<Option<(u8, DataSlice)>, StorageError> {
+        let mut next: Option<u8> = None;
+        for cursor in std::iter::once(&mut self.data).chain(&mut self.adopted).chain(&mut self.links) {
+            let slice = cursor.slice(storage).await?;
+            next = next.into_iter().chain(slice).min();
+        }
+        let Some(slice) = next else { return Ok(None) };
+        Ok(Some((slice, self.take(storage, slice).await?)))
+    }
+
     /// What there is in a slice that is not before those asked for before.
     pub async fn take(&mut self, storage: &Storage, slice: u8) -> Result<DataSlice, StorageError> {
         let mut found = DataSlice::default();
@@ -115,6 +142,8 @@ impl Slices {
 
 #[cfg(test)]
 mod tests {
+    use object_store::ObjectStoreExt;
+
     use super::*;
     use crate::protocol::{DataId, Link, Nonce, Object, RepoHash};
     use crate::spec::Digest;
@@ -133,15 +162,21 @@ mod tests {
             let link = Link { digest, repo: RepoHash::of(&repo), data, size_bytes: 0, nonce: nonce.clone() };
             storage.leave(&Object::Link(link, repo)).await.unwrap();
         }
+        // Keys that are in no slice keep nobody from going on.
+        for stranger in ["data/+1/a", "data/AB/a", "data/abc/a", "data/zz", "links/sha256/ab"] {
+            storage.port.0.put(&stranger.into(), Vec::new().into()).await.unwrap();
+        }
         let mut all = Slices::all(true);
         let (mut data, mut links) = (0, 0);
-        for slice in 0..=255 {
-            let found = all.take(&storage, slice).await.unwrap();
+        let mut slices = Vec::new();
+        while let Some((slice, found)) = all.next(&storage).await.unwrap() {
+            slices.push(slice);
             let alone = Slices::one(slice, true).take(&storage, slice).await.unwrap();
             assert_eq!((&found.data, &found.links), (&alone.data, &alone.links), "slice {slice}");
             data += found.data.len();
             links += found.links.len();
         }
         assert_eq!((data, links), (1500, 1500));
+        assert!(slices.is_sorted_by(|a, b| a < b), "{slices:?}");
     }
 }
