@@ -35,6 +35,21 @@ fn both_streams_and_the_exit_code_come_back() {
     assert!(!machine.path("lower/made").exists());
 }
 
+/// As a process holds it that another step forks while this one's program is unpacked.
+#[test]
+fn a_program_that_is_still_open_for_writing_is_waited_for() {
+    let Some(machine) = Machine::new() else { return };
+    let held = fs::OpenOptions::new().write(true).open(machine.path("lower/bin/busybox")).unwrap();
+    let spec = machine.spec("echo hi");
+    let ended = std::thread::scope(|scope| {
+        let command = scope.spawn(|| run(&spec));
+        std::thread::sleep(Duration::from_millis(500));
+        drop(held);
+        command.join().unwrap()
+    });
+    assert_eq!(ended, (Exit::Code(0), "hi\n".to_owned(), String::new()));
+}
+
 #[test]
 fn the_trial_agrees_that_a_run_works_here() {
     let Some(_machine) = Machine::new() else { return };

@@ -1,11 +1,12 @@
 //! Process 1: from a fork of the stage to the command.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Gid, Mode, Uid};
@@ -184,6 +185,19 @@ pub(super) fn drop_ids(spec: &RunSpec) -> Result<(), Failure> {
     rustix::thread::set_thread_res_uid(uid, uid, uid).during(|| format!("becoming user {}", spec.uid))
 }
 
+/// Tries to become a program, again for a second where it is open for writing. A thread of ours that unpacked it has closed it
+/// by now, but a process that another thread forked meanwhile may hold it still, until it executes its own program.
+fn execute_when_written(program: &CStr, argv: &[CString], env: &[CString]) -> Errno {
+    let mut tries = 0..100;
+    loop {
+        let Err(errno) = system::execve(program, argv, env);
+        if errno != Errno::TXTBSY || tries.next().is_none() {
+            return errno;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Becomes the command, or ends the process with the code of a command that could not be executed.
 pub(super) fn execute(spec: &RunSpec, home: String) -> Failure {
     let zero = |_| Failure::new("the command or its environment holds a zero byte");
@@ -215,7 +229,7 @@ pub(super) fn execute(spec: &RunSpec, home: String) -> Failure {
     let mut refused = name.clone();
     for candidate in candidates {
         let Ok(program) = text(&candidate) else { continue };
-        let Err(errno) = system::execve(&program, &argv, &env);
+        let errno = execute_when_written(&program, &argv, &env);
         // A file that may not be executed does not hide a later one that may.
         if !matches!(errno, Errno::NOENT | Errno::NOTDIR) {
             (refusal, refused) = (errno, candidate);
