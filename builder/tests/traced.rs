@@ -162,6 +162,10 @@ fn the_command_is_root_and_owners_and_modes_are_kept() {
         let (_, stdout, stderr) = run(&machine.spec(script));
         assert_eq!(stderr, "");
         assert_eq!(stdout, "0\n33:44 4000\n7:8\n500\n33\n33:33\n");
+        // A socket is its maker's too.
+        let socket = "ln -s /tmp/socket /dev/log; su web -c 'busybox syslogd -n -O /tmp/said & while [ ! -S /tmp/socket ]; \
+                      do sleep 0.1; done; sleep 0.2; chmod 600 /tmp/socket; stat -c %u:%g /tmp/socket; kill $!'";
+        assert_eq!(stdout_of(&machine.spec(socket)), "33:33\n");
         // They are there for the next command too.
         let next = "stat -c '%u:%g %a' /f; stat -c '%u:%g' /l /tmp/mine";
         assert_eq!(stdout_of(&machine.spec(next)), "33:44 4000\n7:8\n33:33\n");

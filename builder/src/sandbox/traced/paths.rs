@@ -5,7 +5,7 @@
 //! which another process puts there meanwhile leads nowhere; and the command gets that open object, not the path again.
 
 use std::collections::VecDeque;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -82,6 +82,12 @@ impl Found {
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// What is at a name in this folder; a link itself.
+    pub(super) fn within(&self, name: &CStr) -> Result<Self, Errno> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map(Self::somewhere)
     }
 
     /// Its real path.

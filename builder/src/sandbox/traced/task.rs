@@ -1,6 +1,7 @@
 //! What the tracer knows of a task and its process.
 
 use std::cell::RefCell;
+use std::ffi::CString;
 use std::rc::Rc;
 
 use rustix::io::Errno;
@@ -117,6 +118,12 @@ pub(super) enum Then {
     Made {
         owner: (u32, u32),
         mode: Option<u32>,
+    },
+    /// A socket may have been made at a name in a folder.
+    Bound {
+        folder: Found,
+        name: CString,
+        owner: (u32, u32),
     },
     /// Another program may have been started.
     Program(Box<super::program::Prepared>),

@@ -228,15 +228,22 @@ impl Tracer {
         }
         task.process.borrow().memory.free_slot(slot);
         if result >= 0
-            && let Then::Made { owner, mode } = then
+            && let Then::Made { owner, mode } = &then
             && let Ok(path) = CString::new(format!("/proc/{tid}/fd/{result}"))
         {
             if let Some(mode) = mode {
-                let _ = self.world.owners.set_mode(&path, FileType::RegularFile, mode);
+                let _ = self.world.owners.set_mode(&path, FileType::RegularFile, *mode);
             }
-            if owner != (0, 0) {
+            if *owner != (0, 0) {
                 let _ = self.world.owners.set_owner(&path, owner.0, owner.1);
             }
+        }
+        if result >= 0
+            && let Then::Bound { folder, name, owner } = &then
+            && *owner != (0, 0)
+            && let Ok(socket) = folder.within(name)
+        {
+            let _ = self.world.owners.set_owner(&socket.name(), owner.0, owner.1);
         }
         // As before also in the call's number: after a signal the kernel may make it again by itself.
         let mut after = before;
