@@ -158,7 +158,11 @@ impl LayerBuilder {
         {
             return Err(LayerError::Unsorted { path: entry.path.clone(), after: last.entry.path.clone() });
         }
-        if let Some(parent) = entry.path.parent()
+        let parent = entry.path.parent();
+        // Most entries follow another of the same folder.
+        let is_checked = |last: &super::IndexEntry| last.entry.path.parent() == parent;
+        if !entries.last().is_some_and(is_checked)
+            && let Some(parent) = parent
             && let Some(folder) = find(self.tap.index(), &parent)
             && folder.kind != Kind::Directory
         {

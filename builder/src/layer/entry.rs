@@ -94,7 +94,11 @@ impl LayerPath {
 
 impl Ord for LayerPath {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.components().cmp(other.components())
+        let (one, other) = (&self.0[..], &other.0[..]);
+        // Large trees are sorted and searched by this, and neighbours share most of their bytes.
+        let alike = one.chunks_exact(8).zip(other.chunks_exact(8)).take_while(|(one, other)| one == other).count() * 8;
+        let rank = |byte: &u8| if *byte == b'/' { 0 } else { u16::from(*byte) + 1 };
+        one[alike..].iter().map(rank).cmp(other[alike..].iter().map(rank))
     }
 }
 
@@ -178,4 +182,21 @@ pub struct Entry {
     pub modified: FileTime,
     /// Extended attributes that the layer carries, by full name (`security.capability`).
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn paths_stand_in_the_order_of_their_components(one in "[ab./\0\n-]{0,30}", other in "[ab./\0\n-]{0,30}", start in "(abcdefgh/){0,3}") {
+            let paths = [one, other].map(|end| LayerPath::clean(format!("{start}{end}").as_bytes()));
+            if let [Some(one), Some(other)] = paths {
+                prop_assert_eq!(one.cmp(&other), one.components().cmp(other.components()), "{:?} {:?}", one, other);
+            }
+        }
+    }
 }
