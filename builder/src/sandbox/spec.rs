@@ -263,3 +263,29 @@ mod path_list {
         Ok(paths.into_iter().map(|path| OsString::from_vec(path).into()).collect())
     }
 }
+
+impl RunSpec {
+    /// A command that no root has: what is run to see whether commands can be.
+    pub(super) fn trial(root: RootMount, recorded: bool) -> Self {
+        Self {
+            root,
+            argv: vec!["/a-trial-of-fluyt".to_owned()],
+            env: Vec::new(),
+            cwd: "/".to_owned(),
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+            hostname: "trial".to_owned(),
+            hosts: Vec::new(),
+            resolv_conf: Vec::new(),
+            network: Network::Host,
+            insecure: false,
+            capabilities: CapabilityChange::default(),
+            shm_size_bytes: 0,
+            limits: Vec::new(),
+            resources: Resources::default(),
+            mounts: Vec::new(),
+            recorded,
+        }
+    }
+}

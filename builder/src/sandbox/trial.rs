@@ -21,9 +21,9 @@ use super::mounts::{attach, mount_root, new_mount};
 use super::parent::converse;
 use super::places::Places;
 use super::rung::Rung;
-use super::spec::{Network, RootMount, RunSpec};
+use super::spec::{RootMount, RunSpec};
 use super::wire::{self, Answer, Order};
-use super::{Cancel, CapabilityChange, Resources, entry, init, stage, system};
+use super::{Cancel, entry, init, stage, system};
 use crate::owners;
 
 /// Why RUN cannot work here.
@@ -211,7 +211,7 @@ pub(super) fn attempt(recorded: bool) -> Result<(), Failure> {
     let upper = open(base.join("upper"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .during(|| "opening the upper folder".to_owned())?;
     let (lowers, upper_path, work) = (vec![base.join("lower")], base.join("upper"), base.join("work"));
-    let spec = trial_of(RootMount::Overlay { lowers, upper: upper_path, work }, recorded);
+    let spec = RunSpec::trial(RootMount::Overlay { lowers, upper: upper_path, work }, recorded);
     let root = mount_root(&spec.root)?;
     // The overlay hides its upper folder: look at it through a descriptor from before.
     rustix::fs::rmdir(root.join("folder")).during(|| "removing a folder in an overlay".to_owned())?;
@@ -237,30 +237,6 @@ pub(super) fn attempt(recorded: bool) -> Result<(), Failure> {
     match wire::first_answer(&heard) {
         Some(Answer::Failed(failure)) => Err(failure),
         _ => Err(Failure::new(format!("the process of a trial ended with the raw status {status:#x}"))),
-    }
-}
-
-/// What is run in a trial.
-fn trial_of(root: RootMount, recorded: bool) -> RunSpec {
-    RunSpec {
-        root,
-        argv: vec!["/a-trial-of-fluyt".to_owned()],
-        env: Vec::new(),
-        cwd: "/".to_owned(),
-        uid: 0,
-        gid: 0,
-        groups: Vec::new(),
-        hostname: "trial".to_owned(),
-        hosts: Vec::new(),
-        resolv_conf: Vec::new(),
-        network: Network::Host,
-        insecure: false,
-        capabilities: CapabilityChange::default(),
-        shm_size_bytes: 0,
-        limits: Vec::new(),
-        resources: Resources::default(),
-        mounts: Vec::new(),
-        recorded,
     }
 }
 

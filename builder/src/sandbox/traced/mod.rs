@@ -58,7 +58,7 @@ use super::places::Places;
 use super::spec::{MountSource, Network, RootMount, RunSpec};
 use super::system::Fork;
 use super::wire::{Answer, send};
-use super::{CapabilityChange, Resources, init, interior, recorder, system as stage_system};
+use super::{init, interior, recorder, system as stage_system};
 use owners::Owners;
 use paths::{Place, Root};
 use system::InTurn;
@@ -140,26 +140,7 @@ pub(super) fn attempt(folder: &[u8], control: &UnixStream) -> Result<Answer, Fai
         )));
     }
     drop(file);
-    let spec = RunSpec {
-        root: RootMount::Directory(folder.to_owned()),
-        argv: vec!["/nothing".to_owned()],
-        env: Vec::new(),
-        cwd: "/".to_owned(),
-        uid: 0,
-        gid: 0,
-        groups: Vec::new(),
-        hostname: "trial".to_owned(),
-        hosts: Vec::new(),
-        resolv_conf: Vec::new(),
-        network: Network::Host,
-        insecure: false,
-        capabilities: CapabilityChange::default(),
-        shm_size_bytes: 0,
-        limits: Vec::new(),
-        resources: Resources::default(),
-        mounts: Vec::new(),
-        recorded: true,
-    };
+    let spec = RunSpec::trial(RootMount::Directory(folder.to_owned()), true);
     run(&spec, control)
 }
 
