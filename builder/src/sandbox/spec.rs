@@ -265,11 +265,11 @@ mod path_list {
 }
 
 impl RunSpec {
-    /// A command that no root has: what is run to see whether commands can be.
-    pub(super) fn trial(root: RootMount, recorded: bool) -> Self {
+    /// The command `program` alone: what is run to see whether commands can be.
+    pub(super) fn trial(root: RootMount, program: &str, recorded: bool) -> Self {
         Self {
             root,
-            argv: vec!["/a-trial-of-fluyt".to_owned()],
+            argv: vec![program.to_owned()],
             env: Vec::new(),
             cwd: "/".to_owned(),
             uid: 0,

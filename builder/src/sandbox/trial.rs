@@ -211,7 +211,8 @@ pub(super) fn attempt(recorded: bool) -> Result<(), Failure> {
     let upper = open(base.join("upper"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .during(|| "opening the upper folder".to_owned())?;
     let (lowers, upper_path, work) = (vec![base.join("lower")], base.join("upper"), base.join("work"));
-    let spec = RunSpec::trial(RootMount::Overlay { lowers, upper: upper_path, work }, recorded);
+    // No root has it: that it was not found tells that all before it worked.
+    let spec = RunSpec::trial(RootMount::Overlay { lowers, upper: upper_path, work }, "/a-trial-of-fluyt", recorded);
     let root = mount_root(&spec.root)?;
     // The overlay hides its upper folder: look at it through a descriptor from before.
     rustix::fs::rmdir(root.join("folder")).during(|| "removing a folder in an overlay".to_owned())?;

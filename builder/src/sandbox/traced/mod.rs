@@ -140,7 +140,7 @@ pub(super) fn attempt(folder: &[u8], control: &UnixStream) -> Result<Answer, Fai
         )));
     }
     drop(file);
-    let spec = RunSpec::trial(RootMount::Directory(folder.to_owned()), true);
+    let spec = RunSpec::trial(RootMount::Directory(folder.to_owned()), "/nothing", true);
     run(&spec, control)
 }
 

@@ -257,8 +257,9 @@ proptest! {
             None => {}
         }
         let came = look(&bytes);
-        // Random flags of a zip may say that it is encrypted.
-        prop_assert!(came == "clean" || kind == 2, "{}", came);
+        // Random flags of a zip may say that it is encrypted, and random lengths in a pack that a version is too large.
+        let refused = kind == 2 || kind >= 10 && came.ends_with("too large to put together");
+        prop_assert!(came == "clean" || refused, "{}", came);
     }
 
     #[test]
