@@ -12,6 +12,14 @@ use std::process::{Command, Output, Stdio};
 
 use fluyt::blob::sha256;
 
+#[path = "sources/repositories.rs"]
+mod repositories;
+#[expect(dead_code, reason = "other tests need more of it")]
+#[path = "sources/server.rs"]
+mod server;
+
+use repositories::Repositories;
+
 const MIB: usize = 1024 * 1024;
 
 /// What Dockerfiles with a RUN begin with.
@@ -218,6 +226,34 @@ fn what_is_fetched_finds_room_after_pruning() {
     assert_eq!((output.status.code(), said.matches("error: ").count()), (Some(3), 1), "{said}");
     assert!(said.contains("the disk is full while") && said.contains("--store DIR"), "{said}");
     place.assert_whole();
+}
+
+/// A repository is brought, checked out and kept as a tar, and the disk may be full at each.
+#[test]
+fn a_repository_finds_room_after_pruning() {
+    for old_mib in [36, 28, 20] {
+        let Some(place) = Place::new(40) else { return };
+        place.noise("old", 1, old_mib * MIB);
+        place.noise("tracked", 2, 8 * MIB);
+        let repositories = Repositories::new();
+        fs::create_dir(repositories.path("r")).unwrap();
+        fs::rename(place.path("context/tracked"), repositories.path("r").join("tracked")).unwrap();
+        repositories.commit("r", &[]);
+        let server = repositories.serve(None);
+        place.built("FROM scratch\nCOPY old /\n");
+        let said = place.built(&format!("FROM scratch\nADD {} /\n", server.url("/r.git")));
+        assert!(said.contains("/r.git is tried once more with "), "{old_mib} MiB: {said}");
+        place.assert_whole();
+        // What is larger than the disk is one error.
+        let noise = fs::read(repositories.path("r").join("tracked")).unwrap();
+        fs::write(repositories.path("r").join("more"), [&noise[1..], &noise[2..], &noise[3..], &noise[4..]].concat())
+            .unwrap();
+        repositories.commit("r", &[]);
+        let (output, said) = place.build(&format!("FROM scratch\nADD {} /\n", server.url("/r.git")), &[]);
+        assert_eq!((output.status.code(), said.matches("error: ").count()), (Some(3), 1), "{said}");
+        assert!(said.contains("found the disk full") && said.contains("--store DIR"), "{said}");
+        place.assert_whole();
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 
+#[path = "sources/at_once.rs"]
+mod at_once;
 #[path = "sources/contexts.rs"]
 mod contexts;
 #[path = "sources/git.rs"]
@@ -13,5 +15,7 @@ mod http;
 mod named;
 #[path = "sources/place.rs"]
 mod place;
+#[path = "sources/repositories.rs"]
+mod repositories;
 #[path = "sources/server.rs"]
 mod server;

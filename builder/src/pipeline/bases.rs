@@ -1,7 +1,10 @@
-//! What base images' names mean, asked again in every build, once for each name.
+//! What base images' names mean, asked again in every build, once for each name, and for all names at the same time.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::task::Poll;
 
 use fluyt_client::Reference;
 use oci_spec::image::{Digest, ImageManifest};
@@ -24,9 +27,37 @@ const DOCUMENT_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
 /// Annotation of a name in the store that `fluyt pull` gave: the registry's name.
 pub const PULLED_FROM: &str = "dev.fluyt.pulled-from";
 
+/// How many images are asked for at the same time. Each answer is small, and a registry that is asked for more at once says
+/// that it is asked too often.
+const AT_A_TIME: usize = 8;
+
 /// What lowering wants to know of a base.
 pub(super) fn as_resolved(base: &BaseImage) -> ResolvedBase {
     ResolvedBase { config: base.config.clone(), digest: base.manifest_digest.to_string() }
+}
+
+/// Waits for all of these, a bounded number at a time; gives what came of each, in their order.
+pub(super) async fn together<T>(work: Vec<impl Future<Output = T>>) -> Vec<T> {
+    let mut done: Vec<Option<T>> = work.iter().map(|_| None).collect();
+    let mut waiting = work.into_iter().map(Box::pin).enumerate();
+    let mut running: Vec<(usize, Pin<Box<_>>)> = waiting.by_ref().take(AT_A_TIME).collect();
+    poll_fn(|context| {
+        let mut position = 0;
+        while let Some((number, one)) = running.get_mut(position) {
+            let Poll::Ready(outcome) = one.as_mut().poll(context) else {
+                position += 1;
+                continue;
+            };
+            done[*number] = Some(outcome);
+            match waiting.next() {
+                Some(next) => running[position] = next,
+                None => drop(running.remove(position)),
+            }
+        }
+        if running.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    done.into_iter().flatten().collect()
 }
 
 /// Finds a base image: as it was built here under that name (unless `--pull`), in its registry, or, where that cannot be

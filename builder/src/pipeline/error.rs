@@ -109,6 +109,15 @@ pub enum BuildError {
         /// Why.
         source: Box<RemoteError>,
     },
+    /// Several things failed that were done at the same time.
+    #[error("{first}")]
+    Several {
+        /// What is told first; its cause is this one's.
+        #[source]
+        first: Box<BuildError>,
+        /// What failed beside it.
+        others: Vec<BuildError>,
+    },
     /// A step failed.
     #[error("step `{}` failed{} ({file}:{})", about.instruction, in_stage(about), about.lines)]
     Step {
@@ -196,12 +205,24 @@ fn in_stage(about: &About) -> String {
 }
 
 impl BuildError {
+    /// One error for all of these; none for none. A build that was stopped says nothing but that.
+    pub(super) fn of_all(errors: Vec<Self>) -> Option<Self> {
+        if errors.iter().any(|error| matches!(error, Self::Cancelled)) {
+            return Some(Self::Cancelled);
+        }
+        let mut errors = errors.into_iter();
+        let first = errors.next()?;
+        let others: Vec<Self> = errors.collect();
+        if others.is_empty() { Some(first) } else { Some(Self::Several { first: Box::new(first), others }) }
+    }
+
     /// Whose fault it is.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
             Self::Cancelled => Fault::Interrupted,
             Self::Usage { .. } => Fault::Usage,
+            Self::Several { first, .. } => first.fault(),
             // Whatever was being written: the disk is the environment's.
             error if is_disk_full(error) => Fault::Environment,
             Self::Context(_)
@@ -232,7 +253,7 @@ impl BuildError {
     #[must_use]
     pub fn others(&self) -> &[Self] {
         match self {
-            Self::Step { others, .. } => others,
+            Self::Step { others, .. } | Self::Several { others, .. } => others,
             _ => &[],
         }
     }
@@ -241,6 +262,7 @@ impl BuildError {
     #[must_use]
     pub fn hints(&self) -> Vec<String> {
         match self {
+            Self::Several { first, .. } => first.hints(),
             Self::Input(InputError::NoDockerfile(_) | InputError::Missing(_)) => {
                 vec!["name the Dockerfile with `--file PATH`, and the folder that COPY reads as CONTEXT".to_owned()]
             }

@@ -271,7 +271,6 @@ async fn lowered(
     events: &Events,
     all_stages: bool,
 ) -> Result<(Box<Graph>, HashMap<ImageRequest, BaseImage>), Stopped> {
-    let read = &mut ready.read;
     let mut input = LowerInput {
         build_args: request.build_args.clone(),
         target: request.target.clone(),
@@ -282,31 +281,39 @@ async fn lowered(
         network: request.network,
         conditions: request.conditions.clone(),
         allowed: request.allowed,
-        contexts: std::mem::take(&mut read.contexts),
+        contexts: std::mem::take(&mut ready.read.contexts),
         all_stages,
     };
     let mut found = HashMap::new();
     loop {
-        match graph::lower(&read.dockerfile, &input).map_err(Stopped::Problems)? {
+        match graph::lower(&ready.read.dockerfile, &input).map_err(Stopped::Problems)? {
             Lowered::Done(graph) => return Ok((graph, found)),
             Lowered::Needs(requests) => {
-                for wanted in requests {
-                    let base = bases::resolve(
-                        &wanted,
-                        &read.place_of_image(&wanted.reference),
-                        read.stage_near(&wanted.reference),
-                        request,
-                        &ready.remote,
-                        &ready.records,
-                        &workshop.store,
-                        events,
-                        &ready.steps,
-                        &ready.pruner,
-                    )
-                    .await
-                    .map_err(Stopped::Failed)?;
-                    input.bases.insert(wanted.clone(), bases::as_resolved(&base));
-                    found.insert(wanted, base);
+                let (read, ready) = (&ready.read, &*ready);
+                let resolve = |wanted: &ImageRequest| {
+                    let wanted = wanted.clone();
+                    async move {
+                        let place = read.place_of_image(&wanted.reference);
+                        let near = read.stage_near(&wanted.reference);
+                        let (remote, records, store) = (&ready.remote, &ready.records, &workshop.store);
+                        let (steps, pruner) = (&ready.steps, &ready.pruner);
+                        bases::resolve(&wanted, &place, near, request, remote, records, store, events, steps, pruner)
+                            .await
+                    }
+                };
+                let answers = bases::together(requests.iter().map(resolve).collect()).await;
+                let mut failures = Vec::new();
+                for (wanted, answer) in requests.into_iter().zip(answers) {
+                    match answer {
+                        Ok(base) => {
+                            input.bases.insert(wanted.clone(), bases::as_resolved(&base));
+                            found.insert(wanted, base);
+                        }
+                        Err(error) => failures.push(error),
+                    }
+                }
+                if let Some(error) = BuildError::of_all(failures) {
+                    return Err(Stopped::Failed(error));
                 }
             }
         }

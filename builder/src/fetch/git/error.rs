@@ -25,6 +25,16 @@ pub enum GitError {
         /// What it said.
         said: String,
     },
+    /// Git found the disk full.
+    #[error("`git {what}` found the disk full: {said}")]
+    DiskFull {
+        /// Its command.
+        what: String,
+        /// What it said.
+        said: String,
+        /// The same, as the system says it.
+        source: io::Error,
+    },
     /// The repository has no such branch, tag or commit.
     #[error("the repository has no branch, tag or commit `{reference}`{}", nearest.as_ref().map_or_else(String::new, |near| format!("; did you mean `{near}`?")))]
     NoReference {
@@ -91,11 +101,16 @@ impl GitError {
         UNREACHABLE.iter().any(|words| said.contains(words))
     }
 
+    /// Whether git failed for a reason that is none of its server's: another way to ask would fail as well.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self, Self::Stopped | Self::DiskFull { .. })
+    }
+
     /// Whether the user can mend it.
     pub(crate) fn is_the_users(&self) -> bool {
         match self {
             Self::Failed { .. } => !self.is_unreachable(),
-            Self::Read { .. } | Self::Stopped => false,
+            Self::Read { .. } | Self::DiskFull { .. } | Self::Stopped => false,
             _ => true,
         }
     }

@@ -11,9 +11,13 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::GitError;
+use crate::blob::Room;
 
 /// How often it is looked whether git has ended.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// A disk with less room than this is full for git, which writes whole blocks.
+const FULL_BYTES: u64 = 1024 * 1024;
 
 /// Most bytes of what git says that are kept.
 const SAID_MAX_BYTES: u64 = 4 * 1024 * 1024;
@@ -85,8 +89,20 @@ impl Git<'_> {
         let (printed, said) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
         match status.success() {
             true => Ok(printed),
+            false if self.found_disk_full(&said) => {
+                let source = rustix::io::Errno::NOSPC.into();
+                Err(GitError::DiskFull { what: what(), said: told(&said), source })
+            }
             false => Err(GitError::Failed { what: what(), said: told(&said) }),
         }
+    }
+
+    /// Whether git failed for want of room. Of a check-out it says only which files it could not write, and those that it
+    /// wrote are still there.
+    fn found_disk_full(&self, said: &str) -> bool {
+        let by_words = ["No space left on device", "Disk quota exceeded", "Out of diskspace"];
+        let room = || Room::of(self.folder).is_ok_and(|room| room.free_bytes < FULL_BYTES || room.lacks_files());
+        by_words.iter().any(|words| said.contains(words)) || (said.contains("unable to ") && room())
     }
 
     fn wait(&self, child: &mut Child) -> Result<ExitStatus, GitError> {

@@ -224,7 +224,7 @@ fn check_out(git: &Git<'_>, remote: &str, request: &GitRequest, resolved: &Resol
     };
     let shallow = git.run(&["fetch", "-q", "-u", "--depth=1", "--no-tags", "origin", &local]);
     if let Err(error) = shallow {
-        if error.is_unreachable() || matches!(error, GitError::Stopped) {
+        if error.is_unreachable() || error.is_ours() {
             return Err(error);
         }
         // Some servers give neither a part of the history nor a commit by its hash.
@@ -241,7 +241,7 @@ fn check_out(git: &Git<'_>, remote: &str, request: &GitRequest, resolved: &Resol
     if request.address.submodules != Some(false) && git.folder.join(".gitmodules").exists() {
         let update = ["submodule", "update", "-q", "--init", "--recursive"];
         if let Err(error) = git.run(&[&update[..], &["--depth=1"]].concat()) {
-            if error.is_unreachable() || matches!(error, GitError::Stopped) {
+            if error.is_unreachable() || error.is_ours() {
                 return Err(error);
             }
             // A commit that no branch ends at is not everywhere to be had without its history.
