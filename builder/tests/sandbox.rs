@@ -412,6 +412,39 @@ fn a_cancelled_run_leaves_no_process() {
     assert_eq!(sandbox::run(&machine.spec("true"), &mut |_, _| {}, &cancel).unwrap(), Exit::Cancelled);
 }
 
+/// What a script said that was cancelled once it had said `ready`.
+fn cancelled(machine: &Machine, script: &str) -> String {
+    let cancel = Cancel::new();
+    let mut said = String::new();
+    let mut output = |_, bytes: &[u8]| {
+        said.push_str(std::str::from_utf8(bytes).unwrap());
+        if said.contains("ready") {
+            cancel.cancel();
+        }
+    };
+    assert_eq!(sandbox::run(&machine.spec(script), &mut output, &cancel).unwrap(), Exit::Cancelled);
+    machine.wipe();
+    said
+}
+
+#[test]
+fn a_cancelled_command_is_asked_to_end_before_it_is_killed() {
+    let Some(machine) = Machine::new() else { return };
+    let mark = mark();
+    // The command itself removes what it has half made, also where it takes a moment for it.
+    let script = format!("trap 'sleep 0.3; echo removed; exit' TERM; echo ready; sleep {mark} & wait");
+    assert_eq!(cancelled(&machine, &script), "ready\nremoved\n");
+    // A program of a shell does, and the shell does not go on with its next line.
+    let make = format!("trap \"sleep 0.3; echo removed; exit\" TERM; echo ready; sleep {mark} & wait");
+    assert_eq!(cancelled(&machine, &format!("sh -c '{make}'; echo went on")), "ready\nremoved\n");
+    // Who does not want to is killed.
+    let deaf = format!("trap '' TERM; echo ready; sleep {mark}; echo went on");
+    assert_eq!(cancelled(&machine, &deaf), "ready\n");
+    let slow = format!("trap 'sleep {mark}; echo removed' TERM; echo ready; sleep {mark} & wait");
+    assert_eq!(cancelled(&machine, &slow), "ready\n");
+    assert_eq!(marked(&mark), [0; 0]);
+}
+
 #[test]
 fn a_daemon_does_not_outlive_its_run_or_hold_it_up() {
     let Some(machine) = Machine::new() else { return };

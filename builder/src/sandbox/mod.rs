@@ -18,6 +18,7 @@
 //! | `parent` | the builder's side: `run` |
 //! | `stage`, `init` | the other two processes |
 //! | `mounts`, `interior`, `places` | the root; what is mounted in it; the mount points that an image lacks |
+//! | `ending` | how a command is asked to end before it is killed |
 //! | `extra` | the mounts that the step itself asks for |
 //! | `filter`, `capabilities` | what a command may do |
 //! | `recorder` | owners, where there is only one id |
@@ -46,6 +47,7 @@
 mod cancel;
 mod capabilities;
 mod chroot;
+mod ending;
 mod entry;
 mod error;
 mod extra;

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
@@ -13,6 +13,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::thread::{CapabilitySet, LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
+use super::ending::Asked;
 use super::error::{During, Failure};
 use super::network::Carrier;
 use super::places::Places;
@@ -25,6 +26,9 @@ use crate::owners;
 
 /// The stage's whole command line. Nothing secret stands there: the specification comes over the socket.
 pub(super) const STAGE_NAME: &str = "fluyt-stage";
+
+/// How often it is looked whether a command that was asked to end has ended.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
 /// Does the work of the stage if this process was started as one; `None` in every other case.
 ///
@@ -106,7 +110,7 @@ pub(super) fn command(
         Fork::Parent(pid) => pid,
     };
     let process = pidfd_open(pid, PidfdFlags::empty()).during(|| "watching process 1".to_owned())?;
-    wait(pid, &process, control.as_fd())
+    wait(pid, &process, control.as_fd(), End::Asked)
 }
 
 /// Joins a new network namespace that we may set up without `CAP_NET_ADMIN`, as root in a container with `CAP_SYS_ADMIN`
@@ -161,27 +165,50 @@ pub(super) fn unshare(network: Network) -> Result<(), Failure> {
         .during(|| "making the mounts private to the sandbox".to_owned())
 }
 
-/// Waits for process 1, and kills it when the builder says so or is gone. Returns the raw wait status.
-pub(super) fn wait(pid: Pid, process: &OwnedFd, control: BorrowedFd<'_>) -> Result<i32, Failure> {
-    let mut stopping = false;
+/// How a command is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// It is asked first.
+    Asked,
+    /// At once.
+    Killed,
+}
+
+/// Waits for the first process of a command, and ends it when the builder says so or is gone. Returns the raw wait status.
+pub(super) fn wait(pid: Pid, process: &OwnedFd, control: BorrowedFd<'_>, end: End) -> Result<i32, Failure> {
+    let mut asked: Option<Asked> = None;
+    let mut killed = false;
     loop {
-        let watched = if stopping { PollFlags::empty() } else { PollFlags::IN };
+        // That the builder is gone is told whatever is watched.
+        let watched = if asked.is_some() || killed { PollFlags::empty() } else { PollFlags::IN };
         let mut polled = [
             PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(if stopping { process.as_fd() } else { control }, watched),
+            PollFd::from_borrowed_fd(if killed { process.as_fd() } else { control }, watched),
         ];
-        match poll(&mut polled, None) {
+        match poll(&mut polled, asked.as_ref().filter(|_| !killed).map(|_| &LOOK)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno).during(|| "waiting for the command".to_owned()),
         }
-        let [ended, told] = polled.map(|fd| !fd.revents().is_empty());
-        if ended {
+        let [ended, told] = polled.map(|fd| fd.revents());
+        if !ended.is_empty() {
             return system::wait_for(pid).during(|| "reading the command's status".to_owned());
         }
-        // The builder sends nothing after the specification: whatever comes is its end, or its wish that we end.
-        if told {
+        // The builder sends nothing after the specification: whatever comes is its end, or its wish that we end. After a
+        // second Ctrl-C it is gone, and waits for nobody.
+        let is_gone = told.contains(PollFlags::HUP);
+        let kills = match &asked {
+            _ if killed => false,
+            Some(asked) => is_gone || !asked.may_go_on(),
+            None if told.is_empty() => false,
+            None if end == End::Killed || is_gone => true,
+            None => {
+                asked = Some(Asked::group(pid));
+                false
+            }
+        };
+        if kills {
             pidfd_send_signal(process, Signal::KILL).during(|| "killing the command".to_owned())?;
-            stopping = true;
+            killed = true;
         }
     }
 }

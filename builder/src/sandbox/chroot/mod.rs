@@ -39,6 +39,7 @@ use rustix::thread::{CapabilitySet, UnshareFlags, capabilities as held_capabilit
 use self::furniture::Furniture;
 use super::error::{During, Failure};
 use super::spec::{Network, RootMount, RunSpec};
+use super::stage::End;
 use super::system::{self, Fork};
 use super::wire::{Answer, send};
 use super::{capabilities, filter, init};
@@ -93,7 +94,7 @@ fn command(spec: &RunSpec, root: &Path, control: &UnixStream) -> Result<i32, Fai
         Fork::Parent(pid) => pid,
     };
     let process = pidfd_open(pid, PidfdFlags::empty()).during(|| "watching the command".to_owned())?;
-    super::stage::wait(pid, &process, control.as_fd())
+    super::stage::wait(pid, &process, control.as_fd(), End::Asked)
 }
 
 /// Ends what a stage that was killed left in a root: its command's processes are killed, and folders that outlive commands

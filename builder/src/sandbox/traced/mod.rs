@@ -56,6 +56,7 @@ use rustix::thread::set_no_new_privs;
 use super::error::{During, Failure};
 use super::places::Places;
 use super::spec::{MountSource, Network, RootMount, RunSpec};
+use super::stage::End;
 use super::system::Fork;
 use super::wire::{Answer, send};
 use super::{init, interior, recorder, system as stage_system};
@@ -118,7 +119,7 @@ fn command(spec: &RunSpec, scratch: &Path, control: &UnixStream) -> Result<i32, 
         Fork::Parent(pid) => pid,
     };
     let process = pidfd_open(tracer, PidfdFlags::empty()).during(|| "watching the tracer".to_owned())?;
-    let status = super::stage::wait(tracer, &process, control.as_fd())?;
+    let status = super::stage::wait(tracer, &process, control.as_fd(), End::Killed)?;
     // The kernel kills all that it traced.
     while rustix::process::wait(WaitOptions::empty()).is_ok() {}
     // The tracer has told how the command ended; if not, it was killed.
