@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     let names: Vec<&str> = (0..arguments.len()).filter(is_name).map(|at| arguments[at].as_str()).collect();
     let is_wanted = names.is_empty() || names.iter().any(|name| NAME.contains(name));
     if is_wanted && is_possible() {
-        sandbox::enter(Wish { only: Some(Rung::Rootless), least: None }, None);
+        sandbox::enter(Wish { only: Some(Rung::Rootless), least: None }, None, false);
         match sandbox::entered() {
             Some(Rung::Rootless) => many_runs(Rung::Rootless),
             _ => eprintln!("skipped: {NAME}: there is no user namespace here"),

@@ -76,6 +76,50 @@ fn what_a_command_sees_does_not_depend_on_the_umask() {
 }
 
 #[test]
+fn what_depends_on_the_order_of_files_is_named() {
+    if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
+        println!("skipped: RUN needs root and /bin/busybox here");
+        return;
+    }
+    let folder = place(
+        "FROM scratch\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\nCOPY many /many\n\
+         RUN find /many -type f | sort > /sorted\nRUN find /many -type f > /order\n",
+    );
+    std::fs::copy("/bin/busybox", folder.path().join("context/busybox")).unwrap();
+    std::fs::create_dir(folder.path().join("context/many")).unwrap();
+    for number in 0..40 {
+        std::fs::write(folder.path().join(format!("context/many/{number}")), "x").unwrap();
+    }
+    let output = verify(folder.path(), &["--json", "--progress=plain"]);
+    let (told, listed) = (text(&output.stderr), text(&output.stdout));
+    if listed.contains("\"same_conditions\":[\"order of files in folders\"") {
+        println!("skipped: the store's file system lists files as memory does, or no memory can be mounted");
+        return;
+    }
+    assert!(listed.contains("order of files in folders"), "{listed}");
+    assert_eq!(output.status.code(), Some(1), "{told}{listed}");
+    assert!(told.contains("error: the two builds differ: /order (content)\n"), "{told}");
+    assert!(told.contains("hint: /order is the same lines in another order"), "{told}");
+    assert!(told.contains("the same user"), "{told}");
+    let left: Vec<_> = std::fs::read_dir(folder.path().join("store/tmp")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// A base image that only this store has, by its name, is the second build's too.
+#[test]
+fn a_base_of_the_store_is_there_for_both_builds() {
+    let folder = place("FROM mine\nCOPY tree/b /b\n");
+    std::fs::create_dir(folder.path().join("base")).unwrap();
+    std::fs::write(folder.path().join("base/Dockerfile"), "FROM scratch\nCOPY Dockerfile /base\n").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt"));
+    command.env("FLUYT_STORE", folder.path().join("store")).current_dir(folder.path());
+    assert!(command.args(["build", "-t", "mine", "base"]).output().unwrap().status.success());
+    let output = verify(folder.path(), &["--progress=plain"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(!text(&output.stderr).contains("warning"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn nothing_is_written_anywhere_by_mistake() {
     let folder = place("FROM scratch\nCOPY tree /\n");
     for arguments in [&["--push", "-t", "x"][..], &["-o", "out"], &["--iidfile", "id"]] {

@@ -44,7 +44,8 @@ pub fn run() -> ExitCode {
     start_logging(matches!(&arguments.command, Command::Build(build) if build.buildx.debug));
     if let Some(wish) = wish_of(&arguments.command) {
         // A store that cannot be found is complained of later.
-        sandbox::enter(wish, settings::store_folder(arguments.store.as_deref()).ok().as_deref());
+        let mounts = matches!(arguments.command, Command::Verify(_));
+        sandbox::enter(wish, settings::store_folder(arguments.store.as_deref()).ok().as_deref(), mounts);
     }
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

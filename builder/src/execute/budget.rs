@@ -10,7 +10,13 @@ use super::schedule;
 pub(super) fn slots() -> usize {
     // The standard library reads the processor quota of control groups, of both versions.
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    schedule::slots(cores, memory_bytes(Path::new("/sys/fs/cgroup"), &own_groups()))
+    schedule::slots(cores, memory_limit_bytes())
+}
+
+/// How much memory this process and those that it starts may use, where its control group bounds it.
+#[must_use]
+pub fn memory_limit_bytes() -> Option<u64> {
+    memory_bytes(Path::new("/sys/fs/cgroup"), &own_groups())
 }
 
 fn own_groups() -> String {

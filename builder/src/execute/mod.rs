@@ -45,6 +45,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::runtime::Handle;
 
 pub use base::BaseImage;
+pub use budget::memory_limit_bytes;
 pub use error::{ExecuteError, StepError, StepFailure, ways_to_run};
 pub use explain::Explain;
 pub use flights::Flights;

@@ -63,7 +63,7 @@ pub(super) fn assemble(
     if !form.descriptor_annotations.is_empty() {
         descriptor.set_annotations(Some(form.descriptor_annotations.clone().into_iter().collect()));
     }
-    Ok(Built { manifest: descriptor, config_digest: config.digest })
+    Ok(Built { manifest: descriptor, config_digest: config.digest, bases: Vec::new() })
 }
 
 /// The time of what no layer says the time of: the epoch where one is given, a fixed one where the result may depend on

@@ -1,6 +1,7 @@
 //! What base images' names mean, asked again in every build, once for each name, and for all names at the same time.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use oci_spec::image::{Digest, ImageManifest};
 use super::room::Pruner;
 use super::shown::Shown;
 use super::source::first_line;
-use super::{BuildError, Request, layout};
+use super::{BuildError, Built, Request, layout};
 use crate::blob::Store;
 use crate::cache::{BaseRecord, Records};
 use crate::event::{Event, Events};
@@ -226,4 +227,44 @@ fn image_at(manifest: &Digest, origin: Option<&Reference>, store: &Store) -> Opt
         config,
         layers,
     })
+}
+
+/// Gives another store what a build had of its base images: what their names meant, and the layers that were here.
+///
+/// # Errors
+/// When one of the stores fails.
+pub fn lend_bases(built: &Built, from: &Store, to: &Store) -> Result<(), BuildError> {
+    let (ours, theirs) = (Records::new(from.clone(), Arc::default()), Records::new(to.clone(), Arc::default()));
+    for (wanted, base) in &built.bases {
+        lend_image(&base.manifest_digest, from, to)?;
+        if let Ok(reference) = Reference::parse(&wanted.reference)
+            && let Some(record) = ours.base(&reference.to_string(), &wanted.platform.to_string())
+        {
+            theirs.keep_base(&record)?;
+        }
+    }
+    for (name, descriptor) in from.tags()? {
+        if built.bases.iter().any(|(_, base)| base.manifest_digest == *descriptor.digest()) {
+            to.tag(&name, descriptor)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives another store what of an image is here.
+///
+/// # Errors
+/// When one of the stores fails.
+pub fn lend_image(manifest: &Digest, from: &Store, to: &Store) -> Result<(), BuildError> {
+    let bytes = from.read(manifest, DOCUMENT_SIZE_MAX_BYTES)?;
+    let Ok(parsed) = serde_json::from_slice::<ImageManifest>(&bytes) else { return Ok(()) };
+    let parts = parsed.layers().iter().chain([parsed.config()]).map(|part| part.digest());
+    for digest in parts.chain([manifest]).filter(|digest| from.contains(digest) && !to.contains(digest)) {
+        let (mut blob, mut writer) = (from.open_blob(digest)?, to.writer_for(digest)?);
+        if let Err(error) = io::copy(&mut blob, &mut writer) {
+            return Err(writer.failure(error).into());
+        }
+        writer.commit(Some(digest))?;
+    }
+    Ok(())
 }

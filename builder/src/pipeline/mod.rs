@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-pub use bases::PULLED_FROM;
+pub use bases::{PULLED_FROM, lend_bases, lend_image};
 pub use error::{BuildError, Fault, remote_fault};
 pub use outputs::Destination;
 pub use report::{Answer, Argument, Found, Needed, Outline, Question, Refusal, Report, Target, report};
@@ -144,6 +144,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         watcher: early.clone().map(|early| early as Arc<dyn Watcher>),
         mounts: MountSources::new(request.secrets.clone(), search.clone(), request.agents.clone()),
     };
+    let bases = executor.bases.clone().into_iter().collect();
     let guard = early::Guard::of(early);
     let graph = Arc::new(*graph);
     let (states, root) = {
@@ -162,7 +163,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         }
     };
     let assemble = async || assemble::assemble(&graph, &states, &root, &request, committed_at, &search, &store);
-    let image = pruner.with_room("the image", assemble).await?;
+    let image = Built { bases, ..pruner.with_room("the image", assemble).await? };
     let origins: Origins =
         root.layers.iter().filter_map(|layer| Some((layer.digest.clone(), layer.origin.clone()?))).collect();
     let delivery = outputs::Delivery {

@@ -10,8 +10,9 @@ use jiff::Timestamp;
 use oci_spec::image::{Descriptor, Digest};
 
 use super::outputs::Destination;
+use crate::execute::BaseImage;
 use crate::fetch;
-use crate::graph::{Allowed, Conditions, Network, Platform, without_password};
+use crate::graph::{Allowed, Conditions, ImageRequest, Network, Platform, without_password};
 use crate::image::Format;
 use crate::layer::Compression;
 use crate::sandbox::{Resources, Wish};
@@ -156,4 +157,6 @@ pub struct Built {
     pub manifest: Descriptor,
     /// Digest of its configuration.
     pub config_digest: Digest,
+    /// The images that the build started from or copied from.
+    pub bases: Vec<(ImageRequest, BaseImage)>,
 }

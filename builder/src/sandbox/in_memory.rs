@@ -26,11 +26,24 @@ impl InMemory {
     /// # Errors
     /// When the kernel refuses it.
     pub fn over(folder: &Path) -> Result<Option<Self>, SandboxError> {
-        if !entry::has_own_mounts() || !is_needed(folder) {
+        if is_needed(folder) { Self::mounted(folder, &[]) } else { Ok(None) }
+    }
+
+    /// Over an empty folder, of this size at most, where it is possible.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn of(folder: &Path, size_bytes: u64) -> Result<Option<Self>, SandboxError> {
+        Self::mounted(folder, &[("size", &size_bytes.to_string())])
+    }
+
+    fn mounted(folder: &Path, options: &[(&str, &str)]) -> Result<Option<Self>, SandboxError> {
+        if !entry::has_own_mounts() {
             return Ok(None);
         }
+        let options = [&[("mode", "755")], options].concat();
         let mount = || -> Result<(), Failure> {
-            attach(new_mount("tmpfs", &[("mode", "755")], MountAttrFlags::MOUNT_ATTR_NODEV)?, folder)
+            attach(new_mount("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NODEV)?, folder)
         };
         mount().map_err(SandboxError::Setup)?;
         Ok(Some(Self(folder.to_owned())))

@@ -7,7 +7,7 @@ use std::io::Read as _;
 use oci_spec::image::{Descriptor, ImageManifest};
 use serde_json::{Value, json};
 
-use super::suspects::{Suspect, suspect};
+use super::suspects::{REORDERED, Suspect, suspect};
 use crate::blob::{Store, StoreError};
 use crate::cli::failure::{Blame, Failure};
 use crate::image::ImageConfig;
@@ -174,7 +174,9 @@ fn layers(store: &Store, one: &Descriptor, two: &Descriptor, about: &About) -> R
     }
     // To read whole layers for each file would take long; the first tells the most.
     if let Some(first_content) = found.iter_mut().find(|difference| difference.what == "content") {
-        first_content.values = contents(store, one, two, &first_content.place)?;
+        let (values, is_reordered) = contents(store, one, two, &first_content.place)?;
+        first_content.values = values;
+        first_content.suspect = first_content.suspect.or(is_reordered.then_some(REORDERED));
     }
     Ok(found)
 }
@@ -246,17 +248,17 @@ fn broken(layer: &Descriptor, error: &LayerError) -> Failure {
     Failure::new(Blame::Environment, format!("cannot read the layer {}", layer.digest())).caused_by(error)
 }
 
-/// Where a file's content differs first, and what stands there.
+/// Where a file's content differs first and what stands there; and whether both have the same lines.
 fn contents(
     store: &Store,
     one: &Descriptor,
     two: &Descriptor,
     path: &str,
-) -> Result<Option<(String, String)>, Failure> {
+) -> Result<(Option<(String, String)>, bool), Failure> {
     let (a, b) = (content(store, one, path)?, content(store, two, path)?);
     let common = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
     if common == a.len().min(b.len()) && a.len() == b.len() {
-        return Ok(None);
+        return Ok((None, false));
     }
     let from = common.saturating_sub(SHOWN_BYTES / 3);
     let piece = |bytes: &[u8]| {
@@ -264,7 +266,12 @@ fn contents(
         let shown = bytes.get(from.min(to)..to).unwrap_or_default().escape_ascii().to_string();
         format!("byte {common} of {}: \"{shown}\"", bytes.len())
     };
-    Ok(Some((piece(&a), piece(&b))))
+    let lines = |bytes: &[u8]| {
+        let mut lines: Vec<Vec<u8>> = bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        lines.sort();
+        lines
+    };
+    Ok((Some((piece(&a), piece(&b))), lines(&a) == lines(&b)))
 }
 
 fn content(store: &Store, layer: &Descriptor, path: &str) -> Result<Vec<u8>, Failure> {

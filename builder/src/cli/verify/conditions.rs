@@ -18,8 +18,7 @@ const OLDER_S: i64 = 34_567_891;
 /// Largest value of an extended attribute that the kernel knows, in bytes.
 const XATTR_MAX_BYTES: usize = 64 * 1024;
 
-/// Copies a context into another folder: its files are made in the other order, and are older. Modes stay, because a layer
-/// shows them.
+/// Copies a context into another folder: its files are older. Modes stay, because a layer shows them.
 pub(super) fn copy_context(from: &Path, below: &Path) -> Result<PathBuf, Failure> {
     // A path of another length too, which programs write into what they make.
     let to = below.join("verify").join("the same context in another folder");

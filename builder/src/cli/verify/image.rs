@@ -7,7 +7,7 @@ use fluyt_client::Reference;
 use oci_spec::image::{Descriptor, ImageManifest};
 
 use super::compare::{self, Difference};
-use super::{Builds, report};
+use super::{Builds, Conditions, report};
 use crate::blob::Store;
 use crate::cli::args::VerifyArguments;
 use crate::cli::build::{Asked, open_store, request};
@@ -46,8 +46,8 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, reference:
     let store = open_store(store)?;
     let builds = Builds::new(
         &arguments,
-        |cancel| Workshop {
-            store: store.clone(),
+        |store, cancel| Workshop {
+            store,
             client: client.clone(),
             cancel,
             stdout: output::stdout,
@@ -86,10 +86,11 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, reference:
             (best, found) = (again, fewer);
         }
     }
-    report(&published.built, &best, &found, vec!["the machine"], typed.json)
+    let conditions = Conditions { changed: vec!["the machine"], same: Vec::new() };
+    report(&published.built, &best, &found, &conditions, typed.json)
 }
 
-impl<W: Fn(crate::sandbox::Cancel) -> Workshop> Builds<W> {
+impl<W: Fn(Store, crate::sandbox::Cancel) -> Workshop> Builds<W> {
     async fn compared(
         &self,
         published: &Published,
@@ -97,7 +98,7 @@ impl<W: Fn(crate::sandbox::Cancel) -> Workshop> Builds<W> {
         title: &str,
         store: &Store,
     ) -> Result<(Built, Vec<Difference>), Failure> {
-        let mut built = self.build(title, request).await?;
+        let mut built = self.build(title, request, store).await?;
         // The layers' content is in the configuration: the same image in another compression, or pushed by another program.
         if built.config_digest == published.built.config_digest {
             built.manifest = published.built.manifest.clone();
@@ -141,7 +142,8 @@ impl Published {
         let manifest: ImageManifest = serde_json::from_slice(&bytes).map_err(|error| broken(&error))?;
         let bytes = store.read(manifest.config().digest(), DOCUMENT_SIZE_MAX_BYTES).map_err(|error| broken(&error))?;
         let config = serde_json::from_slice(&bytes).map_err(|error| broken(&error))?;
-        let built = Built { manifest: descriptor, config_digest: manifest.config().digest().clone() };
+        let built =
+            Built { manifest: descriptor, config_digest: manifest.config().digest().clone(), bases: Vec::new() };
         Ok(Self { built, manifest, config })
     }
 

@@ -3,6 +3,7 @@
 mod compare;
 mod conditions;
 mod image;
+mod order;
 mod suspects;
 
 use std::fmt::Write as _;
@@ -24,6 +25,7 @@ use crate::event::{Event, Events, Sink};
 use crate::pipeline::{self, Built, ContextSource, Destination, DockerfileSource, Request, Workshop};
 use crate::secrets::Redactor;
 use compare::Difference;
+use order::OtherOrder;
 
 /// The second build begins at least so long after the first: the times that a zip archive holds are even seconds.
 const APART: Duration = Duration::from_millis(2100);
@@ -54,18 +56,18 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments) -> Result<
         return Err(Failure::usage("`verify` builds a folder of this machine").hint("check it out and name the folder"));
     };
     let second_context = conditions::copy_context(folder, copy.path())?;
-    let workshop = |cancel| Workshop {
-        store: store.clone(),
+    let workshop = |store, cancel| Workshop {
+        store,
         client: client.clone(),
         cancel,
         stdout: output::stdout,
         stdin: output::stdin,
     };
     let builds = Builds::new(&arguments, workshop, store.clone());
-    let (one, two, changed) = both(&builds, first, second_context, &arguments).await?;
+    let (one, two, conditions) = both(&builds, first, second_context, &arguments).await?;
     drop(copy);
     let differences = compare::images(&store, &one, &two)?;
-    report(&one, &two, &differences, changed, typed.json)
+    report(&one, &two, &differences, &conditions, typed.json)
 }
 
 /// What a build gives is compared here; it goes nowhere else.
@@ -85,12 +87,37 @@ struct Builds<W> {
     store: Store,
 }
 
-async fn both<W: Fn(crate::sandbox::Cancel) -> Workshop>(
+/// In which order folders list their files.
+const ORDER: &str = "order of files in folders";
+
+/// What is another in the second build, and what could not be made so.
+#[derive(Clone, Debug, Default)]
+struct Conditions {
+    changed: Vec<&'static str>,
+    same: Vec<&'static str>,
+}
+
+impl Conditions {
+    fn add(&mut self, what: &'static str, is_changed: bool) {
+        if is_changed { &mut self.changed } else { &mut self.same }.push(what);
+    }
+
+    fn is_the_same(&mut self, what: &'static str) {
+        self.changed.retain(|changed| *changed != what);
+        self.same.push(what);
+    }
+
+    fn title(&self) -> String {
+        format!("second build: another {}; the same {}", self.changed.join(", "), self.same.join(", "))
+    }
+}
+
+async fn both<W: Fn(Store, crate::sandbox::Cancel) -> Workshop>(
     builds: &Builds<W>,
     first: Request,
     second_context: PathBuf,
     typed: &BuildArguments,
-) -> Result<(Built, Built, Vec<&'static str>), Failure> {
+) -> Result<(Built, Built, Conditions), Failure> {
     let began = Instant::now();
     let mut second = Request { context: ContextSource::Folder(second_context.clone()), ..first.clone() };
     // A Dockerfile of the context is read from the copy, one from elsewhere where it is.
@@ -100,27 +127,53 @@ async fn both<W: Fn(crate::sandbox::Cancel) -> Workshop>(
     {
         second.file = Some(DockerfileSource::Path(second_context.join(below)));
     }
-    let one = builds.build("first build: as things are", first).await?;
+    let store = &builds.store;
+    let one = builds.build("first build: as things are", first, store).await?;
     tokio::time::sleep(APART.saturating_sub(began.elapsed())).await;
     second.now = jiff::Timestamp::now();
-    let mut changed = vec!["folder", "order of files", "file times", "time of the build"];
+    let mut conditions =
+        Conditions { changed: vec!["folder", "file times", "time of the build", "umask"], same: Vec::new() };
     let processors = conditions::OneProcessor::take();
-    if processors.is_some() {
-        changed.push("number of processors");
-    }
+    conditions.add("number of processors", processors.is_some());
     let umask = conditions::OtherUmask::take();
-    changed.push("umask");
-    let two = builds.build(&format!("second build: another {}", changed.join(", ")), second).await?;
+    let other = OtherOrder::beside(store);
+    conditions.add(ORDER, other.is_some());
+    // Another one has another way to run commands, and what that changes is not the Dockerfile's doing.
+    conditions.add("user", false);
+    let two = match other {
+        None => builds.build(&conditions.title(), second, store).await?,
+        Some(other) => {
+            let environment = |error| Failure::from_error(Blame::Environment, &error);
+            other.take_bases(store, &one).map_err(environment)?;
+            match builds.build(&conditions.title(), second.clone(), &other.store).await {
+                Ok(two) => {
+                    other.give(&two, store).map_err(environment)?;
+                    two
+                }
+                Err(failure) if failure.blame == Blame::Interrupted => return Err(failure),
+                // A command may need more room than memory has, or what is to be had no more.
+                Err(failure) => {
+                    output::message(&format!(
+                        "warning: the build with another order of files failed\n{}",
+                        failure.render()
+                    ));
+                    drop(other);
+                    conditions.is_the_same(ORDER);
+                    builds.build(&conditions.title(), second, store).await?
+                }
+            }
+        }
+    };
     drop((processors, umask));
-    Ok((one, two, changed))
+    Ok((one, two, conditions))
 }
 
-impl<W: Fn(crate::sandbox::Cancel) -> Workshop> Builds<W> {
+impl<W: Fn(Store, crate::sandbox::Cancel) -> Workshop> Builds<W> {
     fn new(typed: &BuildArguments, workshop: W, store: Store) -> Self {
         Self { kind: if typed.quiet { Progress::Quiet } else { typed.progress }, workshop, store }
     }
 
-    async fn build(&self, title: &str, request: Request) -> Result<Built, Failure> {
+    async fn build(&self, title: &str, request: Request, store: &Store) -> Result<Built, Failure> {
         let shown = Shown::begin(self.kind, &Surroundings::from_process(), Some(&self.store.root().join(LOGS)));
         let events: Events = Arc::new(WithoutNotes(shown.events()));
         let say = shown.say();
@@ -129,7 +182,9 @@ impl<W: Fn(crate::sandbox::Cancel) -> Workshop> Builds<W> {
         }
         let interrupt = Interrupt::listen(say);
         let redactor = Redactor::new(&request.secrets);
-        let built = interrupt.guard(pipeline::build((self.workshop)(interrupt.cancel.clone()), request, events)).await;
+        let built = interrupt
+            .guard(pipeline::build((self.workshop)(store.clone(), interrupt.cancel.clone()), request, events))
+            .await;
         let left = shown.end();
         built.map_err(|error| {
             let hint = left.log.map(|path| format!("the whole log is in {}", path.display()));
@@ -153,14 +208,14 @@ fn report(
     one: &Built,
     two: &Built,
     differences: &[Difference],
-    changed: Vec<&str>,
+    conditions: &Conditions,
     as_json: bool,
 ) -> Result<(), Failure> {
     let same = one.manifest.digest() == two.manifest.digest();
     let text = if as_json {
         let rows: Vec<_> = differences.iter().map(Difference::json).collect();
         let value = json!({"same": same, "first": one.manifest.digest(), "second": two.manifest.digest(),
-            "changed": changed, "differences": rows});
+            "changed": conditions.changed, "same_conditions": conditions.same, "differences": rows});
         format!("{value}\n")
     } else if same {
         format!("same: {}\n", one.manifest.digest())

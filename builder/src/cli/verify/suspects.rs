@@ -9,6 +9,12 @@ pub(super) struct Suspect {
     pub(super) advice: &'static str,
 }
 
+/// What has the same lines both times.
+pub(super) const REORDERED: Suspect = Suspect {
+    what: "the same lines in another order, mostly that in which a folder lists its files",
+    advice: "sort what is listed: `find ... | LC_ALL=C sort`",
+};
+
 const REMOVE: &str = "remove it at the end of the same RUN";
 
 /// Patterns of paths without their leading `/`: `*` stands for any characters but `/`, `**` for any.

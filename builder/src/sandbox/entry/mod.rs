@@ -59,12 +59,13 @@ static ENTRY: OnceLock<Entry> = OnceLock::new();
 /// process with one thread, before it opens anything.
 ///
 /// Root that may mount stays where it is, and pays nothing. Where the store lies on an overlay, as in a container without a
-/// volume, the process gets a mount namespace of its own too, for [`InMemory`](super::InMemory).
-pub fn enter(wish: Wish, store: Option<&Path>) {
+/// volume, the process gets a mount namespace of its own too, for [`InMemory`](super::InMemory); and where the command
+/// `mounts` itself.
+pub fn enter(wish: Wish, store: Option<&Path>, mounts: bool) {
     ENTRY.get_or_init(|| {
         let mut entry = attempt(wish);
         let may_mount = entry.entered.is_some() || holds(CapabilitySet::SYS_ADMIN);
-        if may_mount && store.is_some_and(in_memory::is_needed) {
+        if may_mount && (mounts || store.is_some_and(in_memory::is_needed)) {
             entry.own_mounts = system::unshare(UnshareFlags::NEWNS).is_ok()
                 && mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).is_ok();
         }
