@@ -6,12 +6,14 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Gid, Uid};
 
 use fluyt::sandbox::{
-    self, Cancel, CapabilityChange, Exit, MountSource, Network, Resources, RootMount, RunMount, RunSpec, Rung, Stream,
+    self, Cancel, CapabilityChange, Exit, Isolation, MountSource, Network, Resources, RootMount, RunMount, RunSpec,
+    Rung, Stream, Wish,
 };
 
 const BUSYBOX: &str = "/usr/bin/busybox";
@@ -119,6 +121,16 @@ fn both_streams_and_the_exit_code_come_back() {
 }
 
 #[test]
+fn the_trial_agrees_that_a_run_works_here() {
+    as_ordinary_user(|machine| {
+        let wish = Wish { only: Some(Rung::Traced), least: None };
+        let isolation = Isolation::new(wish).at(machine.folder.path());
+        assert_eq!(isolation.choice().rung, Rung::Traced, "{:?}", isolation.choice().refused);
+        assert_eq!(run(&machine.spec("exit 3")).0, Exit::Code(3));
+    });
+}
+
+#[test]
 fn paths_stay_in_the_root() {
     as_ordinary_user(|machine| {
         fs::write(machine.path("outside"), "secret").unwrap();
@@ -149,6 +161,57 @@ fn paths_stay_in_the_root() {
         stdout_of(&machine.spec("echo new > /absolute; mkdir -p /a/b; mv /outside /a/b/moved; cat /a/b/moved"));
         assert_eq!(fs::read_to_string(machine.path("root/a/b/moved")).unwrap(), "new\n");
         assert_eq!(fs::read_to_string(machine.path("outside")).unwrap(), "secret");
+    });
+}
+
+/// Puts perl, which makes any call, into the root; says so where there is none.
+fn has_perl(machine: &Machine) -> bool {
+    let perl = Path::new("/usr/bin/perl");
+    let Ok(listed) = Command::new("ldd").arg(perl).output() else { return false };
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let libraries = listed.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new);
+    for file in libraries.chain([perl]).filter(|file| file.exists()) {
+        let inside = machine.path("root").join(file.strip_prefix("/").unwrap());
+        fs::create_dir_all(inside.parent().unwrap()).unwrap();
+        fs::copy(file, inside).unwrap();
+    }
+    if !perl.exists() {
+        eprintln!("skipped: this test needs {}", perl.display());
+    }
+    perl.exists()
+}
+
+#[test]
+fn who_is_at_the_other_end_of_a_socket_has_the_ids_that_it_believes_to_have() {
+    as_ordinary_user(|machine| {
+        if has_perl(&machine) {
+            let ask = r#"socketpair(A, B, 1, 1, 0); print join(":", (unpack "iII", getsockopt(A, 1, 17))[1, 2]), "\n""#;
+            fs::write(machine.path("root/ask"), ask).unwrap();
+            let script = "/usr/bin/perl /ask; su web -c '/usr/bin/perl /ask'";
+            assert_eq!(stdout_of(&machine.spec(script)), "0:0\n33:33\n");
+        }
+    });
+}
+
+/// The caller is told how many went, and sends the others again.
+#[test]
+fn of_many_messages_at_once_the_first_goes() {
+    as_ordinary_user(|machine| {
+        if has_perl(&machine) {
+            let send = format!(
+                r#"my $a = pack("Sa108", 1, "/tmp/socket"); socket(A, 1, 2, 0); bind(A, $a); socket(B, 1, 2, 0);
+                   my ($one, $two) = ("one", "second"); my @v = map {{ pack("PQ", $_, length $_) }} $one, $two;
+                   my $m = join "", map {{ pack("PLx4PQQQLx4Lx4", $a, length $a, $_, 1, 0, 0, 0, 0) }} @v;
+                   my $sent = syscall({number}, fileno(B), $m, 2, 0);
+                   my $rest = substr($m, 64 * $sent); my $more = syscall({number}, fileno(B), $rest, 2 - $sent, 0);
+                   my $none = syscall({number}, fileno(B), $m, 0, 0);
+                   recv(A, my $first, 9, 0); recv(A, my $second, 9, 0);
+                   print join(" ", $sent, $more, $none, unpack("L", substr($m, 56)), unpack("L", substr($rest, 56)), $first, $second)"#,
+                number = libc::SYS_sendmmsg,
+            );
+            fs::write(machine.path("root/send"), send).unwrap();
+            assert_eq!(stdout_of(&machine.spec("/usr/bin/perl /send")), "1 1 0 3 6 one second");
+        }
     });
 }
 

@@ -452,6 +452,11 @@ const NETWORK: &[Attempt] = &[
         r#"my $s = call($N{socket}, 1, 2, 0); my $a = pack("Sa108", 1, $H{datagram}); call($N{sendto}, $s, "x", 1, 0, $a, length $a) < 0 or return "done"; my $b = "x"; my $v = pack("PQ", $b, 1); done(call($N{sendmsg}, $s, pack("PLx4PQQQLx4", $a, length $a, $v, 1, 0, 0, 0), 0))"#,
     ),
     attempt(
+        "send many messages at once to a socket of the host by its path",
+        NOT_THERE,
+        r#"my $s = call($N{socket}, 1, 2, 0); my $a = pack("Sa108", 1, $H{datagram}); my $b = "x"; my $v = pack("PQ", $b, 1); my $m = pack("PLx4PQQQLx4Lx4", $a, length $a, $v, 1, 0, 0, 0, 0); done(call($N{sendmmsg}, $s, $m, 1, 0))"#,
+    ),
+    attempt(
         "talk to a service on the host's loopback device",
         Open(&["done"], "the host's network is the command's; `--network none` or `isolated` closes it"),
         r#"connected(pack("SnNx8", 2, $H{port}, 0x7f000001), 2)"#,

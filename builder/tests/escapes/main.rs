@@ -79,6 +79,7 @@ const NUMBERS: &[(&str, i64)] = &numbers![
     request_key = SYS_request_key,
     sched_setaffinity = SYS_sched_setaffinity,
     seccomp = SYS_seccomp,
+    sendmmsg = SYS_sendmmsg,
     sendmsg = SYS_sendmsg,
     sendto = SYS_sendto,
     sethostname = SYS_sethostname,

@@ -131,7 +131,10 @@ impl Caller<'_> {
                 names[NAME_BYTES..NAME_BYTES + name.len()].copy_from_slice(name);
                 self.write(0, &names)
             }
-            libc::SYS_sendto | libc::SYS_sendmsg => self.send(call),
+            libc::SYS_sendto => self.send_to(),
+            libc::SYS_sendmsg => self.send_message(Then::Nothing),
+            libc::SYS_sendmmsg => self.send_first_message(),
+            libc::SYS_getsockopt => Ok(self.peer()),
             libc::SYS_kill => self.kill(),
             libc::SYS_setpriority | libc::SYS_ioprio_set => {
                 // Of a process; not of a group, which is harmless but for that of a user, who is the builder.
@@ -420,79 +423,6 @@ impl Caller<'_> {
         }
         let file = rustix::fs::open(found.name(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
         rustix::fs::ftruncate(file, self.argument(1)).map(|()| Outcome::DONE)
-    }
-
-    /// A socket's address: one that is a path becomes one by way of a descriptor of the tracer. Others are copied too, as
-    /// a copy cannot become a path while the kernel looks.
-    fn address(&self, binds: bool) -> Result<Outcome, Errno> {
-        let length = usize::try_from(self.number(2)).unwrap_or(0);
-        const ADDRESS_MAX_BYTES: usize = 128;
-        if length > ADDRESS_MAX_BYTES {
-            return Err(Errno::INVAL);
-        }
-        let mut address = vec![0; length];
-        self.memory.read(self.argument(1), &mut address)?;
-        let (address, then, held) = self.real_address(address, binds)?;
-        let (slot, at) = self.slot(&address)?;
-        let mut registers = self.registers;
-        set_argument(&mut registers, 1, at);
-        set_argument(&mut registers, 2, address.len() as u64);
-        Ok(self.changed(registers, slot, then, held))
-    }
-
-    /// The address, what follows, and what must stay open until then.
-    fn real_address(&self, address: Vec<u8>, binds: bool) -> Result<(Vec<u8>, Then, Vec<Found>), Errno> {
-        const PATH_MAX_BYTES: usize = 107;
-        let unix = u16::try_from(libc::AF_UNIX).unwrap_or(0).to_ne_bytes();
-        let Some(path) = address.strip_prefix(&unix).filter(|path| path.first().is_some_and(|byte| *byte != 0)) else {
-            return Ok((address, Then::Nothing, Vec::new()));
-        };
-        let path = path.split(|byte| *byte == 0).next().unwrap_or_default();
-        let path = self.absolute(HERE, path)?;
-        let (real, then, held) = if binds {
-            let Spot { folder, name, .. } = self.world.root.spot(self, &path)?;
-            self.may_change(&folder)?;
-            let owner = self.credentials.maker(self.may_fill(&folder)?);
-            let through = super::paths::joined(&folder.shared_name(), name.to_bytes());
-            (through, Then::Bound { folder, name, owner }, Vec::new())
-        } else {
-            let found = self.world.root.find(self, &path, true)?;
-            (found.shared_name(), Then::Nothing, vec![found])
-        };
-        if real.len() > PATH_MAX_BYTES {
-            return Err(Errno::NAMETOOLONG);
-        }
-        Ok(([unix.as_slice(), &real, b"\0"].concat(), then, held))
-    }
-
-    /// A message to an address. Where the address lies in memory, so does what says where: both are copied.
-    fn send(&self, call: i64) -> Result<Outcome, Errno> {
-        const HEADER_BYTES: usize = 56;
-        let word = |bytes: &[u8], at: usize| {
-            bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes)
-        };
-        if call == libc::SYS_sendto {
-            let mut address = vec![0; usize::try_from(self.number(5)).unwrap_or(0).min(HEADER_BYTES * 3)];
-            self.memory.read(self.argument(4), &mut address)?;
-            let (address, _, held) = self.real_address(address, false)?;
-            let (slot, at) = self.slot(&address)?;
-            let mut registers = self.registers;
-            set_argument(&mut registers, 4, at);
-            set_argument(&mut registers, 5, address.len() as u64);
-            return Ok(self.changed(registers, slot, Then::Nothing, held));
-        }
-        let mut header = vec![0; HEADER_BYTES];
-        self.memory.read(self.argument(1), &mut header)?;
-        let (name, length) = (word(&header, 0), word(&header, 8) as u32);
-        let mut address = vec![0; if name == 0 { 0 } else { usize::try_from(length).unwrap_or(0).min(128) }];
-        self.memory.read(name, &mut address)?;
-        let (address, _, held) = self.real_address(address, false)?;
-        let (slot, at) = self.slot(&[header.as_slice(), &address].concat())?;
-        let name = if address.is_empty() { 0 } else { at + HEADER_BYTES as u64 };
-        self.memory.write(at, &[name.to_ne_bytes(), (address.len() as u64).to_ne_bytes()].concat())?;
-        let mut registers = self.registers;
-        set_argument(&mut registers, 1, at);
-        Ok(self.changed(registers, slot, Then::Nothing, held))
     }
 
     /// A signal reaches processes of the sandbox only: the others are the builder's.

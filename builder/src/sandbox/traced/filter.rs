@@ -110,6 +110,7 @@ const STOPPED: &[i64] = &[
     libc::SYS_sched_setparam,
     libc::SYS_sched_setattr,
     libc::SYS_sendmsg,
+    libc::SYS_sendmmsg,
     libc::SYS_chdir,
     libc::SYS_creat,
     libc::SYS_umask,
@@ -203,7 +204,7 @@ pub(super) fn program(asks: bool) -> Vec<Instruction> {
         [vec![load(argument(place)), jump_if_equal(value, 0, skip)], then].concat()
     };
     let refused = || vec![refuse(libc::EPERM)];
-    let special: [(i64, Vec<Instruction>); 12] = [
+    let special: [(i64, Vec<Instruction>); 13] = [
         // Over what is there; where nothing is, it may.
         (
             libc::SYS_mmap,
@@ -238,6 +239,8 @@ pub(super) fn program(asks: bool) -> Vec<Instruction> {
             libc::SYS_socket,
             value(0, libc::AF_NETLINK.cast_unsigned(), value(2, NETLINK_AUDIT, vec![refuse(libc::EPROTONOSUPPORT)])),
         ),
+        // Who is at the other end.
+        (libc::SYS_getsockopt, value(1, SOL_SOCKET, value(2, SO_PEERCRED, vec![TRACE]))),
         // To an address.
         (libc::SYS_sendto, [value(5, 0, vec![allow()]), vec![TRACE]].concat()),
     ];
@@ -265,6 +268,8 @@ pub(super) fn program(asks: bool) -> Vec<Instruction> {
 }
 
 const NETLINK_AUDIT: u32 = 9;
+const SOL_SOCKET: u32 = 1;
+const SO_PEERCRED: u32 = 17;
 const F_SETOWN_EX: u32 = 15;
 const FIOSETOWN: u32 = 0x8901;
 const SIOCSPGRP: u32 = 0x8902;

@@ -28,6 +28,7 @@ mod merge;
 mod owners;
 mod paths;
 mod program;
+mod sockets;
 mod system;
 mod task;
 mod tracer;

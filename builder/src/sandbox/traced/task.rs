@@ -125,6 +125,14 @@ pub(super) enum Then {
         name: CString,
         owner: (u32, u32),
     },
+    /// One message of many may have been sent: how much of it is told at this address.
+    Sent {
+        length_at: u64,
+    },
+    /// Who is at the other end of a socket may have been told at this address.
+    Peer {
+        at: u64,
+    },
     /// Another program may have been started.
     Program(Box<super::program::Prepared>),
 }

@@ -245,9 +245,20 @@ impl Tracer {
         {
             let _ = self.world.owners.set_owner(&socket.name(), owner.0, owner.1);
         }
+        if result >= 0
+            && let Then::Peer { at } = then
+        {
+            let _ = self.world.tell_peer(&task.process.borrow().memory, at);
+        }
         // As before also in the call's number: after a signal the kernel may make it again by itself.
         let mut after = before;
         after.rax = registers.rax;
+        if result >= 0
+            && let Then::Sent { length_at } = then
+        {
+            let _ = task.process.borrow().memory.write(length_at, &(registers.rax as u32).to_ne_bytes());
+            after.rax = 1;
+        }
         after.rip = registers.rip;
         after.rcx = registers.rcx;
         after.r11 = registers.r11;
