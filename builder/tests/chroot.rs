@@ -13,7 +13,7 @@ use rustix::process::{Signal, kill_process};
 mod common;
 
 use common::{BUSYBOX, busybox_root, is_possible, mark, marked, stage_of, wait_until};
-use fluyt::sandbox::{self, Cancel, Exit, MountSource, RootMount, RunMount, RunSpec, Rung, Stream};
+use fluyt::sandbox::{self, Cancel, Exit, Isolation, MountSource, RootMount, RunMount, RunSpec, Rung, Stream, Wish};
 
 /// A root of busybox alone.
 struct Machine {
@@ -90,6 +90,15 @@ fn tree(root: RootMount) -> MountSource {
 
 fn secret(content: &[u8]) -> MountSource {
     MountSource::File { content: content.to_vec(), mode: 0o400, uid: 0, gid: 0 }
+}
+
+#[test]
+fn the_trial_agrees_that_a_run_works_here() {
+    let Some(machine) = Machine::new() else { return };
+    let wish = Wish { only: Some(Rung::Chroot), least: None };
+    let isolation = Isolation::new(wish).at(machine.folder.path());
+    assert_eq!(isolation.choice().rung, Rung::Chroot, "{:?}", isolation.choice().refused);
+    assert_eq!(run(&machine.spec("exit 3")).0, Ok(Exit::Code(3)));
 }
 
 #[test]

@@ -149,6 +149,25 @@ fn run(spec: &RunSpec) -> String {
     stdout.into_owned()
 }
 
+/// For a user without a name, and so without subordinate ids.
+#[test]
+fn the_trial_agrees_that_a_run_works_here() {
+    if !rustix::process::geteuid().is_root() || !Path::new("/usr/bin/setpriv").exists() {
+        eprintln!("skipped: this test needs root and setpriv");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let program = folder.path().join("fluyt");
+    fs::copy(env!("CARGO_BIN_EXE_fluyt"), &program).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=4711", "--regid=4712", "--clear-groups"]).arg(program);
+    command.arg("--store").arg(folder.path().join("store")).args(["doctor", "--json"]).current_dir(folder.path());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains(r#""rung":"r3","fidelity":"recorded""#), "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn owners_are_given_shown_and_kept() {
     with_one_id("owners_are_given_shown_and_kept", |machine| {

@@ -65,12 +65,22 @@ const OF_ROOT: [(CapabilitySet, &str); 5] = [
     (CapabilitySet::SETGID, "CAP_SETGID"),
 ];
 
-/// The first right over files and users that root has and this process has not.
+/// What root that may not mount needs besides, to run a command in a chroot that it cannot leave, and to end it.
+const OF_CHROOT: [(CapabilitySet, &str); 4] = [
+    (CapabilitySet::SYS_CHROOT, "CAP_SYS_CHROOT"),
+    (CapabilitySet::MKNOD, "CAP_MKNOD"),
+    (CapabilitySet::SETPCAP, "CAP_SETPCAP"),
+    (CapabilitySet::KILL, "CAP_KILL"),
+];
+
+/// The first right that root has and this process has not, without which it runs commands as an ordinary user does.
 #[must_use]
 pub fn lacking() -> Option<&'static str> {
     // Without an answer, what is refused will tell.
     let held = rustix::thread::capabilities(None).ok()?.effective;
-    OF_ROOT.into_iter().find(|(right, _)| !held.contains(*right)).map(|(_, name)| name)
+    let may_mount = held.contains(CapabilitySet::SYS_ADMIN);
+    let others = OF_CHROOT.into_iter().filter(|_| !may_mount);
+    OF_ROOT.into_iter().chain(others).find(|(right, _)| !held.contains(*right)).map(|(_, name)| name)
 }
 
 /// Whether files of others are out of our reach: for every user but root, and for root of a container that was started without

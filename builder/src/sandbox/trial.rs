@@ -101,11 +101,16 @@ fn has_rights_of_root() -> Result<(), Refusal> {
 /// Tries what a RUN needs: namespaces, an overlay that writes whiteouts, and all else that is mounted or given up for a
 /// command.
 fn root() -> Result<(), Refusal> {
+    if let Some(refusal) = entry::refusal(Rung::Root) {
+        return Err(refusal);
+    }
     if entry::entered().is_some() {
-        return Err(entry::refusal(Rung::Root)
-            .unwrap_or_else(|| refusal("this process is root in a user namespace alone", "run as root or with sudo")));
+        return Err(refusal("this process is root in a user namespace alone", "run as root or with sudo"));
     }
     may_be_root()?;
+    if entry::works_as_root() {
+        return Ok(());
+    }
     let answer = converse(&Order::Try, None, &mut |_, _| {}, &Cancel::new()).map(|conversation| conversation.answer);
     match answer {
         Ok(Some(Answer::Works)) => Ok(()),
@@ -241,8 +246,8 @@ pub(super) fn attempt(recorded: bool) -> Result<(), Failure> {
     }
 }
 
-/// Words for what a trial met.
-fn refused(failure: &Failure) -> Refusal {
+/// Words for what a trial of root's met.
+pub(super) fn refused(failure: &Failure) -> Refusal {
     let errno = Errno::from_raw_os_error(failure.errno);
     let fix = match errno {
         Errno::NODEV => "load the kernel module: `modprobe overlay`",

@@ -66,6 +66,8 @@ pub const ALL: &[Plan] = &[
     plan("docker", docker(&[]), "r4").fixed(&[("r1", "SYS_ADMIN")]),
     plan("docker-alone", docker_alone(&[]), "r4"),
     plan("docker-user", docker(&["--user=1000:1000"]), "r6"),
+    plan("docker-drop-chown", docker(&["--cap-drop=CHOWN"]), "r6").fixed(&[("r4", "cap-drop")]),
+    plan("docker-drop-mknod", docker(&["--cap-drop=MKNOD"]), "r6").fixed(&[("r4", "cap-drop")]),
     plan("docker-drop-all", docker(&["--cap-drop=ALL"]), "r6").fixed(&[("r4", "cap-drop")]),
     plan(
         "docker-restricted",
@@ -79,6 +81,8 @@ pub const ALL: &[Plan] = &[
     plan("docker-unconfined-user", docker(&[UNCONFINED, "--user=1000:1000"]), "r3"),
     plan("docker-sysadmin-alone", docker_alone(&["--cap-add=SYS_ADMIN"]), "r1"),
     plan("docker-sysadmin", docker(&["--cap-add=SYS_ADMIN"]), "r1"),
+    // Root that may mount and may not give up rights for good: in a user namespace it may.
+    plan("docker-sysadmin-drop-setpcap", docker(&["--cap-add=SYS_ADMIN", "--cap-drop=SETPCAP"]), "r2"),
     plan("docker-small", docker(&["--memory=96m", "--memory-swap=96m"]), "r4"),
     plan("docker-small-sysadmin", docker(&["--memory=96m", "--memory-swap=96m", "--cap-add=SYS_ADMIN"]), "r1"),
     plan("podman", docker(&[PODMANS]), "r2"),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! this process            fork: a scout
-//!                         unshare(CLONE_NEWUSER)
+//!                         unshare(CLONE_NEWUSER), but for the one that looks whether root can do without
 //! writes the scout's maps  (newuidmap and newgidmap, or directly)
 //!                         tries all that a RUN needs: mounts, an overlay that leaves a whiteout, the filter
 //! opens the scout's namespace, and once the scout is content, joins it
@@ -47,6 +47,8 @@ use super::{in_memory, recorder, stage, wire};
 struct Entry {
     entered: Option<Rung>,
     was_root: bool,
+    /// Root can run commands where it is.
+    works_as_root: bool,
     /// This process has a mount namespace of its own.
     own_mounts: bool,
     /// Why a rung was not taken, for those that were looked at.
@@ -58,7 +60,7 @@ static ENTRY: OnceLock<Entry> = OnceLock::new();
 /// Goes into a user namespace where that is the best way to run commands, and `wish` allows it. To be called once, by a
 /// process with one thread, before it opens anything.
 ///
-/// Root that may mount stays where it is, and pays nothing. Where the store lies on an overlay, as in a container without a
+/// Root that can run commands where it is stays there. Where the store lies on an overlay, as in a container without a
 /// volume, the process gets a mount namespace of its own too, for [`InMemory`](super::InMemory); and where the command
 /// `mounts` itself.
 pub fn enter(wish: Wish, store: Option<&Path>, mounts: bool) {
@@ -91,6 +93,11 @@ pub fn is_root_inside_only() -> bool {
     ENTRY.get().is_some_and(|entry| entry.entered.is_some() && !entry.was_root)
 }
 
+/// Whether the entry found that root can run commands where it is.
+pub(super) fn works_as_root() -> bool {
+    ENTRY.get().is_some_and(|entry| entry.works_as_root)
+}
+
 /// What the entry found about a rung: `None` when it did not look.
 pub(super) fn refusal(rung: Rung) -> Option<Refusal> {
     ENTRY.get()?.refused.iter().find(|(refused, _)| *refused == rung).map(|(_, refusal)| refusal.clone())
@@ -100,8 +107,11 @@ fn attempt(wish: Wish) -> Entry {
     let mut entry = Entry { was_root: geteuid().is_root(), ..Entry::default() };
     match wish.against(Rung::Root) {
         Some(_) => {}
-        None => match trial::may_be_root() {
-            Ok(()) => return entry,
+        None => match trial::may_be_root().and_then(|()| look_as_root()) {
+            Ok(()) => {
+                entry.works_as_root = true;
+                return entry;
+            }
             Err(refusal) => entry.refused.push((Rung::Root, refusal)),
         },
     }
@@ -123,18 +133,19 @@ fn attempt(wish: Wish) -> Entry {
     entry
 }
 
+/// Sends a scout that goes nowhere: it tries what root would do.
+fn look_as_root() -> Result<(), Refusal> {
+    let (_scout, socket) = Scout::send(|socket| {
+        let tried = stage::unshare(Network::Host).and_then(|()| trial::attempt(false));
+        let _ = wire::send(socket, &tried);
+    })?;
+    hear(&socket, trial::refused)
+}
+
 /// Sends a scout, and follows it.
 fn go(rung: Rung, maps: &Maps) -> Result<(), Refusal> {
-    let (ours, theirs) = UnixStream::pair().map_err(|error| words::failed("making a socket pair", &error))?;
-    let scout = match system::fork().map_err(|errno| words::failed("starting a process", &errno.into()))? {
-        Fork::Child => {
-            drop(ours);
-            scout(rung, &theirs);
-            system::exit_now(0)
-        }
-        Fork::Parent(pid) => Scout(pid),
-    };
-    drop(theirs);
+    let (scout, ours) = Scout::send(|socket| look(rung, socket))?;
+    let hear = |socket| hear(socket, words::refused);
     hear(&ours)?;
     let namespace = open_namespace(scout.0)
         .map_err(|failure| words::failed("opening the user namespace of another process", &failure.into()))?;
@@ -160,6 +171,22 @@ fn open_namespace(pid: Pid) -> Result<OwnedFd, rustix::io::Errno> {
 /// The process that goes first; gone when this is dropped.
 struct Scout(Pid);
 
+impl Scout {
+    /// With its end of a socket; ours comes back.
+    fn send(work: impl FnOnce(&UnixStream)) -> Result<(Self, UnixStream), Refusal> {
+        let (ours, theirs) = UnixStream::pair().map_err(|error| words::failed("making a socket pair", &error))?;
+        match system::fork().map_err(|errno| words::failed("starting a process", &errno.into()))? {
+            Fork::Child => {
+                drop(ours);
+                let _ = set_parent_process_death_signal(Some(Signal::KILL));
+                work(&theirs);
+                system::exit_now(0)
+            }
+            Fork::Parent(pid) => Ok((Self(pid), ours)),
+        }
+    }
+}
+
 impl Drop for Scout {
     fn drop(&mut self) {
         let _ = kill_process(self.0, Signal::KILL);
@@ -168,16 +195,15 @@ impl Drop for Scout {
 }
 
 /// What the scout says next: that all is well, or what was refused.
-fn hear(socket: &UnixStream) -> Result<(), Refusal> {
+fn hear(socket: &UnixStream, in_words: impl FnOnce(&Failure) -> Refusal) -> Result<(), Refusal> {
     match wire::receive::<Result<(), Failure>>(socket) {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(failure)) => Err(words::refused(&failure)),
-        Err(error) => Err(words::failed("hearing from a process in a user namespace", &error)),
+        Ok(Err(failure)) => Err(in_words(&failure)),
+        Err(error) => Err(words::failed("hearing from the process of a trial", &error)),
     }
 }
 
-fn scout(rung: Rung, socket: &UnixStream) {
-    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+fn look(rung: Rung, socket: &UnixStream) {
     let made = system::unshare(UnshareFlags::NEWUSER).during(|| "making a user namespace".to_owned());
     let goes_on = made.is_ok();
     if wire::send(socket, &made).is_err() || !goes_on {
