@@ -80,7 +80,7 @@ impl Executor {
             self.records.keep_layer(key, &earlier)?;
             return Ok(stacked(&below, found));
         }
-        self.snapshots.commit(workspace, &layer.diff_id)?;
+        self.snapshots.commit(workspace, &layer)?;
         let (kept, content) = self.keep(key, &layer, Stamps::Made, fixed, fidelity)?;
         if let Some(planned) = &kept.planned {
             self.records.keep_layer(left, &planned.record)?;

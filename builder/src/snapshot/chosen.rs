@@ -7,7 +7,7 @@ use oci_spec::image::Digest;
 
 use super::{MutableRoot, Overlay, SnapshotError, Snapshotter, Workspace};
 use crate::blob::Store;
-use crate::layer::{LayerIndex, Limits};
+use crate::layer::{Layer, LayerIndex, Limits};
 use crate::sandbox::{Cancel, Isolation, Rung};
 
 /// Overlays where commands run with mounts, one mutable root elsewhere. Which it is comes out when a root is wanted for the
@@ -84,7 +84,7 @@ impl Snapshotter for Chosen {
         self.get()?.prepare(chain)
     }
 
-    fn commit(&self, workspace: Workspace, diff_id: &Digest) -> Result<(), SnapshotError> {
-        self.get()?.commit(workspace, diff_id)
+    fn commit(&self, workspace: Workspace, layer: &Layer) -> Result<(), SnapshotError> {
+        self.get()?.commit(workspace, layer)
     }
 }

@@ -101,9 +101,9 @@ impl<S: Snapshotter> Bench<S> {
         let workspace = self.snapshotter.prepare(chain).unwrap();
         work(&Mounted::of(&workspace, self.folder.path()));
         let changes = workspace.changes().unwrap();
-        let diff_id = self.layer(&changes).diff_id;
-        self.snapshotter.commit(workspace, &diff_id).unwrap();
-        (diff_id, changes.iter().map(line).collect())
+        let layer = self.layer(&changes);
+        self.snapshotter.commit(workspace, &layer).unwrap();
+        (layer.diff_id, changes.iter().map(line).collect())
     }
 
     /// What a root of that chain shows.
@@ -355,10 +355,10 @@ fn a_workspace_of_another_is_refused<S: Snapshotter>(bench: &Bench<S>) {
         Box::new(crate::snapshot::Overlay::open(bench.store.clone()).unwrap()),
         Box::new(crate::snapshot::MutableRoot::open(bench.store.clone()).unwrap()),
     ];
-    let diff_id = crate::blob::sha256(b"any");
+    let layer = bench.layer(&[]);
     let refused = others.iter().filter(|other| {
         let workspace = other.prepare(&[]).unwrap();
-        matches!(bench.snapshotter.commit(workspace, &diff_id), Err(SnapshotError::AnothersWorkspace { .. }))
+        matches!(bench.snapshotter.commit(workspace, &layer), Err(SnapshotError::AnothersWorkspace { .. }))
     });
     assert_eq!(refused.count(), 1);
 }

@@ -27,7 +27,7 @@ use std::io::Read;
 
 use oci_spec::image::Digest;
 
-use crate::layer::{LayerIndex, Limits};
+use crate::layer::{Layer, LayerIndex, Limits};
 
 pub use chosen::Chosen;
 pub use error::SnapshotError;
@@ -90,9 +90,10 @@ pub trait Snapshotter: Send + Sync {
     /// [`SnapshotError::NotUnpacked`] when a layer is not unpacked over those before it.
     fn prepare(&self, chain: &[Digest]) -> Result<Workspace, SnapshotError>;
 
-    /// Keeps what the workspace holds as the unpacked form of `diff_id`, above the chain that it was prepared on.
+    /// Keeps what the workspace holds as the unpacked form of `layer`, whose blob is in the builder's store, above the chain
+    /// that it was prepared on.
     ///
     /// Atomic. Nothing may be mounted on the workspace any more. Files that its [`Workspace::changes`] name are gone
     /// afterwards. Does nothing when the layer is there, or where a workspace is in memory: then it must be unpacked.
-    fn commit(&self, workspace: Workspace, diff_id: &Digest) -> Result<(), SnapshotError>;
+    fn commit(&self, workspace: Workspace, layer: &Layer) -> Result<(), SnapshotError>;
 }

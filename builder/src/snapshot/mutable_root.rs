@@ -7,7 +7,7 @@
 //!                 state.json         the chain that the root holds, and in which run of the machine it was written; absent
 //!                                    while it may hold anything else
 //!                 layers/            a store: the blobs that the root is unpacked from again when another chain is wanted, also
-//!                                    when the builder's own store has let go of them; those of bases are files of both
+//!                                    when the builder's own store has let go of them; while it has them, they are files of both
 //!                 layers/diffs/<hex> the blob of a diff id
 //! ```
 //!
@@ -30,8 +30,7 @@ use super::workspace::Keep;
 use super::{SnapshotError, Snapshotter, Workspace};
 use crate::blob::{BlobWriter, Store};
 use crate::layer::{
-    Compression, Form, LayerBuilder, LayerError, LayerIndex, LayerOptions, Limits, Manifest, apply_layer_with_times,
-    note_owners, read_layer,
+    Form, Layer, LayerError, LayerIndex, Limits, Manifest, apply_layer_with_times, note_owners, read_layer,
 };
 use crate::owners::{self, Inodes, Paths};
 use crate::sandbox::{self, Cancel, RootMount};
@@ -99,6 +98,21 @@ impl MutableRoot {
         }
         // A rename leaves two names of one file where they are.
         let _ = fs::remove_dir_all(&folder);
+    }
+
+    /// Keeps the blob of a layer that the store has.
+    fn take(&self, layer: &Layer) -> Result<(), SnapshotError> {
+        let Layer { diff_id, digest, index, .. } = layer;
+        let failed = |source: LayerError| SnapshotError::Layer { diff_id: diff_id.clone(), source: source.into() };
+        index.save(&self.layers, diff_id).map_err(failed)?;
+        self.share(digest);
+        if !self.layers.contains(digest) {
+            let mut copy = self.layers.writer()?;
+            let copied = io::copy(&mut self.store.open_blob(digest)?, &mut copy);
+            let _ = copied.map_err(SnapshotError::at("copying", &self.store.path(digest)))?;
+            let _ = copy.commit(Some(digest))?;
+        }
+        Ok(self.layers.write_entry(&Self::record(diff_id), digest.as_ref().as_bytes())?)
     }
 
     fn state(&self) -> PathBuf {
@@ -293,34 +307,26 @@ impl Snapshotter for MutableRoot {
         Ok(Workspace { root: RootMount::Directory(root), chain: chain.to_vec(), keep })
     }
 
-    fn commit(&self, workspace: Workspace, diff_id: &Digest) -> Result<(), SnapshotError> {
+    fn commit(&self, workspace: Workspace, layer: &Layer) -> Result<(), SnapshotError> {
         if !matches!(workspace.keep, Keep::MutableRoot { .. }) {
             return Err(SnapshotError::AnothersWorkspace { expected: "the mutable root" });
         }
-        let is_known = self.has(diff_id);
-        let changes = if is_known && !owners::are_recorded() { Vec::new() } else { workspace.changes()? };
         if let RootMount::Directory(root) = &workspace.root
             && owners::are_recorded()
         {
+            let changes = &workspace.changes()?;
             let keep = || -> io::Result<()> {
                 let mut table = Paths::of_tree(root)?;
-                note_owners(&mut table, &changes);
+                note_owners(&mut table, changes);
                 table.write_for(root)?;
                 Inodes::default().write_for_run(root)
             };
             keep().map_err(SnapshotError::at("keeping the owners beside", root))?;
         }
-        if !is_known {
-            let failed = |source: LayerError| SnapshotError::Layer { diff_id: diff_id.clone(), source: source.into() };
-            let options = LayerOptions { compression: Compression::Uncompressed, ..LayerOptions::default() };
-            let mut builder = LayerBuilder::new(&self.layers, options).map_err(failed)?;
-            for change in &changes {
-                builder.add(change).map_err(failed)?;
-            }
-            let layer = builder.finish().map_err(failed)?;
-            self.layers.write_entry(&Self::record(diff_id), layer.digest.as_ref().as_bytes())?;
+        if !self.has(&layer.diff_id) {
+            self.take(layer)?;
         }
-        let chain = workspace.chain.iter().chain([diff_id]).map(ToString::to_string).collect::<Vec<_>>();
+        let chain = workspace.chain.iter().chain([&layer.diff_id]).map(ToString::to_string).collect::<Vec<_>>();
         self.set_state(chain)
     }
 }
@@ -330,7 +336,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
-    use crate::layer::write_layer;
+    use crate::layer::{LayerOptions, write_layer};
 
     #[test]
     fn a_blob_of_the_store_takes_its_room_once() {
@@ -343,5 +349,25 @@ mod tests {
         let inode = |store: &Store| fs::metadata(store.path(&layer.digest)).unwrap().ino();
         assert_eq!(inode(&store), inode(&root.layers));
         assert!(root.has(&layer.diff_id));
+    }
+
+    #[test]
+    fn what_a_command_left_takes_its_room_once_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let root = MutableRoot::open(store.clone()).unwrap();
+        let workspace = root.prepare(&[]).unwrap();
+        let RootMount::Directory(at) = workspace.root() else { panic!("it is a folder") };
+        fs::write(at.join("made"), "made").unwrap();
+        let layer = write_layer(&store, LayerOptions::default(), &workspace.changes().unwrap()).unwrap();
+        root.commit(workspace, &layer).unwrap();
+        let inode = |store: &Store| fs::metadata(store.path(&layer.digest)).unwrap().ino();
+        assert_eq!(inode(&store), inode(&root.layers));
+        // Another chain is wanted, and then this one again, which the store has let go of.
+        fs::remove_file(store.path(&layer.digest)).unwrap();
+        drop(root.prepare(&[]).unwrap());
+        let workspace = root.prepare(&[layer.diff_id]).unwrap();
+        let RootMount::Directory(at) = workspace.root() else { panic!("it is a folder") };
+        assert_eq!(fs::read_to_string(at.join("made")).unwrap(), "made");
     }
 }

@@ -12,7 +12,7 @@ use super::workspace::Keep;
 use super::{SnapshotError, Snapshotter, Workspace};
 use crate::blob::{Store, Temporary};
 use crate::layer::{
-    Applied, ApplyError, Form, LayerIndex, Limits, apply_layer_apart, apply_layer_with_times, tidy_upper,
+    Applied, ApplyError, Form, Layer, LayerIndex, Limits, apply_layer_apart, apply_layer_with_times, tidy_upper,
 };
 use crate::owners;
 use crate::sandbox::{InMemory, RootMount};
@@ -105,13 +105,13 @@ impl Snapshotter for Overlay {
         Ok(Workspace { root, chain: chain.to_vec(), keep: Keep::Overlay { memory, folder } })
     }
 
-    fn commit(&self, workspace: Workspace, diff_id: &Digest) -> Result<(), SnapshotError> {
+    fn commit(&self, workspace: Workspace, layer: &Layer) -> Result<(), SnapshotError> {
         let (Keep::Overlay { memory, folder }, RootMount::Overlay { lowers, upper, work }) =
             (&workspace.keep, &workspace.root)
         else {
             return Err(SnapshotError::AnothersWorkspace { expected: "the overlay" });
         };
-        if self.entries.find(diff_id, &workspace.chain).is_some() {
+        if self.entries.find(&layer.diff_id, &workspace.chain).is_some() {
             return Ok(());
         }
         if memory.is_some() {
@@ -122,7 +122,7 @@ impl Snapshotter for Overlay {
         self.entries.store().trash().take(work);
         let below = depends_on_lowers.then_some(&workspace.chain[..]);
         // The workspace's drop finds nothing left to remove.
-        self.entries.reveal(folder.path(), diff_id, below, false)
+        self.entries.reveal(folder.path(), &layer.diff_id, below, false)
     }
 }
 
