@@ -3,12 +3,14 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
+use fluyt_registry::collect::Rhythm;
 use fluyt_registry::service::Redirects;
 use fluyt_registry::storage::Memory;
 
 use crate::app::{MANIFEST, TestApp, digest, image};
-use crate::collect::{DAY, Place};
+use crate::collect::{DAY, HOUR, Place};
 use crate::object_store::Strict;
 use crate::watched::Watched;
 
@@ -158,6 +160,20 @@ async fn audit(images: usize) -> usize {
     cost(images).await - cost(0).await
 }
 
+/// What a replica asks in an hour in which nobody asks it anything, of a store that holds little.
+async fn idle() -> usize {
+    const HOURS: usize = 240;
+    let place = Place::new().await;
+    tagged(&place.app).await;
+    let collector = Arc::new(place.collector().await);
+    place.watched.requests();
+    tokio::time::pause();
+    let ended = tokio::time::timeout(HOUR * HOURS as u32, collector.background(Rhythm::default())).await;
+    tokio::time::resume();
+    assert!(ended.is_err(), "collection goes on all the time");
+    place.watched.requests().len().div_ceil(HOURS)
+}
+
 #[tokio::test]
 async fn the_table_of_the_readme_is_what_operations_cost() {
     let rows = rows().await;
@@ -171,6 +187,8 @@ async fn the_table_of_the_readme_is_what_operations_cost() {
     // So many that lists have a second page.
     let images = 120;
     let looks = audit(images).await * 100_000 / images;
+    let idle = idle().await;
+    let _ = writeln!(table, "| idle, per hour | {idle} | {idle} | 0 | 14,400 |  |");
     let _ = writeln!(
         table,
         "| look at everything, which goes on all the time and takes a week: for each 10^6 blobs in 10^5 images | {looks} | {looks} |  |  |  |"

@@ -11,7 +11,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
-use crate::app::{Answer, digest, router_on, send};
+use crate::app::{Answer, MANIFEST, digest, image, router_on, send};
 use crate::object_store::{LEAST_PART_BYTES, Strict};
 
 const MIB: usize = 1024 * 1024;
@@ -325,4 +325,28 @@ async fn a_blob_that_the_store_cannot_hold_is_refused_before_it_is_sent() {
     assert_eq!(answer.status, 413);
     assert!(answer.shown().contains("this store takes at most 196"), "{}", answer.shown());
     assert_eq!(replicas.keys("uploads/").await, [""; 0]);
+}
+
+/// A replica that has met a blob begins with what it knows of it, and has to see that another one took it away.
+#[tokio::test]
+async fn a_blob_that_another_replica_deleted_is_not_relied_on() {
+    let replicas = Replicas::new().await;
+    let digest = digest("layer");
+    let push = async |replica: usize| {
+        let line = format!("POST /v2/a/blobs/uploads/?digest={digest}");
+        assert_eq!(replicas.send(replica, &line, "layer").await.status, 201);
+    };
+    let put = async |replica: usize, tag: &str| {
+        let line = format!("PUT /v2/a/manifests/{tag}");
+        send(&replicas.routers[replica], &line, &[("content-type", MANIFEST)], image(&[b"layer"], "")).await
+    };
+    push(0).await;
+    assert_eq!(replicas.get(1, &format!("DELETE /v2/a/blobs/{digest}")).await.status, 202);
+    let refused = put(0, "t").await;
+    assert_eq!(refused.status, 400, "{}", refused.shown());
+    assert!(refused.shown().contains("MANIFEST_BLOB_UNKNOWN"), "{}", refused.shown());
+    // Nor does what it knew stand in the way of what came back.
+    push(2).await;
+    assert_eq!(put(0, "t").await.status, 201);
+    assert_eq!(replicas.get(1, "GET /v2/a/manifests/t").await.status, 200);
 }

@@ -17,6 +17,7 @@ pub struct FindBlob {
 enum FindStage {
     Start,
     Listed,
+    MarksRead(Vec<Link>),
     Looking(Vec<Link>),
 }
 
@@ -34,13 +35,18 @@ impl Machine for FindBlob {
         let mut candidates = match &mut self.stage {
             FindStage::Start => {
                 self.stage = FindStage::Listed;
-                let links = Request::Links(self.digest.clone(), Some(self.repo.clone()));
-                return Next::Ask(vec![Request::Marks { recent: true }, links]);
+                return Next::Ask(vec![Request::Links(self.digest.clone(), Some(self.repo.clone()))]);
             }
+            // Marks matter only where there is something to be marked: most questions are about what is not there yet.
             FindStage::Listed => {
-                let marks = replies.marks();
-                unmarked(replies.links(), marks.as_ref())
+                let links = replies.links();
+                if links.is_empty() {
+                    return Next::Done(None);
+                }
+                self.stage = FindStage::MarksRead(links);
+                return Next::Ask(vec![Request::Marks { recent: true }]);
             }
+            FindStage::MarksRead(links) => unmarked(std::mem::take(links), replies.marks().as_ref()),
             FindStage::Looking(candidates) => {
                 let link = candidates.pop();
                 if replies.there() {

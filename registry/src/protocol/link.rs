@@ -77,6 +77,7 @@ pub struct FinishUpload {
 enum FinishStage {
     Start,
     Listed,
+    MarksRead(Vec<Link>),
     Sharing(LinkTo),
     Hinted(Link),
     Named(LinkTo),
@@ -113,26 +114,33 @@ impl Machine for FinishUpload {
         match &mut self.stage {
             FinishStage::Start => {
                 self.stage = FinishStage::Listed;
-                Next::Ask(vec![Request::Links(self.digest.clone(), None), Request::Marks { recent: true }])
+                Next::Ask(vec![Request::Links(self.digest.clone(), None)])
             }
             FinishStage::Listed => {
-                // The greatest, so that many uploads of one blob settle on one data object. Adopted data is the old
-                // registry's as well, which may delete it.
-                let (listed, marks) = (replies.links(), replies.marks());
+                // Adopted data is the old registry's as well, which may delete it.
+                let mut listed = replies.links();
+                listed.retain(|link| {
+                    link.data != self.own
+                        && link.size_bytes == self.size_bytes
+                        && !matches!(link.data, DataId::Adopted(_))
+                });
+                if listed.is_empty() {
+                    return self.link_own();
+                }
+                self.stage = FinishStage::MarksRead(listed);
+                Next::Ask(vec![Request::Marks { recent: true }])
+            }
+            FinishStage::MarksRead(listed) => {
+                // The greatest, so that many uploads of one blob settle on one data object.
+                let marks = replies.marks();
                 let free = |link: &Link| {
                     mutated(Mutation::LinkMarkedData)
                         || marks.as_ref().is_some_and(|m| !m.data.contains(&link.data) && !m.links.contains(link))
                 };
-                let fits = |link: &Link| {
-                    link.data != self.own
-                        && link.size_bytes == self.size_bytes
-                        && !matches!(link.data, DataId::Adopted(_))
-                };
-                let Some(shared) = listed.iter().filter(|link| fits(link) && free(link)).max() else {
+                let Some(shared) = listed.iter().filter(|link| free(link)).max().map(|link| link.data.clone()) else {
                     return self.link_own();
                 };
-                let mut link =
-                    LinkTo::new(&self.repo, &self.digest, shared.data.clone(), self.size_bytes, &mut self.nonces);
+                let mut link = LinkTo::new(&self.repo, &self.digest, shared, self.size_bytes, &mut self.nonces);
                 let next = link.step(Replies::default());
                 self.stage = FinishStage::Sharing(link);
                 next
@@ -173,6 +181,7 @@ pub struct Mount {
 enum MountStage {
     Start,
     Listed,
+    MarksRead(Vec<Link>),
     Linking(Box<LinkTo>),
 }
 
@@ -190,11 +199,18 @@ impl Machine for Mount {
         match &mut self.stage {
             MountStage::Start => {
                 self.stage = MountStage::Listed;
-                let links = Request::Links(self.digest.clone(), Some(self.from.clone()));
-                Next::Ask(vec![links, Request::Marks { recent: true }])
+                Next::Ask(vec![Request::Links(self.digest.clone(), Some(self.from.clone()))])
             }
             MountStage::Listed => {
-                let (links, marks) = (replies.links().into_iter(), replies.marks());
+                let links = replies.links();
+                if links.is_empty() {
+                    return Next::Done(None);
+                }
+                self.stage = MountStage::MarksRead(links);
+                Next::Ask(vec![Request::Marks { recent: true }])
+            }
+            MountStage::MarksRead(links) => {
+                let (links, marks) = (std::mem::take(links).into_iter(), replies.marks());
                 let free = |link: &Link| marks.as_ref().is_some_and(|marks| !marks.data.contains(&link.data));
                 let Some(source) = links.filter(free).max() else { return Next::Done(None) };
                 let mut link = LinkTo::new(&self.repo, &self.digest, source.data, source.size_bytes, &mut self.nonces);

@@ -18,6 +18,9 @@ pub enum Request {
     },
     /// The links of a blob, of one repository or of all.
     Links(Digest, Option<RepoName>),
+    /// Links of a blob that this replica has seen in a repository, however long ago; where it knows of none, those that are
+    /// there. For whoever sees afterwards, at the store, that one of them can be relied on.
+    KnownLinks(Digest, RepoName),
     /// Whether a blob's data is there.
     HasData(DataId),
     /// Whether a copy is there.

@@ -249,7 +249,7 @@ impl Machine for PutManifest {
         match &mut self.stage {
             Stage::Start => {
                 let repo = &self.plan.repo;
-                let links = self.plan.blobs.iter().map(|blob| Request::Links(blob.clone(), Some(repo.clone())));
+                let links = self.plan.blobs.iter().map(|blob| Request::KnownLinks(blob.clone(), repo.clone()));
                 let mut requests: Vec<_> = links.collect();
                 if self.takes_copy() {
                     requests.push(Request::Copies(repo.clone(), self.plan.digest.clone()));

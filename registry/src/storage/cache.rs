@@ -5,6 +5,7 @@
 //!   whether the copy is still there. Elsewhere a copy that another replica removed between the list and the read may be
 //!   served once more.
 //! - Lists that many ask for at once are asked of the store once (`flight`).
+//! - Links that were seen: whoever puts a manifest begins with them and sees afterwards, at the store, what became of them.
 //! - With `--cache-seconds`, and only for reading, an older list will do.
 
 use std::future::Future;
@@ -16,11 +17,13 @@ use quick_cache::sync::Cache;
 
 use super::flight::Flights;
 use super::{StorageError, StoredManifest};
-use crate::protocol::Copy;
+use crate::protocol::{Copy, Link, RepoHash};
+use crate::spec::{Digest, RepoName};
 
-/// For the manifests, and for the lists, that are kept.
+/// For the manifests, the lists, and the links that are kept.
 const COPIES_MAX_BYTES: u64 = 16 * 1024 * 1024;
 const LISTS_MAX_BYTES: u64 = 4 * 1024 * 1024;
+const LINKS_MAX_BYTES: u64 = 2 * 1024 * 1024;
 /// What keeping something costs besides its own bytes.
 const ENTRY_BYTES: u64 = 400;
 /// How many things of that kind there are about; sets the size of the tables, which grow.
@@ -47,10 +50,23 @@ impl Weighter<String, (Instant, Keys)> for ListWeight {
     }
 }
 
+/// A blob of a repository.
+type BlobOf = (Digest, RepoHash);
+
+#[derive(Clone, Debug)]
+struct LinksWeight;
+
+impl Weighter<BlobOf, Arc<[Link]>> for LinksWeight {
+    fn weight(&self, _: &BlobOf, links: &Arc<[Link]>) -> u64 {
+        ENTRY_BYTES * (1 + links.len() as u64)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Kept {
     copies: Cache<Copy, StoredManifest, CopyWeight>,
     lists: Cache<String, (Instant, Keys), ListWeight>,
+    links: Cache<BlobOf, Arc<[Link]>, LinksWeight>,
     flights: Flights<Keys, StorageError>,
     /// How old a list may be that a client reads from.
     older: Duration,
@@ -61,6 +77,7 @@ impl Default for Kept {
         Self {
             copies: Cache::with_weighter(COPIES, COPIES_MAX_BYTES, CopyWeight),
             lists: Cache::with_weighter(COPIES, LISTS_MAX_BYTES, ListWeight),
+            links: Cache::with_weighter(COPIES, LINKS_MAX_BYTES, LinksWeight),
             flights: Flights::default(),
             older: Duration::ZERO,
         }
@@ -82,6 +99,21 @@ impl Kept {
 
     pub(super) fn forget_copy(&self, copy: &Copy) {
         self.copies.remove(copy);
+    }
+
+    /// Links of a blob that were seen, if any were.
+    pub(super) fn known_links(&self, digest: &Digest, repo: &RepoName) -> Option<Vec<Link>> {
+        self.links.get(&(digest.clone(), RepoHash::of(repo))).map(|links| links.to_vec())
+    }
+
+    /// These were seen. That there are none is not kept: the next may come from any replica.
+    pub(super) fn know_links(&self, digest: &Digest, repo: &RepoName, links: &[Link]) {
+        let blob = (digest.clone(), RepoHash::of(repo));
+        if links.is_empty() {
+            self.links.remove(&blob);
+        } else {
+            self.links.insert(blob, links.into());
+        }
     }
 
     /// A list that is asked for once, however many ask at the same time.

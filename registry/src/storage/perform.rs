@@ -129,6 +129,10 @@ impl Storage {
         Ok(match request {
             Request::Marks { recent } => Reply::Marks(self.marks(recent).await?),
             Request::Links(digest, repo) => Reply::Links(self.links(&digest, repo.as_ref(), age).await?),
+            Request::KnownLinks(digest, repo) => Reply::Links(match self.kept.known_links(&digest, &repo) {
+                Some(known) => known,
+                None => self.links(&digest, Some(&repo), age).await?,
+            }),
             Request::HasData(id) => Reply::There(self.is_there(&keys::data(&id)).await?),
             Request::HasCopy(copy) => Reply::There(self.is_there(&keys::copy(&copy)).await?),
             Request::HasLink(link) => Reply::There(self.is_there(&keys::link(&link)).await?),
@@ -207,7 +211,15 @@ impl Storage {
         age: Age,
     ) -> Result<Vec<Link>, StorageError> {
         let prefix = repo.map_or_else(|| keys::links(digest), |repo| keys::links_of(digest, repo));
-        Ok(self.list_shared(&prefix, age).await?.iter().filter_map(|key| keys::parse_link(key)).collect())
+        let keys = self.list_shared(&prefix, age).await?;
+        let links: Vec<Link> = keys.iter().filter_map(|key| keys::parse_link(key)).collect();
+        // A port that answers from memory is asked again sooner than this is looked up.
+        if let Some(repo) = repo
+            && !self.port.0.answers_from_memory()
+        {
+            self.kept.know_links(digest, repo, &links);
+        }
+        Ok(links)
     }
 
     async fn copies(&self, repo: &RepoName, digest: &Digest, age: Age) -> Result<Vec<Copy>, StorageError> {
@@ -299,8 +311,12 @@ impl Storage {
             }
             done => done?,
         }
-        if let Object::Catalog(repo) = object {
-            self.remember_catalogued(repo);
+        match object {
+            Object::Catalog(repo) => self.remember_catalogued(repo),
+            Object::Link(link, repo) if !self.port.0.answers_from_memory() => {
+                self.kept.know_links(&link.digest, repo, std::slice::from_ref(link));
+            }
+            _ => {}
         }
         Ok(())
     }

@@ -368,8 +368,7 @@ impl Actor {
     fn answer_at_once(&mut self, world: &mut World) {
         let mut open = Vec::new();
         for (index, request) in std::mem::take(&mut self.pending) {
-            // Only the first listing may be old.
-            let cached = self.cached.take_if(|_| matches!(request, Request::Links(..)));
+            let cached = self.cached.take_if(|_| matches!(request, Request::KnownLinks(..)));
             if let Some(links) = cached {
                 self.replies[index] = Some(Reply::Links(links));
             } else if is_silent(&request) {

@@ -256,6 +256,7 @@ impl World {
         Some(match request {
             Request::Marks { .. } => Reply::Marks(self.marks()),
             Request::Links(blob, of) => Reply::Links(self.links(blob, of.as_ref())),
+            Request::KnownLinks(blob, of) => Reply::Links(self.links(blob, Some(of))),
             Request::HasData(id) => Reply::There(self.contains(&Object::Data(id.clone()))),
             Request::HasCopy(copy) => Reply::There(self.contains(&Object::Copy(copy.clone()))),
             Request::HasLink(link) => Reply::There(self.links(&link.digest, None).contains(link)),
