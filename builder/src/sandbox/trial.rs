@@ -108,8 +108,8 @@ fn root() -> Result<(), Refusal> {
         return Err(refusal("this process is root in a user namespace alone", "run as root or with sudo"));
     }
     may_be_root()?;
-    if entry::works_as_root() {
-        return Ok(());
+    if let Some(tried) = entry::as_root() {
+        return tried;
     }
     let answer = converse(&Order::Try, None, &mut |_, _| {}, &Cancel::new()).map(|conversation| conversation.answer);
     match answer {

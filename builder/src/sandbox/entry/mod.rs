@@ -27,12 +27,12 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{Pid, Signal, geteuid, kill_process, set_parent_process_death_signal};
-use rustix::thread::{CapabilitySet, LinkNameSpaceType, UnshareFlags, capabilities, move_into_link_name_space};
+use rustix::thread::{CapabilitySet, LinkNameSpaceType, UnshareFlags, capabilities as held, move_into_link_name_space};
 
 use self::ids::Maps;
 use super::error::{During, Failure};
@@ -40,27 +40,31 @@ use super::rung::{Rung, Wish};
 use super::spec::Network;
 use super::system::{self, Fork};
 use super::trial::{self, Refusal};
-use super::{in_memory, recorder, stage, wire};
+use super::{capabilities, in_memory, recorder, stage, wire};
 
 /// What came of the entry.
 #[derive(Debug, Default)]
 struct Entry {
     entered: Option<Rung>,
     was_root: bool,
-    /// Root can run commands where it is.
-    works_as_root: bool,
+    /// Whether root can run commands where it is, for who waits to hear it.
+    as_root: Option<Awaited>,
     /// This process has a mount namespace of its own.
     own_mounts: bool,
     /// Why a rung was not taken, for those that were looked at.
     refused: Vec<(Rung, Refusal)>,
 }
 
+/// What a scout says, when somebody asks.
+type Awaited = LazyLock<Result<(), Refusal>, Box<dyn FnOnce() -> Result<(), Refusal> + Send>>;
+
 static ENTRY: OnceLock<Entry> = OnceLock::new();
 
 /// Goes into a user namespace where that is the best way to run commands, and `wish` allows it. To be called once, by a
 /// process with one thread, before it opens anything.
 ///
-/// Root that can run commands where it is stays there. Where the store lies on an overlay, as in a container without a
+/// Root that can run commands where it is stays there; with all of the usual capabilities it does not wait to find out, as
+/// nothing would be better elsewhere. Where the store lies on an overlay, as in a container without a
 /// volume, the process gets a mount namespace of its own too, for [`InMemory`](super::InMemory); and where the command
 /// `mounts` itself.
 pub fn enter(wish: Wish, store: Option<&Path>, mounts: bool) {
@@ -93,9 +97,9 @@ pub fn is_root_inside_only() -> bool {
     ENTRY.get().is_some_and(|entry| entry.entered.is_some() && !entry.was_root)
 }
 
-/// Whether the entry found that root can run commands where it is.
-pub(super) fn works_as_root() -> bool {
-    ENTRY.get().is_some_and(|entry| entry.works_as_root)
+/// Whether root can run commands where it is; `None` when the entry did not look.
+pub(super) fn as_root() -> Option<Result<(), Refusal>> {
+    Some(LazyLock::force(ENTRY.get()?.as_root.as_ref()?).clone())
 }
 
 /// What the entry found about a rung: `None` when it did not look.
@@ -108,10 +112,13 @@ fn attempt(wish: Wish) -> Entry {
     match wish.against(Rung::Root) {
         Some(_) => {}
         None => match trial::may_be_root().and_then(|()| look_as_root()) {
-            Ok(()) => {
-                entry.works_as_root = true;
-                return entry;
-            }
+            Ok(tried) => match if has_usual_rights() { Ok(()) } else { LazyLock::force(&tried).clone() } {
+                Ok(()) => {
+                    entry.as_root = Some(tried);
+                    return entry;
+                }
+                Err(refusal) => entry.refused.push((Rung::Root, refusal)),
+            },
             Err(refusal) => entry.refused.push((Rung::Root, refusal)),
         },
     }
@@ -134,12 +141,21 @@ fn attempt(wish: Wish) -> Entry {
 }
 
 /// Sends a scout that goes nowhere: it tries what root would do.
-fn look_as_root() -> Result<(), Refusal> {
-    let (_scout, socket) = Scout::send(|socket| {
+fn look_as_root() -> Result<Awaited, Refusal> {
+    let (scout, socket) = Scout::send(|socket| {
         let tried = stage::unshare(Network::Host).and_then(|()| trial::attempt(false));
         let _ = wire::send(socket, &tried);
     })?;
-    hear(&socket, trial::refused)
+    Ok(LazyLock::new(Box::new(move || {
+        let heard = hear(&socket, trial::refused);
+        drop(scout);
+        heard
+    })))
+}
+
+/// Whether this process has what commands may have elsewhere. A user namespace would give it no more.
+fn has_usual_rights() -> bool {
+    holds(capabilities::usual(Network::None))
 }
 
 /// Sends a scout, and follows it.
@@ -221,8 +237,8 @@ fn look(rung: Rung, socket: &UnixStream) {
 }
 
 /// Whether this process has all that its user namespace can give it.
-pub(super) fn holds(capability: CapabilitySet) -> bool {
-    capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
+pub(super) fn holds(wanted: CapabilitySet) -> bool {
+    held(None).is_ok_and(|sets| sets.effective.contains(wanted))
 }
 
 /// A number in a file of the kernel's.
