@@ -40,6 +40,24 @@ fn status(server: &Server, line: &str) -> String {
 }
 
 #[test]
+fn looking_makes_no_folder_and_leaves_nothing_in_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let absent = folder.path().join("absent");
+    for arguments in [&["history", "a:v1"][..], &["fsck"]] {
+        let (code, _, stderr) = run(&absent, arguments);
+        assert!(code == Some(1) && stderr.contains("there is no folder") && stderr.contains("--store"), "{stderr}");
+    }
+    let check = |path: &Path| command().arg("check-store").arg(path).output().unwrap();
+    let output = check(&absent);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!absent.exists());
+    std::fs::create_dir(&absent).unwrap();
+    let output = check(&absent);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(std::fs::read_dir(&absent).unwrap().count(), 0);
+}
+
+#[test]
 fn a_history_is_read_beside_a_server_and_without_one() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path(), &["--no-sync"]);

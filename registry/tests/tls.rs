@@ -204,9 +204,14 @@ fn a_configuration_file_serves() {
     assert_eq!(code, Some(0), "{log}");
     let line = log.lines().find(|line| line.contains("/v2/a/b/manifests/v1")).unwrap();
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
-    for (key, expected) in
-        [("http.method", "GET"), ("repo.name", "a/b"), ("tag", "v1"), ("client.address", "127.0.0.1")]
-    {
+    for (key, expected) in [
+        ("http.method", "GET"),
+        ("url.path", "/v2/a/b/manifests/v1"),
+        ("client.agent", "me"),
+        ("repo.name", "a/b"),
+        ("tag", "v1"),
+        ("client.address", "127.0.0.1"),
+    ] {
         assert_eq!(line[key], expected, "{line}");
     }
     assert_eq!(line["http.status"], 404, "{line}");

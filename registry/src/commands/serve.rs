@@ -36,6 +36,9 @@ pub(crate) async fn run(mut settings: Serve) -> Result<ExitCode, Failure> {
         .with_redirects((&settings.redirects).into())
         .with_processors(std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
     let registry = Arc::new(registry);
+    if let Some(shortage) = registry.storage().shortage() {
+        tracing::warn!("pushes are refused: {shortage}");
+    }
     let collector = Arc::new(collector(registry.storage().clone(), settings.retention.into(), metrics.clone()));
     let commands = Admin::new(registry.clone()).commands().with(Collecting(collector.clone()));
     let _control = control::listen(&settings.store, commands)?;

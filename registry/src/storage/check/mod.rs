@@ -85,7 +85,8 @@ pub async fn check_cloud(settings: &CloudSettings, nonce: &Nonce) -> Result<Stor
 
 /// Checks a folder, which no server may be using.
 pub async fn check_folder(path: &FilePath, sync: bool, nonce: &Nonce) -> Result<StoreReport, FolderError> {
-    let folder = Folder::open(path, sync)?;
+    // The trial is over before the lock goes: another process finds all or nothing.
+    let (folder, _trial) = Folder::open_to_try(path, sync)?;
     let mut report = StoreReport::new(format!("file://{}", folder.root().display()));
     folder::check(&folder, &mut report);
     Probes::new(&folder, nonce, "").run(&mut report).await;

@@ -11,10 +11,12 @@ const KEPT_PART: u64 = 100;
 impl Storage {
     /// Whether there is room for what a push stores.
     pub(in crate::storage) fn check_room(&self, during: &'static str) -> Result<(), StorageError> {
-        match self.port.0.room().and_then(too_little) {
-            None => Ok(()),
-            Some(what) => Err(StorageError::full(during, what)),
-        }
+        self.shortage().map_or(Ok(()), |what| Err(StorageError::full(during, what)))
+    }
+
+    /// Why pushes are refused now, if it is for want of room.
+    pub fn shortage(&self) -> Option<String> {
+        self.room().and_then(too_little)
     }
 
     /// How much room is left; `None` where there is no end to it.

@@ -76,6 +76,12 @@ pub enum FolderError {
         /// Whose, if it could be told.
         pid: Option<String>,
     },
+    /// It is not there, and whoever only looks does not make it.
+    #[error("there is no folder `{}`: see that the path of the store (`--store`) is right; `fluyt-registry serve` makes a new one", path.display())]
+    Absent {
+        /// Which.
+        path: PathBuf,
+    },
     /// There is no store, and whoever only reads does not make one.
     #[error("the folder `{}` holds no store: expected one that `fluyt-registry serve --store` made", path.display())]
     NoStore {
@@ -121,6 +127,18 @@ fn foreign(root: &FilePath) -> io::Result<Option<String>> {
     Ok(found)
 }
 
+/// What a trial brought into a folder; goes when it is dropped, as far as it is empty.
+#[derive(Debug)]
+pub(in crate::storage) struct Trial(Vec<PathBuf>);
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir(path));
+        }
+    }
+}
+
 /// A store in a folder.
 #[derive(Clone, Debug)]
 pub struct Folder(Arc<Inner>);
@@ -154,6 +172,21 @@ impl Folder {
     /// As [`Folder::open`], also where a CNCF distribution registry has stored something.
     pub fn open_to_adopt(root: &FilePath, sync: bool) -> Result<Self, FolderError> {
         Self::open_beside(root, sync, true)
+    }
+
+    /// Opens a folder to try what may be done in it. Gives what takes everything away again that was not there before.
+    pub(in crate::storage) fn open_to_try(root: &FilePath, sync: bool) -> Result<(Self, Trial), FolderError> {
+        let path = || root.to_owned();
+        let listed = match std::fs::read_dir(root) {
+            Ok(listed) => listed,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(FolderError::Absent { path: path() }),
+            Err(source) => return Err(FolderError::Io { path: path(), source }),
+        };
+        let there: Vec<_> = listed.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
+        let folder = Self::open(root, sync)?;
+        let ours = [names::LOCK, names::PARTS].into_iter().filter(|name| there.iter().all(|there| there != name));
+        let trial = Trial(ours.map(|name| folder.root().join(name)).collect());
+        Ok((folder, trial))
     }
 
     fn open_beside(root: &FilePath, sync: bool, adopting: bool) -> Result<Self, FolderError> {
@@ -192,7 +225,10 @@ impl Folder {
     /// at all, for whoever reads beside the writer too.
     pub fn open_read_only(root: &FilePath) -> Result<Self, FolderError> {
         let failed = |source| FolderError::Io { path: root.to_owned(), source };
-        let root = root.canonicalize().map_err(failed)?;
+        let root = root.canonicalize().map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => FolderError::Absent { path: root.to_owned() },
+            _ => failed(source),
+        })?;
         let mut names = std::fs::read_dir(&root).map_err(failed)?.filter_map(std::result::Result::ok);
         if !names.any(|entry| entry.file_name().to_string_lossy().starts_with("store.json.")) {
             return Err(FolderError::NoStore { path: root });
