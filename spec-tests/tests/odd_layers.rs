@@ -2,6 +2,7 @@
 //! layer below, and an `/etc/resolv.conf` that is an absolute link.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +10,7 @@ use std::process::Command;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use spec_tests::grounds::{Network, Plan};
+use spec_tests::image::Layout;
 use spec_tests::program;
 
 /// The folders of the lower layer must be seen with what they have there, and the link must not be hidden by a folder.
@@ -147,5 +149,63 @@ fn what_other_tools_leave_out_of_a_layer_is_taken_from_below_on_each_rung() {
         let Some(found) = built(name) else { continue };
         assert_eq!(found, expected, "{name}");
         println!("rung: odd layers on {name}: {} entries as root leaves them", found.len());
+    }
+}
+
+/// What a script that does everything odd leaves as a layer, entry by entry.
+const TRICKY: [(&str, &str); 2] =
+    [("Dockerfile", include_str!("odd_layers/Dockerfile")), ("tricky.sh", include_str!("odd_layers/tricky.sh"))];
+
+fn entries(name: &str) -> Option<String> {
+    let ground = Plan::named(name).unwrap().enter("tricky-layer", Network::Own)?;
+    let at = ground.new_folder();
+    let context = at.folder("context");
+    for (file, text) in TRICKY {
+        fs::write(context.join(file), text).unwrap();
+    }
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).is_file());
+    let _ = fs::copy(busybox.unwrap(), context.join("busybox")).unwrap();
+    ground.give(at.path());
+    let (store, tar) = (ground.store("tricky-layer"), at.join("out.tar"));
+    let mut command = Command::new(ground.fluyt());
+    command.args(["build", "--progress", "plain", "-o", &format!("type=oci,dest={}", tar.display())]).arg("context");
+    command.current_dir(at.path()).env("FLUYT_STORE", &store).env("HOME", at.path()).env("NO_COLOR", "1");
+    let _ = program::finish(ground.command(command)).expect_success();
+    ground.remove(&store);
+    let image = Layout::unpack(&tar, &at.folder("image")).image(None);
+    let layer = image.layers.last().unwrap().tar();
+    let mut list = String::new();
+    for entry in tar::Archive::new(&layer[..]).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        // A time before 1970 stands in an extension alone.
+        let extended = entry.pax_extensions().unwrap().into_iter().flatten().map(Result::unwrap);
+        let extended = extended.filter(|one| one.key() == Ok("mtime")).find_map(|one| one.value().ok()?.parse().ok());
+        let header = entry.header();
+        let kind = match header.entry_type() {
+            tar::EntryType::Directory => "folder",
+            tar::EntryType::Symlink => "link",
+            tar::EntryType::Link => "name",
+            tar::EntryType::Fifo => "pipe",
+            _ => "file",
+        };
+        let (mode, uid, gid) = (header.mode().unwrap() & 0o7777, header.uid().unwrap(), header.gid().unwrap());
+        let path = String::from_utf8_lossy(&entry.path_bytes()).trim_end_matches('/').to_owned();
+        let link = entry.link_name_bytes().map(|link| format!(" -> {}", String::from_utf8_lossy(&link)));
+        let time: i64 = extended.unwrap_or(header.mtime().unwrap().cast_signed());
+        // Those of now differ.
+        let time = (time < 100_000_000).then(|| format!(" at {time}"));
+        let (link, time) = (link.unwrap_or_default(), time.unwrap_or_default());
+        writeln!(list, "{kind} {mode:o} {uid}:{gid} {} {path}{link}{time}", entry.size()).unwrap();
+    }
+    Some(list)
+}
+
+/// `layer.txt` is what BuildKit wrote for the same files.
+#[test]
+fn a_layer_has_the_entries_that_buildkit_writes_on_each_rung() {
+    for name in ["root", "user-subids", "user", "docker", "docker-user"] {
+        if let Some(found) = entries(name) {
+            assert_eq!(found, include_str!("odd_layers/layer.txt"), "{name}");
+        }
     }
 }
