@@ -50,6 +50,7 @@ use crate::secrets::{SEARCHED_MIN_BYTES, Search};
 use crate::snapshot::Chosen;
 use fluyt_client::Client;
 
+pub use crate::execute::memory_limit_bytes;
 pub use crate::graph::{Allowed, Conditions, Limit, Network, Platform, PlatformError};
 
 /// The platform that this machine runs.

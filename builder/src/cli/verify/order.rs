@@ -11,8 +11,7 @@ use std::io;
 use std::path::Path;
 
 use crate::blob::{Store, Temporary};
-use crate::execute::memory_limit_bytes;
-use crate::pipeline::{self, BuildError, Built};
+use crate::pipeline::{self, BuildError, Built, memory_limit_bytes};
 use crate::sandbox::InMemory;
 
 /// Files of the folder that is listed twice. That so many stand in one order by chance does not happen.
