@@ -102,11 +102,11 @@ impl Executor {
         let items = placing.items;
         let files_of = if archives.is_empty() { source_state(op, states) } else { (*below).clone() };
         let items = self.extract(step, items, &files_of, &mut spool)?;
-        let (layer, is_clean) = self.write_items(&items, stamps, &mut spool, plan)?;
+        let fixed = if stamps == Stamps::Context { Vec::new() } else { items.timeless() };
+        let (layer, is_clean) = self.write_items(items, stamps, &mut spool, plan)?;
         if is_clean {
             self.keep_clean(layer.diff_id.as_ref())?;
         }
-        let fixed = if stamps == Stamps::Context { Vec::new() } else { items.timeless() };
         Ok(stacked(&below, self.keep(key, &layer, stamps, fixed, Fidelity::Exact)?))
     }
 
@@ -176,14 +176,12 @@ impl Executor {
             if item.digest.is_some() {
                 continue;
             }
-            match &mut item.content {
-                Content::Source(Source::File { path, expected }) => {
+            match &item.content {
+                Content::Source(Source::File { path, .. }) => {
                     if self.cancel.is_cancelled() {
                         return Err(StepError::Cancelled);
                     }
-                    let digest = digest_of(path)?;
-                    *expected = Some(digest.clone());
-                    item.digest = Some(digest);
+                    item.digest = Some(digest_of(path)?);
                 }
                 Content::Source(Source::Bytes(bytes)) => item.digest = Some(crate::blob::sha256(bytes)),
                 Content::Source(Source::None) | Content::None | Content::Layer { .. } | Content::Spooled { .. } => {}
@@ -195,28 +193,30 @@ impl Executor {
     /// The layer, and whether it was searched and holds no secret.
     fn write_items(
         &self,
-        items: &Items,
+        items: Items,
         stamps: Stamps,
         spool: &mut Spool,
         plan: &StepPlan,
     ) -> Result<(Layer, bool), StepError> {
         let mut builder = LayerBuilder::new(&self.store, self.written_with(stamps))?;
         self.search_in(&mut builder, plan);
-        for item in items.iter() {
+        for item in items.into_each() {
             let stamps = if item.timeless { Stamps::Context } else { stamps };
             builder.set_times(self.written_with(stamps).times);
             if self.cancel.is_cancelled() {
                 return Err(StepError::Cancelled);
             }
-            match &item.content {
+            match item.content {
                 Content::Spooled { offset_bytes } => {
                     let Kind::File { size_bytes } = item.entry.kind else { continue };
-                    let mut part = spool.part(*offset_bytes, size_bytes)?;
+                    let mut part = spool.part(offset_bytes, size_bytes)?;
                     builder.append(&item.entry, &mut part)?;
                 }
-                Content::Source(source) => {
-                    builder.add(&Change { entry: item.entry.clone(), source: source.clone() })?;
+                Content::Source(Source::File { path, .. }) => {
+                    let source = Source::File { path, expected: item.digest };
+                    builder.add(&Change { entry: item.entry, source })?;
                 }
+                Content::Source(source) => builder.add(&Change { entry: item.entry, source })?,
                 Content::None | Content::Layer { .. } => builder.append(&item.entry, &mut io::empty())?,
             }
         }

@@ -28,7 +28,7 @@ impl Executor {
             owner: (0, 0),
             modified: FileTime { seconds: file.modified_seconds, nanoseconds: 0 },
             capability: None,
-            content: Content::Source(Source::File { path: file.path.clone(), expected: Some(file.digest.clone()) }),
+            content: Content::Source(Source::File { path: file.path.clone(), expected: None }),
             digest: Some(file.digest.clone()),
             same_file: None,
         };

@@ -35,7 +35,7 @@ pub(super) struct Item {
     pub(super) entry: Entry,
     /// Its content.
     pub(super) content: Content,
-    /// SHA-256 of the content, where it is known already.
+    /// SHA-256 of the content, where it is known already. A file that has another one when it is written has changed.
     pub(super) digest: Option<Digest>,
     /// Files that share this are one file with several names: source, device and inode.
     pub(super) same_file: Option<(usize, u64, u64)>,
@@ -43,18 +43,19 @@ pub(super) struct Item {
     pub(super) timeless: bool,
 }
 
-/// The entries of a layer to be, each path once.
+/// The entries of a layer to be, each path once. What comes in order leaves half of each node of a tree empty, and an item is
+/// large: so it lies outside.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Items(BTreeMap<LayerPath, Item>);
+pub(super) struct Items(BTreeMap<LayerPath, Box<Item>>);
 
 impl Items {
     pub(super) fn get(&self, path: &LayerPath) -> Option<&Item> {
-        self.0.get(path)
+        self.0.get(path).map(|item| &**item)
     }
 
     /// Takes an entry; what was at its path before is replaced.
     pub(super) fn put(&mut self, item: Item) {
-        self.0.insert(item.entry.path.clone(), item);
+        self.0.insert(item.entry.path.clone(), Box::new(item));
     }
 
     /// Drops all that lies below a path.
@@ -65,15 +66,20 @@ impl Items {
 
     /// Takes an entry unless its path is taken.
     pub(super) fn put_if_absent(&mut self, item: Item) {
-        self.0.entry(item.entry.path.clone()).or_insert(item);
+        self.0.entry(item.entry.path.clone()).or_insert_with(|| Box::new(item));
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Item> {
-        self.0.values()
+        self.0.values().map(|item| &**item)
+    }
+
+    /// The entries, each gone once it is used.
+    pub(super) fn into_each(self) -> impl Iterator<Item = Item> {
+        self.0.into_values().map(|item| *item)
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Item> {
-        self.0.values_mut()
+        self.0.values_mut().map(|item| &mut **item)
     }
 
     /// Turns all but the first name of a file that was selected under several into hard links, as the reference does.

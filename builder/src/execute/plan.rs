@@ -238,11 +238,7 @@ impl Executor {
         };
         for digests in found {
             for (number, digest) in digests? {
-                let entry = &mut files[number];
-                if let Content::Source(Source::File { expected, .. }) = &mut entry.content {
-                    *expected = Some(digest.clone());
-                }
-                entry.digest = Some(digest);
+                files[number].digest = Some(digest);
             }
         }
         Ok(())

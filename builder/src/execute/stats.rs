@@ -80,13 +80,16 @@ impl Stat {
     }
 }
 
+/// What is known of files: a hundred thousand of them are ordinary, so a hash stands as its bytes.
+type Known = HashMap<Box<Path>, (Stat, [u8; HEX / 2])>;
+
 /// Digests of files by what the system says of them. Steps share it.
 #[derive(Debug)]
 pub struct StatCache {
     place: PathBuf,
-    kept: HashMap<PathBuf, (Stat, Digest)>,
+    kept: Known,
     /// What this build read.
-    new: Mutex<HashMap<PathBuf, (Stat, Digest)>>,
+    new: Mutex<Known>,
     /// How many of those that are kept it asked for.
     hits: AtomicUsize,
 }
@@ -106,11 +109,13 @@ impl StatCache {
     /// The digest of a file's content: what is known of it, or else it is read.
     pub(super) fn digest_of(&self, path: &Path) -> Result<Digest, StepError> {
         let failed = |source| StepError::Read { path: path.to_owned(), source };
-        if let Some((stat, digest)) = self.kept.get(path) {
+        if let Some((stat, hash)) = self.kept.get(path)
+            && let Ok(digest) = format!("sha256:{}", hex::encode(hash)).parse()
+        {
             let found = std::fs::symlink_metadata(path).map_err(failed)?;
             if found.is_file() && Stat::of(&found) == *stat {
                 self.hits.fetch_add(1, Ordering::Relaxed);
-                return Ok(digest.clone());
+                return Ok(digest);
             }
         }
         let file = File::open(path).map_err(failed)?;
@@ -120,13 +125,16 @@ impl StatCache {
         io::copy(&mut reader, &mut io::sink()).map_err(failed)?;
         let digest = reader.finish().0;
         if stat.settled(now) {
-            self.learn(path, stat, digest.clone());
+            self.learn(path, stat, &digest);
         }
         Ok(digest)
     }
 
-    fn learn(&self, path: &Path, stat: Stat, digest: Digest) {
-        self.new.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), (stat, digest));
+    fn learn(&self, path: &Path, stat: Stat, digest: &Digest) {
+        let mut hash = [0; HEX / 2];
+        if hex::decode_to_slice(digest.digest(), &mut hash).is_ok() {
+            self.new.lock().unwrap_or_else(PoisonError::into_inner).insert(path.into(), (stat, hash));
+        }
     }
 
     /// Keeps what this build read beside what is known of other files: two Dockerfiles take different parts of a context.
@@ -138,8 +146,8 @@ impl StatCache {
             return;
         }
         let taken = new.len() + self.hits.load(Ordering::Relaxed);
-        let mut files = self.kept.clone();
-        files.extend(new);
+        // The later of one path is the one that is taken.
+        let mut files: HashMap<&Path, _> = self.kept.iter().chain(&new).map(|(path, known)| (&**path, known)).collect();
         if files.len() / OTHERS_FACTOR > taken {
             files.retain(|path, _| std::fs::symlink_metadata(path).is_ok());
         }
@@ -157,22 +165,29 @@ fn now() -> i128 {
 
 /// The form on disk: [`MAGIC`], the SHA-256 of the rest, then for each file seven numbers, its digest, and its path with the
 /// path's length before it. Numbers are of 8 bytes, the smallest first. The hash is there as nothing syncs the file.
-fn written(files: &HashMap<PathBuf, (Stat, Digest)>) -> Vec<u8> {
-    let mut rows = Vec::new();
-    for (path, (stat, digest)) in files {
+fn written(files: &HashMap<&Path, &(Stat, [u8; HEX / 2])>) -> Vec<u8> {
+    let head = MAGIC.len() + HEX;
+    let numbers = size_of::<u64>() * (NUMBERS + 1);
+    let rows: usize = files.keys().map(|path| numbers + HEX + path.as_os_str().len()).sum();
+    let mut bytes = Vec::with_capacity(head + rows);
+    bytes.extend_from_slice(MAGIC);
+    bytes.resize(head, 0);
+    for (path, (stat, hash)) in files {
         for number in stat.numbers() {
-            rows.extend_from_slice(&number.to_le_bytes());
+            bytes.extend_from_slice(&number.to_le_bytes());
         }
-        rows.extend_from_slice(digest.digest().as_bytes());
+        bytes.extend_from_slice(hex::encode(hash).as_bytes());
         let path = path.as_os_str().as_bytes();
-        rows.extend_from_slice(&(path.len() as u64).to_le_bytes());
-        rows.extend_from_slice(path);
+        bytes.extend_from_slice(&(path.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(path);
     }
-    [MAGIC, sha256(&rows).digest().as_bytes(), &rows].concat()
+    let hash = sha256(&bytes[head..]);
+    bytes[MAGIC.len()..head].copy_from_slice(hash.digest().as_bytes());
+    bytes
 }
 
 /// What [`written`] wrote; `None` for anything else.
-fn read(bytes: &[u8]) -> Option<HashMap<PathBuf, (Stat, Digest)>> {
+fn read(bytes: &[u8]) -> Option<Known> {
     let (hash, mut rows) = bytes.strip_prefix(MAGIC)?.split_at_checked(HEX)?;
     if sha256(rows).digest().as_bytes() != hash {
         return None;
@@ -183,10 +198,11 @@ fn read(bytes: &[u8]) -> Option<HashMap<PathBuf, (Stat, Digest)>> {
         for number in &mut numbers {
             *number = take_number(&mut rows)?;
         }
-        let digest = std::str::from_utf8(take(&mut rows, HEX)?).ok()?;
+        let mut hash = [0; HEX / 2];
+        hex::decode_to_slice(take(&mut rows, HEX)?, &mut hash).ok()?;
         let length = usize::try_from(take_number(&mut rows)?).ok()?;
-        let path = PathBuf::from(std::ffi::OsStr::from_bytes(take(&mut rows, length)?));
-        files.insert(path, (Stat::from_numbers(numbers), format!("sha256:{digest}").parse().ok()?));
+        let path = Path::new(std::ffi::OsStr::from_bytes(take(&mut rows, length)?));
+        files.insert(path.into(), (Stat::from_numbers(numbers), hash));
     }
     Some(files)
 }
@@ -230,7 +246,7 @@ mod tests {
         fn forge(&self, path: &Path, content: &[u8]) {
             let cache = StatCache::load(&self.store, self.folder.path(), true);
             let stat = Stat::of(&std::fs::metadata(path).unwrap());
-            cache.learn(path, stat, sha256(content));
+            cache.learn(path, stat, &sha256(content));
             cache.save(&self.store);
         }
     }
@@ -311,9 +327,9 @@ mod tests {
     #[test]
     fn what_is_not_ours_is_nothing() {
         let stat = Stat { size_bytes: 1, modified: (-5, 7), changed: (9, 1), inode: 3, device: u64::MAX };
-        let files = HashMap::from([(PathBuf::from("/a"), (stat, sha256(b"a")))]);
-        let bytes = written(&files);
-        assert_eq!(read(&bytes), Some(files));
+        let known = (stat, [7; HEX / 2]);
+        let bytes = written(&HashMap::from([(Path::new("/a"), &known)]));
+        assert_eq!(read(&bytes), Some(Known::from([(Path::new("/a").into(), known)])));
         for end in 0..bytes.len() {
             assert!(read(&bytes[..end]).is_none_or(|files| files.is_empty()), "cut at {end}");
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use oci_spec::image::Digest;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Entry, FileTime, Kind, LayerError, LayerPath};
 use crate::blob::Store;
@@ -61,11 +61,9 @@ impl LayerIndex {
     /// The JSON form; the same index gives the same bytes.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        let stored = Stored {
-            version: VERSION,
-            entries: self.entries.iter().map(Row::from).collect(),
-            accounts: self.accounts.iter().map(|(path, text)| (escape(path.as_bytes()), text.clone())).collect(),
-        };
+        let accounts: BTreeMap<String, &String> =
+            self.accounts.iter().map(|(path, text)| (escape(path.as_bytes()), text)).collect();
+        let stored = Written { version: VERSION, entries: &self.entries, accounts };
         serde_json::to_vec(&stored).expect("strings, numbers and maps with string keys always have a JSON form")
     }
 
@@ -93,12 +91,25 @@ fn place(diff_id: &Digest) -> PathBuf {
     PathBuf::from("indexes").join(format!("{}.json", diff_id.digest()))
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Stored {
-    version: u32,
     entries: Vec<Row>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default)]
     accounts: BTreeMap<String, String>,
+}
+
+/// The same while it is written, each row when its turn comes.
+#[derive(Serialize)]
+struct Written<'a> {
+    version: u32,
+    #[serde(serialize_with = "rows")]
+    entries: &'a [IndexEntry],
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    accounts: BTreeMap<String, &'a String>,
+}
+
+fn rows<S: Serializer>(entries: &&[IndexEntry], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(entries.iter().map(Row::from))
 }
 
 /// One entry as JSON. Names are short as there may be a hundred thousand of them.

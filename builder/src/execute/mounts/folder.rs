@@ -86,8 +86,8 @@ fn write_one(item: &Item, spool: Option<&mut Spool>, folder: &Path, path: &Path)
         mknodat(CWD, path, kind, Mode::from_raw_mode(0o600), device).map_err(|errno| failed(path)(errno.into()))
     };
     match (&item.entry.kind, &item.content) {
-        (Kind::File { .. }, Content::Source(Source::File { path: from, expected })) => {
-            copy_checked(from, expected.as_ref(), make()?, path)
+        (Kind::File { .. }, Content::Source(Source::File { path: from, .. })) => {
+            copy_checked(from, item.digest.as_ref(), make()?, path)
         }
         (Kind::File { .. }, Content::Source(Source::Bytes(bytes))) => fs::write(path, bytes).map_err(failed(path)),
         (Kind::File { size_bytes }, Content::Spooled { offset_bytes }) => {
