@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::app::{MANIFEST, digest, image, router_on, send};
+use crate::small_disk::SmallDisk;
 
 /// A registry on a folder with a socket; it ends with the test's runtime.
 async fn listening(folder: &Path) -> std::net::SocketAddr {
@@ -177,39 +178,18 @@ async fn data_that_was_cut_short_breaks_off_instead_of_ending() {
     assert!(error.to_string().contains("before its end"), "{error}");
 }
 
-/// A file system with little more room than what pushes leave free (256 MiB), taken away again at the end.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// `None` where this process may not mount.
-    fn mount() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=258m,mode=700", "fluyt-test"])
-            .arg(folder.path())
-            .output();
-        mounted.is_ok_and(|output| output.status.success()).then_some(Self(folder))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).output();
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_says_so_and_keeps_what_it_has() {
-    let Some(disk) = SmallDisk::mount() else {
+    let Some(disk) = SmallDisk::mount(SmallDisk::LITTLE_ROOM) else {
         eprintln!("skipped: this process may not mount a small file system");
         return;
     };
-    let router = router_on(Folder::open(disk.0.path(), true).unwrap()).await;
+    let router = router_on(Folder::open(disk.path(), true).unwrap()).await;
     let kept = digest("kept");
     assert_eq!(send(&router, &format!("POST /v2/a/blobs/uploads/?digest={kept}"), &[], "kept").await.status, 201);
-    let filler = disk.0.path().join("@new-filler");
+    let filler = disk.path().join("@new-filler");
     std::fs::write(&filler, vec![0; 3 * 1024 * 1024]).unwrap();
-    let before = files(disk.0.path());
+    let before = files(disk.path());
     // One PUT of its own, and an upload in parts.
     for size in [2 * 1024 * 1024, 6 * 1024 * 1024] {
         let content = vec![b'x'; size];
@@ -226,10 +206,10 @@ async fn a_full_disk_says_so_and_keeps_what_it_has() {
             {"errors":[{"code":"UNAVAILABLE","message":"the registry's store is full: nothing was stored; its operator has to make space"}]}
             "#);
         }
-        assert_eq!(files(disk.0.path()), before);
+        assert_eq!(files(disk.path()), before);
         let begun = send(&router, "POST /v2/a/blobs/uploads/", &[], "").await;
         let answer = send(&router, &format!("PATCH {}", begun.header("location")), &[], content).await;
-        assert_eq!((answer.status.as_u16(), files(disk.0.path())), (507, before.clone()));
+        assert_eq!((answer.status.as_u16(), files(disk.path())), (507, before.clone()));
     }
     assert_eq!(send(&router, &format!("GET /v2/a/blobs/{kept}"), &[], "").await.body, b"kept");
     // With room again, it takes what comes.
@@ -241,15 +221,15 @@ async fn a_full_disk_says_so_and_keeps_what_it_has() {
 
 #[tokio::test]
 async fn a_disk_that_may_not_be_written_says_so_and_still_serves() {
-    let Some(disk) = SmallDisk::mount() else {
+    let Some(disk) = SmallDisk::mount(SmallDisk::LITTLE_ROOM) else {
         eprintln!("skipped: this process may not mount a small file system");
         return;
     };
-    let router = router_on(Folder::open(disk.0.path(), true).unwrap()).await;
+    let router = router_on(Folder::open(disk.path(), true).unwrap()).await;
     let kept = digest("kept");
     assert_eq!(send(&router, &format!("POST /v2/a/blobs/uploads/?digest={kept}"), &[], "kept").await.status, 201);
     // The lock is held open for writing, so the whole file system cannot be made read-only; a view of a folder can.
-    let data = disk.0.path().join("data");
+    let data = disk.path().join("data");
     let read_only = [["--bind"].as_slice(), &["-o", "remount,bind,ro"]].into_iter().all(|options| {
         let mut mount = std::process::Command::new("mount");
         mount.args(options).args([&data, &data]).status().is_ok_and(|status| status.success())

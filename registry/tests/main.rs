@@ -27,6 +27,7 @@ mod operate;
 mod redirects;
 mod referrers;
 mod replicas;
+mod small_disk;
 mod sparse;
 mod tls;
 mod undo;

@@ -74,14 +74,7 @@ impl Pass<'_> {
         }
         for batch in candidates.chunks(BATCH_MAX) {
             self.collector.may_collect().await?;
-            let collected = match self.collect(batch, &allowed).await {
-                // The reserve is there for the mark; what the mark lets go frees more.
-                Err(error) if error.kind() == StorageErrorKind::Full => {
-                    self.storage.free_reserve().await?;
-                    self.collect(batch, &allowed).await?
-                }
-                collected => collected?,
-            };
+            let collected = self.collect(batch, &allowed).await?;
             self.note(batch, collected);
         }
         Ok(())

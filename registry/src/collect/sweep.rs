@@ -54,16 +54,21 @@ async fn uploads(pass: &mut Pass<'_>) -> Result<(), CollectError> {
 /// Marks of runs that seem to have died, where nothing that they name is there any more.
 async fn marks(pass: &mut Pass<'_>) -> Result<(), CollectError> {
     let old = pass.now.minus(pass.settings.grace);
+    let mut left = 0;
     for mark in pass.storage.mark_objects().await? {
         if mark.written >= old {
             continue;
         }
         let targets = pass.storage.marked_by(&mark.item).await?;
+        let count = targets.data.len() + targets.links.len() + targets.copies.len();
         let gone = pass.storage.run(RemoveMark::new(mark.item.clone(), targets), &Attachments::default()).await?;
         if gone {
             pass.removed(Removal::paper(format!("gc/marks/{}", mark.item), Why::Done, 0));
+        } else {
+            left += count;
         }
     }
+    pass.collector.metrics.collector.set_left_marks(left);
     Ok(())
 }
 

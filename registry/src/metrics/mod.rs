@@ -94,8 +94,10 @@ pub enum StoreRequestKind {
 pub struct CollectorMetrics {
     /// Age of the oldest thing that may be removed and is still there.
     pub oldest_candidate_seconds: Gauge<f64, AtomicU64>,
-    /// Things marked for removal now.
+    /// Things marked for removal now: by this process, and by runs of any that died.
     pub marks: Gauge,
+    /// How many of those are of runs that died.
+    left_marks: Gauge,
     /// Everything in the store was looked at since then: seconds since 1970, 0 as long as something never was.
     pub last_audit_timestamp_seconds: Gauge<f64, AtomicU64>,
     /// 1 while the brake holds removals back until an operator confirms.
@@ -149,6 +151,13 @@ impl Default for Metrics {
 }
 
 impl CollectorMetrics {
+    /// So many marks are there of runs that died, of whichever process. They are looked for by one task at a time.
+    pub fn set_left_marks(&self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let before = self.left_marks.set(count);
+        self.marks.inc_by(count - before);
+    }
+
     fn register(&self, registry: &mut Registry) {
         let help = "Age of the oldest object that may be removed and is still there";
         registry.register("oldest_candidate_seconds", help, self.oldest_candidate_seconds.clone());

@@ -22,7 +22,7 @@
 //! gc/audit/<slice>.<id>.<seen>.<removed>.<held>        ... was, and how many data objects that were
 //! gc/log/<id>                                          what a batch removed, and why
 //! gc/confirm/<id>                                      an operator lets the brake go
-//! gc/reserve                                           space to free first on a full disk
+//! gc/reserve, gc/reserve.<number>                      space, and inodes, to free first on a full disk
 //! adopt/state.begun.<nonce>, adopt/state.finished.<nonce>, adopt/state.released.<nonce>
 //! adopt/of/adopted-<alg>-<hex>/<alg>/<hex>             another digest by which links know adopted data
 //! adopt/records/<repo>!/<number>.<nonce>               what was adopted from a repository

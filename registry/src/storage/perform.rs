@@ -7,7 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutPayload};
 
 use super::keys::{self, TagItem};
-use super::{RECENT, Storage, StorageError, StorageErrorKind, cache};
+use super::{RECENT, Storage, StorageError, cache};
 use crate::protocol::{Copy, Link, Machine, Marks, Next, Nonce, Object, Replies, Reply, Request, TagItems};
 use crate::spec::{Digest, RepoName};
 
@@ -300,16 +300,12 @@ impl Storage {
             Object::Mark(_, targets) => ("marking", lines(targets).into()),
         };
         let key = keys::object(object);
-        match self.put(&key, content.clone(), during).await {
-            // A user who deletes on a full disk makes room: what is kept for a collector's mark serves that too.
-            Err(error)
-                if error.kind() == StorageErrorKind::Full
-                    && matches!(object, Object::End(_) | Object::DeletedHint(..)) =>
-            {
-                self.free_reserve().await?;
-                self.put(&key, content, during).await?;
+        match object {
+            // Collectors and users who delete make room.
+            Object::Mark(..) | Object::TraceHint(..) | Object::End(_) | Object::DeletedHint(..) => {
+                self.put_freeing(&key, content, during).await?;
             }
-            done => done?,
+            _ => self.put(&key, content, during).await?,
         }
         match object {
             Object::Catalog(repo) => self.remember_catalogued(repo),

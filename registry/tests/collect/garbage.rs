@@ -339,3 +339,28 @@ async fn a_manifest_is_read_once_however_often_its_repository_is_looked_at() {
     let reads = reads.iter().filter(|request| request.starts_with("get ") && request.contains("/_manifests/")).count();
     assert_eq!(reads, 1);
 }
+
+#[tokio::test]
+async fn marks_of_dead_runs_are_counted_until_they_go() {
+    let place = Place::new().await;
+    place.app.pushed_image("a", "t").await;
+    let marks = || place.metrics.collector.marks.get();
+    let copies = place.keys_with("/_manifests/").await;
+    let links = place.keys_with("links/").await;
+    for (run, targets) in [("one", &copies), ("two", &links)] {
+        place.store.put(&Path::parse(format!("gc/marks/{run}")).unwrap(), targets.join("\n").into()).await.unwrap();
+    }
+    // It may still be at work.
+    place.collect().await;
+    assert_eq!(marks(), 0);
+    place.store.pass_time(DAY + HOUR);
+    for _ in 0..2 {
+        place.collect().await;
+        assert_eq!(marks(), (copies.len() + links.len()) as i64);
+    }
+    let digest = copies[0].split('/').rev().nth(1).unwrap();
+    assert_eq!(place.app.get(&format!("DELETE /v2/a/manifests/sha256:{digest}")).await.status, 202);
+    place.collect_all().await;
+    assert_eq!(marks(), 0);
+    assert_eq!(place.keys_with("gc/marks/").await, Vec::<String>::new());
+}

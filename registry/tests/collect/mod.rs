@@ -2,6 +2,7 @@
 
 mod brake;
 mod breaks;
+mod full;
 mod garbage;
 mod roots;
 

@@ -13,12 +13,12 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::list::PaginatedListOptions;
-use object_store::{GetOptions, ObjectMeta};
+use object_store::{GetOptions, ObjectMeta, PutPayload};
 
 use super::keys::{self, UploadItem};
 use super::perform::{PAGE_KEYS, SIDE_BY_SIDE};
-use super::port::Unfinished;
-use super::{Stamp, Storage, StorageError, layout};
+use super::port::{Room, Unfinished};
+use super::{Stamp, Storage, StorageError, StorageErrorKind, layout};
 use crate::protocol::{DataId, Link, Nonce, Object};
 use crate::spec::{Digest, RepoName, UploadId};
 
@@ -133,7 +133,7 @@ impl Storage {
 
     async fn moment_of(&self, key: &str, content: Vec<u8>) -> Result<StoreTime, StorageError> {
         let during = "asking the store for the time";
-        self.put(key, content, during).await?;
+        self.put_freeing(key, content, during).await?;
         let path = keys::path(key).map_err(|source| StorageError::new(during, source))?;
         let options = GetOptions { head: true, ..Default::default() };
         let found = self.port.0.get_opts(&path, options).await.map_err(|source| StorageError::new(during, source))?;
@@ -145,11 +145,19 @@ impl Storage {
         self.moment_of(&keys::audit(record), Vec::new()).await
     }
 
-    /// Says what was found in slices.
+    /// Says what was found in slices. On a full disk it goes unsaid, and the slices are looked at again sooner.
     pub async fn end_audits(&self, records: &[AuditRecord]) -> Result<(), StorageError> {
+        // Records stay: where inodes are short they would use up those that marks need.
+        let short = |room: Room| room.total_objects > 0 && room.free_objects < 2 * RESERVE_OBJECTS as u64;
+        if self.room().is_some_and(short) {
+            return Ok(());
+        }
         let keys: Vec<String> = records.iter().map(keys::audit).collect();
         let writes = stream::iter(keys).map(|key| async move { self.put(&key, Vec::new(), "noting an audit").await });
-        writes.buffered(SIDE_BY_SIDE).try_collect().await
+        match writes.buffered(SIDE_BY_SIDE).try_collect().await {
+            Err(error) if error.kind() == StorageErrorKind::Full => Ok(()),
+            done => done,
+        }
     }
 
     /// The records of audits.
@@ -362,17 +370,36 @@ impl Storage {
         self.dated(keys::CLOCK, |key| key.strip_prefix(keys::CLOCK)?.parse().ok()).await
     }
 
-    /// Keeps space that can be freed on a full disk.
+    /// Keeps space, and inodes, that can be freed on a full disk.
     pub async fn write_reserve(&self) -> Result<(), StorageError> {
-        if self.is_there(keys::RESERVE).await? {
-            return Ok(());
+        let there: BTreeSet<String> = self.list_all(keys::RESERVE).await?.into_iter().collect();
+        for (number, key) in reserve().enumerate().filter(|(_, key)| !there.contains(key)) {
+            let bytes = if number == 0 { RESERVE_BYTES } else { 0 };
+            self.put(&key, vec![0; bytes], "keeping a reserve").await?;
         }
-        self.put(keys::RESERVE, vec![0; RESERVE_BYTES], "keeping a reserve").await
+        Ok(())
     }
 
-    /// Frees that space.
-    pub async fn free_reserve(&self) -> Result<(), StorageError> {
-        self.remove_keys(vec![keys::RESERVE.to_owned()]).await
+    /// Frees them.
+    async fn free_reserve(&self) -> Result<(), StorageError> {
+        self.remove_keys(reserve().collect()).await
+    }
+
+    /// Writes what has to be written before space can be freed: on a full disk the reserve makes room for it.
+    pub(super) async fn put_freeing(
+        &self,
+        key: &str,
+        content: impl Into<PutPayload>,
+        during: &'static str,
+    ) -> Result<(), StorageError> {
+        let content = content.into();
+        match self.put(key, content.clone(), during).await {
+            Err(error) if error.kind() == StorageErrorKind::Full => {
+                self.free_reserve().await?;
+                self.put(key, content, during).await
+            }
+            done => done,
+        }
     }
 
     /// Items of a list, each with the store's time of it.
@@ -403,6 +430,17 @@ impl Storage {
 
 /// What `gc/reserve` holds free.
 const RESERVE_BYTES: usize = 1024 * 1024;
+/// And how many empty objects beside it hold an inode each: a run writes a mark, a hint, a log, what it sees the time by, and
+/// notes of a slice, each of which may need a folder too.
+const RESERVE_OBJECTS: usize = 16;
+
+/// The keys of the reserve.
+fn reserve() -> impl Iterator<Item = String> {
+    (0..=RESERVE_OBJECTS).map(|number| match number {
+        0 => keys::RESERVE.to_owned(),
+        number => format!("{}.{number:02}", keys::RESERVE),
+    })
+}
 
 fn moment(meta: &ObjectMeta) -> StoreTime {
     StoreTime(meta.last_modified.timestamp_millis())
