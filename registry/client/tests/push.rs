@@ -301,3 +301,50 @@ async fn many_blobs_go_at_once() {
         assert!(registry.blob("a/b", &blob_of(content)).unwrap() == *content);
     }
 }
+
+#[tokio::test]
+async fn whether_a_push_will_be_taken_is_asked_without_sending_anything() {
+    let registry = Registry::start(Options::default()).await;
+    client().check_push(&registry.reference("a/b")).await.unwrap();
+    insta::assert_snapshot!(registry.log(), @r"
+    POST /v2/a/b/blobs/uploads/
+    DELETE /v2/a/b/blobs/uploads/u1?state=opaque
+    ");
+    registry.trouble("POST", "/v2/a/b/blobs/uploads/", 1, Trouble::Answer(403, Vec::new(), "{}"));
+    let error = client().check_push(&registry.reference("a/b")).await.unwrap_err().to_string();
+    assert!(error.contains(&format!("denies access to an upload to {}/a/b", registry.host())), "{error}");
+}
+
+/// Answers as a server of TLS does to plain HTTP: its words are the body, which the answer to a `HEAD` does not have.
+fn server_of_tls(words: &'static str) -> String {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            let head = lines.next().unwrap_or_default().starts_with("HEAD");
+            lines.find(String::is_empty);
+            let body = if head { "" } else { words };
+            let answer = format!("HTTP/1.0 400 Bad Request\r\nConnection: close\r\n\r\n{body}");
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    host
+}
+
+#[tokio::test]
+async fn a_registry_that_wants_tls_is_told_of_at_every_request() {
+    let page = "<html><center>The plain HTTP request was sent to HTTPS port</center></html>";
+    for words in ["Client sent an HTTP request to an HTTPS server.", page] {
+        let reference = format!("{}/a/b:1", server_of_tls(words)).parse().unwrap();
+        let content = sample(10, 1);
+        let errors = [
+            client().push_blob(&reference, &blob_of(&content), &[], source(&content), &|_| ()).await.unwrap_err(),
+            client().manifest(&reference, &[]).await.unwrap_err(),
+        ];
+        for error in errors.map(|error| error.to_string()) {
+            assert!(error.contains("; it wants TLS: give its certificate with --registry-certificate"), "{error}");
+        }
+    }
+}

@@ -75,13 +75,29 @@ impl Client {
     /// Those of every request. That reading the other repository is not allowed is no error but `false`.
     pub async fn mount(&self, target: &Reference, digest: &Digest, from_repository: &str) -> Result<bool, ClientError> {
         let endpoint = self.shared.endpoints.origin(target, &self.shared.transport)?;
-        match self.start(&endpoint, target, digest, Some(from_repository)).await? {
+        let subject = blob_subject(target, digest);
+        match self.start(&endpoint, target, &subject, Some((digest, from_repository))).await? {
             None => Ok(true),
             Some(session) => {
-                self.cancel(&endpoint, target, digest, session).await;
+                self.cancel(&endpoint, target, &subject, session).await;
                 Ok(false)
             }
         }
+    }
+
+    /// Whether the registry would take a blob into the reference's repository: opens a session and gives it back.
+    ///
+    /// # Errors
+    ///
+    /// Those of every request: what a push to there would end with.
+    pub async fn check_push(&self, reference: &Reference) -> Result<(), ClientError> {
+        let endpoint = self.shared.endpoints.origin(reference, &self.shared.transport)?;
+        let what = format!("an upload to {}", reference.name());
+        let subject = Subject { registry: reference.host().to_owned(), what };
+        if let Some(session) = self.start(&endpoint, reference, &subject, None).await? {
+            self.cancel(&endpoint, reference, &subject, session).await;
+        }
+        Ok(())
     }
 
     /// Puts a blob into the reference's repository, unless it is there: by a mount from one of `mount_from` (other
@@ -112,17 +128,17 @@ impl Client {
         if self.has_blob_at(&endpoint, reference, &blob.digest, scopes.clone()).await? {
             return Ok(Pushed::Present);
         }
+        let subject = blob_subject(reference, &blob.digest);
         let mut session = None;
         for from in mount_from.iter().filter(|from| *from != reference.repository()) {
             if let Some(unused) = session.take() {
-                self.cancel(&endpoint, reference, &blob.digest, unused).await;
+                self.cancel(&endpoint, reference, &subject, unused).await;
             }
-            session = match self.start(&endpoint, reference, &blob.digest, Some(from)).await? {
+            session = match self.start(&endpoint, reference, &subject, Some((&blob.digest, from))).await? {
                 None => return Ok(Pushed::Mounted { from: from.clone() }),
                 session => session,
             };
         }
-        let subject = blob_subject(reference, &blob.digest);
         let purpose = Purpose { reference, scopes, subject, also: &[] };
         let upload = Upload { client: self, endpoint: &endpoint, purpose: &purpose, blob, source: &source, progress };
         upload.run(session).await?;
@@ -135,29 +151,29 @@ impl Client {
         &self,
         endpoint: &Endpoint,
         reference: &Reference,
-        digest: &Digest,
-        from: Option<&str>,
+        subject: &Subject,
+        mount: Option<(&Digest, &str)>,
     ) -> Result<Option<Url>, ClientError> {
         let mut url = endpoint.url(&format!("{}/blobs/uploads/", reference.repository()));
         let mut scopes = ScopeSet::push(reference.repository());
-        if let Some(from) = from {
+        if let Some((digest, from)) = mount {
             url.query_pairs_mut().append_pair("mount", digest.as_ref()).append_pair("from", from);
             scopes = scopes.and_pull(from);
         }
         let mut request = Request::new(Method::POST, url.clone());
         request.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-        let purpose = Purpose { reference, scopes, subject: blob_subject(reference, digest), also: &[] };
+        let purpose = Purpose { reference, scopes, subject: subject.clone(), also: &[] };
         // Sent again after a failure like any other: what it may leave behind is an empty session, which registries sweep.
         let response = match self.shared.exchange(endpoint, request, &purpose).await {
             Ok(response) => response,
-            Err(error) if from.is_some() && !error.is_transient() => {
+            Err(error) if mount.is_some() && !error.is_transient() => {
                 tracing::debug!(%error, "no mount; a session without one is opened");
-                return Box::pin(self.start(endpoint, reference, digest, None)).await;
+                return Box::pin(self.start(endpoint, reference, subject, None)).await;
             }
             Err(error) => return Err(error),
         };
         match response.status() {
-            StatusCode::CREATED if from.is_some() => Ok(None),
+            StatusCode::CREATED if mount.is_some() => Ok(None),
             StatusCode::ACCEPTED => {
                 self.shared.transport.next_location(&url, response.headers(), &purpose.subject).map(Some)
             }
@@ -168,9 +184,9 @@ impl Client {
     }
 
     /// Gives a session back; that it cannot be is the registry's sweeper's work.
-    async fn cancel(&self, endpoint: &Endpoint, reference: &Reference, digest: &Digest, session: Url) {
+    async fn cancel(&self, endpoint: &Endpoint, reference: &Reference, subject: &Subject, session: Url) {
         let scopes = ScopeSet::push(reference.repository());
-        let purpose = Purpose { reference, scopes, subject: blob_subject(reference, digest), also: &[404, 405] };
+        let purpose = Purpose { reference, scopes, subject: subject.clone(), also: &[404, 405] };
         if let Err(error) = self.shared.attempt(endpoint, Request::new(Method::DELETE, session), &purpose).await {
             tracing::debug!(%error, "an unused upload stays behind");
         }
@@ -191,7 +207,7 @@ where
                 Some(place) => place,
                 None => {
                     resumed = false;
-                    match self.client.start(self.endpoint, self.purpose.reference, &self.blob.digest, None).await? {
+                    match self.client.start(self.endpoint, self.purpose.reference, self.subject(), None).await? {
                         Some(session) => (session, 0),
                         None => return Ok(()),
                     }

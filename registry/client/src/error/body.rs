@@ -77,10 +77,6 @@ impl Said {
     pub fn has_code(&self, code: &str) -> bool {
         self.0.iter().any(|message| message.code == code)
     }
-
-    pub(crate) fn mentions(&self, word: &str) -> bool {
-        self.0.iter().any(|message| message.message.contains(word))
-    }
 }
 
 impl Entry {

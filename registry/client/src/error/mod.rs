@@ -290,7 +290,7 @@ impl Subject {
     }
 
     /// The error for a status that is no success here. 401 is the authenticator's.
-    pub(crate) fn refused(&self, status: u16, wait: Option<Duration>, said: Said, plain: bool) -> ClientError {
+    pub(crate) fn refused(&self, status: u16, wait: Option<Duration>, said: Said, wants_tls: bool) -> ClientError {
         let (registry, what) = (self.registry.clone(), self.what.clone());
         match status {
             404 => ClientError::NotFound { registry, what, said },
@@ -302,7 +302,7 @@ impl Subject {
             429 => ClientError::TooManyRequests { registry, what, wait, said },
             _ if said.has_code("UNSUPPORTED") => ClientError::Unsupported { registry, what, said },
             _ => {
-                let hint = if plain && status == 400 && said.mentions("HTTPS") {
+                let hint = if wants_tls {
                     "; it wants TLS: give its certificate with --registry-certificate, or use --skip-tls-verify-registry".to_owned()
                 } else {
                     String::new()

@@ -185,14 +185,29 @@ impl Transport {
     /// The error that a refusing answer stands for.
     pub(crate) async fn refusal(&self, response: Response, subject: &Subject) -> ClientError {
         let status = response.status().as_u16();
-        let plain = response.url().scheme() == "http";
-        let wait = asked_wait(response.headers());
-        let said = self.said(response, subject).await;
-        subject.refused(status, wait, said, plain)
+        let plain = response.url().scheme() == "http" && status == 400;
+        let (url, wait) = (response.url().clone(), asked_wait(response.headers()));
+        let mut body = self.error_body(response, subject).await;
+        // The answer to a `HEAD` does not say what a server that wants TLS would say to another request.
+        if plain
+            && body.is_empty()
+            && let (Ok(client), Ok(start)) = (self.client(&url), url.join("/v2/"))
+            && let Ok(Ok(response)) = tokio::time::timeout(self.idle_timeout, client.get(start).send()).await
+            && response.status().as_u16() == status
+        {
+            body = self.error_body(response, subject).await;
+        }
+        // Some say it in a page, which is not shown.
+        let wants_tls = plain && body.windows(5).any(|word| word == b"HTTPS");
+        subject.refused(status, wait, Said::read(&body), wants_tls)
     }
 
     /// What a refusing answer says.
-    pub(crate) async fn said(&self, mut response: Response, subject: &Subject) -> Said {
+    pub(crate) async fn said(&self, response: Response, subject: &Subject) -> Said {
+        Said::read(&self.error_body(response, subject).await)
+    }
+
+    async fn error_body(&self, mut response: Response, subject: &Subject) -> Vec<u8> {
         let mut body = Vec::new();
         let reading = async {
             // An answer that breaks off still has its status.
@@ -205,7 +220,8 @@ impl Transport {
         };
         // One that trickles is not worth more time than one that does not come.
         let _ = tokio::time::timeout(self.idle_timeout, reading).await;
-        Said::read(&body[..body.len().min(ERROR_BODY_MAX_BYTES)])
+        body.truncate(ERROR_BODY_MAX_BYTES);
+        body
     }
 
     /// The `Location` of an answer, resolved against the URL that was asked.
