@@ -15,6 +15,8 @@ mod http;
 mod named;
 #[path = "sources/place.rs"]
 mod place;
+#[path = "sources/pushed.rs"]
+mod pushed;
 #[path = "sources/repositories.rs"]
 mod repositories;
 #[path = "sources/server.rs"]

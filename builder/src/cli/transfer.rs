@@ -30,6 +30,12 @@ pub(super) fn client(typed: &RegistryArguments) -> Result<Client, Failure> {
         return Err(Failure::new(Blame::User, format!("there is no file {} to read credentials from", file.display()))
             .hint("`fluyt login --authfile FILE` makes one"));
     }
+    for (host, file) in &typed.registry_certificate {
+        std::fs::File::open(file).map_err(|error| {
+            Failure::usage(format!("`--registry-certificate {host}={}`: the file cannot be read", file))
+                .caused_by(&error)
+        })?;
+    }
     Client::new(settings::registries(typed)).map_err(|error| Failure::from_error(Blame::Usage, &error))
 }
 
@@ -53,9 +59,8 @@ pub(super) fn platform(typed: Option<&str>) -> Result<Platform, Failure> {
 }
 
 pub(super) async fn push(store: Option<&Path>, typed: PushArguments) -> Result<(), Failure> {
-    let reference = settings::reference(&typed.reference)?;
     let store = open_store(store)?;
-    let image = image::in_store(&store, &reference)?;
+    let (reference, image) = image::asked(&store, &typed.reference)?;
     let shown = show(typed.quiet);
     let events = shown.events();
     let remote = Remote::new(client(&typed.registries)?, store, events.clone());

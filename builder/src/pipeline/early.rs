@@ -1,20 +1,27 @@
 //! Layers on their way to the registry while later steps run. The manifest comes last, when the build has succeeded: what
-//! a failed build sent is content that nothing names.
+//! a failed build sent is content that nothing names. A registry that will not take the image, as is known by then, ends
+//! the build: nobody waits for an image that goes nowhere.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
-use fluyt_client::{Blob, Reference};
+use fluyt_client::{Blob, ClientError, Reference};
 use oci_spec::image::Digest;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use super::{Destination, Request};
+use super::{BuildError, Destination, Request};
 use crate::blob::Store;
 use crate::event::{Event, Events, StepId};
 use crate::execute::{BuiltLayer, RootState, StepCounter, Watcher};
 use crate::graph::{Graph, Op, OpId};
-use crate::remote::Uploads;
+use crate::remote::{RemoteError, Uploads};
+use crate::sandbox::Cancel;
+
+/// So long a build goes on before the registry is asked whether it will take the image: one that is shorter is at its own
+/// push by then, and saves it the question.
+const QUESTION_AFTER: Duration = Duration::from_millis(500);
 
 /// Sends the layers of one image as they are finished.
 pub(super) struct Early {
@@ -31,6 +38,10 @@ pub(super) struct Early {
     runtime: Handle,
     events: Events,
     steps: Arc<StepCounter>,
+    /// Stops the build's steps.
+    stop: Cancel,
+    /// This, for tasks.
+    me: Weak<Self>,
     running: Mutex<Running>,
 }
 
@@ -39,6 +50,12 @@ struct Running {
     sent: HashSet<Digest>,
     step: Option<StepId>,
     tasks: JoinSet<()>,
+    /// Registries that have answered: that there is no way to them is of the moment then, and may be over at the end.
+    reached: HashSet<String>,
+    /// Why there will be no push.
+    failure: Option<BuildError>,
+    /// The steps are done, and the push at the end says what there is to say.
+    is_over: bool,
 }
 
 impl Early {
@@ -50,6 +67,7 @@ impl Early {
         store: &Store,
         events: &Events,
         steps: &Arc<StepCounter>,
+        stop: &Cancel,
     ) -> Option<Arc<Self>> {
         if !request.destinations.contains(&Destination::Registry) {
             return None;
@@ -66,7 +84,7 @@ impl Early {
         let mut repositories = BTreeSet::new();
         let targets = request.tags.iter().filter(|name| repositories.insert(name.name())).cloned().collect();
         let only_pushed = request.destinations.iter().all(|destination| *destination == Destination::Registry);
-        Some(Arc::new(Self {
+        let early = Arc::new_cyclic(|me| Self {
             uploads: uploads.clone(),
             targets,
             chain,
@@ -76,8 +94,63 @@ impl Early {
             runtime: Handle::current(),
             events: events.clone(),
             steps: Arc::clone(steps),
+            stop: stop.clone(),
+            me: me.clone(),
             running: Mutex::default(),
-        }))
+        });
+        for target in &early.targets {
+            let (uploads, me, target) = (early.uploads.clone(), early.me.clone(), target.clone());
+            let ask = async move {
+                tokio::time::sleep(QUESTION_AFTER).await;
+                let answer = uploads.check(&target).await;
+                answered(&me, &target, answer);
+            };
+            early.running().tasks.spawn_on(ask, &early.runtime);
+        }
+        Some(early)
+    }
+
+    /// What a registry said. One that will say the same at the end ends the build.
+    fn answered(&self, target: &Reference, answer: Result<(), RemoteError>) {
+        let mut running = self.running();
+        let error = match answer {
+            Ok(()) => {
+                running.reached.insert(target.host().to_owned());
+                return;
+            }
+            Err(error) if !running.is_over && is_final(&error, running.reached.contains(target.host())) => error,
+            Err(error) => {
+                // The push at the end tries once more, and says what is wrong.
+                tracing::debug!(%error, "not pushed early");
+                return;
+            }
+        };
+        if running.failure.is_some() {
+            return;
+        }
+        let step = self.step(&mut running);
+        running.step = None;
+        self.events.hear(Event::Failed { step, error: error.to_string() });
+        running.failure = Some(BuildError::Push { reference: target.to_string(), source: Box::new(error) });
+        drop(running);
+        self.stop.cancel();
+    }
+
+    /// The step that tells of all this, begun where it is not.
+    fn step(&self, running: &mut Running) -> StepId {
+        *running.step.get_or_insert_with(|| {
+            let step = self.steps.next();
+            let names: Vec<String> = self.targets.iter().map(Reference::name).collect();
+            self.events.hear(Event::Started { step, name: format!("push layers to {}", names.join(", ")) });
+            step
+        })
+    }
+
+    /// The steps are done; gives why they were stopped from here, if they were.
+    pub(super) fn end(&self) -> Option<BuildError> {
+        let mut running = self.running();
+        running.is_over = true;
+        running.failure.take()
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
@@ -105,9 +178,10 @@ impl Guard {
 
     /// The image is where it should be.
     pub(super) fn finish(mut self) {
-        if let Some(early) = self.0.take()
-            && let Some(step) = early.running().step.take()
-        {
+        let Some(early) = self.0.take() else { return };
+        let mut running = early.running();
+        running.tasks.abort_all();
+        if let Some(step) = running.step.take() {
             early.events.hear(Event::Finished { step });
         }
     }
@@ -120,7 +194,7 @@ impl Drop for Guard {
         let mut running = early.running();
         running.tasks.abort_all();
         if let Some(step) = running.step.take() {
-            early.events.hear(Event::Failed { step, error: "stopped, as there is no image to push".to_owned() });
+            early.events.hear(Event::Stopped { step });
         }
     }
 }
@@ -136,25 +210,41 @@ impl Watcher for Early {
             if targets.is_empty() || !running.sent.insert(layer.digest.clone()) {
                 continue;
             }
-            let step = *running.step.get_or_insert_with(|| {
-                let step = self.steps.next();
-                let names: Vec<String> = self.targets.iter().map(Reference::name).collect();
-                self.events.hear(Event::Started { step, name: format!("push layers to {}", names.join(", ")) });
-                step
-            });
+            let step = self.step(&mut running);
             for target in targets {
                 let blob = Blob { digest: layer.digest.clone(), size_bytes: layer.size_bytes };
-                let (uploads, target, origin) = (self.uploads.clone(), target.clone(), layer.origin.clone());
+                let (uploads, me) = (self.uploads.clone(), self.me.clone());
+                let (target, origin) = (target.clone(), layer.origin.clone());
                 running.tasks.spawn_on(
                     async move {
-                        if let Err(error) = uploads.blob(&target, blob, origin, step).await {
-                            // The push at the end tries once more, and says what is wrong.
-                            tracing::debug!(%error, "a layer was not pushed early");
-                        }
+                        let answer = uploads.blob(&target, blob, origin, step).await;
+                        answered(&me, &target, answer);
                     },
                     &self.runtime,
                 );
             }
         }
+    }
+}
+
+fn answered(early: &Weak<Early>, target: &Reference, answer: Result<(), RemoteError>) {
+    if let Some(early) = early.upgrade() {
+        early.answered(target, answer);
+    }
+}
+
+/// Whether a push to a registry that gives this error cannot come to another end later.
+fn is_final(error: &RemoteError, was_reached: bool) -> bool {
+    let RemoteError::Client(error) = error else { return false };
+    match **error {
+        ClientError::Unauthorized { .. }
+        | ClientError::Denied { .. }
+        | ClientError::NotFound { .. }
+        | ClientError::Unsupported { .. }
+        | ClientError::Setting { .. }
+        | ClientError::Tls { .. } => true,
+        ClientError::Protocol { status, .. } => (400..500).contains(&status) && !error.is_transient(),
+        ClientError::Connect { .. } => !was_reached,
+        _ => false,
     }
 }

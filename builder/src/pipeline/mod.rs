@@ -111,7 +111,8 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     let options = options(&request);
     let times = options.layers.times;
     let uploads = remote.uploads();
-    let early = early::Early::new(&graph, &request, &uploads, &store, &events, &steps);
+    let stop = cancel.child();
+    let early = early::Early::new(&graph, &request, &uploads, &store, &events, &steps, &stop);
     let fetched_commit = read.committed_at.filter(|_| request.reproducible);
     let committed_at = read.context.modes().and_then(Modes::committed_at).or(fetched_commit);
     let place = match &request.context {
@@ -119,7 +120,6 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         other => PathBuf::from(other.to_string()),
     };
     let isolation = Isolation::new(request.isolation).at(store.root());
-    let stop = cancel.child();
     let executor = Executor {
         store: store.clone(),
         records,
@@ -146,7 +146,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         mounts: MountSources::new(request.secrets.clone(), search.clone(), request.agents.clone()),
     };
     let bases = executor.bases.clone().into_iter().collect();
-    let guard = early::Guard::of(early);
+    let guard = early::Guard::of(early.clone());
     let graph = Arc::new(*graph);
     let (states, root) = {
         let (graph, force) = (graph.clone(), request.form.force_compression);
@@ -158,9 +158,12 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
             Ok::<_, BuildError>((states, root))
         })
         .await;
-        match result {
-            Ok(result) => result?,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        let stopped = early.and_then(|early| early.end());
+        match (result, stopped) {
+            // Stopped from there: what it says is why.
+            (Ok(Err(BuildError::Cancelled)), Some(why)) if !cancel.is_cancelled() => return Err(why),
+            (Ok(result), _) => result?,
+            (Err(error), _) => std::panic::resume_unwind(error.into_panic()),
         }
     };
     let assemble = async || assemble::assemble(&graph, &states, &root, &request, committed_at, &search, &store);

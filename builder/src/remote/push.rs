@@ -54,6 +54,14 @@ impl Remote {
 }
 
 impl Uploads {
+    /// Asks whether the repository of `target` takes blobs.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub async fn check(&self, target: &Reference) -> Result<(), RemoteError> {
+        Ok(self.remote.client.check_push(target).await?)
+    }
+
     /// Sees that the repository of `target` has a blob: it may be there, come from another repository of the registry, from
     /// the store, or from its `origin`. Waits for another caller that is at it already.
     ///

@@ -1,0 +1,80 @@
+//! Builds for a registry that will not take the image.
+
+use std::fs;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use super::place::Place;
+use super::server::{Reply, Server};
+
+const BUSYBOX: &str = "/usr/bin/busybox";
+
+/// A context whose command takes longer than a test may wait; nothing, said aloud, where no command can be run.
+fn long_build(place: &Place) -> bool {
+    if !rustix::process::geteuid().is_root() || !std::path::Path::new(BUSYBOX).exists() {
+        println!("skipped: this test needs root and {BUSYBOX}");
+        return false;
+    }
+    place.write("context/busybox", fs::read(BUSYBOX).unwrap());
+    place.write(
+        "context/Dockerfile",
+        "FROM scratch AS tool\nCOPY --chmod=755 busybox /bin/\nFROM scratch\nCOPY --from=tool /bin /bin\nRUN [\"/bin/busybox\", \"sleep\", \"60\"]\n",
+    );
+    true
+}
+
+/// Builds; the push must fail with this code, long before the command would have ended.
+fn refused(place: &Place, code: i32, name: &str, more: &[&str]) -> String {
+    let begun = Instant::now();
+    let said = place.fail(code, &[&["--push", "-t", name, "context"][..], more].concat(), None);
+    assert!(begun.elapsed() < Duration::from_secs(40), "{said}");
+    assert!(said.contains(&format!("error: cannot push {name}\n")), "{said}");
+    assert_eq!(said.matches(" ERROR: ").count(), 1, "{said}");
+    said
+}
+
+#[test]
+fn a_push_that_cannot_work_ends_the_build() {
+    let place = Place::new();
+    if !long_build(&place) {
+        return;
+    }
+    for (status, words) in [(401, "asks for credentials for"), (403, "denies access to")] {
+        let server = Server::start(move |asked| match asked.method.as_str() {
+            "HEAD" => Reply::new(404, ""),
+            _ => Reply::new(status, "{}").header("WWW-Authenticate", "Basic realm=\"x\""),
+        });
+        let said = refused(&place, 1, &format!("{}/a:1", server.address), &[]);
+        assert!(said.contains(words), "{said}");
+    }
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let said = refused(&place, 3, &format!("{closed}/a:1"), &[]);
+    assert!(said.contains("cannot connect to"), "{said}");
+    let said = refused(&place, 3, "registry.invalid/a:1", &[]);
+    assert!(said.contains("the name cannot be resolved"), "{said}");
+    let (server, _) = Server::start_tls(|_| Reply::new(404, ""));
+    let (_, other) = Server::start_tls(|_| Reply::new(404, ""));
+    place.write("other.pem", other);
+    let certificate = format!("{}=other.pem", server.address);
+    let said = refused(&place, 3, &format!("{}/a:1", server.address), &["--registry-certificate", &certificate]);
+    assert!(said.contains("no secure connection to"), "{said}");
+}
+
+#[test]
+fn a_step_that_fails_says_why_and_the_push_nothing_of_its_own() {
+    let place = Place::new();
+    place.write("context/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    let server = Server::start(|_| Reply::new(403, "{}"));
+    let said = place.fail(1, &["--push", "-t", &format!("{}/a:1", server.address), "context"], None);
+    assert_eq!(said.matches(" ERROR: ").count(), 1, "{said}");
+    assert!(!said.contains("no image to push"), "{said}");
+}
+
+#[test]
+fn a_certificate_that_is_not_there_is_told_of_at_once() {
+    let place = Place::new();
+    place.write("context/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    let said = place.fail(2, &["--registry-certificate", "r.invalid=missing.pem", "context"], None);
+    assert!(said.contains("`--registry-certificate r.invalid=missing.pem`"), "{said}");
+    assert!(!said.contains("#1"), "{said}");
+}
