@@ -105,11 +105,61 @@ fn images_are_named_and_unnamed() {
 }
 
 #[test]
+fn a_digest_names_the_image_that_has_it() {
+    let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
+    let whole = digest(&place.run(&["build", "context"]));
+    let told = |arguments: &[&str], code: i32| {
+        let output = place.run(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stderr) + &text(&output.stdout)
+    };
+    assert!(told(&["inspect", &whole], 0).contains(&whole));
+    assert!(told(&["push", &whole], 1).contains(&format!("hint: `fluyt tag {whole} NAME` gives it one")));
+    told(&["tag", &whole, "127.0.0.1:9/one"], 0);
+    let short = &whole[..19];
+    assert!(told(&["inspect", short], 0).contains("127.0.0.1:9/one:latest"));
+    assert!(told(&["push", short], 3).contains("cannot push 127.0.0.1:9/one:latest"));
+    told(&["tag", short, "two"], 0);
+    let several = told(&["rmi", short], 1);
+    assert!(several.contains("has several names: 127.0.0.1:9/one:latest, two:latest"), "{several}");
+    told(&["rmi", "two"], 0);
+    told(&["rmi", short], 0);
+    assert_eq!(text(&place.run(&["images", "-q"]).stdout), "");
+    assert!(told(&["inspect", "sha256:000000000000"], 1).contains("the store has no image sha256:000000000000"));
+}
+
+#[test]
+fn an_archive_is_no_name_of_an_image() {
+    let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
+    for (name, output) in [("app.tar", "type=oci,dest=app.tar"), ("./layout", "type=oci,tar=false,dest=layout")] {
+        assert_eq!(place.run(&["build", "-o", output, "context"]).status.code(), Some(0));
+        let told = place.run(&["inspect", name]);
+        assert_eq!(told.status.code(), Some(1));
+        assert!(text(&told.stderr).contains(&format!("error: {name} is a f")), "{}", text(&told.stderr));
+    }
+}
+
+#[test]
+fn a_store_of_another_user_is_told_of_by_the_ids_that_are_seen() {
+    let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
+    let store = place.folder.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    if std::os::unix::fs::chown(&store, Some(4321), None).is_err() {
+        return;
+    }
+    let said = |arguments: &[&str]| text(&place.run(arguments).stderr);
+    let told = said(&["images"]);
+    assert!(told.contains("belongs to user 4321, and we run as user 0"), "{told}");
+    assert_eq!(said(&["build", "--isolation", "r3", "context"]), told);
+}
+
+#[test]
 fn exit_codes_say_whose_turn_it_is() {
     let place = Place::new("FROM scratch\nCOPY absent /\n");
     for (arguments, code, word) in [
         (&["build", "context"][..], 1, "absent"),
         (&["build", "--wat", "context"], 2, "--wat"),
+        (&["build", "--isolation-min", "auto", "context"], 1, "absent"),
         (&["build", "-o", "type=zip,dest=x", "context"], 2, "zip"),
         (&["build", "--platform", "linux/a/b/c", "context"], 2, "linux/a/b/c"),
         (&["build", "--build-arg", "SOURCE_DATE_EPOCH=soon", "context"], 2, "soon"),

@@ -99,8 +99,12 @@ fn is_left_of_a_store(root: &Path, name: &[u8]) -> bool {
     })
 }
 
+pub(super) fn owner(root: &Path) -> io::Result<u32> {
+    Ok(fs::metadata(root)?.uid())
+}
+
 fn refuse_another_users(root: &Path, user: u32) -> Result<(), StoreError> {
-    let owner = fs::metadata(root).map_err(StoreError::at("looking at the store", root))?.uid();
+    let owner = owner(root).map_err(StoreError::at("looking at the store", root))?;
     if owner != user {
         return Err(StoreError::AnotherUsers { path: root.to_owned(), owner, user });
     }

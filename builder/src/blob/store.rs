@@ -49,6 +49,12 @@ impl Store {
         Ok(store)
     }
 
+    /// Whether the folder is there and belongs to another user, so that [`Store::open`] will refuse it.
+    #[must_use]
+    pub fn is_another_users(root: &Path) -> bool {
+        place::owner(root).is_ok_and(|owner| owner != rustix::process::geteuid().as_raw())
+    }
+
     /// The folder, absolute.
     #[must_use]
     pub fn root(&self) -> &Path {

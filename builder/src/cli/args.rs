@@ -188,9 +188,9 @@ pub struct BuildArguments {
     /// How commands run: `auto` is the best way that this machine allows, `r1` to `r6` that one alone (`fluyt doctor` tells)
     #[arg(long, value_name = "RUNG", value_parser = Isolation::parse)]
     pub isolation: Option<Isolation>,
-    /// Run no command in a way that is less exact than this one
-    #[arg(long, value_name = "RUNG")]
-    pub isolation_min: Option<Rung>,
+    /// Run no command in a way that is less exact than this one; `auto` sets no bound
+    #[arg(long, value_name = "RUNG", value_parser = Isolation::parse)]
+    pub isolation_min: Option<Isolation>,
     /// How progress is shown
     #[arg(long, value_enum, default_value_t = Progress::Auto, env = "BUILDKIT_PROGRESS", hide_env = true)]
     pub progress: Progress,
@@ -423,8 +423,8 @@ pub struct DoctorArguments {
     #[arg(long, value_name = "RUNG", value_parser = Isolation::parse)]
     pub isolation: Option<Isolation>,
     /// Fail where commands can only run in a way that is less exact than this one
-    #[arg(long, value_name = "RUNG")]
-    pub isolation_min: Option<Rung>,
+    #[arg(long, value_name = "RUNG", value_parser = Isolation::parse)]
+    pub isolation_min: Option<Isolation>,
 }
 
 /// `fluyt login`.

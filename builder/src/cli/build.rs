@@ -129,7 +129,10 @@ pub(super) struct Asked {
 
 /// Understands what was typed.
 pub(super) fn request(typed: &BuildArguments) -> Result<Asked, Failure> {
-    let wish = Wish { only: typed.isolation.and_then(|wanted| wanted.0), least: typed.isolation_min };
+    let wish = Wish {
+        only: typed.isolation.and_then(|wanted| wanted.0),
+        least: typed.isolation_min.and_then(|wanted| wanted.0),
+    };
     if let (Some(only), Some(least), true) = (wish.only, wish.least, wish.contradicts_itself()) {
         return Err(Failure::usage(format!(
             "`--isolation {only}` and `--isolation-min {least}` contradict each other"

@@ -12,7 +12,10 @@ use super::settings::store_folder;
 use crate::sandbox::{Choice, Fidelity, Isolation, Refused, Rung, Wish};
 
 pub(super) fn run(store: Option<&Path>, typed: &DoctorArguments) -> Result<(), Failure> {
-    let wish = Wish { only: typed.isolation.and_then(|wanted| wanted.0), least: typed.isolation_min };
+    let wish = Wish {
+        only: typed.isolation.and_then(|wanted| wanted.0),
+        least: typed.isolation_min.and_then(|wanted| wanted.0),
+    };
     let mut isolation = Isolation::new(wish);
     // What works on one file system need not on another. A store that is not there yet will be below this folder.
     if let Ok(folder) = store_folder(store)

@@ -45,6 +45,90 @@ pub(super) fn find(store: &Store, reference: &Reference) -> Result<Option<Descri
     store.resolve(&reference.to_string()).map_err(|error| store_failed(&error))
 }
 
+/// What a digest names that stands alone: all of it, or its beginning of [`DIGITS_MIN`] digits at least. Its image and the
+/// names of that; nothing for other text.
+fn by_digest(store: &Store, text: &str) -> Result<Option<(Descriptor, Vec<Reference>)>, Failure> {
+    let Some(digits) = text.strip_prefix("sha256:").filter(|digits| is_hex(digits)) else { return Ok(None) };
+    let mut found: Vec<(Descriptor, Vec<Reference>)> = Vec::new();
+    for (name, descriptor) in store.tags().map_err(|error| store_failed(&error))? {
+        if !descriptor.digest().digest().starts_with(digits) {
+            continue;
+        }
+        let name = settings::reference(&name)?;
+        match found.iter_mut().find(|(known, _)| known.digest() == descriptor.digest()) {
+            Some((_, names)) => names.push(name),
+            None => found.push((descriptor, vec![name])),
+        }
+    }
+    // An image without a name is there as long as there is room for it.
+    if found.is_empty()
+        && let Ok(digest) = text.parse::<Digest>()
+        && store.contains(&digest)
+    {
+        let manifest = json_of(store, &digest)?;
+        if let (Some(media_type), Ok(Some(size_bytes))) = (manifest["mediaType"].as_str(), store.size(&digest)) {
+            found.push((descriptor(media_type, size_bytes, digest), Vec::new()));
+        }
+    }
+    match found.len() {
+        1 => Ok(found.pop()),
+        0 => Err(Failure::new(Blame::User, format!("the store has no image {text}"))
+            .hint("`fluyt images --json` lists the digests of those that have names")),
+        count => Err(Failure::new(Blame::User, format!("{text} is the beginning of {count} images' digests"))
+            .hint("give more of it")),
+    }
+}
+
+/// Fewest digits of a digest that name an image: so many are shown.
+const DIGITS_MIN: usize = 12;
+
+fn is_hex(digits: &str) -> bool {
+    let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    (DIGITS_MIN..=64).contains(&digits.len()) && digits.bytes().all(hex)
+}
+
+/// The image that a name or a digest means in the store, and the name that it has.
+pub(super) fn asked(store: &Store, text: &str) -> Result<(Reference, Descriptor), Failure> {
+    let Some((descriptor, mut names)) = by_digest(store, text)? else {
+        let reference = settings::reference(text)?;
+        let descriptor = in_store(store, &reference)?;
+        return Ok((reference, descriptor));
+    };
+    let name = one_name(text, &mut names)?;
+    Ok((name, descriptor))
+}
+
+/// The only name of an image that its digest was given of.
+fn one_name(text: &str, names: &mut Vec<Reference>) -> Result<Reference, Failure> {
+    let listed: Vec<String> = names.iter().map(Reference::familiar).collect();
+    match (names.pop(), listed.len()) {
+        (Some(name), 1) => Ok(name),
+        (None, _) => Err(Failure::new(Blame::User, format!("the image {text} has no name"))
+            .hint(format!("`fluyt tag {text} NAME` gives it one"))),
+        _ => Err(Failure::new(Blame::User, format!("the image {text} has several names: {}", listed.join(", ")))
+            .hint("say which")),
+    }
+}
+
+/// What to say of a name that is a file or a folder here.
+fn is_a_file(text: &str) -> Option<Failure> {
+    let path = Path::new(text);
+    let kind = match () {
+        () if path.is_file() => "a file",
+        () if path.join("index.json").is_file() => "a folder with an image",
+        () => return None,
+    };
+    Some(
+        Failure::new(
+            Blame::User,
+            format!("{text} is {kind}, and what is looked at is an image of the store or of a registry"),
+        )
+        .hint(
+            "`skopeo inspect oci:FOLDER`, `oci-archive:FILE` and `docker-archive:FILE` look into layouts and archives",
+        ),
+    )
+}
+
 fn familiar(name: &str) -> String {
     Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.familiar())
 }
@@ -93,20 +177,27 @@ fn about(store: &Store, descriptor: &Descriptor) -> (Option<String>, Option<u64>
 }
 
 pub(super) fn tag(store: Option<&Path>, typed: &TagArguments) -> Result<(), Failure> {
-    let (source, target) = (settings::reference(&typed.source)?, settings::reference(&typed.target)?);
+    let target = settings::reference(&typed.target)?;
     if target.digest().is_some() {
         return Err(Failure::usage(format!("`{}` has a digest, and cannot be given as a name", typed.target)));
     }
     let store = open_store(store)?;
-    let mut descriptor = in_store(&store, &source)?;
+    let mut descriptor = match by_digest(&store, &typed.source)? {
+        Some((descriptor, _)) => descriptor,
+        None => in_store(&store, &settings::reference(&typed.source)?)?,
+    };
     // Marks belong to the name that has them: that the source was pulled says nothing of this name.
     descriptor.set_annotations(None);
     store.tag(&target.to_string(), descriptor).map_err(|error| store_failed(&error))
 }
 
 pub(super) fn untag(store: Option<&Path>, typed: &RmiArguments) -> Result<(), Failure> {
-    let references = typed.references.iter().map(|text| settings::reference(text)).collect::<Result<Vec<_>, _>>()?;
     let store = open_store(store)?;
+    let reference = |text: &String| match by_digest(&store, text)? {
+        Some((_, mut names)) => one_name(text, &mut names),
+        None => settings::reference(text),
+    };
+    let references = typed.references.iter().map(reference).collect::<Result<Vec<_>, _>>()?;
     let mut absent = Vec::new();
     for reference in &references {
         if !store.untag(&reference.to_string()).map_err(|error| store_failed(&error))? {
@@ -121,12 +212,25 @@ pub(super) fn untag(store: Option<&Path>, typed: &RmiArguments) -> Result<(), Fa
 }
 
 pub(super) async fn inspect(store: Option<&Path>, typed: InspectArguments) -> Result<(), Failure> {
-    let reference = settings::reference(&typed.reference)?;
     let platform = transfer::platform(typed.platform.as_deref())?;
     let store = open_store(store)?;
-    let (descriptor, manifest, config) = match find(&store, &reference)? {
-        Some(descriptor) => from_store(&store, &reference, descriptor, &platform)?,
+    let (name, found) = match by_digest(&store, &typed.reference)? {
+        Some((descriptor, names)) => {
+            (names.first().map_or_else(|| typed.reference.clone(), Reference::to_string), Some(descriptor))
+        }
         None => {
+            let reference = settings::reference(&typed.reference);
+            let reference = reference.map_err(|failure| is_a_file(&typed.reference).unwrap_or(failure))?;
+            (reference.to_string(), find(&store, &reference)?)
+        }
+    };
+    let (descriptor, manifest, config) = match found {
+        Some(descriptor) => from_store(&store, &name, descriptor, &platform)?,
+        None => {
+            if let Some(failure) = is_a_file(&typed.reference) {
+                return Err(failure);
+            }
+            let reference = settings::reference(&typed.reference)?;
             let remote = Remote::new(transfer::client(&typed.registries)?, store.clone(), std::sync::Arc::new(Deaf));
             let image = remote.image(&reference, &platform).await.map_err(|error| {
                 transfer::failure(format!("cannot inspect {reference}"), &error).hint(
@@ -139,7 +243,7 @@ pub(super) async fn inspect(store: Option<&Path>, typed: InspectArguments) -> Re
             (descriptor, manifest, config)
         }
     };
-    let shown = shown(&reference, &descriptor, manifest, config)?;
+    let shown = shown(&name, &descriptor, manifest, config)?;
     let text = match typed.json {
         true => {
             serde_json::to_string_pretty(&shown).map_err(|error| Failure::from_error(Blame::Environment, &error))?
@@ -159,7 +263,7 @@ fn json_of(store: &Store, digest: &Digest) -> Result<Value, Failure> {
 /// An image of the store; of an index, the entry for the platform.
 fn from_store(
     store: &Store,
-    reference: &Reference,
+    reference: &str,
     descriptor: Descriptor,
     platform: &remote::Platform,
 ) -> Result<(Descriptor, Value, Value), Failure> {
@@ -182,7 +286,7 @@ fn from_store(
 }
 
 /// The JSON form: `{ref, digest, media_type, size_bytes, manifest, config, layers}`.
-fn shown(reference: &Reference, descriptor: &Descriptor, manifest: Value, config: Value) -> Result<Value, Failure> {
+fn shown(reference: &str, descriptor: &Descriptor, manifest: Value, config: Value) -> Result<Value, Failure> {
     let parsed: ImageManifest =
         serde_json::from_value(manifest.clone()).map_err(|error| Failure::from_error(Blame::Environment, &error))?;
     let diff_ids = config["rootfs"]["diff_ids"].as_array().cloned().unwrap_or_default();
@@ -200,7 +304,7 @@ fn shown(reference: &Reference, descriptor: &Descriptor, manifest: Value, config
         })
         .collect();
     Ok(json!({
-        "ref": reference.to_string(),
+        "ref": reference,
         "digest": descriptor.digest().to_string(),
         "media_type": descriptor.media_type().to_string(),
         "size_bytes": descriptor.size(),

@@ -28,6 +28,7 @@ use clap::{CommandFactory as _, Parser as _};
 use args::{Arguments, Command};
 use failure::{Blame, Failure};
 
+use crate::blob::Store;
 use crate::sandbox::{self, Wish};
 
 /// Runs the command that the process was started with and gives its exit code.
@@ -45,7 +46,11 @@ pub fn run() -> ExitCode {
     if let Some(wish) = wish_of(&arguments.command) {
         // A store that cannot be found is complained of later.
         let mounts = matches!(arguments.command, Command::Verify(_));
-        sandbox::enter(wish, settings::store_folder(arguments.store.as_deref()).ok().as_deref(), mounts);
+        let store = settings::store_folder(arguments.store.as_deref()).ok();
+        // So is one that is another user's, in whose namespace users have other numbers.
+        if !store.as_deref().is_some_and(Store::is_another_users) {
+            sandbox::enter(wish, store.as_deref(), mounts);
+        }
     }
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -70,15 +75,16 @@ pub fn run() -> ExitCode {
 fn wish_of(command: &Command) -> Option<Wish> {
     let of = |build: &args::BuildArguments| Wish {
         only: build.isolation.and_then(|wanted| wanted.0),
-        least: build.isolation_min,
+        least: build.isolation_min.and_then(|wanted| wanted.0),
     };
     match command {
         Command::Build(build) => Some(of(build)),
         Command::Verify(verify) => Some(of(&verify.build)),
         // It tells what a build would meet.
-        Command::Doctor(doctor) => {
-            Some(Wish { only: doctor.isolation.and_then(|wanted| wanted.0), least: doctor.isolation_min })
-        }
+        Command::Doctor(doctor) => Some(Wish {
+            only: doctor.isolation.and_then(|wanted| wanted.0),
+            least: doctor.isolation_min.and_then(|wanted| wanted.0),
+        }),
         // What they remove may be of many ids; and all of them remove what a killed build has left.
         Command::Prune(_) | Command::Cache(_) | Command::Rmi(_) | Command::Pull(_) => Some(Wish::default()),
         Command::Push(_)

@@ -213,9 +213,15 @@ fn secret(text: &str) -> Result<(String, Secret), Failure> {
         return Ok((id.to_owned(), Secret { searched, ..Secret::of(value.as_bytes()) }));
     }
     let file = PathBuf::from(file.unwrap_or(id));
-    match file.is_file() {
-        true => Ok((id.to_owned(), Secret { searched, ..Secret::file(&file) })),
-        false => Err(wrong(&format!("there is no file {}", file.display()))),
+    if !file.is_file() {
+        return Err(wrong(&format!("there is no file {}", file.display())));
+    }
+    let secret = Secret { searched, ..Secret::file(&file) };
+    match &secret.value {
+        Value::Unreadable { source, .. } => {
+            Err(wrong(&format!("the file {} cannot be read", file.display())).caused_by(source.as_ref()))
+        }
+        _ => Ok((id.to_owned(), secret)),
     }
 }
 
@@ -331,6 +337,10 @@ mod tests {
         let value = secrets.get("x").map(|secret| &secret.value);
         assert!(matches!(value, Some(Value::Unset { variable }) if variable == "FLUYT_TEST_OF_NO_VARIABLE"));
         assert!(super::secrets(&["id=x,src=/nowhere".to_owned()]).is_err());
+        // Nothing is at the start of a process's memory.
+        let failure = super::secrets(&["id=x,src=/proc/self/mem".to_owned()]).unwrap_err();
+        assert_eq!((failure.blame, failure.causes.len()), (Blame::Usage, 1), "{failure:?}");
+        assert!(failure.message.ends_with("the file /proc/self/mem cannot be read"), "{failure:?}");
     }
 
     #[test]
