@@ -26,25 +26,28 @@ impl InMemory {
     /// # Errors
     /// When the kernel refuses it.
     pub fn over(folder: &Path) -> Result<Option<Self>, SandboxError> {
-        if is_needed(folder) { Self::mounted(folder, &[]) } else { Ok(None) }
+        if is_needed(folder) { Self::mounted(folder, &[], MountAttrFlags::MOUNT_ATTR_NODEV) } else { Ok(None) }
     }
 
-    /// Over an empty folder, of this size at most, where it is possible.
+    /// Over an empty folder, of this size at most, where it is possible. It may hold a whole store: on r4, commands use the
+    /// devices that are in their root.
     ///
     /// # Errors
     /// When the kernel refuses it.
     pub fn of(folder: &Path, size_bytes: u64) -> Result<Option<Self>, SandboxError> {
-        Self::mounted(folder, &[("size", &size_bytes.to_string())])
+        Self::mounted(folder, &[("size", &size_bytes.to_string())], MountAttrFlags::empty())
     }
 
-    fn mounted(folder: &Path, options: &[(&str, &str)]) -> Result<Option<Self>, SandboxError> {
+    fn mounted(
+        folder: &Path,
+        options: &[(&str, &str)],
+        attributes: MountAttrFlags,
+    ) -> Result<Option<Self>, SandboxError> {
         if !entry::has_own_mounts() {
             return Ok(None);
         }
         let options = [&[("mode", "755")], options].concat();
-        let mount = || -> Result<(), Failure> {
-            attach(new_mount("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NODEV)?, folder)
-        };
+        let mount = || -> Result<(), Failure> { attach(new_mount("tmpfs", &options, attributes)?, folder) };
         mount().map_err(SandboxError::Setup)?;
         Ok(Some(Self(folder.to_owned())))
     }
