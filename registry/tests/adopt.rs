@@ -65,7 +65,7 @@ async fn other() -> (Other, Memory) {
 
 async fn run(store: &Memory) -> Result<Report, AdoptError> {
     let storage = Storage::open(store.clone(), [7; 32]).await.unwrap();
-    adopt(&storage, false, |_| "2026-01-01T00:00:00Z".into(), |_, _| {}).await
+    adopt(&storage, false, None, |_| "2026-01-01T00:00:00Z".into(), |_, _| {}).await
 }
 
 async fn served(store: &Memory) -> TestApp {
@@ -173,7 +173,7 @@ async fn stopped_anywhere_it_can_be_repeated() {
             let port = Watched::new(store.clone());
             let storage = Arc::new(Storage::open(port.clone(), [7; 32]).await.unwrap());
             port.fail(Some((nth, failing)));
-            let first = adopt(&storage, false, |_| String::new(), |_, _| {}).await;
+            let first = adopt(&storage, false, None, |_| String::new(), |_, _| {}).await;
             port.fail(None);
             run(&store).await.unwrap();
             let app = served(&store).await;
@@ -223,7 +223,7 @@ async fn with_one_deleted() -> (Other, Place, String) {
 impl Place {
     async fn adopt(&self, finish: bool) -> Report {
         let storage = Storage::open(self.store.clone(), [7; 32]).await.unwrap();
-        adopt(&storage, finish, |_| "2026-01-01T00:00:00Z".into(), |_, _| {}).await.unwrap()
+        adopt(&storage, finish, None, |_| "2026-01-01T00:00:00Z".into(), |_, _| {}).await.unwrap()
     }
 
     async fn has_old(&self, content: &str) -> bool {

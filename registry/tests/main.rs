@@ -15,6 +15,7 @@ mod crash;
 mod credentials;
 mod explain;
 mod fsck;
+mod harbor;
 mod history;
 mod hostile;
 mod layering;

@@ -16,6 +16,7 @@
 
 mod repository;
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use futures_util::{StreamExt, stream};
@@ -23,7 +24,7 @@ use serde::Serialize;
 
 use crate::protocol::Nonce;
 use crate::spec::{Algorithm, Digest, RepoName};
-use crate::storage::{Adoption, Storage, StorageError};
+use crate::storage::{AdoptedTag, Adoption, Storage, StorageError};
 
 /// How many repositories are taken over at once.
 const SIDE_BY_SIDE: usize = 4;
@@ -98,14 +99,19 @@ impl Report {
     }
 }
 
+/// What has which tags, by repository, where the store does not say: Harbor keeps tags in its database.
+pub type TagsBy = BTreeMap<String, Vec<AdoptedTag>>;
+
 /// Writes a moment as RFC 3339 in UTC.
 pub type Spell = fn(SystemTime) -> String;
 
-/// Takes over what is new. `finish`: the other registry is off, and this is the last time.
+/// Takes over what is new. `finish`: the other registry is off, and this is the last time. `tags`: what the tags are, instead of
+/// what the store says; a repository with manifests that is not among them is left alone, and the report says so.
 /// `progress` hears of each repository when it is done: how many of how many.
 pub async fn adopt(
     storage: &Storage,
     finish: bool,
+    tags: Option<&TagsBy>,
     spell: Spell,
     progress: impl Fn(u64, u64),
 ) -> Result<Report, AdoptError> {
@@ -130,7 +136,7 @@ pub async fn adopt(
             let blobs = &blobs;
             async move {
                 match name.parse::<RepoName>() {
-                    Ok(repo) => repository::adopt(storage, &repo, blobs, spell).await,
+                    Ok(repo) => repository::adopt(storage, &repo, blobs, tags, spell).await,
                     Err(error) => Ok(Report {
                         problems: vec![Remark { repository: name, what: None, why: error.to_string() }],
                         ..Report::default()

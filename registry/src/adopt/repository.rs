@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{Remark, Report, Spell, nonce};
+use super::{Remark, Report, Spell, TagsBy, nonce};
 use crate::protocol::{DataId, FindCopies, Link, Nonces, Object, PutManifest, PutOutcome, PutPlan, RepoHash, TagItems};
 use crate::spec::{Digest, Manifest, ManifestError, RepoName, Tag};
 use crate::storage::{
@@ -20,14 +20,26 @@ pub(super) async fn adopt(
     storage: &Storage,
     repo: &RepoName,
     blobs: &AdoptedBlobs,
+    told: Option<&TagsBy>,
     spell: Spell,
 ) -> Result<Report, StorageError> {
+    let manifests = storage.adopted_manifests(repo).await?;
+    let tags = match told.map(|told| told.get(repo.as_str())) {
+        None => storage.adopted_tags(repo).await?,
+        Some(Some(tags)) => tags.clone(),
+        Some(None) if manifests.is_empty() => Vec::new(),
+        // Taken over without tags it would look like images that nobody wants any more.
+        Some(None) => {
+            let why = "is left out: it was deleted in Harbor, or the user that asks there may not see it".into();
+            let problems = vec![Remark { repository: repo.to_string(), what: None, why }];
+            return Ok(Report { problems, ..Report::default() });
+        }
+    };
     let (record, number) = storage.adoption_record(repo).await?;
     let before = record.clone();
     let mut work = Work { storage, repo, blobs, spell, record, report: Report::default() };
     work.blobs().await?;
-    let manifests = storage.adopted_manifests(repo).await?;
-    let tags = work.new_tags(storage.adopted_tags(repo).await?).await?;
+    let tags = work.new_tags(tags).await?;
     work.manifests(manifests, tags).await?;
     if work.record != before {
         let number = number + 1;

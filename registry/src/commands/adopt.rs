@@ -7,11 +7,15 @@ use std::time::SystemTime;
 use fluyt_registry::adopt::{AdoptError, Remark, Report, adopt};
 
 use super::open::open_to_adopt;
-use super::{Failure, print};
+use super::{Failure, harbor, print};
 use crate::settings::Adopt;
 
 pub(crate) async fn run(settings: Adopt) -> Result<ExitCode, Failure> {
     let storage = open_to_adopt(&settings.store).await?;
+    let tags = match &settings.tags_from {
+        Some(address) => Some(harbor::tags(address, &settings).await?),
+        None => None,
+    };
     let to_person = std::io::stderr().is_terminal();
     let progress = |done: u64, all: u64| {
         if to_person {
@@ -19,10 +23,11 @@ pub(crate) async fn run(settings: Adopt) -> Result<ExitCode, Failure> {
             let _ = write!(std::io::stderr(), "\r{done} of {all} repositories{end}");
         }
     };
-    let report = adopt(&storage, settings.finish, spell, progress).await.map_err(|error| match error {
-        AdoptError::Storage(error) => Failure::Environment(error.into()),
-        error => Failure::User(error.into()),
-    })?;
+    let report =
+        adopt(&storage, settings.finish, tags.as_ref(), spell, progress).await.map_err(|error| match error {
+            AdoptError::Storage(error) => Failure::Environment(error.into()),
+            error => Failure::User(error.into()),
+        })?;
     if settings.json {
         print::json(&report)?;
     } else {

@@ -8,6 +8,7 @@ mod delete_repository;
 mod explain;
 mod fsck;
 mod gc;
+mod harbor;
 mod history;
 mod open;
 mod order;
