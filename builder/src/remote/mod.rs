@@ -1,5 +1,6 @@
 //! Adapts the registry client to a build: pull of a base, push of an image, events and budget.
 
+mod places;
 mod pull;
 mod push;
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use fluyt_client::{Blob, Reference};
 use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest};
 
-use super::{CONFIG_SIZE_MAX_BYTES, Remote, RemoteError};
+use super::{CONFIG_SIZE_MAX_BYTES, Remote, RemoteError, places};
 use crate::event::{Event, StepId};
 use crate::image::{self, ImageConfig, ImageError, Manifest, manifest};
 
@@ -142,6 +142,7 @@ impl Remote {
             }
         }
         writer.commit(Some(digest))?;
+        places::remember(&self.store, &Blob { digest: digest.clone(), size_bytes }, reference);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use fluyt_client::{Blob, ClientError, Pushed, Reference};
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use tokio::sync::OnceCell;
 
-use super::{Remote, RemoteError};
+use super::{Remote, RemoteError, places};
 use crate::blob::StoreError;
 use crate::event::{Event, StepId};
 use crate::image::{Manifest, manifest};
@@ -157,7 +157,9 @@ impl Remote {
         step: StepId,
     ) -> Result<(), RemoteError> {
         let same_registry = origin.as_ref().filter(|origin| origin.host() == target.host());
-        let mount_from: Vec<String> = same_registry.map(|origin| origin.repository().to_owned()).into_iter().collect();
+        let mount_from = same_registry.map(|origin| origin.repository().to_owned());
+        let mount_from = mount_from.or_else(|| places::other_repository(&self.store, &blob.digest, target));
+        let mount_from: Vec<String> = mount_from.into_iter().collect();
         let (events, what, total_bytes) = (self.events.clone(), format!("pushing {}", blob.digest), blob.size_bytes);
         let progress = move |done_bytes: u64| {
             events.hear(Event::Moved { step, what: what.clone(), done_bytes, total_bytes: Some(total_bytes) });
@@ -191,6 +193,7 @@ impl Remote {
         if pushed != Pushed::Uploaded {
             tracing::debug!(blob.digest = %blob.digest, ?pushed, "not sent");
         }
+        places::remember(&self.store, &blob, target);
         Ok(())
     }
 

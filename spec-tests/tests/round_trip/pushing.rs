@@ -151,6 +151,31 @@ fn layers_of_a_base_pass_from_registry_to_registry() {
 }
 
 #[test]
+fn layers_that_a_registry_got_before_are_mounted_into_its_other_repositories() {
+    let (registry, fluyt) = (Registry::start(), Fluyt::new());
+    let names = ["first/app", "second/app", "third/app"].map(|name| format!("{}/{name}:one", registry.host()));
+    let context = shell_context("");
+    let _ = fluyt.build(context.path(), &["--push", "-t", &names[0]]).expect_success();
+    let _ = fluyt.run(["tag", &names[0], &names[1]]).expect_success();
+    let _ = fluyt.run(["push", &names[1]]).expect_success();
+    // Who pulled it knows as much as who pushed it.
+    let other = Fluyt::new();
+    let _ = other.run(["pull", &names[0]]).expect_success();
+    let _ = other.run(["tag", &names[0], &names[2]]).expect_success();
+    let _ = other.run(["push", &names[2]]).expect_success();
+    let log = registry.log();
+    for repository in ["second/app", "third/app"] {
+        let mounts = log.lines().filter(|line| {
+            line.contains("http.method=POST")
+                && line.contains(&format!("/v2/{repository}/blobs/uploads/"))
+                && line.contains("http.status=201")
+        });
+        // The configuration is too small to be worth it.
+        assert_eq!(mounts.count(), registry.image("first/app", "one").layers.len(), "{repository}: {log}");
+    }
+}
+
+#[test]
 fn many_names_one_image_and_none_by_digest() {
     let (registry, fluyt, context) = (Registry::start(), Fluyt::new(), TestDir::new());
     context.write("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
