@@ -14,6 +14,7 @@
 //! # What is found
 //! A value of at least [`SEARCHED_MIN_BYTES`], white space around it left away, in each of its spellings, wherever it
 //! stands: in the middle of other text, across the borders of reads, encoded together with what is before and after it.
+//! Of a value of several lines those too that hold something like a key, as they are; a word of a line is not.
 //! Of a value of more than [`SEARCHED_MAX_BYTES`] those of its beginning and [`WINDOWS`] parts stand for all of it, one of
 //! them its end. Certificates in a long one are public: only what else is in it is searched for. What is encrypted, or changed in another way than those, is not found: a search keeps one from mistakes, not from a
 //! command that wants to let a secret out.
@@ -148,6 +149,39 @@ fn windows(value: &[u8]) -> Vec<Cow<'_, [u8]>> {
         }
     }
     parts
+}
+
+/// Most lines of a value that are searched for, each by itself: of more, so many that lie evenly in it.
+const LINES_MAX: usize = 32;
+
+/// Fewest letters and digits in a row that tell a line from those that other files have too.
+const TELLING_BYTES: usize = 12;
+
+/// The lines of a value of several that are searched for each by itself: a command may take one out of a file of keys. In
+/// layers a mistake costs a build, so that only those count that nobody else writes: `apiVersion: v1`, `[default]`,
+/// `registry=https://registry.npmjs.org/` and comments are in many images.
+fn lines(value: &[u8]) -> Vec<Vec<u8>> {
+    let private = without_certificates(value);
+    let mut lines: Vec<&[u8]> = private.trim_ascii().split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).collect();
+    if lines.len() < 2 {
+        return Vec::new();
+    }
+    lines.retain(|line| (SEARCHED_MIN_BYTES..=SEARCHED_MAX_BYTES).contains(&line.len()) && is_telling(line));
+    let step = lines.len().div_ceil(LINES_MAX).max(1);
+    lines.into_iter().step_by(step).map(<[u8]>::to_vec).collect()
+}
+
+/// Whether a line holds something that looks like a key: letters and digits, many in a row, and not in an address.
+fn is_telling(line: &[u8]) -> bool {
+    let parts = line.split(|byte| byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'' | b','));
+    let is_address = |part: &[u8]| part.windows(3).any(|three| three == b"://") && !part.contains(&b'@');
+    let is_key = |word: &[u8]| {
+        word.len() >= TELLING_BYTES && word.iter().any(u8::is_ascii_digit) && word.iter().any(u8::is_ascii_alphabetic)
+    };
+    let mut words = parts
+        .filter(|part| !is_address(part))
+        .flat_map(|part| part.split(|byte| !byte.is_ascii_alphanumeric() && !matches!(byte, b'+' | b'/')));
+    !line.starts_with(b"#") && !line.starts_with(b";") && words.any(is_key)
 }
 
 /// A value without the certificates in it. A file of them that a build trusts is given as a secret too, so as to leave no

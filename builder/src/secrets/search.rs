@@ -5,7 +5,7 @@ use std::fmt;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError, MatchKind};
 
 use super::spelling::{Spelling, spellings, unbroken};
-use super::{Mark, Secrets, windows};
+use super::{Mark, Secrets, lines, windows};
 
 /// A secret that was found. Its value is not in here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,18 +87,21 @@ impl Search {
     /// When they are too much for one search.
     pub fn new(secrets: &Secrets) -> Result<Self, SearchError> {
         let mut search = Self { ids: Vec::new(), plain: None, unbroken: None };
-        let (mut plain, mut lines) = (Vec::new(), Vec::new());
+        let (mut plain, mut broken) = (Vec::new(), Vec::new());
         for (id, value) in secrets.searched() {
-            let (number, parts) = (search.ids.len(), windows(value));
+            let (number, parts, lines) = (search.ids.len(), windows(value), lines(value));
             if !parts.is_empty() {
-                search.ids.push((id.to_owned(), Mark::of(value)));
+                // What earlier versions found no whole value in was not searched for lines.
+                let searched = if lines.is_empty() { value.to_vec() } else { [value, b"\nlines"].concat() };
+                search.ids.push((id.to_owned(), Mark::of(&searched)));
             }
+            plain.extend(lines.into_iter().map(|line| (number, Spelling::Plain, line)));
             for part in parts {
                 plain.extend(spellings(&part).into_iter().map(|(spelling, text)| (number, spelling, text)));
-                lines.extend(unbroken(&part).into_iter().map(|(spelling, text)| (number, spelling, text)));
+                broken.extend(unbroken(&part).into_iter().map(|(spelling, text)| (number, spelling, text)));
             }
         }
-        (search.plain, search.unbroken) = (Words::of(plain)?, Words::of(lines)?);
+        (search.plain, search.unbroken) = (Words::of(plain)?, Words::of(broken)?);
         Ok(search)
     }
 
@@ -301,6 +304,30 @@ mod tests {
         for text in [&short, key] {
             assert!(search.find(text.as_bytes()).is_some(), "{text}");
         }
+    }
+
+    #[test]
+    fn of_a_file_of_keys_the_lines_with_keys_are_found() {
+        let npm = "registry=https://registry.npmjs.org/v2/packages1234567\n//registry.npmjs.org/:_authToken=npm_4f9aKe7Zq2Lw8\n";
+        let aws =
+            "[default]\naws_access_key_id = AKIA4F9AKE7ZQ2LW\naws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCY\n";
+        let netrc = "machine git.example.com\n  login somebody\n  password pa55wordOfSomebody\n";
+        let cloud = "{\n  \"type\": \"service_account\",\n  \"auth_uri\": \"https://accounts.example.com/o/oauth2/auth\",\n\
+                     \"private_key_id\": \"4f9a0e7c2b6d8e1f\"\n}\n# 4f9a0e7c2b6d8e1f4f9a\n";
+        let all = secrets(&[("npm", npm), ("aws", aws), ("netrc", netrc), ("cloud", cloud)]);
+        let search = Search::new(&all).unwrap();
+        let id = |text: &str| search.find(text.as_bytes()).map(|found| found.id);
+        for (name, file, secret) in
+            [("npm", npm, &[1][..]), ("aws", aws, &[1, 2]), ("netrc", netrc, &[2]), ("cloud", cloud, &[3])]
+        {
+            for (number, line) in file.lines().enumerate() {
+                let expected = secret.contains(&number).then_some(name);
+                assert_eq!(id(&format!("> {}\n", line.trim())).as_deref(), expected, "{line}");
+            }
+        }
+        assert_eq!(id("npm_4f9aKe7Zq2Lw8"), None, "a word of a line");
+        let many: String = (0..1000).map(|number| format!("{number:04}keykeykey\n")).collect();
+        assert_eq!(super::super::lines(many.as_bytes()).len(), 32);
     }
 
     proptest! {
