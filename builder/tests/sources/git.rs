@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::place::Place;
 use super::repositories::{Repositories, backend};
@@ -123,6 +124,16 @@ fn an_image_is_verified_against_the_commit_that_it_names() {
         (output.status.code(), text(&output.stdout), text(&output.stderr))
     };
     let own = format!("{checkout}/Dockerfile");
+    // Another day's file, whose time no check-out gives again.
+    let file = std::fs::File::options().write(true).open(repositories.path("v").join("a")).unwrap();
+    let written = file.metadata().unwrap().modified().unwrap();
+    file.set_modified(written - Duration::from_secs(100_000)).unwrap();
+    build("v:times", &[], None, &own);
+    file.set_modified(written).unwrap();
+    let (code, listed, told) = verify("v:times");
+    assert_eq!(code, Some(1), "{listed}{told}");
+    assert!(listed.contains("differs: /a (time)") && told.contains("build it with `--reproducible`"), "{listed}{told}");
+    assert!(told.contains("hint: first is the image docker.io/library/v:times, second what"), "{told}");
     build("v:reproducible", &["--reproducible".to_owned()], None, &own);
     build("v:epoch", &[], Some("1700000000"), &own);
     for name in ["v:reproducible", "v:epoch"] {
@@ -144,6 +155,28 @@ fn an_image_is_verified_against_the_commit_that_it_names() {
         told.contains("does not say what it was built from: it has no label org.opencontainers.image.source"),
         "{told}"
     );
+}
+
+#[test]
+fn an_image_of_a_folder_of_a_repository_is_verified_by_the_folder_that_it_names() {
+    let repositories = Repositories::new();
+    let commit = repositories.commit("v", &[("service/Dockerfile", "FROM scratch\nCOPY a /\n"), ("service/a", "one")]);
+    let server = repositories.serve(None);
+    let place = Place::new();
+    for (source, code, word) in [("/v.git#:service", 0, "same: sha256:"), ("/v.git", 1, "source=URL#:FOLDER`")] {
+        let source = format!("org.opencontainers.image.source={}", server.url(source));
+        let revision = format!("org.opencontainers.image.revision={commit}");
+        let url = format!("{}#{commit}:service", server.url("/v.git"));
+        let built = place.run(&["-t", "v", "--reproducible", "--label", &source, "--label", &revision, &url], None);
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt"));
+        command.env("FLUYT_STORE", place.path("store")).env_remove("SOURCE_DATE_EPOCH");
+        let output = command.args(["verify", "--progress", "plain", "v"]).output().unwrap();
+        let told = [output.stdout, output.stderr].concat();
+        let told = String::from_utf8_lossy(&told);
+        assert_eq!(output.status.code(), Some(code), "{told}");
+        assert!(told.contains(word), "{told}");
+    }
 }
 
 #[test]

@@ -45,6 +45,11 @@ impl Difference {
         format!("{} ({})", self.place, self.what)
     }
 
+    /// Whether it is the time of a file alone.
+    pub(super) fn is_time(&self) -> bool {
+        self.what == "time"
+    }
+
     /// What to do about it.
     pub(super) fn hint(&self) -> Option<String> {
         self.suspect.map(|suspect| format!("{} is {}: {}", self.place, suspect.what, suspect.advice))

@@ -87,7 +87,13 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, reference:
         }
     }
     let conditions = Conditions { changed: vec!["the machine"], same: Vec::new() };
-    report(&published.built, &best, &found, &conditions, typed.json)
+    let times = found.iter().any(Difference::is_time).then(|| {
+        "files have the times of the place where the image was built: build it with `--reproducible` or SOURCE_DATE_EPOCH"
+            .to_owned()
+    });
+    report(&published.built, &best, &found, &conditions, typed.json).map_err(|failure| {
+        failure.hints(times).hint(format!("first is the image {reference}, second what its sources give"))
+    })
 }
 
 impl<W: Fn(Store, crate::sandbox::Cancel) -> Workshop> Builds<W> {
@@ -98,7 +104,14 @@ impl<W: Fn(Store, crate::sandbox::Cancel) -> Workshop> Builds<W> {
         title: &str,
         store: &Store,
     ) -> Result<(Built, Vec<Difference>), Failure> {
-        let mut built = self.build(title, request, store).await?;
+        let mut built = self.build(title, request, store).await.map_err(|failure| {
+            match failure.message.starts_with("no Dockerfile in") {
+                true => failure.hint(format!(
+                    "an image of a folder of the repository has it in its label: `{SOURCE}=URL#:FOLDER`"
+                )),
+                false => failure,
+            }
+        })?;
         // The layers' content is in the configuration: the same image in another compression, or pushed by another program.
         if built.config_digest == published.built.config_digest {
             built.manifest = published.built.manifest.clone();
@@ -164,10 +177,7 @@ impl Published {
             .hint(format!("build it with `--label {SOURCE}=URL --label {REVISION}=COMMIT`, as CI does"))
             .hint("or name the folder that it is built from, to see whether two builds of it are the same"));
         };
-        let source = source.trim_end_matches('/');
-        let is_web = source.starts_with("http://") || source.starts_with("https://");
-        let ending = if is_web && !source.ends_with(".git") { ".git" } else { "" };
-        Ok(format!("{source}{ending}#{revision}"))
+        Ok(context(source, revision))
     }
 
     /// What CI gave the image beside the Dockerfile cannot be found in the sources: it is taken from the image.
@@ -188,6 +198,17 @@ impl Published {
         let time: jiff::Timestamp = self.config.created.as_ref()?.parse().ok()?;
         Some(time.as_second())
     }
+}
+
+/// A commit of a repository as a context. The source may name a folder of it, as contexts do: `URL#REF:FOLDER`.
+fn context(source: &str, revision: &str) -> String {
+    let (repository, rest) = source.split_once('#').unwrap_or((source, ""));
+    let folder = rest.split_once(':').map(|(_, folder)| folder).filter(|folder| !folder.is_empty());
+    let repository = repository.trim_end_matches('/');
+    let is_web = repository.starts_with("http://") || repository.starts_with("https://");
+    let ending = if is_web && !repository.ends_with(".git") { ".git" } else { "" };
+    let below = folder.map(|folder| format!(":{folder}")).unwrap_or_default();
+    format!("{repository}{ending}#{revision}{below}")
 }
 
 /// A pull is said in one line by whoever asks for it.
