@@ -129,6 +129,23 @@ fn a_digest_names_the_image_that_has_it() {
 }
 
 #[test]
+fn usage_does_not_ask_for_what_the_environment_says() {
+    let place = Place::new("FROM scratch\n");
+    let told = text(&place.run(&["build"]).stderr);
+    assert!(told.contains("Usage: fluyt build ") && !told.contains("--store"), "{told}");
+}
+
+#[test]
+fn a_stage_that_comes_later_is_not_what_was_meant() {
+    let place = Place::new("FROM a AS b\nFROM b AS a\n");
+    let mut command = place.fluyt(&["build", "--retry", "0", "context"]);
+    // Nobody is asked.
+    let output = command.env("HTTPS_PROXY", "http://127.0.0.1:9").env("https_proxy", "http://127.0.0.1:9").output();
+    let told = text(&output.unwrap().stderr);
+    assert!(told.contains("hint: the stage `a` is no earlier one"), "{told}");
+}
+
+#[test]
 fn an_archive_is_no_name_of_an_image() {
     let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
     for (name, output) in [("app.tar", "type=oci,dest=app.tar"), ("./layout", "type=oci,tar=false,dest=layout")] {

@@ -16,8 +16,8 @@ use crate::sandbox::Rung;
     after_help = "Exit codes: 0 done, 1 something you can mend, 2 wrong usage, 3 ours or the environment's, 130 interrupted"
 )]
 pub struct Arguments {
-    /// Folder that holds images and cached steps [default: $XDG_CACHE_HOME/fluyt or ~/.cache/fluyt]
-    #[arg(long, global = true, value_name = "DIR", env = "FLUYT_STORE", hide_env_values = true)]
+    /// Folder that holds images and cached steps [env: FLUYT_STORE] [default: $XDG_CACHE_HOME/fluyt or ~/.cache/fluyt]
+    #[arg(long, global = true, value_name = "DIR")]
     pub store: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]

@@ -10,7 +10,7 @@ use super::failure::{Blame, Failure};
 use crate::secrets::{Secret, Secrets, Value};
 use crate::ssh_agent::{self, Keys, Served};
 
-/// The folder of the store: `--store` and `FLUYT_STORE` (clap has read both), else the user's cache folder.
+/// The folder of the store: `--store`, `FLUYT_STORE` (which clap would name in each line of usage, were it to read it), else the user's cache folder.
 ///
 /// # Errors
 /// When nothing of it is set.
@@ -19,6 +19,9 @@ pub fn store_folder(typed: Option<&Path>) -> Result<PathBuf, Failure> {
         return Ok(folder.to_owned());
     }
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(folder) = set("FLUYT_STORE") {
+        return Ok(folder);
+    }
     set("XDG_CACHE_HOME")
         .filter(|folder| folder.is_absolute())
         .or_else(|| set("HOME").map(|home| home.join(".cache")))

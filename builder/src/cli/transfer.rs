@@ -41,7 +41,9 @@ pub(super) fn client(typed: &RegistryArguments) -> Result<Client, Failure> {
 
 /// A failed transfer as the user reads it.
 pub(super) fn failure(doing: String, error: &RemoteError) -> Failure {
-    Failure::new(remote_fault(error).into(), doing).caused_by(error)
+    let hint = matches!(error, RemoteError::Incomplete { .. })
+        .then(|| "building the image again makes what is missing, and `fluyt pull` fetches it".to_owned());
+    Failure::new(remote_fault(error).into(), doing).caused_by(error).hints(hint)
 }
 
 /// A platform as typed.

@@ -70,7 +70,7 @@ pub enum StepError {
         program: String,
     },
     /// A signal ended the command.
-    #[error("the command was ended by signal {signal}{}", if *.out_of_memory { ": out of memory" } else { "" })]
+    #[error("the command was ended by signal {signal}{}", if *.out_of_memory { ": out of memory" } else { signal_meaning(*.signal) })]
     Signal {
         /// The signal's number.
         signal: i32,
@@ -309,10 +309,37 @@ pub fn ways_to_run(refused: &[Refused]) -> Vec<String> {
     ways
 }
 
+/// What a signal says, where a user may not know its number.
+fn signal_meaning(signal: i32) -> &'static str {
+    match signal {
+        libc::SIGILL => " (illegal instruction)",
+        libc::SIGTRAP => " (trap)",
+        libc::SIGABRT => " (aborted)",
+        libc::SIGBUS => " (bus error)",
+        libc::SIGFPE => " (arithmetic error)",
+        libc::SIGKILL => " (killed)",
+        libc::SIGSEGV => " (segmentation fault)",
+        libc::SIGPIPE => " (broken pipe)",
+        libc::SIGTERM => " (terminated)",
+        libc::SIGXCPU => " (limit of processor time)",
+        libc::SIGXFSZ => " (limit of file size)",
+        libc::SIGSYS => " (system call that is not allowed)",
+        _ => "",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sandbox::{Isolation, Wish};
+
+    #[test]
+    fn a_signal_is_told_by_what_it_says() {
+        let told = |signal, out_of_memory| StepError::Signal { signal, out_of_memory }.to_string();
+        assert_eq!(told(11, false), "the command was ended by signal 11 (segmentation fault)");
+        assert_eq!(told(9, true), "the command was ended by signal 9: out of memory");
+        assert_eq!(told(34, false), "the command was ended by signal 34");
+    }
 
     #[test]
     fn no_sandbox_tells_each_way_once_and_wishes_last() {

@@ -314,7 +314,10 @@ impl BuildError {
                 ],
                 _ => Vec::new(),
             },
-            Self::Base { near: Some(stage), .. } => vec![format!("did you mean the stage `{stage}`?")],
+            Self::Base { near: Some(stage), reference, .. } => vec![match reference.ends_with(&format!("/{stage}:latest")) {
+                true => format!("the stage `{stage}` is no earlier one: put it before the stage that begins with it"),
+                false => format!("did you mean the stage `{stage}`?"),
+            }],
             Self::Base { source, .. } if is_not_found(source) => {
                 vec!["check the name and the tag; a private image needs `fluyt login`".to_owned()]
             }

@@ -9,7 +9,7 @@ use super::places::{self, Place};
 use super::shown::Shown;
 use super::{BuildError, Request, Workshop};
 use crate::context::{Context, ContextError, Ignore};
-use crate::dockerfile::{self, CheckOptions, Dockerfile, Instruction, Lines, Problem, nearest_name};
+use crate::dockerfile::{self, CheckOptions, Dockerfile, Instruction, Lines, Problem, Stage, nearest_name};
 use crate::event::{Event, Events};
 use crate::execute::{ExecuteError, StepCounter, StepError, StepFailure};
 use crate::fetch::FetchedFile;
@@ -155,9 +155,17 @@ impl Read {
         }
     }
 
-    /// The stage whose name is nearest to what is looked for as an image; none for what can only be an image.
+    /// The stage whose name is nearest to what is looked for as an image: one before that, or one of just that name, which
+    /// comes later; none for what can only be an image.
     pub(super) fn stage_near(&self, reference: &str) -> Option<String> {
-        let names = self.dockerfile.stages.iter().filter_map(|stage| Some(stage.name.as_ref()?.text.as_str()));
+        let stages = &self.dockerfile.stages;
+        let user = stages.iter().position(|stage| stage.image.text == reference).unwrap_or(stages.len());
+        let named = |stage: &Stage| Some(stage.name.as_ref()?.text.clone());
+        if let Some(later) = stages.iter().skip(user).filter_map(named).find(|name| name == reference) {
+            return Some(later);
+        }
+        let names: Vec<String> = stages.iter().take(user).filter_map(named).collect();
+        let names = names.iter().map(String::as_str);
         let is_plain = !reference.contains(['/', ':', '@', '.']);
         is_plain.then(|| nearest_name(reference, names).map(str::to_owned)).flatten()
     }
