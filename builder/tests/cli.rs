@@ -146,6 +146,19 @@ fn a_stage_that_comes_later_is_not_what_was_meant() {
 }
 
 #[test]
+fn what_is_missing_of_an_image_is_made_again_by_a_build() {
+    let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
+    let built = digest(&place.run(&["build", "-t", "127.0.0.1:9/one", "context"]));
+    let blob = place.folder.path().join("store/blobs").join(built.replace(':', "/"));
+    std::fs::remove_file(blob).unwrap();
+    let pushed = place.run(&["push", "127.0.0.1:9/one"]);
+    let told = text(&pushed.stderr);
+    assert!(told.contains("the store does not have manifest sha256:"), "{told}");
+    assert!(told.contains("hint: building the image again makes what is missing"), "{told}");
+    assert_eq!(digest(&place.run(&["build", "-t", "127.0.0.1:9/one", "context"])), built);
+}
+
+#[test]
 fn an_archive_is_no_name_of_an_image() {
     let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
     for (name, output) in [("app.tar", "type=oci,dest=app.tar"), ("./layout", "type=oci,tar=false,dest=layout")] {
