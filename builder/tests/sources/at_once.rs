@@ -1,7 +1,7 @@
 //! What a build needs from elsewhere is asked for at the same time.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fluyt::blob::sha256;
 
@@ -15,12 +15,18 @@ const DELAY: Duration = Duration::from_millis(1000);
 /// How many base images are asked for at the same time at most.
 const AT_A_TIME: usize = 8;
 
+/// How long an answer waits for the other requests to be asked: git alone may take seconds to begin on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Which requests were under way together. What counts is their order, and no clock.
 #[derive(Clone, Default)]
 struct Together(Arc<Mutex<Seen>>);
 
 #[derive(Default)]
 struct Seen {
+    /// Answers wait until these have all been asked for.
+    wanted: Vec<&'static str>,
+    asked: Vec<String>,
     running: Vec<String>,
     most: usize,
     pairs: Vec<(String, String)>,
@@ -34,14 +40,23 @@ impl Together {
             let pairs: Vec<_> = seen.running.iter().map(|other| (other.clone(), asked.target.clone())).collect();
             seen.pairs.extend(pairs);
             seen.running.push(asked.target.clone());
+            seen.asked.push(asked.target.clone());
             seen.most = seen.most.max(seen.running.len());
         }
-        std::thread::sleep(DELAY);
+        let asked_at = Instant::now();
+        while asked_at.elapsed() < DELAY || !self.are_all_asked() && asked_at.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let mut seen = self.0.lock().unwrap();
         let position = seen.running.iter().position(|other| *other == asked.target).unwrap();
         seen.running.remove(position);
         drop(seen);
         answer()
+    }
+
+    fn are_all_asked(&self) -> bool {
+        let seen = self.0.lock().unwrap();
+        seen.wanted.iter().all(|name| seen.asked.iter().any(|target| target.contains(name)))
     }
 
     fn most(&self) -> usize {
@@ -131,6 +146,7 @@ fn every_base_image_that_is_not_there_is_told() {
 fn files_repositories_and_named_contexts_are_fetched_together() {
     let (together, repositories) = (Together::default(), Repositories::new());
     repositories.commit("r", &[("tracked", "git")]);
+    together.0.lock().unwrap().wanted = vec!["/one", "/two", "/three", "/r.git"];
     let (slow, root) = (together.clone(), repositories.path(""));
     let server = Server::start(move |asked| {
         slow.slowly(asked, || match asked.target.contains(".git") {
