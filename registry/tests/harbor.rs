@@ -12,6 +12,9 @@ use http::{HeaderMap, StatusCode, Uri};
 use crate::app::{digest, image};
 use crate::binary::{Server, command};
 
+/// A page is shorter than what is asked for: how long the longest may be is the server's to say.
+const PAGE_ITEMS: usize = 60;
+
 /// Answers by path; everything it was asked.
 #[derive(Clone, Default)]
 struct Harbor {
@@ -25,18 +28,17 @@ async fn answer(State(harbor): State<Harbor>, headers: HeaderMap, uri: Uri) -> a
     if headers.get("authorization").is_none_or(|value| value != "Basic cm9ib3Q6c2VjcmV0") {
         return (StatusCode::UNAUTHORIZED, r#"{"errors":[{"code":"UNAUTHORIZED"}]}"#).into_response();
     }
-    let first = uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "page=1"));
+    let page = uri.query().into_iter().flat_map(|query| query.split('&')).find_map(|pair| pair.strip_prefix("page="));
+    let page: usize = page.unwrap().parse().unwrap();
     let items: Vec<String> = match uri.path() {
         "/api/v2.0/projects" => vec![r#"{"project_id":1,"name":"team"}"#.into()],
         "/api/v2.0/projects/team/repositories" => {
             vec![r#"{"id":1,"name":"team/app/web","artifact_count":101}"#.into()]
         }
-        "/api/v2.0/projects/team/repositories/app%252Fweb/artifacts" => {
-            let (page, rest) = harbor.artifacts.split_at(100);
-            if first { page.to_vec() } else { rest.to_vec() }
-        }
+        "/api/v2.0/projects/team/repositories/app%252Fweb/artifacts" => harbor.artifacts.to_vec(),
         _ => return StatusCode::NOT_FOUND.into_response(),
     };
+    let items: Vec<String> = items.into_iter().skip((page - 1) * PAGE_ITEMS).take(PAGE_ITEMS).collect();
     format!("[{}]", items.join(",")).into_response()
 }
 

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use super::Failure;
 use crate::settings::Adopt;
 
-/// Harbor gives no longer pages.
+/// So many are asked for; how many come at most is the server's to say.
 const PAGE_ITEMS: usize = 100;
 /// No page of that many artifacts comes near.
 const PAGE_MAX_BYTES: usize = 64 * 1024 * 1024;
@@ -92,17 +92,16 @@ struct Harbor {
 }
 
 impl Harbor {
-    /// Every page of a list.
+    /// Every page of a list: the first without items is behind the last.
     async fn all<T: DeserializeOwned>(&self, path: &str, more: &str) -> Result<Vec<T>, Failure> {
         let mut all = Vec::new();
         for page in 1.. {
             let url = format!("{}{path}?page={page}&page_size={PAGE_ITEMS}&{more}", self.base);
             let items: Vec<T> = self.page(url.trim_end_matches('&')).await?;
-            let last = items.len() < PAGE_ITEMS;
-            all.extend(items);
-            if last {
+            if items.is_empty() {
                 break;
             }
+            all.extend(items);
         }
         Ok(all)
     }
