@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::small_disk::SmallDisk;
+
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt-registry"));
     for (name, _) in std::env::vars_os() {
@@ -192,6 +194,35 @@ fn a_folder_in_use_is_refused() {
     assert_eq!(code, Some(1));
     let expected = format!("is in use by another fluyt-registry (process {})", server.child.id());
     assert!(message.starts_with("error: ") && message.contains(&expected), "{message}");
+}
+
+/// A place that may not be written is another one's choice away; a full disk is not.
+#[test]
+fn a_folder_that_may_not_be_written_is_the_callers_to_mend() {
+    let serve = |path: &str| {
+        let (code, message) = refused(&["serve", "--listen", "127.0.0.1:0", "--store", path]);
+        assert!(message.starts_with(&format!("error: cannot use the folder `{path}` as a store: ")), "{message}");
+        (code, message)
+    };
+    for path in ["/proc/here", "/dev/null", "/dev/null/here"] {
+        let (code, message) = serve(path);
+        assert_eq!(code, Some(1), "{message}");
+    }
+    let Some(disk) = SmallDisk::mount(SmallDisk::FEW_INODES) else { return };
+    disk.use_up_inodes();
+    let (code, message) = serve(disk.path().join("store").to_str().unwrap());
+    assert_eq!(code, Some(3), "{message}");
+}
+
+#[test]
+fn the_manual_page_has_every_command() {
+    let output = command().arg("man").output().unwrap();
+    let page = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(page.contains(".TH fluyt-registry 1"), "{page}");
+    for name in ["serve", "check\\-store", "explain", "delete\\-repository", "man"] {
+        assert!(page.contains(&format!("fluyt\\-registry\\-{name}(1)")), "{name}: {page}");
+    }
 }
 
 #[test]

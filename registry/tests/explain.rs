@@ -56,6 +56,7 @@ async fn what_ended_it() {
     assert_eq!((found.manifest_since.len(), found.kept_by.len()), (0, 0));
     assert_eq!(found.hints.len(), 1, "{found:?}");
     assert!(found.hints[0].key.starts_with("repos/a/_manifests/"), "{found:?}");
+    assert_eq!((found.hints[0].what.as_str(), found.hints[0].why.as_str()), ("the manifest", "deleted"));
     // What a collector writes when the window is over.
     let log = format!(
         r#"{{"run":"r","time":"2026-02-01T00:00:00Z","removed":[{{"key":"repos/a/_manifests/x","digest":"{one}","repo":"a","why":"expired","size_bytes":1}}]}}"#

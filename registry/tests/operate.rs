@@ -92,6 +92,33 @@ fn a_history_is_read_beside_a_server_and_without_one() {
 }
 
 #[test]
+fn what_ended_a_manifest_is_told_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &["--no-sync"]);
+    let digest = push(&server, "a", "v1", "one");
+    assert_eq!(status(&server, &format!("DELETE /v2/a/manifests/{digest}")), "202");
+    let log = |name: &str, key: &str, why: &str| {
+        let log = format!(
+            r#"{{"run":"r","time":"2026-02-01T00:00:00Z","removed":[{{"key":"{key}","digest":"{digest}","repo":"a","why":"{why}","size_bytes":1}}]}}"#
+        );
+        std::fs::create_dir_all(folder.path().join("gc/log")).unwrap();
+        std::fs::write(folder.path().join(format!("gc/log/{name}@")), log).unwrap();
+    };
+    let entry = format!("0000000000000001.aaaaaaaaaaaaaaaaaaaaaaaa.sha256.{}.aaaaaaaaaaaaaaaaaaaaaaaa", &digest[7..]);
+    log("one", &format!("repos/a/_history/v1/{entry}"), "out-of-window");
+    log("two", "something/else", "of-a-later-version");
+    let (code, stdout, stderr) = run(folder.path(), &["explain", &format!("a@{digest}")]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert_eq!(lines[0], format!("a has neither a manifest nor a blob {digest}"));
+    let removed = "the entry in the history of tag v1 of a was removed by the collector 2026-02-01T00:00:00Z: ";
+    assert!(lines[1].starts_with(removed) && lines[1].ends_with("names nothing any more"), "{stdout}");
+    assert_eq!(lines[2], "`something/else` of a: of-a-later-version 2026-02-01T00:00:00Z");
+    assert!(lines[3].starts_with("the manifest of a was deleted 20"), "{stdout}");
+    assert_eq!(lines.len(), 4, "{stdout}");
+}
+
+#[test]
 fn a_repository_is_emptied_by_whoever_holds_the_folder() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path(), &["--no-sync"]);
@@ -99,7 +126,7 @@ fn a_repository_is_emptied_by_whoever_holds_the_folder() {
     push(&server, "a", "v2", "two");
     push(&server, "b", "v1", "one");
     let (code, stdout, stderr) = run(folder.path(), &["delete-repository", "a"]);
-    assert_eq!((code, stdout.as_str()), (Some(1), ""));
+    assert_eq!((code, stdout.as_str()), (Some(2), ""));
     assert!(stderr.contains("say that it is meant with --yes"), "{stderr}");
     assert_eq!(status(&server, "GET /v2/a/manifests/v1"), "200");
     let (code, stdout, stderr) = run(folder.path(), &["delete-repository", "a", "--yes"]);

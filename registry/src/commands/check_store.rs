@@ -16,7 +16,7 @@ pub(crate) async fn run(settings: CheckStore) -> Result<ExitCode, Failure> {
         Store::Cloud(address) => {
             check_cloud(&settings.reach.cloud(address), &nonce).await.map_err(|e| Failure::User(e.into()))?
         }
-        Store::Folder(path) => check_folder(path, true, &nonce).await.map_err(|e| Failure::User(e.into()))?,
+        Store::Folder(path) => check_folder(path, true, &nonce).await?,
         Store::Memory => check_memory(&nonce).await,
     };
     let (findings, warnings) = (report.count(Outcome::Finding), report.count(Outcome::Warning));

@@ -35,7 +35,7 @@ fn is_meant(repo: &str) -> Result<bool, Failure> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
         let message = format!("deleting {repo} cannot be undone: say that it is meant with --yes");
-        return Err(Failure::User(message.into()));
+        return Err(Failure::Usage(message.into()));
     }
     let mut stderr = std::io::stderr();
     let _ = write!(stderr, "All tags, manifests and blobs of {repo} go, and cannot come back. Type its name: ");

@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 
 use fluyt_registry::admin::{Explanation, Reason, ReasonKind};
+use fluyt_registry::collect::Why;
+use fluyt_registry::storage::Removed;
 use jiff::SignedDuration;
 
 use super::open::open_to_read;
@@ -43,17 +45,19 @@ fn lines(found: &Explanation) -> Vec<String> {
             }
         });
     }
-    for removed in &found.removed {
-        let repo = removed.repo.as_ref().map(|repo| format!(" of {repo}")).unwrap_or_default();
-        lines.push(match removed.why.as_str() {
-            "deleted" => format!("deleted{repo} {}{}: {}", removed.time, by(&removed.by), removed.key),
-            why => format!("removed{repo} {} by the collector ({why}): {}", removed.time, removed.key),
-        });
-    }
-    for hint in &found.hints {
-        lines.push(format!("{} {}{}: {}", hint.why, hint.time, by(&hint.by), hint.key));
-    }
+    lines.extend(found.removed.iter().chain(&found.hints).map(ended));
     lines
+}
+
+/// What ended a thing, or was about to. Its key is in the JSON.
+fn ended(removed: &Removed) -> String {
+    let Removed { what, why, time, .. } = removed;
+    let (repo, by) = (removed.repo.as_ref().map(|repo| format!(" of {repo}")).unwrap_or_default(), by(&removed.by));
+    match serde_json::from_value::<Why>(why.as_str().into()) {
+        Ok(Why::Deleted) => format!("{what}{repo} was deleted {time}{by}"),
+        Ok(why) => format!("{what}{repo} was removed by the collector {time}: {}", why.words()),
+        Err(_) => format!("{what}{repo}: {why} {time}{by}"),
+    }
 }
 
 fn by(name: &Option<String>) -> String {

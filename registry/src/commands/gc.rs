@@ -55,7 +55,7 @@ async fn collect(settings: &Gc) -> Result<Report, Failure> {
     };
     let held = match &settings.store.store {
         Store::Memory => return Err(Failure::User(NO_MEMORY.into())),
-        Store::Folder(path) => is_held(path).map_err(|error| Failure::User(error.into()))?.then_some(path),
+        Store::Folder(path) => is_held(path)?.then_some(path),
         // Nobody can hold it: this collects beside the servers, as each of them does.
         Store::Cloud(_) => None,
     };

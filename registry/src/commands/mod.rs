@@ -24,6 +24,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 use fluyt_registry::admin::{AdminError, Mend, Refusal};
+use fluyt_registry::storage::{FolderError, LayoutError, StorageErrorKind};
 
 use crate::settings::{Command, CommandLine};
 
@@ -32,6 +33,8 @@ use crate::settings::{Command, CommandLine};
 pub(crate) enum Failure {
     /// Whoever called it can mend it: exit code 1.
     User(Box<dyn Error>),
+    /// The command line lacks something: exit code 2.
+    Usage(Box<dyn Error>),
     /// Ours or the environment's: exit code 3.
     Environment(Box<dyn Error>),
 }
@@ -41,6 +44,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::User(_) => ExitCode::from(1),
+            Self::Usage(_) => ExitCode::from(2),
             Self::Environment(_) => ExitCode::from(3),
         }
     }
@@ -61,10 +65,30 @@ impl From<Refusal> for Failure {
     }
 }
 
+/// A folder that may not be used, or is something else, was named by whoever called; a disk that is full or broken was not.
+impl From<FolderError> for Failure {
+    fn from(error: FolderError) -> Self {
+        match error.is_about_the_path() {
+            true => Self::User(error.into()),
+            false => Self::Environment(error.into()),
+        }
+    }
+}
+
+/// Likewise. A store elsewhere that does not answer was most likely given a wrong address.
+impl From<LayoutError> for Failure {
+    fn from(error: LayoutError) -> Self {
+        match &error {
+            LayoutError::Storage(cause) if cause.kind() == StorageErrorKind::Full => Self::Environment(error.into()),
+            _ => Self::User(error.into()),
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::User(error) | Self::Environment(error) => error.fmt(f),
+            Self::User(error) | Self::Usage(error) | Self::Environment(error) => error.fmt(f),
         }
     }
 }
@@ -83,6 +107,13 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut CommandLine::command(), "fluyt-registry", &mut script);
                 data(&script)
+            }
+            Command::Man => {
+                let mut page = Vec::new();
+                clap_mangen::Man::new(CommandLine::command())
+                    .render(&mut page)
+                    .map_err(|error| Failure::Environment(error.into()))?;
+                data(&page)
             }
             Command::Adopt(settings) => adopt::run(settings).await,
             Command::CheckStore(settings) => check_store::run(settings).await,

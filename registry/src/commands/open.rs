@@ -17,7 +17,7 @@ pub(crate) async fn open_storage(settings: &StoreSettings) -> Result<(Storage, S
     let user = |error: Box<dyn Error>| Failure::User(error);
     match &settings.store {
         Store::Memory => {
-            let storage = Storage::open(Memory::default(), random).await.map_err(|error| user(error.into()))?;
+            let storage = Storage::open(Memory::default(), random).await?;
             Ok((storage, "memory:".into()))
         }
         Store::Cloud(address) => {
@@ -26,7 +26,7 @@ pub(crate) async fn open_storage(settings: &StoreSettings) -> Result<(Storage, S
             Ok((storage, address.to_string()))
         }
         Store::Folder(path) => {
-            let folder = Folder::open(path, !settings.no_sync).map_err(|error| user(error.into()))?;
+            let folder = Folder::open(path, !settings.no_sync)?;
             if let Ok(system) = folder.file_system()
                 && system.is_shared()
             {
@@ -35,7 +35,7 @@ pub(crate) async fn open_storage(settings: &StoreSettings) -> Result<(Storage, S
                 );
             }
             let place = format!("file://{}", folder.root().display());
-            let storage = Storage::open(folder, random).await.map_err(|error| user(error.into()))?;
+            let storage = Storage::open(folder, random).await?;
             Ok((storage, place))
         }
     }
@@ -46,19 +46,15 @@ pub(crate) async fn open_to_adopt(settings: &StoreSettings) -> Result<Storage, F
     let Store::Folder(path) = &settings.store else { return Ok(open_storage(settings).await?.0) };
     let mut random = [0; 32];
     getrandom::fill(&mut random).map_err(|error| Failure::Environment(error.into()))?;
-    let folder = Folder::open_to_adopt(path, !settings.no_sync).map_err(|error| Failure::User(error.into()))?;
-    Storage::open(folder, random).await.map_err(|error| Failure::User(error.into()))
+    let folder = Folder::open_to_adopt(path, !settings.no_sync)?;
+    Ok(Storage::open(folder, random).await?)
 }
 
 /// The store, for a command that only looks: a folder needs no lock for that, and a running server is no obstacle.
 pub(crate) async fn open_storage_to_read(settings: &StoreSettings) -> Result<Storage, Failure> {
-    let user = |error: Box<dyn Error>| Failure::User(error);
     match &settings.store {
-        Store::Memory => Err(user(NO_MEMORY.into())),
-        Store::Folder(path) => {
-            let folder = Folder::open_read_only(path).map_err(|error| user(error.into()))?;
-            Storage::open(folder, [0; 32]).await.map_err(|error| user(error.into()))
-        }
+        Store::Memory => Err(Failure::User(NO_MEMORY.into())),
+        Store::Folder(path) => Ok(Storage::open(Folder::open_read_only(path)?, [0; 32]).await?),
         Store::Cloud(_) => Ok(open_storage(settings).await?.0),
     }
 }

@@ -18,10 +18,9 @@ const OFTEN: Duration = Duration::from_millis(500);
 pub(crate) async fn order<O: Orderable>(settings: &StoreSettings, order: &O) -> Result<O::Answer, Failure> {
     let progress = on_stderr();
     let asked = order.order()?;
-    let user = |error: FolderError| Failure::User(error.into());
     let answer = match &settings.store {
         Store::Memory => return Err(Failure::User(NO_MEMORY.into())),
-        Store::Folder(path) if is_held(path).map_err(user)? => call(path, &asked, &progress).await?,
+        Store::Folder(path) if is_held(path)? => call(path, &asked, &progress).await?,
         _ => {
             let (storage, _) = open_storage(settings).await?;
             let admin = Admin::new(Arc::new(Registry::new(storage, surroundings())));

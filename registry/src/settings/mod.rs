@@ -92,6 +92,8 @@ pub(crate) enum Command {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+    /// Print the manual page.
+    Man,
 }
 
 #[cfg(test)]

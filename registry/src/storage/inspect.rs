@@ -36,6 +36,9 @@ pub enum DataItem {
 pub struct Removed {
     /// Its key.
     pub key: String,
+    /// What that is, in words.
+    #[serde(default)]
+    pub what: String,
     /// Of which repository; none for data, which belongs to all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repo: Option<String>,
@@ -232,7 +235,8 @@ impl Storage {
             for entry in log.removed.into_iter().filter(|entry| entry.digest.as_ref() == Some(&wanted)) {
                 let why = entry.why.as_str().map_or_else(|| entry.why.to_string(), str::to_owned);
                 let time = entry.at.unwrap_or_else(|| log.time.clone());
-                found.push(Removed { key: entry.key, repo: entry.repo, why, by: entry.by, time });
+                let what = what_is(&entry.key);
+                found.push(Removed { key: entry.key, what, repo: entry.repo, why, by: entry.by, time });
             }
         }
         found.sort_by(|a, b| (&a.time, &a.key).cmp(&(&b.time, &b.key)));
@@ -253,7 +257,7 @@ impl Storage {
                     let why =
                         if is_deletion { "deleted" } else { "a push that was refused left word of it" }.to_owned();
                     let (key, repo, by) = (line.to_owned(), Some(repo.to_string()), stamp.by.clone());
-                    found.push(Removed { key, repo, why, by, time });
+                    found.push(Removed { what: what_is(&key), key, repo, why, by, time });
                 }
             }
         }
@@ -315,6 +319,25 @@ impl Storage {
 /// What sorts after every key below a prefix that ends in `/`, and before every other: `0` follows `/`.
 fn past_all(prefix: &str) -> String {
     format!("{}0", prefix.trim_end_matches('/'))
+}
+
+/// What a key of the protocol is to people.
+fn what_is(key: &str) -> String {
+    match keys::parse_object(key) {
+        Some(Object::Data(_)) => "the bytes".to_owned(),
+        Some(Object::DataOf(..)) => "the note that the bytes have this digest".to_owned(),
+        Some(Object::Copy(_)) => "the manifest".to_owned(),
+        Some(Object::Tag(entry)) => format!("the value of tag {}", entry.tag),
+        Some(Object::History(entry)) => format!("the entry in the history of tag {}", entry.tag),
+        Some(Object::Void(entry)) => format!("the note that tag {} never got this value", entry.tag),
+        Some(Object::End(end)) => format!("the end of tag {}", end.tag),
+        Some(Object::BlobIndex(..)) => "the entry in the list of blobs".to_owned(),
+        Some(Object::Referrer { subject, .. }) => format!("the entry in the referrers of {subject}"),
+        Some(Object::Catalog(_)) => "the entry in the catalog".to_owned(),
+        _ if keys::parse_link(key).is_some() => "the link to the blob".to_owned(),
+        _ if keys::parse_data(key).is_some() => "the adopted bytes".to_owned(),
+        _ => format!("`{key}`"),
+    }
 }
 
 fn data_item(meta: &ObjectMeta) -> DataItem {

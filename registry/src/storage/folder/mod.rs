@@ -110,6 +110,29 @@ pub enum FolderError {
     },
 }
 
+impl FolderError {
+    /// Whether another path, or other rights to this one, would do; otherwise the disk is full or broken.
+    pub fn is_about_the_path(&self) -> bool {
+        use io::ErrorKind::{
+            AlreadyExists, InvalidFilename, IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem,
+        };
+        match self {
+            Self::Io { source, .. } => matches!(
+                source.kind(),
+                AlreadyExists
+                    | InvalidFilename
+                    | IsADirectory
+                    | NotADirectory
+                    | NotFound
+                    | PermissionDenied
+                    | ReadOnlyFilesystem
+            ),
+            Self::InUse { .. } | Self::Absent { .. } | Self::NoStore { .. } => true,
+            Self::Distribution { .. } | Self::Foreign { .. } => true,
+        }
+    }
+}
+
 /// A file that is neither ours nor the file system's own, in a folder that is no store yet. What is hidden may stay: tools
 /// leave such files in folders that people take for empty.
 fn foreign(root: &FilePath) -> io::Result<Option<String>> {
