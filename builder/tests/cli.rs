@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -201,13 +202,64 @@ fn exit_codes_say_whose_turn_it_is() {
         (&["--store", "context", "images"], 1, "no store"),
         (&["pull", "--authfile", "no.json", "127.0.0.1:9/x"], 1, "no.json"),
         (&["images", "--json", "-q"], 2, "--quiet"),
-        (&["--store", "/proc/self/nope", "images"], 3, "/proc/self/nope"),
+        (&["--store", "/proc/self/nope", "images"], 1, "/proc/self/nope"),
+        (&["build", "-o", "type=oci,tar=false,dest=context", "context"], 1, "context holds other files"),
+        (&["build", "-o", "type=tar,dest=context", "context"], 1, "context is a folder"),
+        (&["build", "-o", "type=local,dest=context/Dockerfile", "context"], 1, "context/Dockerfile is a file"),
+        (&["build", "--metadata-file", "context", "context"], 1, "context is a folder"),
+        (&["pull", "-o", "context", "127.0.0.1:9/x"], 1, "context holds other files"),
+        (&["push", "--digest-file", "no/such", "127.0.0.1:9/x"], 1, "there is no folder no"),
     ] {
         let output = place.run(arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
         assert!(text(&output.stderr).contains(word), "{arguments:?}: {}", text(&output.stderr));
         assert_eq!(text(&output.stdout), "", "{arguments:?}");
     }
+}
+
+/// What cannot be written is told before the first step, and nothing is made or cut for the question.
+#[test]
+fn places_without_rights_are_told_before_the_build() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
+    let path = |name: &str| place.folder.path().join(name);
+    std::fs::set_permissions(place.folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::write(path("there.tar"), "as it was").unwrap();
+    for folder in ["store", "ours"] {
+        std::fs::create_dir(path(folder)).unwrap();
+        std::os::unix::fs::chown(path(folder), Some(65_534), Some(65_534)).unwrap();
+    }
+    let run = |arguments: &[&str]| {
+        let mut command = place.fluyt(arguments);
+        command.env("HOME", "/nonexistent").uid(65_534).gid(65_534);
+        command.output().unwrap()
+    };
+    let listed = || std::fs::read_dir(place.folder.path()).unwrap().count();
+    let before = listed();
+    for flags in [
+        &["-o", "type=tar,dest=there.tar"][..],
+        &["-o", "type=oci,dest=new.tar"],
+        &["-o", "type=oci,tar=false,dest=new"],
+        &["-o", "new"],
+        &["-o", "context"],
+        &["--iidfile", "new"],
+        &["--digest-file", "there.tar"],
+        &["--metadata-file", "new"],
+        &["--timeline", "new"],
+    ] {
+        let output = run(&[&["build"], flags, &["context"]].concat());
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{flags:?}: {told}");
+        assert!(told.starts_with("error: cannot write ") && told.contains("Permission denied"), "{flags:?}: {told}");
+        assert!(!told.contains("COPY"), "{flags:?}: {told}");
+    }
+    assert_eq!((listed(), std::fs::read_to_string(path("there.tar")).unwrap()), (before, "as it was".to_owned()));
+    let output =
+        run(&["build", "-o", "type=oci,dest=ours/a.tar", "--iidfile", "ours/i", "--timeline", "/dev/null", "context"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(path("ours/a.tar").is_file() && path("ours/i").is_file());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What is left of a disk, and telling a full one from other failures.
+//! What is left of a disk, and telling a full one, and a path that will not do, from other failures.
 
 use std::error::Error;
 use std::io;
@@ -49,6 +49,25 @@ pub fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
 #[must_use]
 pub fn is_quota_exceeded(error: &(dyn Error + 'static)) -> bool {
     behind(error, |kind| kind == io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether another path, or other rights to this one, would mend an error: whoever named the path can.
+#[must_use]
+pub fn is_about_the_path(error: &(dyn Error + 'static)) -> bool {
+    use io::ErrorKind as Kind;
+    behind(error, |kind| {
+        matches!(
+            kind,
+            Kind::AlreadyExists
+                | Kind::DirectoryNotEmpty
+                | Kind::InvalidFilename
+                | Kind::IsADirectory
+                | Kind::NotADirectory
+                | Kind::NotFound
+                | Kind::PermissionDenied
+                | Kind::ReadOnlyFilesystem
+        )
+    })
 }
 
 fn behind(error: &(dyn Error + 'static), is: impl Fn(io::ErrorKind) -> bool) -> bool {

@@ -16,9 +16,12 @@ use super::metadata::{self, Warnings};
 use super::progress::{Shown, size};
 use super::settings::Surroundings;
 use super::{destination, output, settings};
-use crate::blob::{Store, StoreError};
+use crate::blob::{Store, StoreError, is_about_the_path};
 use crate::event::{Event, Events, Sink as _};
-use crate::pipeline::{self, BuildError, ContextSource, Destination, DockerfileSource, ImageForm, Request, Workshop};
+use crate::export::{self, ExportError};
+use crate::pipeline::{
+    self, BuildError, ContextSource, Destination, DockerfileSource, ImageForm, Request, Workshop, export_fault,
+};
 use crate::prune::Ceiling;
 use crate::sandbox::{Resources, Wish};
 use crate::secrets::Redactor;
@@ -183,8 +186,12 @@ pub(super) fn request(typed: &BuildArguments) -> Result<Asked, Failure> {
         );
     }
     let files = [&typed.iidfile, &typed.digest_file, &typed.metadata_file, &typed.timeline].into_iter().flatten();
-    for file in files.map(PathBuf::as_path).chain(destinations.iter().filter_map(Destination::path)) {
-        check_folder(file)?;
+    // Before the build, rather than after it.
+    for file in files {
+        unwritable(file, export::check_file(file))?;
+    }
+    for destination in &destinations {
+        destination.path().map_or(Ok(()), |path| unwritable(path, destination.check()))?;
     }
     let mut build_args = settings::build_args(&typed.build_args)?;
     settings::proxies(&fluyt_client::Environment::from_process(), &mut build_args)?;
@@ -289,17 +296,11 @@ fn epoch(outputs: &[Output], given: Option<i64>, reproducible: bool) -> Result<O
     Ok(epoch)
 }
 
-/// Says before the build, rather than after it, that a file has no folder to be in.
-fn check_folder(file: &Path) -> Result<(), Failure> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match folder.is_dir() {
-        true => Ok(()),
-        false => Err(Failure::new(
-            Blame::User,
-            format!("cannot write {}: there is no folder {}", file.display(), folder.display()),
-        )
-        .hint("make the folder first")),
-    }
+/// What could not be written, or cannot be, as the user reads it.
+pub(super) fn unwritable<T>(path: &Path, written: Result<T, ExportError>) -> Result<T, Failure> {
+    written.map_err(|error| {
+        Failure::new(export_fault(&error).into(), format!("cannot write {}", path.display())).caused_by(&error)
+    })
 }
 
 /// Opens the store, or says why it cannot be.
@@ -311,7 +312,7 @@ pub(super) fn open_store(typed: Option<&Path>) -> Result<Store, Failure> {
             | StoreError::NotAStore { .. }
             | StoreError::AnotherUsers { .. }
             | StoreError::RemoteFileSystem { .. } => Blame::User,
-            _ => Blame::Environment,
+            _ => of_path(&error),
         };
         Failure::from_error(blame, &error)
     })
@@ -323,15 +324,22 @@ pub(super) fn failure(error: BuildError) -> Failure {
     one(&error).beside(error.others().iter().map(one))
 }
 
+/// Whose fault an error is that a path, if it was chosen well, would not have.
+pub(super) fn of_path(error: &(dyn std::error::Error + 'static)) -> Blame {
+    if is_about_the_path(error) { Blame::User } else { Blame::Environment }
+}
+
 /// Writes a file by rename, so that nobody reads half of it.
 pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
-        Failure::new(Blame::Environment, format!("cannot write {}", path.display())).caused_by(&error)
+        Failure::new(of_path(&error), format!("cannot write {}", path.display())).caused_by(&error)
     };
     // A pipe or a device is written to as it is; a rename would replace it.
     if path.exists() && !path.is_file() {
         return std::fs::write(path, bytes).map_err(failed);
     }
+    // The target of a link is replaced, not the link.
+    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut name =
         path.file_name().ok_or_else(|| Failure::usage(format!("{} is no file name", path.display())))?.to_owned();
     name.push(format!(".{}.new", std::process::id()));

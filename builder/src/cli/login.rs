@@ -5,6 +5,7 @@ use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use fluyt_client::{Client, Credential, Erased, Keyring, LoginCheck, Stored};
 
 use super::args::{LoginArguments, LogoutArguments, RegistryArguments};
+use super::build::of_path;
 use super::failure::{Blame, Failure};
 use super::{output, settings};
 use crate::pipeline::remote_fault;
@@ -41,7 +42,7 @@ pub(super) async fn login(typed: LoginArguments) -> Result<(), Failure> {
         output::message(&format!("warning: {host} asks for no credentials, so that these could not be checked\n"));
     }
     let stored = client.keyring().store(&host, &credential).map_err(|error| {
-        Failure::new(Blame::Environment, format!("cannot keep the credentials for {host}")).caused_by(&error)
+        Failure::new(of_path(&error), format!("cannot keep the credentials for {host}")).caused_by(&error)
     })?;
     let kept = match stored {
         Stored::File(path) => {
@@ -66,7 +67,7 @@ pub(super) fn logout(typed: &LogoutArguments) -> Result<(), Failure> {
     let host = fluyt_client::normal_host(&typed.registry).to_owned();
     let Erased { files, helpers } =
         Keyring::new(settings.authfile.as_deref(), &settings.environment).erase(&host).map_err(|error| {
-            Failure::new(Blame::Environment, format!("cannot forget the credentials for {host}")).caused_by(&error)
+            Failure::new(of_path(&error), format!("cannot forget the credentials for {host}")).caused_by(&error)
         })?;
     let places: Vec<String> = files.iter().map(|path| path.display().to_string()).chain(helpers).collect();
     output::message(&match places.is_empty() {

@@ -7,7 +7,7 @@ use fluyt_client::Client;
 use oci_spec::image::Descriptor;
 
 use super::args::{Progress, PullArguments, PushArguments, RegistryArguments};
-use super::build::{open_store, write_file};
+use super::build::{open_store, unwritable, write_file};
 use super::failure::{Blame, Failure};
 use super::progress::Shown;
 use super::settings::Surroundings;
@@ -61,6 +61,9 @@ pub(super) fn platform(typed: Option<&str>) -> Result<Platform, Failure> {
 }
 
 pub(super) async fn push(store: Option<&Path>, typed: PushArguments) -> Result<(), Failure> {
+    if let Some(path) = &typed.digest_file {
+        unwritable(path, export::check_file(path))?;
+    }
     let store = open_store(store)?;
     let (reference, image) = image::asked(&store, &typed.reference)?;
     let shown = show(typed.quiet);
@@ -86,6 +89,10 @@ pub(super) async fn push(store: Option<&Path>, typed: PushArguments) -> Result<(
 pub(super) async fn pull(store: Option<&Path>, typed: PullArguments) -> Result<(), Failure> {
     let reference = settings::reference(&typed.reference)?;
     let platform = platform(typed.platform.as_deref())?;
+    if let Some(path) = &typed.output {
+        // Before anything is fetched.
+        unwritable(path, if is_archive(path) { export::check_file(path) } else { export::check_layout(path) })?;
+    }
     let store = open_store(store)?;
     let shown = show(typed.quiet);
     let events = shown.events();
@@ -110,18 +117,20 @@ pub(super) async fn pull(store: Option<&Path>, typed: PullArguments) -> Result<(
             .map_err(|error| Failure::from_error(Blame::Environment, &error))?,
         Some(path) => {
             let names = [reference.to_string()];
-            let written = match path.extension().is_some_and(|extension| extension == "tar") {
+            let written = match is_archive(path) {
                 true => export::write_file(path, |sink| export::layout_tar(&store, &descriptor, &names, sink)),
                 false => export::layout_folder(&store, &descriptor, &names, path),
             };
-            written.map_err(|error| {
-                Failure::new(Blame::Environment, format!("cannot write {}", path.display())).caused_by(&error)
-            })?;
+            unwritable(path, written)?;
         }
     }
     events.hear(Event::Finished { step: ONLY });
     shown.end();
     super::print(format!("{}\n", pulled.digest).as_bytes())
+}
+
+fn is_archive(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "tar")
 }
 
 /// Marks a name as pulled, so that a later build asks its registry again.

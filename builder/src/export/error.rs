@@ -60,6 +60,12 @@ pub enum ExportError {
         /// What is there.
         found: &'static str,
     },
+    /// There is no folder to put the destination in.
+    #[error("there is no folder {}; make it first", path.display())]
+    NoFolder {
+        /// Which.
+        path: PathBuf,
+    },
     /// One image was needed, and there are several.
     #[error("the image is for {count} platforms, and {what} holds one; choose one with `--platform`")]
     SeveralImages {

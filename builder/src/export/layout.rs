@@ -9,6 +9,7 @@ use oci_spec::image::Descriptor;
 use serde_json::{Map, Value, json};
 
 use super::whole::Neighbour;
+use super::writable::is_layout;
 use super::{ExportError, contents};
 use crate::blob::Store;
 use crate::layer::{Entry, FileTime, Kind, LayerPath, TarWriter};
@@ -26,24 +27,13 @@ const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// [`ExportError::NotALayout`] when the folder has other content.
 pub fn layout_folder(store: &Store, image: &Descriptor, names: &[String], path: &Path) -> Result<(), ExportError> {
     let blobs = contents::blobs(store, image)?;
-    let occupied = match fs::read_dir(path) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Err(ExportError::WrongKind { path: path.to_owned(), expected: "a folder", found: "a file" });
-        }
-        Err(error) => return Err(ExportError::io("listing", path, error)),
-    };
-    if !occupied {
+    if !is_layout(path)? {
         let temporary = Neighbour::of(path)?;
         fs::create_dir(&temporary.path).map_err(ExportError::at("creating", &temporary.path))?;
         write_blobs(store, &blobs, &temporary.path)?;
         write_new(&temporary.path.join("index.json"), &mut &index(None, image, names)?[..])?;
         write_new(&temporary.path.join("oci-layout"), &mut &LAYOUT[..])?;
         return fs::rename(&temporary.path, path).map_err(ExportError::at("renaming the finished folder to", path));
-    }
-    if !path.join("oci-layout").is_file() {
-        return Err(ExportError::NotALayout { path: path.to_owned() });
     }
     write_blobs(store, &blobs, path)?;
     let place = path.join("index.json");

@@ -17,6 +17,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps
 use super::ExportError;
 use super::root::Root;
 use super::whole::Neighbour;
+use super::writable::is_folder;
 use crate::blob::Store;
 use crate::layer::{Entry, FileTime, Kind, LayerPath, Times};
 
@@ -35,14 +36,7 @@ pub fn local(
     path: &Path,
 ) -> Result<Vec<LayerPath>, ExportError> {
     let root = Root::open(store, image, "a folder of its files")?;
-    let exists = match fs::metadata(path) {
-        Ok(there) if there.is_dir() => true,
-        Ok(_) => {
-            return Err(ExportError::WrongKind { path: path.to_owned(), expected: "a folder", found: "a file" });
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) => return Err(ExportError::io("looking at", path, error)),
-    };
+    let exists = is_folder(path)?;
     // Inside a folder that exists, as that may be a file system of its own.
     let staging = if exists { Neighbour::of(&path.join("fluyt"))? } else { Neighbour::of(path)? };
     fs::create_dir(&staging.path).map_err(ExportError::at("creating", &staging.path))?;

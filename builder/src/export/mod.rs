@@ -12,6 +12,7 @@ mod local;
 mod root;
 mod root_tar;
 mod whole;
+mod writable;
 
 pub use docker_archive::docker_archive;
 pub use error::ExportError;
@@ -20,6 +21,7 @@ pub use load::{PROGRAMS, load};
 pub use local::local;
 pub use root_tar::root_tar;
 pub use whole::write_file;
+pub use writable::{check_file, check_folder, check_layout};
 
 #[cfg(test)]
 mod tests;

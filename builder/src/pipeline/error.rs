@@ -3,7 +3,7 @@
 use fluyt_client::{ClientError, FileError, ReferenceError};
 
 use super::shown::Shown;
-use crate::blob::{StoreError, is_disk_full};
+use crate::blob::{StoreError, is_about_the_path, is_disk_full};
 use crate::context::{ContextError, InputError};
 use crate::execute::{StepError, ways_to_run};
 use crate::export::ExportError;
@@ -370,9 +370,12 @@ pub fn remote_fault(error: &RemoteError) -> Fault {
 }
 
 /// A destination that cannot be what it is asked to be is the user's choice.
-fn export_fault(error: &ExportError) -> Fault {
+#[must_use]
+pub fn export_fault(error: &ExportError) -> Fault {
     match error {
+        ExportError::Io { source, .. } if is_about_the_path(source) => Fault::User,
         ExportError::NotALayout { .. }
+        | ExportError::NoFolder { .. }
         | ExportError::WrongKind { .. }
         | ExportError::SeveralImages { .. }
         | ExportError::NoProgram { .. }

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 pub use bases::{PULLED_FROM, lend_bases, lend_image};
-pub use error::{BuildError, Fault, remote_fault};
+pub use error::{BuildError, Fault, export_fault, remote_fault};
 pub use outputs::Destination;
 pub use report::{Answer, Argument, Found, Needed, Outline, Question, Refusal, Report, Target, report};
 pub use request::{Built, ContextSource, DockerfileSource, ImageForm, Request};

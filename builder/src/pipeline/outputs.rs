@@ -56,6 +56,20 @@ impl Destination {
         }
     }
 
+    /// Whether it can be expected to be written.
+    ///
+    /// # Errors
+    /// When there is something else, or what is to be written may not be.
+    pub fn check(&self) -> Result<(), ExportError> {
+        match self {
+            Self::OciFolder(folder) => export::check_layout(folder),
+            Self::Local(folder) => export::check_folder(folder),
+            Self::OciTar(Some(file)) | Self::DockerTar(Some(file)) | Self::Tar(Some(file)) => export::check_file(file),
+            Self::OciTar(None) | Self::DockerTar(None) | Self::Tar(None) => Ok(()),
+            Self::Store | Self::Registry | Self::Load => Ok(()),
+        }
+    }
+
     /// Whether the result's bytes go to standard output.
     #[must_use]
     pub fn is_stdout(&self) -> bool {
