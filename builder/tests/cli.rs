@@ -146,6 +146,35 @@ fn a_stage_that_comes_later_is_not_what_was_meant() {
     assert!(told.contains("hint: the stage `a` is no earlier one"), "{told}");
 }
 
+/// A machine that lost its power may have the indexes of layers empty, or cut.
+#[test]
+fn an_index_that_was_lost_is_made_again() {
+    let dockerfile = |name: &str| format!("FROM scratch AS a\nCOPY x /a/\nFROM scratch\nCOPY --from=a /a/x /{name}\n");
+    let place = Place::new(&dockerfile("first"));
+    std::fs::write(place.context().join("x"), "content").unwrap();
+    let build = |name: &str| {
+        std::fs::write(place.context().join("Dockerfile"), dockerfile(name)).unwrap();
+        let files = place.run(&["build", "-o", name, "context"]);
+        assert_eq!(files.status.code(), Some(0), "{}", text(&files.stderr));
+        assert_eq!(std::fs::read_to_string(place.folder.path().join(name).join(name)).unwrap(), "content");
+        text(&files.stderr)
+    };
+    build("first");
+    for (name, kept) in [("second", 0), ("third", 40)] {
+        let mut cut = 0;
+        for index in std::fs::read_dir(place.folder.path().join("store/indexes")).unwrap() {
+            let path = index.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(kept).unwrap();
+                cut += 1;
+            }
+        }
+        assert!(cut >= 2, "{cut}");
+        let told = build(name);
+        assert!(told.contains("CACHED"), "{told}");
+    }
+}
+
 #[test]
 fn what_is_missing_of_an_image_is_made_again_by_a_build() {
     let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");

@@ -117,6 +117,8 @@ fn read(store: &Store) -> Result<Map<String, Value>, StoreError> {
 
 fn write(store: &Store, index: &Map<String, Value>) -> Result<(), StoreError> {
     let bytes = serde_json::to_vec(index).map_err(|error| damaged(store, &error.to_string()))?;
+    // No name outlives what it names.
+    store.settle()?;
     store.write_entry(Path::new("index.json"), &bytes)
 }
 

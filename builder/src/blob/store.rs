@@ -281,16 +281,31 @@ impl Store {
         }
     }
 
-    /// Renames a synced file to its blob's place, and holds it.
+    /// Renames a synced file to its blob's place, and holds it. That it stands there is not synced: what names a blob looks
+    /// whether it does, but for `index.json`, which is written after [`Store::settle`].
     pub(super) fn reveal_blob(&self, temporary: &Path, digest: &Digest) -> Result<(), StoreError> {
         let revealed =
-            self.inner.holds.hold(&blob_name(digest), |_| self.reveal(temporary, &self.path(digest)).map(Some))?;
+            self.inner.holds.hold(&blob_name(digest), |_| self.move_to(temporary, &self.path(digest)).map(Some))?;
         debug_assert!(revealed.is_some());
         Ok(())
     }
 
+    /// Sees to it that every blob that is there, whoever wrote it, still is after the machine has lost its power.
+    pub fn settle(&self) -> Result<(), StoreError> {
+        let blobs = self.root().join("blobs");
+        for folder in fs::read_dir(&blobs).map_err(StoreError::at("listing", &blobs))? {
+            sync_folder(&folder.map_err(StoreError::at("listing", &blobs))?.path())?;
+        }
+        sync_folder(&blobs)
+    }
+
     /// Renames a synced file into place and syncs the folder, so that what is written later cannot outlive it.
     pub(super) fn reveal(&self, temporary: &Path, target: &Path) -> Result<(), StoreError> {
+        self.move_to(temporary, target)?;
+        sync_folder(target.parent().unwrap_or(self.root()))
+    }
+
+    fn move_to(&self, temporary: &Path, target: &Path) -> Result<(), StoreError> {
         let parent = target.parent().unwrap_or(self.root());
         let rename = || fs::rename(temporary, target);
         match rename() {
@@ -300,9 +315,12 @@ impl Store {
             }
             other => other,
         }
-        .map_err(StoreError::at("renaming a finished file to", target))?;
-        File::open(parent).and_then(|folder| folder.sync_all()).map_err(StoreError::at("syncing", parent))
+        .map_err(StoreError::at("renaming a finished file to", target))
     }
+}
+
+fn sync_folder(folder: &Path) -> Result<(), StoreError> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::at("syncing", folder))
 }
 
 /// The name under which a blob is held: its path below the store.

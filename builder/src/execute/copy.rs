@@ -23,7 +23,7 @@ use crate::cache::{Key, LayerContent, LayerContentHasher, LayerRecord, PlannedLa
 use crate::context::{Filter, split_at_pivot};
 use crate::event::{Event, StepId};
 use crate::graph::{CopyFrom, CopyOp, InlineFile, Root};
-use crate::layer::{Change, Kind, Layer, LayerBuilder, LayerPath, Source, Tree};
+use crate::layer::{Change, Kind, Layer, LayerBuilder, LayerPath, Source, Times, Tree};
 use crate::sandbox::Fidelity;
 
 impl Executor {
@@ -313,7 +313,11 @@ impl Executor {
         fidelity: Fidelity,
     ) -> Result<(BuiltLayer, LayerContent), StepError> {
         let content = content_of(layer);
-        layer.index.save(&self.store, &layer.diff_id)?;
+        // Where the blob has other times than a RUN sees, the index alone knows those.
+        match self.written_with(stamps).times {
+            Times::Real => layer.index.save_unsynced(&self.store, &layer.diff_id)?,
+            Times::Clamp(_) | Times::Fixed(_) => layer.index.save(&self.store, &layer.diff_id)?,
+        }
         let (compression, times) = self.form(stamps);
         let record = LayerRecord {
             diff_id: layer.diff_id.to_string(),

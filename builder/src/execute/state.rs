@@ -116,7 +116,7 @@ impl Executor {
                 found: scan.diff_id.to_string(),
             });
         }
-        index.save(&self.store, &layer.diff_id)?;
+        index.save_unsynced(&self.store, &layer.diff_id)?;
         Ok(index)
     }
 

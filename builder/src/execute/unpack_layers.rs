@@ -99,7 +99,7 @@ impl Executor {
         };
         let limits = &Limits::DEFAULT;
         if let Some(index) = self.snapshots.unpack_and_index(&layer.diff_id, blob, &layer.media_type, limits)? {
-            index.save(&self.store, &layer.diff_id)?;
+            index.save_unsynced(&self.store, &layer.diff_id)?;
         }
         Ok(())
     }

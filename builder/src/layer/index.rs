@@ -53,9 +53,15 @@ impl LayerIndex {
         Self::from_json(&bytes).map_err(|reason| LayerError::BadIndex { diff_id: diff_id.clone(), reason })
     }
 
-    /// Keeps the index for the layer.
+    /// Keeps the index for the layer, synced: it may hold times that the layer's blob does not.
     pub fn save(&self, store: &Store, diff_id: &Digest) -> Result<(), LayerError> {
         Ok(store.write_entry(&place(diff_id), &self.to_json())?)
+    }
+
+    /// The same for an index that reading the blob would give again: a machine that loses its power may lose it, or the end
+    /// of it, and then it is made again.
+    pub fn save_unsynced(&self, store: &Store, diff_id: &Digest) -> Result<(), LayerError> {
+        Ok(store.write_hint(&place(diff_id), &self.to_json())?)
     }
 
     /// The JSON form; the same index gives the same bytes.

@@ -59,6 +59,8 @@ pub(super) fn assemble(
     leaks::in_document(search, "the image's annotations", &annotations)?;
     leaks::in_document(search, "the image's manifest", &manifest.bytes)?;
     store.put(&manifest.bytes)?;
+    // Whoever is told of an image finds it, whatever becomes of the machine.
+    store.settle()?;
     let mut descriptor = manifest.descriptor();
     if !form.descriptor_annotations.is_empty() {
         descriptor.set_annotations(Some(form.descriptor_annotations.clone().into_iter().collect()));
