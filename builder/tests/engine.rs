@@ -143,6 +143,25 @@ fn a_failure_stops_what_runs_and_names_itself_alone() {
 }
 
 #[test]
+fn what_fails_together_is_told_together() {
+    let Some(place) = Place::new() else { return };
+    // Nothing is started any more, though there is room for it.
+    place.dockerfile(
+        "FROM busybox AS late\nRUN sleep 0.2; exit 4\nFROM busybox AS bad\nRUN exit 7\n\
+         FROM busybox AS good\nRUN sleep 0.1\nRUN touch /never\n\
+         FROM busybox\nCOPY --from=late /bin/busybox /a\nCOPY --from=bad /bin/busybox /b\nCOPY --from=good /never /\n",
+    );
+    let built = place.run(&[]);
+    let said = String::from_utf8_lossy(&built.stderr);
+    assert_eq!(built.status.code(), Some(1), "{said}");
+    for step in ["step `RUN exit 7` failed in stage `bad`", "step `RUN sleep 0.2; exit 4` failed in stage `late`"] {
+        assert!(said.contains(step), "{said}");
+    }
+    assert!(said.lines().any(|line| line.starts_with('#') && line.ends_with("RUN exit 7")), "{said}");
+    assert!(!said.lines().any(|line| line.starts_with('#') && line.ends_with("RUN touch /never")), "{said}");
+}
+
+#[test]
 fn a_rebuild_finds_all_and_gives_the_same_image() {
     let Some(place) = Place::new() else { return };
     place.dockerfile(

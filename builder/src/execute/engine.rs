@@ -3,7 +3,9 @@
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use super::leaving::Leaving;
 use super::plan::{Plans, StepPlan};
@@ -12,6 +14,10 @@ use super::{ExecuteError, Executor, RootState, States, StepError, StepFailure, b
 use crate::cache::{Content, PlanRecord, PlannedLayer};
 use crate::event::{Event, StepId};
 use crate::graph::{Graph, Node, Op, OpId, Root};
+
+/// How long what runs beside a step that failed may still come to an end of its own: two compilers that fail for the same slip
+/// are both told, and nobody waits long for it.
+const TOGETHER: Duration = Duration::from_millis(500);
 
 /// What a thread says when its step is over.
 type Outcome = Result<Result<RootState, StepError>, Box<dyn Any + Send>>;
@@ -31,8 +37,8 @@ impl Executor {
     /// Runs what the graph's result needs. Blocks; call it from a thread that may.
     ///
     /// # Errors
-    /// Every step that failed, with its instruction and lines. The first failure stops the steps that still run, and
-    /// none is started after it.
+    /// Every step that failed, with its instruction and lines. None is started after the first failure, and those that still
+    /// run are stopped when they have had [`TOGETHER`] to end.
     pub fn run(&self, graph: &Graph) -> Result<States, ExecuteError> {
         let steps = graph.ops().map(|_| self.steps.next()).collect();
         let said = BTreeMap::new();
@@ -124,6 +130,7 @@ impl Run<'_> {
         let slots = budget::slots();
         let (sender, receiver) = mpsc::channel::<(OpId, Outcome)>();
         std::thread::scope(|scope| {
+            let mut patience: Option<Instant> = None;
             while !work.is_done() {
                 if self.executor.cancel.is_cancelled() {
                     work.clear();
@@ -144,7 +151,19 @@ impl Run<'_> {
                 if work.is_done() {
                     break;
                 }
-                let Ok((id, outcome)) = receiver.recv() else { break };
+                let told = match patience {
+                    None => receiver.recv().map_err(RecvTimeoutError::from),
+                    Some(end) => receiver.recv_timeout(end.saturating_duration_since(Instant::now())),
+                };
+                let (id, outcome) = match told {
+                    Ok(told) => told,
+                    Err(RecvTimeoutError::Timeout) => {
+                        patience = None;
+                        self.executor.cancel.cancel();
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => break,
+                };
                 match outcome {
                     Ok(Ok(state)) => {
                         self.events(Event::Finished { step: self.steps[id.index()] });
@@ -154,7 +173,9 @@ impl Run<'_> {
                     Ok(Err(error)) => {
                         self.failed(id, error);
                         work.stop(id);
-                        self.executor.cancel.cancel();
+                        if !self.executor.cancel.is_cancelled() {
+                            patience.get_or_insert(Instant::now() + TOGETHER);
+                        }
                     }
                     Err(panic) => {
                         self.executor.cancel.cancel();
@@ -163,6 +184,10 @@ impl Run<'_> {
                 }
             }
         });
+        if !self.failures.is_empty() {
+            // What else belongs to the build: pushes, fetches.
+            self.executor.cancel.cancel();
+        }
         self.executor.end_explaining(&self.states);
         if !self.failures.is_empty() || self.executor.cancel.is_cancelled() {
             return Err(self.error());
