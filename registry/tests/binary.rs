@@ -266,4 +266,8 @@ fn wrong_usage() {
         assert_eq!(code, Some(2), "{arguments:?}");
         assert!(message.contains(expected), "{message}");
     }
+    // It asks for nothing that the environment gives.
+    let output = command().arg("history").env("FLUYT_REGISTRY_STORE", "memory:").output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("Usage: fluyt-registry history [OPTIONS] <REPO:TAG>\n"), "{message}");
 }

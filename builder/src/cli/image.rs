@@ -11,9 +11,9 @@ use super::args::{ImagesArguments, InspectArguments, RmiArguments, TagArguments}
 use super::build::open_store;
 use super::failure::{Blame, Failure};
 use super::progress::size;
-use super::{settings, transfer};
+use super::{output, settings, transfer};
 use crate::blob::Store;
-use crate::event::Deaf;
+use crate::event::{Event, Sink};
 use crate::image::{ImageConfig, media_type, select};
 use crate::remote::{self, Remote};
 
@@ -231,7 +231,7 @@ pub(super) async fn inspect(store: Option<&Path>, typed: InspectArguments) -> Re
                 return Err(failure);
             }
             let reference = settings::reference(&typed.reference)?;
-            let remote = Remote::new(transfer::client(&typed.registries)?, store.clone(), std::sync::Arc::new(Deaf));
+            let remote = Remote::new(transfer::client(&typed.registries)?, store.clone(), std::sync::Arc::new(Notes));
             let image = remote.image(&reference, &platform).await.map_err(|error| {
                 transfer::failure(format!("cannot inspect {reference}"), &error).hint(
                     "the store has no image of that name, so its registry was asked; `fluyt images` lists the store's",
@@ -252,6 +252,17 @@ pub(super) async fn inspect(store: Option<&Path>, typed: InspectArguments) -> Re
         false => words(&shown),
     };
     super::print(text.as_bytes())
+}
+
+/// Hears what people should know while they wait.
+struct Notes;
+
+impl Sink for Notes {
+    fn hear(&self, event: Event) {
+        if let Event::Note { text } = event {
+            output::message(&format!("{}\n", output::one_line(&text)));
+        }
+    }
 }
 
 fn json_of(store: &Store, digest: &Digest) -> Result<Value, Failure> {

@@ -20,9 +20,11 @@ pub mod settings;
 mod transfer;
 mod verify;
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, Parser as _};
 
 use args::{Arguments, Command};
@@ -37,6 +39,7 @@ pub fn run() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
+            let error = with_usage(error, std::env::args_os());
             // Help and version are data; a wrong line is for people. clap picks the colours and the stream.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { Blame::Usage.exit_code() } else { 0 });
@@ -69,6 +72,19 @@ pub fn run() -> ExitCode {
             ExitCode::from(failure.blame.exit_code())
         }
     }
+}
+
+/// What is missing, with the usage of the command: clap's own line would ask for each flag that the environment gives.
+fn with_usage(mut error: clap::Error, typed: impl Iterator<Item = OsString>) -> clap::Error {
+    if error.kind() == ErrorKind::MissingRequiredArgument {
+        let mut all = Arguments::command();
+        all.build();
+        let named = typed.skip(1).find(|word| all.find_subcommand(word).is_some());
+        if let Some(command) = named.and_then(|name| all.find_subcommand_mut(name)) {
+            error.insert(ContextKind::Usage, ContextValue::StyledStr(command.render_usage()));
+        }
+    }
+    error
 }
 
 /// How commands are to run; none for a command that meets no files of other users.

@@ -4,10 +4,10 @@ mod places;
 mod pull;
 mod push;
 
-use fluyt_client::{Client, ClientError};
+use fluyt_client::{Client, ClientError, Silence};
 
 use crate::blob::{Store, StoreError};
-use crate::event::Events;
+use crate::event::{Event, Events};
 
 pub use pull::{Platform, RemoteImage};
 pub use push::{Origins, Uploads};
@@ -34,6 +34,13 @@ impl Remote {
     /// Registries through `client`; what is fetched goes to `store`.
     #[must_use]
     pub fn new(client: Client, store: Store, events: Events) -> Self {
+        let hears = events.clone();
+        client.tell_of_silence(move |silence| {
+            let Silence { host, what, lasted, limit } = silence;
+            let (lasted, limit) = (lasted.as_secs(), limit.as_secs());
+            let text = format!("waiting for {host}, silent for {lasted} s, about {what}; given up after {limit} s");
+            hears.hear(Event::Note { text });
+        });
         Self { client, store, events }
     }
 }

@@ -66,3 +66,4 @@ pub use error::{ClientError, RegistryMessage, Said};
 pub use reference::{Reference, ReferenceError, is_loopback, normal_host};
 pub use retry::RetryPolicy;
 pub use settings::Settings;
+pub use transport::Silence;

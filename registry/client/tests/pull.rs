@@ -194,9 +194,17 @@ async fn what_will_not_pass_is_told_at_once() {
 async fn silence_and_closed_doors_end() {
     let registry = Registry::start(Options::default()).await;
     registry.trouble("GET", "/v2/", 9, Trouble::Silence);
-    let quick = Settings { idle_timeout: std::time::Duration::from_millis(50), ..settings() };
-    let error = Client::new(quick).unwrap().manifest(&registry.reference("a/b:1"), &[]).await.unwrap_err();
+    let retry = fluyt_client::RetryPolicy { attempts: 1, ..settings().retry };
+    let quick = Settings { idle_timeout: std::time::Duration::from_millis(60), retry, ..settings() };
+    let quick = Client::new(quick).unwrap();
+    let told = std::sync::Arc::new(Mutex::new(Vec::new()));
+    let hears = told.clone();
+    quick.tell_of_silence(move |silence| hears.lock().unwrap().push(silence.clone()));
+    let error = quick.manifest(&registry.reference("a/b:1"), &[]).await.unwrap_err();
     assert!(matches!(error, ClientError::Timeout { .. }), "{error}");
+    let told = std::mem::take(&mut *told.lock().unwrap());
+    assert_eq!((told.len(), told[0].host.as_str(), told[0].limit.as_millis()), (1, registry.host().as_str(), 60));
+    assert!(told[0].what.contains("a/b") && told[0].lasted.as_millis() == 10, "{told:?}");
     let host = registry.host();
     drop(registry);
     tokio::task::yield_now().await;

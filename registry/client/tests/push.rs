@@ -277,12 +277,14 @@ async fn a_registry_that_stops_reading_is_left_and_little_is_read_ahead() {
     let quick = Settings { idle_timeout: std::time::Duration::from_millis(200), retry, ..settings() };
     let blob = Blob { size_bytes: 1 << 30, ..blob_of(b"") };
     let source = |_| Ok(Counted(&READ, io::repeat(7)));
-    let error = Client::new(quick)
-        .unwrap()
-        .push_blob(&registry.reference("a/b"), &blob, &[], source, &|_| ())
-        .await
-        .unwrap_err();
+    let quick = Client::new(quick).unwrap();
+    static TOLD: AtomicU64 = AtomicU64::new(0);
+    quick.tell_of_silence(|_| {
+        TOLD.fetch_add(1, Ordering::Relaxed);
+    });
+    let error = quick.push_blob(&registry.reference("a/b"), &blob, &[], source, &|_| ()).await.unwrap_err();
     assert!(matches!(error, ClientError::Timeout { .. }), "{error}");
+    assert_eq!(TOLD.load(Ordering::Relaxed), 1);
     // The queue, and what the two ends of the socket hold.
     let read = READ.load(Ordering::Relaxed);
     assert!(read < 16 << 20, "{read} bytes were read of the source");

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches};
 use toml::de::{DeTable, DeValue};
@@ -38,7 +39,9 @@ struct Setting {
 /// Reads all of them.
 pub(crate) fn read(arguments: Vec<OsString>) -> Result<Given, Wrong> {
     let mut command = CommandLine::command();
-    let matches = command.try_get_matches_from_mut(&arguments).map_err(Wrong::CommandLine)?;
+    let matches = command
+        .try_get_matches_from_mut(&arguments)
+        .map_err(|error| Wrong::CommandLine(with_usage(error, &arguments)))?;
     let (name, given) = matches.subcommand().map(|(name, given)| (name.to_owned(), given.clone())).unwrap_or_default();
     let Ok(Some(file)) = given.try_get_one::<PathBuf>("config") else { return finish(&matches, &name) };
     let settings = settings(file)?;
@@ -55,6 +58,19 @@ pub(crate) fn read(arguments: Vec<OsString>) -> Result<Given, Wrong> {
         });
     }
     finish(&command.try_get_matches_from(&arguments).map_err(Wrong::CommandLine)?, &name)
+}
+
+/// What is missing, with the usage of the command: clap's own line would ask for each flag that the environment gives.
+fn with_usage(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
+    if error.kind() == ErrorKind::MissingRequiredArgument {
+        let mut all = CommandLine::command();
+        all.build();
+        let named = arguments.iter().skip(1).find(|word| all.find_subcommand(word).is_some());
+        if let Some(command) = named.and_then(|name| all.find_subcommand_mut(name)) {
+            error.insert(ContextKind::Usage, ContextValue::StyledStr(command.render_usage()));
+        }
+    }
+    error
 }
 
 fn finish(matches: &ArgMatches, name: &str) -> Result<Given, Wrong> {

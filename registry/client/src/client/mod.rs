@@ -22,7 +22,7 @@ use crate::error::{ClientError, Subject};
 use crate::reference::Reference;
 use crate::retry::RetryPolicy;
 use crate::settings::Settings;
-use crate::transport::{SharedTransport, Transport};
+use crate::transport::{SharedTransport, Silence, Transport};
 use endpoint::Endpoints;
 
 pub use download::BlobStream;
@@ -84,6 +84,12 @@ impl Client {
                 transport,
             }),
         })
+    }
+
+    /// Tells of every server that has not answered for some seconds, from now on, and in all clones of this client; instead of
+    /// whom was told before. `told` is called from the threads that do the work and must be quick.
+    pub fn tell_of_silence(&self, told: impl Fn(&Silence) + Send + Sync + 'static) {
+        self.shared.transport.tell(Arc::new(told));
     }
 
     /// The credentials that this client uses.

@@ -295,7 +295,9 @@ where
         let sent = if ours { self.client.shared.auth.header(&claim).await? } else { None };
         authorize(&mut request, sent.as_ref());
         let transport = &self.client.shared.transport;
-        let watch = flow.watch(offset, transport.idle_timeout(), self.progress);
+        let url = request.url.clone();
+        let silent = |limit| transport.tell_of(&url, self.subject(), limit);
+        let watch = flow.watch(offset, transport.idle_timeout(), self.progress, silent);
         let outcome = transport.send_stream(&request, body, watch, self.subject()).await;
         if let Some(error) = flow.take_error() {
             return Err(match error {

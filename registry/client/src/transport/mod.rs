@@ -22,6 +22,8 @@ use crate::settings::Settings;
 use crate::trust::{Trust, same_host};
 use proxy::Proxies;
 
+/// Which part of the longest silence that is borne goes by before somebody is told: 10 s of 60.
+pub(crate) const TOLD_AFTER_A: u32 = 6;
 /// Most redirects that are followed for one request.
 const REDIRECTS_MAX: usize = 8;
 /// Most bytes of an error's body that are read.
@@ -36,6 +38,23 @@ pub(crate) struct Transport {
     connect_timeout: Duration,
     idle_timeout: Duration,
     clients: Mutex<HashMap<Profile, reqwest::Client>>,
+    told: Mutex<Option<Told>>,
+}
+
+/// Who is told of a silence.
+type Told = Arc<dyn Fn(&Silence) + Send + Sync>;
+
+/// A server that has not answered for a while, and is still waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// The server.
+    pub host: String,
+    /// What was asked for, or sent.
+    pub what: String,
+    /// For how long.
+    pub lasted: Duration,
+    /// How long it may last in all; then this try is given up.
+    pub limit: Duration,
 }
 
 /// What connections can be shared by.
@@ -74,7 +93,40 @@ impl Transport {
             connect_timeout: settings.connect_timeout,
             idle_timeout: settings.idle_timeout,
             clients: Mutex::new(HashMap::new()),
+            told: Mutex::default(),
         })
+    }
+
+    /// Tells of silences from now on, instead of whom was told before.
+    pub(crate) fn tell(&self, told: Told) {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+    }
+
+    /// Waits for a server as long as a silence is borne, and says so when it is long; `None` when that was in vain.
+    async fn patiently<T>(&self, url: &Url, subject: &Subject, awaited: impl Future<Output = T>) -> Option<T> {
+        let mut awaited = std::pin::pin!(awaited);
+        if let Ok(came) = tokio::time::timeout(self.told_after(), &mut awaited).await {
+            return Some(came);
+        }
+        self.tell_of(url, subject, self.idle_timeout);
+        tokio::time::timeout(self.rest(), awaited).await.ok()
+    }
+
+    fn told_after(&self) -> Duration {
+        self.idle_timeout / TOLD_AFTER_A
+    }
+
+    /// How much longer a silence may last that somebody was told of.
+    fn rest(&self) -> Duration {
+        self.idle_timeout.saturating_sub(self.told_after())
+    }
+
+    /// Tells of a silence, and how long it may last.
+    pub(crate) fn tell_of(&self, url: &Url, subject: &Subject, limit: Duration) {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(told) = told {
+            told(&Silence { host: host_of(url), what: subject.what.clone(), lasted: self.told_after(), limit });
+        }
     }
 
     /// The longest silence that is borne.
@@ -110,10 +162,10 @@ impl Transport {
             if let Some(body) = &request.body {
                 builder = builder.body(body.clone());
             }
-            let response = match tokio::time::timeout(self.idle_timeout, builder.send()).await {
-                Err(_) => return Err(self.silent(&url, subject)),
-                Ok(Err(error)) => return Err(self.broken(&url, &error, subject)),
-                Ok(Ok(response)) => response,
+            let response = match self.patiently(&url, subject, builder.send()).await {
+                None => return Err(self.silent(&url, subject)),
+                Some(Err(error)) => return Err(self.broken(&url, &error, subject)),
+                Some(Ok(response)) => response,
             };
             let follows = request.follow
                 && matches!(request.method, Method::GET | Method::HEAD)
@@ -153,7 +205,13 @@ impl Transport {
 
     /// The next piece of an answer's body.
     pub(crate) async fn chunk(&self, response: &mut Response, subject: &Subject) -> Result<Option<Bytes>, ClientError> {
-        match tokio::time::timeout(self.idle_timeout, response.chunk()).await {
+        // Not `patiently`, which would have to have the address beside what is read from the answer that knows it.
+        let mut came = tokio::time::timeout(self.told_after(), response.chunk()).await;
+        if came.is_err() {
+            self.tell_of(response.url(), subject, self.idle_timeout);
+            came = tokio::time::timeout(self.rest(), response.chunk()).await;
+        }
+        match came {
             Err(_) => Err(self.silent(response.url(), subject)),
             Ok(Err(error)) => Err(broken::cut(&host_of(response.url()), &error, subject)),
             Ok(Ok(chunk)) => Ok(chunk),

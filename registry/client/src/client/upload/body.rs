@@ -11,6 +11,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
+use crate::transport::TOLD_AFTER_A;
+
 /// How much is read at once, in bytes: large enough that a hop between threads does not count.
 const PIECE_BYTES: usize = 256 * 1024;
 /// How many pieces wait between the reader and the network; bounds the memory of an upload.
@@ -36,17 +38,30 @@ pub(super) enum SourceError {
 }
 
 impl Flow {
-    /// Tells the progress, and returns when nothing has moved for too long.
-    pub(super) async fn watch(&self, offset: u64, patience: Duration, progress: &(dyn Fn(u64) + Send + Sync)) {
+    /// Tells the progress, and once of each silence that is long and how long it may last; returns when it lasted too long.
+    pub(super) async fn watch(
+        &self,
+        offset: u64,
+        patience: Duration,
+        progress: &(dyn Fn(u64) + Send + Sync),
+        silent: impl Fn(Duration),
+    ) {
         let mut last = (0, Instant::now());
+        let mut told = false;
         loop {
             tokio::time::sleep(TICK.min(patience / 4)).await;
             let sent = self.sent.load(Ordering::Relaxed);
             if sent != last.0 {
                 last = (sent, Instant::now());
                 progress(offset + sent);
+                told = false;
             }
+            let is_long = last.1.elapsed() > patience / TOLD_AFTER_A;
             let patience = if self.ended.load(Ordering::Relaxed) == 0 { patience } else { patience * CLOSING_PATIENCE };
+            if is_long && !told {
+                told = true;
+                silent(patience);
+            }
             if last.1.elapsed() > patience {
                 return;
             }
