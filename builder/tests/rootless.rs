@@ -328,6 +328,27 @@ fn an_image_may_have_as_many_layers_as_the_kernel_takes() {
     assert!(said.contains("501 layers") && said.contains("500"), "{said}");
 }
 
+/// Root of the user's namespace becomes one of the user's other ids.
+#[test]
+fn verify_builds_as_another_of_the_users_ids() {
+    let Some(user) = User::new() else { return };
+    let verify = |text: &str| {
+        let context = user.context(text);
+        user.fluyt().args(["verify", "--progress=plain"]).arg(context).output().unwrap()
+    };
+    let same = verify(
+        "RUN echo a > /a; chown 65534:65535 /a; mkdir -p /etc; id > /id\nRUN rm /a; stat -c '%u %g' / /id > /b\n",
+    );
+    let told = text(&same);
+    assert_eq!(same.status.code(), Some(0), "{told}");
+    assert!(told.contains(" (user 1 here, on r2)") && !told.contains("warning"), "{told}");
+    let other = verify("RUN cat /proc/self/uid_map > /map\n");
+    let told = text(&other);
+    assert_eq!(other.status.code(), Some(1), "{told}");
+    assert!(told.contains("error: the two builds differ: /map (content)"), "{told}");
+    assert_eq!(user.left("tmp"), [] as [PathBuf; 0]);
+}
+
 /// In a mount namespace of its own, an overlay as containers have it; the store lies in it.
 fn on_an_overlay(user: &User, context: &Path, command: &Command) -> Output {
     let base = user.path("base");

@@ -67,7 +67,7 @@ fn what_a_command_sees_does_not_depend_on_the_umask() {
         "FROM scratch\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n\
          WORKDIR /made/here\nCOPY tree /new/tree\nRUN mkdir /d && echo x > /d/f\n\
          RUN --mount=type=tmpfs,target=/t --mount=type=cache,target=/c --mount=type=bind,source=tree,target=/b \
-         stat -c '%a %u %n' / /tmp /etc /etc/* /dev /dev/* /proc /sys /t /c /b /b/* /made /made/here /new /d /d/f > /modes; true\n",
+         stat -c '%a %n' / /tmp /etc /etc/* /dev /dev/* /proc /sys /t /c /b /b/* /made /made/here /new /d /d/f > /modes; true\n",
     );
     std::fs::copy("/bin/busybox", folder.path().join("context/busybox")).unwrap();
     let output = verify(folder.path(), &["--progress=plain"]);
@@ -100,9 +100,72 @@ fn what_depends_on_the_order_of_files_is_named() {
     assert_eq!(output.status.code(), Some(1), "{told}{listed}");
     assert!(told.contains("error: the two builds differ: /order (content)\n"), "{told}");
     assert!(told.contains("hint: /order is the same lines in another order"), "{told}");
-    assert!(told.contains("the same user"), "{told}");
     let left: Vec<_> = std::fs::read_dir(folder.path().join("store/tmp")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// Whether the second build can be another user's here.
+fn has_another_user(told: &str) -> bool {
+    let line = told.lines().find(|line| line.starts_with("second build: ")).unwrap_or_else(|| panic!("{told}"));
+    line.split("; the same").next().unwrap().contains(", user")
+}
+
+#[test]
+fn what_depends_on_the_user_is_named() {
+    if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
+        println!("skipped: RUN needs root and /bin/busybox here");
+        return;
+    }
+    let tools = "FROM scratch\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n";
+    // What a build should show the same to whoever builds.
+    let plain = format!(
+        "{tools}RUN mkdir -p /etc && echo 'a:x:1000:1000::/:/bin/sh' > /etc/passwd && id > /id && id -u > /uid\n\
+         COPY --chown=7:8 tree /owned\nRUN --mount=type=bind,target=/c --mount=type=cache,target=/k touch /k/x && \
+         stat -c '%a %u %g %n' / /c /c/tree /c/tree/* /c/secret /k /k/x /owned/* /etc/passwd > /seen; cat /c/secret > /s\n\
+         USER a\nRUN id > /tmp/id 2>&1 || id > /dev/null\nUSER 0\nRUN chown 65534:12345 /owned/a && chmod 4711 /owned/b\n"
+    );
+    let folder = place(&plain);
+    let context = folder.path().join("context");
+    std::fs::copy("/bin/busybox", context.join("busybox")).unwrap();
+    std::fs::write(context.join("secret"), "for its owner").unwrap();
+    std::fs::set_permissions(context.join("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o4600)).unwrap();
+    let same = verify(folder.path(), &["--progress=plain"]);
+    let told = text(&same.stderr);
+    assert_eq!(same.status.code(), Some(0), "{told}{}", text(&same.stdout));
+    assert!(!told.contains("warning"), "{told}");
+    let left = || -> usize {
+        let ours = std::fs::read_dir(std::env::temp_dir()).unwrap().filter_map(|entry| entry.ok());
+        ours.filter(|entry| entry.file_name().to_string_lossy().starts_with("fluyt-verify-")).count()
+    };
+    if !has_another_user(&told) {
+        println!("skipped: the second build is not another user's here: {told}");
+        return;
+    }
+
+    std::fs::write(context.join("Dockerfile"), format!("{tools}RUN cat /proc/self/uid_map > /map\n")).unwrap();
+    let output = verify(folder.path(), &["--progress=plain"]);
+    let (told, listed) = (text(&output.stderr), text(&output.stdout));
+    assert_eq!(output.status.code(), Some(1), "{told}{listed}");
+    assert!(told.contains("error: the two builds differ: /map (content)\n"), "{told}");
+
+    assert!(told.contains("hint: the second build was another user's; with `--isolation r"), "{told}");
+
+    // What only one user can build is said, and is built again by the same.
+    let only = format!("{tools}RUN grep -q ' 0 *0 *4294967295' /proc/self/uid_map\n");
+    std::fs::write(context.join("Dockerfile"), only).unwrap();
+    let output = verify(folder.path(), &["--progress=plain"]);
+    let told = text(&output.stderr);
+    assert!(told.contains("warning: the build as another user failed"), "{told}");
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("the same user"), "{told}");
+    assert_eq!(left(), 0);
+    let left: Vec<_> = std::fs::read_dir(folder.path().join("store/tmp")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+
+    // Whoever wants one rung alone gets no other user.
+    let output = verify(folder.path(), &["--progress=plain", "--isolation=r2"]);
+    let told = text(&output.stderr);
+    assert!(told.contains("the same user") && !told.contains("warning"), "{told}");
 }
 
 /// A base image that only this store has, by its name, is the second build's too.

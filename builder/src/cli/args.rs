@@ -19,6 +19,9 @@ pub struct Arguments {
     /// Folder that holds images and cached steps [env: FLUYT_STORE] [default: $XDG_CACHE_HOME/fluyt or ~/.cache/fluyt]
     #[arg(long, global = true, value_name = "DIR")]
     pub store: Option<PathBuf>,
+    /// For `verify` alone, which starts itself with it: what another user is to build
+    #[arg(long, hide = true, value_name = "ORDER")]
+    pub as_another_user: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,

@@ -49,6 +49,11 @@ impl Interrupt {
         interrupt
     }
 
+    /// Waits for the first signal.
+    pub(super) async fn heard(&self) {
+        self.heard.notified().await;
+    }
+
     /// Waits for a build, and after a signal only as long as it may take to tidy up.
     pub(super) async fn guard<T>(&self, build: impl Future<Output = Result<T, BuildError>>) -> Result<T, BuildError> {
         tokio::pin!(build);

@@ -46,7 +46,12 @@ pub fn run() -> ExitCode {
         }
     };
     start_logging(matches!(&arguments.command, Command::Build(build) if build.buildx.debug));
-    if let Some(wish) = wish_of(&arguments.command) {
+    if arguments.as_another_user.is_some() {
+        if let Err(failure) = verify::become_another() {
+            output::message(&failure.render());
+            return ExitCode::from(failure.blame.exit_code());
+        }
+    } else if let Some(wish) = wish_of(&arguments.command) {
         // A store that cannot be found is complained of later.
         let mounts = matches!(arguments.command, Command::Verify(_));
         let store = settings::store_folder(arguments.store.as_deref()).ok();
@@ -119,7 +124,7 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
     let store = arguments.store.as_deref();
     match arguments.command {
         Command::Build(typed) => build::run(store, *typed).await,
-        Command::Verify(typed) => verify::run(store, *typed).await,
+        Command::Verify(typed) => verify::run(store, *typed, arguments.as_another_user.as_deref()).await,
         Command::Push(typed) => transfer::push(store, typed).await,
         Command::Pull(typed) => transfer::pull(store, typed).await,
         Command::Inspect(typed) => image::inspect(store, typed).await,

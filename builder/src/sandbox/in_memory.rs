@@ -6,10 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use rustix::fs::statfs;
-use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
+use rustix::mount::{MountAttrFlags, UnmountFlags, mount_bind, unmount};
 
 use super::entry;
-use super::error::{Failure, SandboxError};
+use super::error::{During as _, Failure, SandboxError};
 use super::mounts::{attach, new_mount};
 
 /// The overlay file system, by its number in the kernel.
@@ -55,9 +55,38 @@ impl InMemory {
 
 impl Drop for InMemory {
     fn drop(&mut self) {
-        if let Err(error) = unmount(&self.0, UnmountFlags::DETACH) {
-            tracing::debug!(path = %self.0.display(), %error, "a memory file system could not be unmounted");
+        let_go(&self.0);
+    }
+}
+
+/// A folder that is shown in another place too, to this process and those that it starts, until this is dropped.
+#[derive(Debug)]
+pub struct Shown(PathBuf);
+
+impl Shown {
+    /// Shows `folder` at `place`, an empty folder; `None` where this process may not mount.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn at(folder: &Path, place: &Path) -> Result<Option<Self>, SandboxError> {
+        if !entry::has_own_mounts() {
+            return Ok(None);
         }
+        let mounted = mount_bind(folder, place).during(|| format!("showing {} elsewhere", folder.display()));
+        mounted.map_err(SandboxError::Setup)?;
+        Ok(Some(Self(place.to_owned())))
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        let_go(&self.0);
+    }
+}
+
+fn let_go(place: &Path) {
+    if let Err(error) = unmount(place, UnmountFlags::DETACH) {
+        tracing::debug!(path = %place.display(), %error, "could not be unmounted");
     }
 }
 

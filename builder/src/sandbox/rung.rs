@@ -134,6 +134,12 @@ impl Wish {
         self.only.is_some_and(|only| Self { only: None, ..self }.against(only).is_some())
     }
 
+    /// Whether commands may run on a rung.
+    #[must_use]
+    pub fn allows(self, rung: Rung) -> bool {
+        self.against(rung).is_none()
+    }
+
     /// Why a rung is not wanted.
     pub(super) fn against(self, rung: Rung) -> Option<Refusal> {
         let place = |rung: Rung| Rung::LADDER.iter().position(|other| *other == rung);

@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, CWD, Mode, Timespec, Timestamps, XattrFlags, lgetxattr
 use rustix::process::{Pid, umask};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use super::another::give;
 use crate::cli::failure::{Blame, Failure};
 
 /// How much older the copy's files are, in seconds: an odd number, so that no unit of a day or a year hides it.
@@ -18,8 +19,17 @@ const OLDER_S: i64 = 34_567_891;
 /// Largest value of an extended attribute that the kernel knows, in bytes.
 const XATTR_MAX_BYTES: usize = 64 * 1024;
 
-/// Copies a context into another folder: its files are older. Modes stay, because a layer shows them.
-pub(super) fn copy_context(from: &Path, below: &Path) -> Result<PathBuf, Failure> {
+/// A context in another folder.
+#[derive(Debug)]
+pub(super) struct Copied {
+    pub(super) path: PathBuf,
+    /// Whether all of it is the user's that it was copied for, and means to that user what the original means to us.
+    pub(super) is_given: bool,
+}
+
+/// Copies a context into another folder, for a user if there is one: its files are older. Modes stay, because a layer shows
+/// them.
+pub(super) fn copy_context(from: &Path, below: &Path, user: Option<u32>) -> Result<Copied, Failure> {
     // A path of another length too, which programs write into what they make.
     let to = below.join("verify").join("the same context in another folder");
     let failed = |(path, error): (PathBuf, io::Error)| {
@@ -31,14 +41,26 @@ pub(super) fn copy_context(from: &Path, below: &Path) -> Result<PathBuf, Failure
         failure.caused_by(&error)
     };
     fs::create_dir_all(&to).map_err(|error| failed((to.clone(), error)))?;
-    copy_folder(from, &to, &mut HashMap::new()).map_err(failed)?;
-    Ok(to)
+    let mut copying = Copying { links: HashMap::new(), user, is_given: user.is_some() };
+    copy_folder(from, &to, &mut copying).map_err(failed)?;
+    Ok(Copied { path: to, is_given: copying.is_given })
 }
 
-/// Where each file with several names was copied to first, by device and inode.
-type Links = HashMap<(u64, u64), PathBuf>;
+struct Copying {
+    /// Where each file with several names was copied to first, by device and inode.
+    links: HashMap<(u64, u64), PathBuf>,
+    user: Option<u32>,
+    is_given: bool,
+}
 
-fn copy_folder(from: &Path, to: &Path, links: &mut Links) -> Result<(), (PathBuf, io::Error)> {
+impl Copying {
+    /// Before modes are set, as a file that changes hands loses some of them.
+    fn give(&mut self, path: &Path) {
+        self.is_given &= self.user.is_some_and(|user| give(path, user).is_ok());
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path, copying: &mut Copying) -> Result<(), (PathBuf, io::Error)> {
     let at = |path: &Path| {
         let path = path.to_owned();
         move |error: io::Error| (path, error)
@@ -51,22 +73,23 @@ fn copy_folder(from: &Path, to: &Path, links: &mut Links) -> Result<(), (PathBuf
     names.reverse();
     for name in names {
         let (source, target) = (from.join(&name), to.join(&name));
-        copy_entry(&source, &target, links)?;
+        copy_entry(&source, &target, copying)?;
     }
     let metadata = fs::metadata(from).map_err(at(from))?;
-    finish(from, to, &metadata).map_err(at(from))
+    finish(from, to, &metadata, copying).map_err(at(from))
 }
 
-fn copy_entry(source: &Path, target: &Path, links: &mut Links) -> Result<(), (PathBuf, io::Error)> {
+fn copy_entry(source: &Path, target: &Path, copying: &mut Copying) -> Result<(), (PathBuf, io::Error)> {
     let at = |error: io::Error| (source.to_owned(), error);
     let metadata = fs::symlink_metadata(source).map_err(at)?;
     let kind = metadata.file_type();
     if kind.is_dir() {
         fs::create_dir(target).map_err(at)?;
-        return copy_folder(source, target, links);
+        return copy_folder(source, target, copying);
     }
     if kind.is_symlink() {
         symlink(fs::read_link(source).map_err(at)?, target).map_err(at)?;
+        copying.give(target);
         return older(target, &metadata).map_err(at);
     }
     if !kind.is_file() {
@@ -76,24 +99,27 @@ fn copy_entry(source: &Path, target: &Path, links: &mut Links) -> Result<(), (Pa
     }
     let key = (metadata.dev(), metadata.ino());
     if metadata.nlink() > 1
-        && let Some(first) = links.get(&key)
+        && let Some(first) = copying.links.get(&key)
     {
         return fs::hard_link(first, target).map_err(at);
     }
     fs::copy(source, target).map_err(at)?;
     if metadata.nlink() > 1 {
-        links.insert(key, target.to_owned());
+        copying.links.insert(key, target.to_owned());
     }
-    finish(source, target, &metadata).map_err(at)
+    finish(source, target, &metadata, copying).map_err(at)
 }
 
 /// Attributes, mode and times, in the order in which none undoes another.
-fn finish(source: &Path, target: &Path, metadata: &fs::Metadata) -> io::Result<()> {
+fn finish(source: &Path, target: &Path, metadata: &fs::Metadata, copying: &mut Copying) -> io::Result<()> {
     const CAPABILITY: &str = "security.capability";
+    copying.give(target);
     let mut value = vec![0; XATTR_MAX_BYTES];
     // Most files have none, and not every file system knows of it.
     if let Ok(length) = lgetxattr(source, CAPABILITY, &mut value[..]) {
         lsetxattr(target, CAPABILITY, &value[..length], XattrFlags::empty())?;
+        // They are those of a root that another user's namespace does not have.
+        copying.is_given = false;
     }
     fs::set_permissions(target, fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
     older(target, metadata)

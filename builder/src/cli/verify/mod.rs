@@ -1,10 +1,13 @@
 //! `fluyt verify`: builds twice under different conditions, and names what differs.
 
+mod another;
 mod compare;
 mod conditions;
 mod image;
 mod order;
 mod suspects;
+
+pub(super) use another::become_another;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -24,6 +27,7 @@ use crate::blob::Store;
 use crate::event::{Event, Events, Sink};
 use crate::pipeline::{self, Built, ContextSource, Destination, DockerfileSource, Request, Workshop};
 use crate::secrets::Redactor;
+use another::{AnotherUser, Outcome};
 use compare::Difference;
 use order::OtherOrder;
 
@@ -33,8 +37,12 @@ const APART: Duration = Duration::from_millis(2100);
 /// Differences that are listed as text; the others are counted.
 const LISTED_MAX: usize = 20;
 
-pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments) -> Result<(), Failure> {
+/// `another`: the order of the `verify` that started this process as another user.
+pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, another: Option<&str>) -> Result<(), Failure> {
     refuse(&typed.build)?;
+    if let Some(order) = another {
+        return another::build(order, typed.build).await;
+    }
     if let Some(reference) = image::named(&typed) {
         return image::run(store, typed, reference).await;
     }
@@ -45,17 +53,14 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments) -> Result<
     let client = super::transfer::client(&registries)?;
     let store = open_store(store)?;
     let copy = store.temporary_folder().map_err(|error| Failure::from_error(Blame::Environment, &error))?;
-    let first = Request {
-        destinations: vec![Destination::Store],
-        tags: Vec::new(),
-        no_cache: true,
-        reproducible: true,
-        ..request.clone()
-    };
+    let first = wanted(request);
     let ContextSource::Folder(folder) = &first.context else {
         return Err(Failure::usage("`verify` builds a folder of this machine").hint("check it out and name the folder"));
     };
-    let second_context = conditions::copy_context(folder, copy.path())?;
+    let wish = first.isolation;
+    let user = another::user(wish);
+    let second_context = conditions::copy_context(folder, copy.path(), user)?;
+    let user = user.filter(|_| second_context.is_given);
     let workshop = |store, cancel| Workshop {
         store,
         client: client.clone(),
@@ -64,10 +69,16 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments) -> Result<
         stdin: output::stdin,
     };
     let builds = Builds::new(&arguments, workshop, store.clone());
-    let (one, two, conditions) = both(&builds, first, second_context, &arguments).await?;
+    let (one, two, conditions) = both(&builds, first, second_context.path, user, &arguments).await?;
     drop(copy);
     let differences = compare::images(&store, &one, &two)?;
-    report(&one, &two, &differences, &conditions, typed.json)
+    let hint = conditions.changed.contains(&USER).then(|| another::hint(wish));
+    report(&one, &two, &differences, &conditions, typed.json).map_err(|failure| failure.hints(hint))
+}
+
+/// How both builds are done, whatever else was asked for.
+fn wanted(request: Request) -> Request {
+    Request { destinations: vec![Destination::Store], tags: Vec::new(), no_cache: true, reproducible: true, ..request }
 }
 
 /// What a build gives is compared here; it goes nowhere else.
@@ -90,6 +101,9 @@ struct Builds<W> {
 /// In which order folders list their files.
 const ORDER: &str = "order of files in folders";
 
+/// Who builds.
+const USER: &str = "user";
+
 /// What is another in the second build, and what could not be made so.
 #[derive(Clone, Debug, Default)]
 struct Conditions {
@@ -108,7 +122,8 @@ impl Conditions {
     }
 
     fn title(&self) -> String {
-        format!("second build: another {}; the same {}", self.changed.join(", "), self.same.join(", "))
+        let same = if self.same.is_empty() { String::new() } else { format!("; the same {}", self.same.join(", ")) };
+        format!("second build: another {}{same}", self.changed.join(", "))
     }
 }
 
@@ -116,15 +131,17 @@ async fn both<W: Fn(Store, crate::sandbox::Cancel) -> Workshop>(
     builds: &Builds<W>,
     first: Request,
     second_context: PathBuf,
+    user: Option<u32>,
     typed: &BuildArguments,
 ) -> Result<(Built, Built, Conditions), Failure> {
     let began = Instant::now();
     let mut second = Request { context: ContextSource::Folder(second_context.clone()), ..first.clone() };
     // A Dockerfile of the context is read from the copy, one from elsewhere where it is.
-    if let Some(file) = &typed.file
-        && let (Ok(file), Ok(context)) = (file.canonicalize(), typed.context.canonicalize())
-        && let Ok(below) = file.strip_prefix(context)
-    {
+    let below = typed.file.as_ref().and_then(|file| {
+        let (file, context) = (file.canonicalize().ok()?, typed.context.canonicalize().ok()?);
+        Some(file.strip_prefix(context).ok()?.to_owned())
+    });
+    if let Some(below) = &below {
         second.file = Some(DockerfileSource::Path(second_context.join(below)));
     }
     let store = &builds.store;
@@ -136,10 +153,21 @@ async fn both<W: Fn(Store, crate::sandbox::Cancel) -> Workshop>(
     let processors = conditions::OneProcessor::take();
     conditions.add("number of processors", processors.is_some());
     let umask = conditions::OtherUmask::take();
+    if let Some(another) = user.and_then(|user| AnotherUser::with(user, &second_context, &one, store)) {
+        let mut conditions = conditions.clone();
+        conditions.add(ORDER, another.has_other_order);
+        conditions.add(USER, true);
+        match another.build(&conditions.title(), below.as_deref(), store).await? {
+            Outcome::Built(two) => return Ok((one, *two, conditions)),
+            Outcome::Refused(reason) => tracing::debug!(reason, "the second build is not another user's"),
+            Outcome::Failed(status) => output::message(&format!(
+                "warning: the build as another user failed ({status}): it is done again as this one\n"
+            )),
+        }
+    }
     let other = OtherOrder::beside(store);
     conditions.add(ORDER, other.is_some());
-    // Another one has another way to run commands, and what that changes is not the Dockerfile's doing.
-    conditions.add("user", false);
+    conditions.add(USER, false);
     let two = match other {
         None => builds.build(&conditions.title(), second, store).await?,
         Some(other) => {

@@ -32,7 +32,7 @@ pub(super) struct OtherOrder {
 impl OtherOrder {
     /// `None` where memory cannot be mounted, where there is little of it, and where its order is the same.
     pub(super) fn beside(store: &Store) -> Option<Self> {
-        let size_bytes = usable_bytes().filter(|bytes| *bytes >= LEAST_BYTES)?;
+        let size_bytes = usable_bytes()?;
         let folder = store.temporary_folder().ok()?;
         let before = listed(folder.path()).ok()?;
         let memory = InMemory::of(folder.path(), size_bytes).ok()??;
@@ -55,7 +55,7 @@ impl OtherOrder {
 }
 
 /// The order in which a folder lists new files.
-fn listed(folder: &Path) -> io::Result<Vec<OsString>> {
+pub(super) fn listed(folder: &Path) -> io::Result<Vec<OsString>> {
     let names: BTreeSet<String> = (0..LISTED).map(|number| format!("file-{number}")).collect();
     for name in &names {
         fs::write(folder.join(name), "")?;
@@ -67,10 +67,11 @@ fn listed(folder: &Path) -> io::Result<Vec<OsString>> {
     Ok(found)
 }
 
-/// Half of what is free: commands need some too.
-fn usable_bytes() -> Option<u64> {
+/// Half of what is free: commands need some too. `None` where that is little.
+pub(super) fn usable_bytes() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let available = line.split_whitespace().next()?.parse::<u64>().ok()?.saturating_mul(1024);
-    Some(memory_limit_bytes().map_or(available, |limit| limit.min(available)) / 2)
+    let usable = memory_limit_bytes().map_or(available, |limit| limit.min(available)) / 2;
+    (usable >= LEAST_BYTES).then_some(usable)
 }

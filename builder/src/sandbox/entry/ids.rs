@@ -77,6 +77,12 @@ impl Maps {
         Ok(Self { users: above(user, &users), groups: above(group, &groups), by: By::Helpers })
     }
 
+    /// Those of a namespace in which root is another user than this process, which has to be root here.
+    pub(super) fn of_another(first: u32) -> Self {
+        let range = || vec![Range { inside: 0, outside: first.into(), count: IDS_OF_ANOTHER }];
+        Self { users: range(), groups: range(), by: By::Root }
+    }
+
     /// Gives them to the new namespace of another process.
     pub(super) fn write(&self, pid: Pid) -> Result<(), Refusal> {
         let process = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
@@ -100,6 +106,24 @@ impl Maps {
             }
         }
     }
+}
+
+/// How many ids another user has: those of a system, `nobody` among them.
+const IDS_OF_ANOTHER: u64 = 65_536;
+
+/// An id that nobody has, with as many behind it; where there are not as many ids, the first that is not root's.
+const UNUSED_ID: u64 = 0x7000_0000;
+
+/// The first of the ids that another user gets here.
+pub(super) fn first_of_another() -> Option<u32> {
+    let has = |map: &str, first: u64| {
+        let ranges = own(map).unwrap_or_default();
+        // Whoever has several ranges, as a user with subordinate ids, has one behind the other.
+        let end = ranges.iter().fold(0, |end, range| if range.inside == end { end + range.count } else { end });
+        end >= first + IDS_OF_ANOTHER
+    };
+    let first = [UNUSED_ID, 1].into_iter().find(|first| has("uid_map", *first) && has("gid_map", *first))?;
+    u32::try_from(first).ok()
 }
 
 /// Our own ids, each as itself.

@@ -31,7 +31,9 @@ use std::sync::{LazyLock, OnceLock};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{MountPropagationFlags, mount_change};
-use rustix::process::{Pid, Signal, geteuid, kill_process, set_parent_process_death_signal};
+use rustix::process::{
+    DumpableBehavior, Pid, Signal, geteuid, kill_process, set_dumpable_behavior, set_parent_process_death_signal,
+};
 use rustix::thread::{CapabilitySet, LinkNameSpaceType, UnshareFlags, capabilities as held, move_into_link_name_space};
 
 use self::ids::Maps;
@@ -77,6 +79,41 @@ pub fn enter(wish: Wish, store: Option<&Path>, mounts: bool) {
         }
         entry
     });
+}
+
+/// The user that [`enter_as_another`] makes of this process, by its number here; none where this process may not give
+/// others' ids away.
+#[must_use]
+pub fn another_user() -> Option<u32> {
+    let may = geteuid().is_root() && holds(CapabilitySet::SETUID | CapabilitySet::SETGID);
+    if may { ids::first_of_another() } else { None }
+}
+
+/// Goes into a user namespace in which root is that other user, with as many ids as a user with subordinate ids has: all is as
+/// on [`Rung::Rootless`], for somebody else. To be called instead of [`enter`].
+///
+/// # Errors
+/// What stands in the way.
+pub fn enter_as_another() -> Result<(), Refusal> {
+    let refusal = |reason: &str| Refusal { reason: reason.to_owned(), fix: "run as root".to_owned() };
+    let first = another_user().ok_or_else(|| refusal("this process may not become another user"))?;
+    go(Rung::Rootless, &Maps::of_another(first))?;
+    become_root().map_err(|failure| words::refused(&failure))?;
+    let entry = Entry { entered: Some(Rung::Rootless), ..Entry::default() };
+    ENTRY.set(entry).map_err(|_| refusal("this process has entered a user namespace before"))
+}
+
+/// Takes the ids of the root of a user namespace that this process has not got one of.
+fn become_root() -> Result<(), Failure> {
+    if geteuid().is_root() {
+        return Ok(());
+    }
+    let (user, group) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
+    rustix::thread::set_thread_groups(&[]).during(|| "setting the supplementary groups".to_owned())?;
+    rustix::thread::set_thread_res_gid(group, group, group).during(|| "becoming another group".to_owned())?;
+    rustix::thread::set_thread_res_uid(user, user, user).during(|| "becoming another user".to_owned())?;
+    // Else what the kernel shows of this process would belong to a root that is not in the namespace.
+    set_dumpable_behavior(DumpableBehavior::Dumpable).during(|| "showing this process to itself".to_owned())
 }
 
 /// Whether what this process mounts is nobody else's business, and gone with it.
@@ -228,6 +265,10 @@ fn look(rung: Rung, socket: &UnixStream) {
     let mut mapped = [0];
     let mut reader = socket;
     if reader.read_exact(&mut mapped).is_err() {
+        return;
+    }
+    if let Err(failure) = become_root() {
+        let _ = wire::send(socket, &Err::<(), _>(failure));
         return;
     }
     let supervised = if rung == Rung::SingleId { recorder::attempt() } else { Ok(()) };
