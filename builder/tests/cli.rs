@@ -191,14 +191,50 @@ fn what_is_missing_of_an_image_is_made_again_by_a_build() {
 }
 
 #[test]
-fn an_archive_is_no_name_of_an_image() {
-    let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
-    for (name, output) in [("app.tar", "type=oci,dest=app.tar"), ("./layout", "type=oci,tar=false,dest=layout")] {
-        assert_eq!(place.run(&["build", "-o", output, "context"]).status.code(), Some(0));
+fn archives_and_layouts_are_looked_into() {
+    let place = Place::new("FROM scratch\nCOPY Dockerfile /a\nCMD [\"/a\"]\n");
+    let built = digest(&place.run(&["build", "context"]));
+    let failed = |name: &str| {
         let told = place.run(&["inspect", name]);
-        assert_eq!(told.status.code(), Some(1));
-        assert!(text(&told.stderr).contains(&format!("error: {name} is a f")), "{}", text(&told.stderr));
+        assert_eq!(told.status.code(), Some(1), "{}", text(&told.stdout));
+        text(&told.stderr)
+    };
+    for (name, output) in [
+        ("app.tar", "type=oci,dest=app.tar"),
+        ("docker.tar", "type=docker,dest=docker.tar"),
+        ("./layout", "type=oci,tar=false,dest=layout"),
+    ] {
+        assert_eq!(place.run(&["build", "-t", "app:1", "-o", output, "context"]).status.code(), Some(0));
+        let told = place.run(&["inspect", "--json", name]);
+        assert_eq!(told.status.code(), Some(0), "{}", text(&told.stderr));
+        let shown: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+        assert_eq!((&shown["digest"], &shown["ref"]), (&built.clone().into(), &"docker.io/library/app:1".into()));
+        assert_eq!(
+            (&shown["config"]["config"]["Cmd"][0], shown["layers"].as_array().unwrap().len()),
+            (&"/a".into(), 1)
+        );
     }
+    let mut packed = Command::new("tar");
+    packed.args(["cf", "dots.tar", "-C", "layout", "."]).current_dir(place.folder.path());
+    assert!(packed.status().unwrap().success());
+    assert_eq!(place.run(&["inspect", "./dots.tar"]).status.code(), Some(0));
+
+    let manifest = place.folder.path().join("layout/blobs/sha256").join(&built[7..]);
+    let mut bytes = std::fs::read(&manifest).unwrap();
+    bytes.push(b' ');
+    std::fs::remove_file(&manifest).unwrap();
+    std::fs::write(&manifest, bytes).unwrap();
+    assert!(failed("./layout").contains("is damaged: its bytes hash to sha256:"));
+    std::fs::remove_file(&manifest).unwrap();
+    assert!(failed("./layout").contains(&format!("it has no `blobs/sha256/{}`", &built[7..])));
+    assert!(failed("context/Dockerfile").contains("context/Dockerfile cannot be looked at as an image: "));
+    assert_eq!(
+        place.run(&["build", "-o", "type=oci,tar=false,dest=two", "-t", "one", "context"]).status.code(),
+        Some(0)
+    );
+    let more = ["build", "-o", "type=oci,tar=false,dest=two", "-t", "two", "--label", "a=b", "context"];
+    assert_eq!(place.run(&more).status.code(), Some(0));
+    assert!(failed("./two").contains("it has 2 images: docker.io/library/one:latest, docker.io/library/two:latest"));
 }
 
 #[test]

@@ -306,7 +306,7 @@ pub struct PullArguments {
 /// `fluyt inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArguments {
-    /// Name of the image; looked for in the store first, then in its registry
+    /// Name of the image, looked for in the store first, then in its registry; or an OCI layout or an archive with one image
     #[arg(value_name = "REF")]
     pub reference: String,
     /// Print JSON

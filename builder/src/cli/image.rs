@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::args::{ImagesArguments, InspectArguments, RmiArguments, TagArguments};
 use super::build::open_store;
 use super::failure::{Blame, Failure};
+use super::image_file::{self, ImageFile};
 use super::progress::size;
 use super::{output, settings, transfer};
 use crate::blob::Store;
@@ -110,25 +111,6 @@ fn one_name(text: &str, names: &mut Vec<Reference>) -> Result<Reference, Failure
     }
 }
 
-/// What to say of a name that is a file or a folder here.
-fn is_a_file(text: &str) -> Option<Failure> {
-    let path = Path::new(text);
-    let kind = match () {
-        () if path.is_file() => "a file",
-        () if path.join("index.json").is_file() => "a folder with an image",
-        () => return None,
-    };
-    Some(
-        Failure::new(
-            Blame::User,
-            format!("{text} is {kind}, and what is looked at is an image of the store or of a registry"),
-        )
-        .hint(
-            "`skopeo inspect oci:FOLDER`, `oci-archive:FILE` and `docker-archive:FILE` look into layouts and archives",
-        ),
-    )
-}
-
 fn familiar(name: &str) -> String {
     Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.familiar())
 }
@@ -214,22 +196,27 @@ pub(super) fn untag(store: Option<&Path>, typed: &RmiArguments) -> Result<(), Fa
 pub(super) async fn inspect(store: Option<&Path>, typed: InspectArguments) -> Result<(), Failure> {
     let platform = transfer::platform(typed.platform.as_deref())?;
     let store = open_store(store)?;
-    let (name, found) = match by_digest(&store, &typed.reference)? {
+    let file = ImageFile::at(Path::new(&typed.reference));
+    let (mut name, found) = match by_digest(&store, &typed.reference)? {
         Some((descriptor, names)) => {
             (names.first().map_or_else(|| typed.reference.clone(), Reference::to_string), Some(descriptor))
         }
-        None => {
-            let reference = settings::reference(&typed.reference);
-            let reference = reference.map_err(|failure| is_a_file(&typed.reference).unwrap_or(failure))?;
-            (reference.to_string(), find(&store, &reference)?)
-        }
+        None => match settings::reference(&typed.reference) {
+            Ok(reference) => (reference.to_string(), find(&store, &reference)?),
+            Err(_) if file.is_some() => (typed.reference.clone(), None),
+            Err(failure) => return Err(failure),
+        },
     };
-    let (descriptor, manifest, config) = match found {
-        Some(descriptor) => from_store(&store, &name, descriptor, &platform)?,
-        None => {
-            if let Some(failure) = is_a_file(&typed.reference) {
-                return Err(failure);
+    let (descriptor, manifest, config) = match (found, file) {
+        (Some(descriptor), _) => resolve(&|digest| json_of(&store, digest), &name, descriptor, &platform)?,
+        (None, Some(file)) => {
+            let image = file.image()?;
+            if let Some(named) = image_file::name(&image) {
+                named.clone_into(&mut name);
             }
+            resolve(&|digest| file.json(digest), &name, image, &platform)?
+        }
+        (None, None) => {
             let reference = settings::reference(&typed.reference)?;
             let remote = Remote::new(transfer::client(&typed.registries)?, store.clone(), std::sync::Arc::new(Notes));
             let image = remote.image(&reference, &platform).await.map_err(|error| {
@@ -271,15 +258,15 @@ fn json_of(store: &Store, digest: &Digest) -> Result<Value, Failure> {
         .map_err(|error| Failure::new(Blame::Environment, format!("{digest} is no JSON")).caused_by(&error))
 }
 
-/// An image of the store; of an index, the entry for the platform.
-fn from_store(
-    store: &Store,
+/// An image whose documents are read in this way; of an index, the entry for the platform.
+fn resolve(
+    json_of: &dyn Fn(&Digest) -> Result<Value, Failure>,
     reference: &str,
     descriptor: Descriptor,
     platform: &remote::Platform,
 ) -> Result<(Descriptor, Value, Value), Failure> {
     let mut descriptor = descriptor;
-    let mut manifest = json_of(store, descriptor.digest())?;
+    let mut manifest = json_of(descriptor.digest())?;
     if media_type::is_index(descriptor.media_type()) {
         let index: ImageIndex =
             serde_json::from_value(manifest).map_err(|error| Failure::from_error(Blame::Environment, &error))?;
@@ -288,11 +275,11 @@ fn from_store(
             Failure::new(Blame::User, format!("image {reference} has no variant for {platform}"))
                 .hint("choose one with --platform")
         })?;
-        manifest = json_of(store, descriptor.digest())?;
+        manifest = json_of(descriptor.digest())?;
     }
     let parsed: ImageManifest =
         serde_json::from_value(manifest.clone()).map_err(|error| Failure::from_error(Blame::Environment, &error))?;
-    let config = json_of(store, parsed.config().digest())?;
+    let config = json_of(parsed.config().digest())?;
     Ok((descriptor, manifest, config))
 }
 

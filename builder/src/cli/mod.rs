@@ -9,6 +9,7 @@ mod doctor;
 pub mod failure;
 mod form;
 mod image;
+mod image_file;
 mod interrupt;
 mod login;
 mod metadata;
