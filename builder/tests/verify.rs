@@ -156,6 +156,8 @@ fn what_depends_on_the_user_is_named() {
     let output = verify(folder.path(), &["--progress=plain"]);
     let told = text(&output.stderr);
     assert!(told.contains("warning: the build as another user failed"), "{told}");
+    // The other's log goes with its store.
+    assert!(!told.contains("the whole log is in"), "{told}");
     assert_eq!(output.status.code(), Some(0), "{told}");
     assert!(told.contains("the same user"), "{told}");
     assert_eq!(left(), 0);

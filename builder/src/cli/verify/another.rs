@@ -3,6 +3,11 @@
 //! It is on r2, which leaves what r1 leaves, and it is done only where the first build was on one of these: what another rung
 //! does otherwise is not the Dockerfile's doing. The other user reaches neither our store nor our files, so it has a store in
 //! memory, with the base images of the first build, and a copy of the context that was given to it.
+//!
+//! What the kernel itself does otherwise in a user namespace is told like everything else, for an ordinary user's build has it:
+//! a setuid file that is written to loses that bit, `/dev` and `/sys` are nobody's, and the numbers in `/proc/self/uid_map` are
+//! others. Where a command cannot be run so (`mknod`), the second build is done again as this user, and that is said. A process
+//! that is killed at once leaves an empty folder in the folder of temporary files.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -236,7 +241,7 @@ pub(super) async fn build(order: &str, arguments: BuildArguments) -> Result<(), 
         stdout: output::stdout,
         stdin: output::stdin,
     };
-    let built = Builds::new(&arguments, workshop, store.clone()).build(&order.title, second, &store).await?;
+    let built = Builds::new(&arguments, workshop, None).build(&order.title, second, &store).await?;
     answer(&Said::Built { manifest: Box::new(built.manifest), config: built.config_digest })
 }
 

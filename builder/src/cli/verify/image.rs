@@ -53,7 +53,7 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, reference:
             stdout: output::stdout,
             stdin: output::stdin,
         },
-        store.clone(),
+        Some(&store),
     );
     let platform = Platform {
         os: request.platform.os.clone(),

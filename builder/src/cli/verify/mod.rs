@@ -68,8 +68,8 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, another: O
         stdout: output::stdout,
         stdin: output::stdin,
     };
-    let builds = Builds::new(&arguments, workshop, store.clone());
-    let (one, two, conditions) = both(&builds, first, second_context.path, user, &arguments).await?;
+    let builds = Builds::new(&arguments, workshop, Some(&store));
+    let (one, two, conditions) = both(&builds, &store, first, second_context.path, user, &arguments).await?;
     drop(copy);
     let differences = compare::images(&store, &one, &two)?;
     let hint = conditions.changed.contains(&USER).then(|| another::hint(wish));
@@ -95,7 +95,8 @@ fn refuse(typed: &BuildArguments) -> Result<(), Failure> {
 struct Builds<W> {
     kind: Progress,
     workshop: W,
-    store: Store,
+    /// Where logs are kept, by those whose store is.
+    logs: Option<PathBuf>,
 }
 
 /// In which order folders list their files.
@@ -129,6 +130,7 @@ impl Conditions {
 
 async fn both<W: Fn(Store, crate::sandbox::Cancel) -> Workshop>(
     builds: &Builds<W>,
+    store: &Store,
     first: Request,
     second_context: PathBuf,
     user: Option<u32>,
@@ -144,7 +146,6 @@ async fn both<W: Fn(Store, crate::sandbox::Cancel) -> Workshop>(
     if let Some(below) = &below {
         second.file = Some(DockerfileSource::Path(second_context.join(below)));
     }
-    let store = &builds.store;
     let one = builds.build("first build: as things are", first, store).await?;
     tokio::time::sleep(APART.saturating_sub(began.elapsed())).await;
     second.now = jiff::Timestamp::now();
@@ -197,12 +198,14 @@ async fn both<W: Fn(Store, crate::sandbox::Cancel) -> Workshop>(
 }
 
 impl<W: Fn(Store, crate::sandbox::Cancel) -> Workshop> Builds<W> {
-    fn new(typed: &BuildArguments, workshop: W, store: Store) -> Self {
-        Self { kind: if typed.quiet { Progress::Quiet } else { typed.progress }, workshop, store }
+    /// `kept`: the store that is there when all is done, if it is this process's.
+    fn new(typed: &BuildArguments, workshop: W, kept: Option<&Store>) -> Self {
+        let logs = kept.map(|store| store.root().join(LOGS));
+        Self { kind: if typed.quiet { Progress::Quiet } else { typed.progress }, workshop, logs }
     }
 
     async fn build(&self, title: &str, request: Request, store: &Store) -> Result<Built, Failure> {
-        let shown = Shown::begin(self.kind, &Surroundings::from_process(), Some(&self.store.root().join(LOGS)));
+        let shown = Shown::begin(self.kind, &Surroundings::from_process(), self.logs.as_deref());
         let events: Events = Arc::new(WithoutNotes(shown.events()));
         let say = shown.say();
         if !matches!(self.kind, Progress::Quiet | Progress::Rawjson) {
