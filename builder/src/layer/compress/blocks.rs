@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -22,6 +23,9 @@ use super::seam;
 /// Large enough that what repeats over its borders does not matter (0.3 % of the size, against blocks of 2 MiB), small enough
 /// that a layer of a few megabytes uses all cores.
 const BLOCK_BYTES: usize = 1024 * 1024;
+
+/// So many blocks may be in the hands of all workers where each has more than one.
+const IN_HAND: usize = 16;
 
 /// What is stored or deflated as a whole.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -75,7 +79,7 @@ struct Job {
 }
 
 struct Deflated {
-    bytes: Vec<u8>,
+    parts: Vec<Vec<u8>>,
     checksum: Crc,
     /// Room to use again.
     input: Vec<u8>,
@@ -118,11 +122,11 @@ impl<W: Write> BlockWriter<W> {
         self.pending.push_back(answer);
         // A layer of one block is not worth a thread.
         if self.threads.get() == 1 || (last && self.workers.is_none()) {
-            job.run(&mut Deflater::new(self.level));
+            run(vec![job], &mut Deflater::new(self.level));
             return self.collect();
         }
-        // Bounds the memory: a block in hand for each worker, and one more so that none waits.
-        while self.pending.len() > self.threads.get() + 1 {
+        // Bounds the memory: the blocks in hand of each worker, and one more so that none waits.
+        while self.pending.len() > self.threads.get() * in_hand(self.threads) + 1 {
             self.collect()?;
         }
         let workers = match &self.workers {
@@ -139,7 +143,7 @@ impl<W: Write> BlockWriter<W> {
         self.checksum.combine(&deflated.checksum);
         self.spare = deflated.input;
         self.spare.clear();
-        self.inner.write_all(&deflated.bytes)
+        deflated.parts.iter().try_for_each(|part| self.inner.write_all(part))
     }
 }
 
@@ -161,28 +165,43 @@ impl<W: Write> Write for BlockWriter<W> {
     }
 }
 
+/// How many blocks a worker takes at a time where so many wait: as many as [`seam`] passes over at once, while that takes little memory.
+fn in_hand(threads: NonZeroUsize) -> usize {
+    (IN_HAND / threads).clamp(1, seam::LANES)
+}
+
 /// Threads that live as long as the writer.
 struct Workers {
     jobs: Option<SyncSender<Job>>,
+    /// How many wait.
+    queued: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Workers {
     fn start(count: NonZeroUsize, level: CompressionLvl) -> io::Result<Self> {
-        let (jobs, queue) = sync_channel::<Job>(count.get() + 1);
+        let (jobs, queue) = sync_channel::<Job>(count.get() * in_hand(count) + 1);
         let queue = Arc::new(Mutex::new(queue));
-        let mut workers = Self { jobs: Some(jobs), threads: Vec::new() };
+        let mut workers = Self { jobs: Some(jobs), queued: Arc::default(), threads: Vec::new() };
         for _ in 0..count.get() {
-            let queue = Arc::clone(&queue);
+            let (queue, queued) = (Arc::clone(&queue), Arc::clone(&workers.queued));
             let run = move || {
                 let mut deflater = Deflater::new(level);
                 loop {
-                    let job = match queue.lock() {
-                        Ok(queue) => queue.recv(),
+                    let jobs: Vec<Job> = match queue.lock() {
+                        // Of what waits, no more than leaves as much to each of the others.
+                        Ok(queue) => {
+                            let first = queue.recv();
+                            let share = (queued.load(Ordering::Relaxed) / count).clamp(1, in_hand(count));
+                            first.into_iter().chain(queue.try_iter().take(share - 1)).collect()
+                        }
                         Err(_) => return,
                     };
-                    let Ok(job) = job else { return };
-                    job.run(&mut deflater);
+                    queued.fetch_sub(jobs.len(), Ordering::Relaxed);
+                    if jobs.is_empty() {
+                        return;
+                    }
+                    run(jobs, &mut deflater);
                 }
             };
             workers.threads.push(std::thread::Builder::new().name("compress".to_owned()).spawn(run)?);
@@ -192,6 +211,7 @@ impl Workers {
 
     fn send(&self, job: Job) -> io::Result<()> {
         let jobs = self.jobs.as_ref().ok_or_else(|| io::Error::other("the compression threads have ended"))?;
+        self.queued.fetch_add(1, Ordering::Relaxed);
         jobs.send(job).map_err(|_| io::Error::other("the compression threads have ended"))
     }
 }
@@ -206,23 +226,46 @@ impl Drop for Workers {
     }
 }
 
-impl Job {
-    fn run(self, deflater: &mut Deflater) {
-        let Self { input, framing, last, reply } = self;
+/// Deflates blocks and answers each job, or none of them.
+fn run(jobs: Vec<Job>, deflater: &mut Deflater) {
+    let deflated =
+        jobs.iter().map(|job| deflater.deflate(&job.input, job.last || job.framing == Framing::MemberPerBlock));
+    let blocks = deflated.collect::<io::Result<Vec<_>>>().and_then(joinable);
+    let mut blocks = blocks.map(Vec::into_iter);
+    for Job { input, framing, reply, .. } in jobs {
         let mut checksum = Crc::new();
         checksum.update(&input);
-        let deflated = match framing {
-            Framing::OneMember => deflater.deflate(&input, last),
-            Framing::MemberPerBlock => deflater.deflate(&input, true).map(|bytes| {
-                let mut member = HEADER.to_vec();
-                member.extend_from_slice(&bytes);
-                member.extend_from_slice(&trailer(&checksum));
-                member
-            }),
+        let answer = match &mut blocks {
+            Ok(blocks) => {
+                let mut parts = blocks.next().unwrap_or_default();
+                if framing == Framing::MemberPerBlock {
+                    parts.insert(0, HEADER.to_vec());
+                    parts.push(trailer(&checksum).to_vec());
+                }
+                Ok(Deflated { parts, checksum, input })
+            }
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
         // When nobody waits for the answer any more, the writer has failed and has said so.
-        let _ = reply.send(deflated.map(|bytes| Deflated { bytes, checksum, input }));
+        let _ = reply.send(answer);
     }
+}
+
+/// Has all streams that are not the last of their gzip member go on, those of all blocks together: [`seam`] takes less time for
+/// several at once than for one after the other.
+fn joinable(mut blocks: Vec<Vec<Part>>) -> io::Result<Vec<Vec<Vec<u8>>>> {
+    let mut open: Vec<&mut Part> = blocks.iter_mut().flatten().filter(|part| part.goes_on).collect();
+    let mut streams: Vec<Vec<u8>> = open.iter_mut().map(|part| std::mem::take(&mut part.bytes)).collect();
+    seam::reopen(&mut streams).ok_or_else(|| io::Error::other("libdeflate gave what is no deflate stream"))?;
+    open.into_iter().zip(streams).for_each(|(part, stream)| part.bytes = stream);
+    Ok(blocks.into_iter().map(|parts| parts.into_iter().map(|part| part.bytes).collect()).collect())
+}
+
+/// A stream, or stored blocks.
+struct Part {
+    bytes: Vec<u8>,
+    /// Whether others follow in the same gzip member where it is a stream that says it ends.
+    goes_on: bool,
 }
 
 /// Makes deflate streams of blocks, one after the other.
@@ -239,31 +282,27 @@ impl Deflater {
         Self { compressor: Compressor::new(level), stores, buffer: Vec::new() }
     }
 
-    /// A stream of the whole block, that ends there or goes on.
-    fn deflate(&mut self, block: &[u8], last: bool) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(block.len() / 2 + 64);
-        let mut parts = self.parts(block).into_iter().peekable();
-        while let Some((part, is_stored)) = parts.next() {
-            let last = last && parts.peek().is_none();
-            if is_stored {
-                store(part, last, &mut bytes);
-            } else {
-                self.deflate_part(part, last, &mut bytes)?;
+    /// The whole block, which is or is not the last of its gzip member.
+    fn deflate(&mut self, block: &[u8], last: bool) -> io::Result<Vec<Part>> {
+        let parts = self.parts(block);
+        let count = parts.len();
+        let deflated = parts.into_iter().enumerate().map(|(index, (part, is_stored))| {
+            let last = last && index + 1 == count;
+            match is_stored {
+                true => Ok(Part { bytes: store(part, last), goes_on: false }),
+                false => Ok(Part { bytes: self.deflate_part(part)?, goes_on: !last }),
             }
-        }
-        Ok(bytes)
+        });
+        deflated.collect()
     }
 
-    fn deflate_part(&mut self, part: &[u8], last: bool, bytes: &mut Vec<u8>) -> io::Result<()> {
+    fn deflate_part(&mut self, part: &[u8]) -> io::Result<Vec<u8>> {
         let bound = self.compressor.deflate_compress_bound(part.len());
         self.buffer.resize(self.buffer.len().max(bound), 0);
-        let mut length = self.compressor.deflate_compress(part, &mut self.buffer).map_err(io::Error::other)?;
-        if !last {
-            let reopened = seam::reopen(&mut self.buffer, length);
-            length = reopened.ok_or_else(|| io::Error::other("libdeflate gave what is no deflate stream"))?;
-        }
+        let length = self.compressor.deflate_compress(part, &mut self.buffer).map_err(io::Error::other)?;
+        let mut bytes = Vec::with_capacity(length + seam::SLACK_BYTES);
         bytes.extend_from_slice(&self.buffer[..length]);
-        Ok(())
+        Ok(bytes)
     }
 
     /// Cuts a block where what would shrink borders on what would not, and says of each part whether to store it.
@@ -300,7 +339,8 @@ impl Deflater {
 }
 
 /// Stored blocks, the last of them marked where the stream ends.
-fn store(part: &[u8], last: bool, bytes: &mut Vec<u8>) {
+fn store(part: &[u8], last: bool) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(part.len() + 5 * part.len().div_ceil(STORED_BYTES) + 5);
     let mut blocks = part.chunks(STORED_BYTES).peekable();
     if part.is_empty() {
         bytes.extend_from_slice(&[u8::from(last), 0, 0, 0xFF, 0xFF]);
@@ -312,6 +352,7 @@ fn store(part: &[u8], last: bool, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&(!length).to_le_bytes());
         bytes.extend_from_slice(block);
     }
+    bytes
 }
 
 /// Whether all bytes are about as frequent.
