@@ -16,6 +16,7 @@
 //! ([`Store::write_hint`]), and the folders of blobs are synced before a name is written, not for each blob. Writers of the same digest do not disturb each other: the last rename wins and
 //! the bytes are the same.
 
+mod content;
 mod digest;
 mod error;
 mod holds;
@@ -29,6 +30,7 @@ mod store;
 mod trash;
 mod writer;
 
+pub use content::{ContentHash, ContentHasher};
 pub use digest::{Hasher, HashingReader, HashingWriter, sha256};
 pub use error::StoreError;
 pub use removal::remove_tree;

@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::plan::PlanKey;
 use super::record::Stamps;
+use crate::blob::ContentHash;
 use crate::graph::{Conditions, Mount, MountKind, Network, RunOp, Security, Sharing};
 use crate::layer::{Entry, Kind};
 
@@ -86,6 +87,11 @@ impl Fields {
             self.bytes(item.as_ref());
         }
         self
+    }
+
+    /// The content of what is a file.
+    pub(super) fn content(&mut self, hash: Option<ContentHash>) -> &mut Self {
+        self.bytes(hash.as_ref().map_or(&[], |hash| hash.as_bytes()))
     }
 
     pub(super) fn kind(&mut self, kind: &Kind) -> &mut Self {
@@ -160,18 +166,18 @@ pub struct LayerContentHasher(Fields);
 
 impl Default for LayerContentHasher {
     fn default() -> Self {
-        Self(Fields::new("layer/1"))
+        Self(Fields::new("layer/2"))
     }
 }
 
 impl LayerContentHasher {
-    /// One more entry. `content` is the SHA-256 of a file's bytes, in hex; nothing for what is no file.
-    pub fn entry(&mut self, entry: &Entry, content: Option<&str>) {
+    /// One more entry. `content` is that of a file.
+    pub fn entry(&mut self, entry: &Entry, content: Option<ContentHash>) {
         let fields = &mut self.0;
         fields.bytes(entry.path.as_bytes());
         fields.kind(&entry.kind);
         fields.number(entry.mode.into()).number(entry.uid.into()).number(entry.gid.into());
-        fields.bytes(content.unwrap_or_default().as_bytes());
+        fields.content(content);
         fields.number(entry.xattrs.len() as u64);
         for (name, value) in &entry.xattrs {
             fields.bytes(name).bytes(value);
@@ -372,7 +378,7 @@ mod tests {
     fn layer(entries: &[(Entry, &str)]) -> LayerContent {
         let mut hasher = LayerContentHasher::default();
         for (entry, content) in entries {
-            hasher.entry(entry, Some(content));
+            hasher.entry(entry, Some(ContentHash::of(content.as_bytes())));
         }
         hasher.finish()
     }

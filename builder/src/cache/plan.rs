@@ -5,6 +5,7 @@
 //! `COPY` changes its plan key, and not its result key. A chain comes from one plan record or is put together by result
 //! keys; parts of two plan records need not fit each other.
 
+use crate::blob::ContentHash;
 use crate::graph::{Chmod, CopyOp, RunOp};
 use crate::layer::Kind;
 
@@ -101,7 +102,7 @@ pub struct SelectionHasher(Fields);
 
 impl Default for SelectionHasher {
     fn default() -> Self {
-        Self(Fields::new("selection/1"))
+        Self(Fields::new("selection/2"))
     }
 }
 
@@ -111,25 +112,25 @@ impl SelectionHasher {
         self.0.bytes(name).number(entries as u64);
     }
 
-    /// One more entry of the last source. `content` is the SHA-256 of a file's bytes, in hex; `same_file` numbers the files
-    /// that have several names.
+    /// One more entry of the last source. `content` is that of a file; `same_file` numbers the files that have several
+    /// names.
     pub fn entry(
         &mut self,
         relative: &[u8],
         kind: &Kind,
         mode: u32,
         capability: Option<&[u8]>,
-        content: Option<&str>,
+        content: Option<ContentHash>,
         same_file: Option<u64>,
     ) {
         let fields = self.0.bytes(relative).kind(kind);
         fields.number(mode.into()).bytes(capability.unwrap_or_default());
-        fields.bytes(content.unwrap_or_default().as_bytes()).number(same_file.map_or(0, |number| number + 1));
+        fields.content(content).number(same_file.map_or(0, |number| number + 1));
     }
 
     /// One more archive that the step unpacks, after so many of its other sources.
-    pub fn archive(&mut self, digest: &str, after: usize) {
-        self.0.bytes(b"archive").bytes(digest.as_bytes()).number(after as u64);
+    pub fn archive(&mut self, content: ContentHash, after: usize) {
+        self.0.bytes(b"archive").content(Some(content)).number(after as u64);
     }
 
     /// The key of it all.

@@ -3,14 +3,14 @@
 //! ```text
 //! fluyt-cache-mount-memory/1\n
 //! <last use: `never`, `running`, or seconds.nanoseconds> <generation> <name of the cover, or `-`>\n
-//! <32 hex digits of the content's SHA-256> <seconds>.<nanoseconds> <path>\0      one for each file
+//! <32 hex digits of the content's hash> <seconds>.<nanoseconds> <path>\0      one for each file
 //! ```
 //!
 //! A file that is not remembered was never seen, which is the careful side: so is all of a memory that cannot be read.
 
 use std::collections::BTreeMap;
 
-use sha2::{Digest as _, Sha256};
+use crate::blob::ContentHash;
 
 const HEAD: &[u8] = b"fluyt-cache-mount-memory/1\n";
 
@@ -28,19 +28,16 @@ impl Moment {
     pub const EARLIEST: Self = Self { seconds: i64::MIN, nanoseconds: 0 };
 }
 
-/// What is in a file, as far as it is told apart: the first half of a SHA-256.
+/// What is in a file, as far as it is told apart: the first half of its content's hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 16]);
 
 impl Fingerprint {
-    /// Of a digest in hex; another hash than SHA-256 is hashed once more.
+    /// Of the hash of its content.
     #[must_use]
-    pub fn of_hex(digest: &str) -> Self {
+    pub fn of(content: ContentHash) -> Self {
         let mut first = [0; 16];
-        let decoded = digest.get(..32).is_some_and(|half| hex::decode_to_slice(half, &mut first).is_ok());
-        if !decoded || digest.len() != 64 {
-            first.copy_from_slice(&Sha256::digest(digest)[..16]);
-        }
+        first.copy_from_slice(&content.as_bytes()[..16]);
         Self(first)
     }
 }

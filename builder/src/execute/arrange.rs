@@ -93,7 +93,7 @@ fn item_at(path: LayerPath, entry: &SelectedEntry, op: &CopyOp, owner: Option<(u
             xattrs: kept_attributes(entry.capability.as_ref()),
         },
         content: entry.content.clone(),
-        digest: entry.digest.clone(),
+        digest: entry.digest,
         // Each source is a copy of its own: a name that another source gives is another file.
         same_file: entry.same_file.map(|(device, inode)| (source, device, inode)),
         timeless: !matches!(op.from, CopyFrom::Root(_) | CopyFrom::Fetch(_)),

@@ -7,8 +7,6 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use oci_spec::image::Digest;
-
 use super::extract::Spool;
 use super::item::{Content, Items};
 use super::leaving::Leaving;
@@ -18,7 +16,7 @@ use super::plan::StepPlan;
 use super::select::{self, Files, Selected, SelectedEntry};
 use super::unpack::Archive;
 use super::{BuiltLayer, Executor, RootState, States, StepError, unpack};
-use crate::blob::HashingReader;
+use crate::blob::ContentHash;
 use crate::cache::{Key, LayerContent, LayerContentHasher, LayerRecord, PlannedLayer, Stamps, key};
 use crate::context::{Filter, split_at_pivot};
 use crate::event::{Event, StepId};
@@ -72,7 +70,7 @@ impl Executor {
             true => key::copy(planned, stamps),
             false => {
                 let archives: Vec<String> =
-                    archives.iter().map(|archive| format!("{} {}", archive.after, archive.digest)).collect();
+                    archives.iter().map(|archive| format!("{} {}", archive.after, archive.hash)).collect();
                 key::unpack(below.content, &archives, planned, destination.as_bytes(), owner)
             }
         };
@@ -160,12 +158,12 @@ impl Executor {
                     continue;
                 }
             };
-            let digest = match first.and_then(|entry| entry.digest.clone()) {
-                Some(digest) => digest,
-                None => digest_of(&path)?,
+            let hash = match first.and_then(|entry| entry.digest) {
+                Some(hash) => hash,
+                None => hash_of(&path)?,
             };
             let (name, after) = (String::from_utf8_lossy(&source.name).into_owned(), others.len());
-            archives.push(Archive { name, path, digest, after });
+            archives.push(Archive { name, path, hash, after });
         }
         Ok(others)
     }
@@ -181,9 +179,9 @@ impl Executor {
                     if self.cancel.is_cancelled() {
                         return Err(StepError::Cancelled);
                     }
-                    item.digest = Some(digest_of(path)?);
+                    item.digest = Some(hash_of(path)?);
                 }
-                Content::Source(Source::Bytes(bytes)) => item.digest = Some(crate::blob::sha256(bytes)),
+                Content::Source(Source::Bytes(bytes)) => item.digest = Some(ContentHash::of(bytes)),
                 Content::Source(Source::None) | Content::None | Content::Layer { .. } | Content::Spooled { .. } => {}
             }
         }
@@ -350,7 +348,7 @@ impl Executor {
 pub(super) fn content_of(layer: &Layer) -> LayerContent {
     let mut hasher = LayerContentHasher::default();
     for entry in &layer.index.entries {
-        hasher.entry(&entry.entry, entry.content.as_ref().map(Digest::digest));
+        hasher.entry(&entry.entry, entry.content);
     }
     hasher.finish()
 }
@@ -375,11 +373,9 @@ fn source_state(op: &CopyOp, states: &States) -> RootState {
     }
 }
 
-pub(super) fn digest_of(path: &std::path::Path) -> Result<Digest, StepError> {
+pub(super) fn hash_of(path: &std::path::Path) -> Result<ContentHash, StepError> {
     let read = |source| StepError::Read { path: path.to_owned(), source };
-    let mut reader = HashingReader::new(File::open(path).map_err(read)?);
-    io::copy(&mut reader, &mut io::sink()).map_err(read)?;
-    Ok(reader.finish().0)
+    ContentHash::read(File::open(path).map_err(read)?).map_err(read)
 }
 
 /// The sources of a step, each with what is taken of it.

@@ -3,10 +3,9 @@
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use oci_spec::image::Digest;
-
 use super::plan::{Plans, StepPlan};
 use super::{Executor, States};
+use crate::blob::ContentHash;
 use crate::cache::{Key, Preimage, Preimages};
 use crate::event::{Event, StepId};
 use crate::graph::{CopyFrom, Graph, MountFrom, Op, Root};
@@ -143,7 +142,7 @@ impl StepPlan {
                     path.extend(&entry.relative);
                 }
                 let (kind, content) = match &entry.kind {
-                    Kind::File { .. } => ("file", entry.digest.as_ref().map(short).unwrap_or_default()),
+                    Kind::File { .. } => ("file", entry.digest.map(short).unwrap_or_default()),
                     Kind::Directory => ("folder", String::new()),
                     Kind::Symlink(target) => ("link", String::from_utf8_lossy(target).into_owned()),
                     _ => ("other", String::new()),
@@ -153,7 +152,7 @@ impl StepPlan {
             }
         }
         for archive in self.taken.iter().flat_map(|taken| &taken.archives) {
-            preimage.file(archive.name.clone(), format!("archive {} 0", short(&archive.digest)));
+            preimage.file(archive.name.clone(), format!("archive {} 0", short(archive.hash)));
         }
         if let Some(taken) = &self.taken {
             preimage.all_files(taken.key);
@@ -165,7 +164,7 @@ impl StepPlan {
     }
 }
 
-/// Enough of a digest to tell two contents of one file apart.
-fn short(digest: &Digest) -> String {
-    digest.digest().chars().take(16).collect()
+/// Enough of a hash to tell two contents of one file apart.
+fn short(content: ContentHash) -> String {
+    hex::encode(&content.as_bytes()[..8])
 }

@@ -29,7 +29,7 @@ impl Executor {
             modified: FileTime { seconds: file.modified_seconds, nanoseconds: 0 },
             capability: None,
             content: Content::Source(Source::File { path: file.path.clone(), expected: None }),
-            digest: Some(file.digest.clone()),
+            digest: None,
             same_file: None,
         };
         let name = match fetch {

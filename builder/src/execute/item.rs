@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use oci_spec::image::Digest;
 
+use crate::blob::ContentHash;
 use crate::cache::{LayerContent, LayerContentHasher};
 use crate::layer::{Entry, FileTime, Kind, LayerPath, Source};
 
@@ -35,8 +36,8 @@ pub(super) struct Item {
     pub(super) entry: Entry,
     /// Its content.
     pub(super) content: Content,
-    /// SHA-256 of the content, where it is known already. A file that has another one when it is written has changed.
-    pub(super) digest: Option<Digest>,
+    /// Of the content, where it is known already. A file that has another one when it is written has changed.
+    pub(super) digest: Option<ContentHash>,
     /// Files that share this are one file with several names: source, device and inode.
     pub(super) same_file: Option<(usize, u64, u64)>,
     /// Its time says nothing of its content: it is that of a check-out, or of a folder that is named only for what is in it.
@@ -109,7 +110,7 @@ impl Items {
     pub(super) fn layer_content(&self) -> LayerContent {
         let mut hasher = LayerContentHasher::default();
         for item in self.iter() {
-            hasher.entry(&item.entry, item.digest.as_ref().map(Digest::digest));
+            hasher.entry(&item.entry, item.digest);
         }
         hasher.finish()
     }

@@ -227,7 +227,7 @@ impl<'a> Placing<'a> {
         let node = self.tree.get(path)?;
         let origin = node.origin.as_ref()?;
         let content = Content::Layer { diff_id: diff_ids.get(origin.layer)?.clone(), path: origin.path.clone() };
-        let (entry, digest) = (node.entry.clone(), node.content.clone());
+        let (entry, digest) = (node.entry.clone(), node.content);
         Some(Item { entry, content, digest, same_file: None, timeless: false })
     }
 

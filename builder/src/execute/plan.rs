@@ -6,8 +6,6 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use oci_spec::image::Digest;
-
 use super::cache_order::cache_order;
 use super::engine::chain;
 use super::item::Content;
@@ -15,6 +13,7 @@ use super::leaving::Leaving;
 use super::select::{self, Selected, SelectedEntry};
 use super::unpack::Archive;
 use super::{Executor, StepError, copy};
+use crate::blob::ContentHash;
 use crate::cache::{Key, PlanKey, SelectionHasher, SourceKey};
 use crate::context::Context;
 use crate::event::Event;
@@ -206,7 +205,7 @@ impl Executor {
         for entry in selected.iter_mut().flat_map(|source| &mut source.entries) {
             match &entry.content {
                 Content::Source(Source::File { .. }) if entry.digest.is_none() => files.push(entry),
-                Content::Source(Source::Bytes(bytes)) => entry.digest = Some(crate::blob::sha256(bytes)),
+                Content::Source(Source::Bytes(bytes)) => entry.digest = Some(ContentHash::of(bytes)),
                 _ => {}
             }
         }
@@ -223,10 +222,10 @@ impl Executor {
                 if self.cancel.is_cancelled() {
                     return Err(StepError::Cancelled);
                 }
-                digests.push((number, self.stats.digest_of(path)?));
+                digests.push((number, self.stats.hash_of(path)?));
             }
         };
-        let found: Vec<Result<Vec<(usize, Digest)>, StepError>> = match threads {
+        let found: Vec<Result<Vec<(usize, ContentHash)>, StepError>> = match threads {
             0 | 1 => vec![work()],
             _ => std::thread::scope(|scope| {
                 let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
@@ -262,13 +261,13 @@ fn key_of(selected: &[Selected], archives: &[Archive]) -> Key {
         for entry in &source.entries {
             let next = files.len() as u64;
             let same_file = entry.same_file.map(|file| *files.entry(file).or_insert(next));
-            let content = entry.digest.as_ref().map(Digest::digest);
+            let content = entry.digest;
             let capability = entry.capability.as_deref();
             hasher.entry(&entry.relative, &entry.kind, entry.mode, capability, content, same_file);
         }
     }
     for archive in archives {
-        hasher.archive(archive.digest.digest(), archive.after);
+        hasher.archive(archive.hash, archive.after);
     }
     hasher.finish()
 }

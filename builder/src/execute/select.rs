@@ -6,6 +6,7 @@ use oci_spec::image::Digest;
 
 use super::item::Content;
 use super::placing::CAPABILITY;
+use crate::blob::ContentHash;
 use crate::context::{self, BadPattern, FileKind, Filter, FilterState, Pattern, SourceEntry};
 use crate::layer::{FileTime, Kind, LayerPath, Source, Tree, TreeError};
 
@@ -28,7 +29,7 @@ pub(super) struct SelectedEntry {
     pub(super) modified: FileTime,
     pub(super) capability: Option<Vec<u8>>,
     pub(super) content: Content,
-    pub(super) digest: Option<Digest>,
+    pub(super) digest: Option<ContentHash>,
     pub(super) same_file: Option<(u64, u64)>,
 }
 
@@ -217,7 +218,7 @@ impl Listing<'_> {
                     modified: node.entry.modified,
                     capability: node.entry.xattrs.get(CAPABILITY).cloned(),
                     content: content.unwrap_or(Content::None),
-                    digest: node.content.clone(),
+                    digest: node.content,
                     same_file: origin.map(|origin| self.files.number(origin.layer, &origin.path)),
                 })
             }

@@ -9,7 +9,6 @@
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
-use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -17,16 +16,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use oci_spec::image::Digest;
-
 use super::StepError;
-use crate::blob::{HashingReader, Store, sha256};
+use crate::blob::{ContentHash, Store, sha256};
 
 /// How old a file's last change must be when it is read, in nanoseconds.
 const SETTLED_NANOSECONDS: i128 = 2_000_000_000;
 
 /// The first bytes of a cache's file. Another form has another number.
-const MAGIC: &[u8] = b"fluyt stat cache 1\n";
+const MAGIC: &[u8] = b"fluyt stat cache 2\n";
 
 /// Length of a SHA-256 in hexadecimal.
 const HEX: usize = 64;
@@ -81,9 +78,9 @@ impl Stat {
 }
 
 /// What is known of files: a hundred thousand of them are ordinary, so a hash stands as its bytes.
-type Known = HashMap<Box<Path>, (Stat, [u8; HEX / 2])>;
+type Known = HashMap<Box<Path>, (Stat, ContentHash)>;
 
-/// Digests of files by what the system says of them. Steps share it.
+/// Hashes of files by what the system says of them. Steps share it.
 #[derive(Debug)]
 pub struct StatCache {
     place: PathBuf,
@@ -106,35 +103,28 @@ impl StatCache {
         Self { place, kept, new: Mutex::default(), hits: AtomicUsize::new(0) }
     }
 
-    /// The digest of a file's content: what is known of it, or else it is read.
-    pub(super) fn digest_of(&self, path: &Path) -> Result<Digest, StepError> {
+    /// The hash of a file's content: what is known of it, or else it is read.
+    pub(super) fn hash_of(&self, path: &Path) -> Result<ContentHash, StepError> {
         let failed = |source| StepError::Read { path: path.to_owned(), source };
-        if let Some((stat, hash)) = self.kept.get(path)
-            && let Ok(digest) = format!("sha256:{}", hex::encode(hash)).parse()
-        {
+        if let Some((stat, hash)) = self.kept.get(path) {
             let found = std::fs::symlink_metadata(path).map_err(failed)?;
             if found.is_file() && Stat::of(&found) == *stat {
                 self.hits.fetch_add(1, Ordering::Relaxed);
-                return Ok(digest);
+                return Ok(*hash);
             }
         }
         let file = File::open(path).map_err(failed)?;
         // Of the file that is read, and before it is: what changes it afterwards gives it a later time.
         let (now, stat) = (now(), Stat::of(&file.metadata().map_err(failed)?));
-        let mut reader = HashingReader::new(file);
-        io::copy(&mut reader, &mut io::sink()).map_err(failed)?;
-        let digest = reader.finish().0;
+        let hash = ContentHash::read(file).map_err(failed)?;
         if stat.settled(now) {
-            self.learn(path, stat, &digest);
+            self.learn(path, stat, hash);
         }
-        Ok(digest)
+        Ok(hash)
     }
 
-    fn learn(&self, path: &Path, stat: Stat, digest: &Digest) {
-        let mut hash = [0; HEX / 2];
-        if hex::decode_to_slice(digest.digest(), &mut hash).is_ok() {
-            self.new.lock().unwrap_or_else(PoisonError::into_inner).insert(path.into(), (stat, hash));
-        }
+    fn learn(&self, path: &Path, stat: Stat, hash: ContentHash) {
+        self.new.lock().unwrap_or_else(PoisonError::into_inner).insert(path.into(), (stat, hash));
     }
 
     /// Keeps what this build read beside what is known of other files: two Dockerfiles take different parts of a context.
@@ -163,12 +153,12 @@ fn now() -> i128 {
     i128::try_from(since.as_nanos()).unwrap_or(i128::MAX)
 }
 
-/// The form on disk: [`MAGIC`], the SHA-256 of the rest, then for each file seven numbers, its digest, and its path with the
+/// The form on disk: [`MAGIC`], the SHA-256 of the rest, then for each file seven numbers, its hash, and its path with the
 /// path's length before it. Numbers are of 8 bytes, the smallest first. The hash is there as nothing syncs the file.
-fn written(files: &HashMap<&Path, &(Stat, [u8; HEX / 2])>) -> Vec<u8> {
+fn written(files: &HashMap<&Path, &(Stat, ContentHash)>) -> Vec<u8> {
     let head = MAGIC.len() + HEX;
-    let numbers = size_of::<u64>() * (NUMBERS + 1);
-    let rows: usize = files.keys().map(|path| numbers + HEX + path.as_os_str().len()).sum();
+    let numbers = size_of::<u64>() * (NUMBERS + 1) + ContentHash::BYTES;
+    let rows: usize = files.keys().map(|path| numbers + path.as_os_str().len()).sum();
     let mut bytes = Vec::with_capacity(head + rows);
     bytes.extend_from_slice(MAGIC);
     bytes.resize(head, 0);
@@ -176,7 +166,7 @@ fn written(files: &HashMap<&Path, &(Stat, [u8; HEX / 2])>) -> Vec<u8> {
         for number in stat.numbers() {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        bytes.extend_from_slice(hex::encode(hash).as_bytes());
+        bytes.extend_from_slice(hash.as_bytes());
         let path = path.as_os_str().as_bytes();
         bytes.extend_from_slice(&(path.len() as u64).to_le_bytes());
         bytes.extend_from_slice(path);
@@ -198,8 +188,7 @@ fn read(bytes: &[u8]) -> Option<Known> {
         for number in &mut numbers {
             *number = take_number(&mut rows)?;
         }
-        let mut hash = [0; HEX / 2];
-        hex::decode_to_slice(take(&mut rows, HEX)?, &mut hash).ok()?;
+        let hash = ContentHash::from_bytes(take(&mut rows, ContentHash::BYTES)?.try_into().ok()?);
         let length = usize::try_from(take_number(&mut rows)?).ok()?;
         let path = Path::new(std::ffi::OsStr::from_bytes(take(&mut rows, length)?));
         files.insert(path.into(), (Stat::from_numbers(numbers), hash));
@@ -236,9 +225,9 @@ mod tests {
         }
 
         /// What a build finds of the file, and how many files the next one will know.
-        fn build(&self, path: &Path, trusted: bool) -> (Digest, usize) {
+        fn build(&self, path: &Path, trusted: bool) -> (ContentHash, usize) {
             let cache = StatCache::load(&self.store, self.folder.path(), trusted);
-            let digest = cache.digest_of(path).unwrap();
+            let digest = cache.hash_of(path).unwrap();
             cache.save(&self.store);
             (digest, StatCache::load(&self.store, self.folder.path(), true).kept.len())
         }
@@ -246,7 +235,7 @@ mod tests {
         fn forge(&self, path: &Path, content: &[u8]) {
             let cache = StatCache::load(&self.store, self.folder.path(), true);
             let stat = Stat::of(&std::fs::metadata(path).unwrap());
-            cache.learn(path, stat, &sha256(content));
+            cache.learn(path, stat, ContentHash::of(content));
             cache.save(&self.store);
         }
     }
@@ -257,13 +246,13 @@ mod tests {
         let path = bench.folder.path().join("file \u{e9}");
         std::fs::write(&path, "one").unwrap();
         std::thread::sleep(Duration::from_millis(2_100));
-        assert_eq!(bench.build(&path, true), (sha256(b"one"), 1));
+        assert_eq!(bench.build(&path, true), (ContentHash::of(b"one"), 1));
         // That it is not read shows when what is kept is not what is in it.
         bench.forge(&path, b"known");
-        assert_eq!(bench.build(&path, true), (sha256(b"known"), 1));
+        assert_eq!(bench.build(&path, true), (ContentHash::of(b"known"), 1));
         // Unless it is not to be trusted, and then it is right again.
-        assert_eq!(bench.build(&path, false), (sha256(b"one"), 1));
-        assert_eq!(bench.build(&path, true), (sha256(b"one"), 1));
+        assert_eq!(bench.build(&path, false), (ContentHash::of(b"one"), 1));
+        assert_eq!(bench.build(&path, true), (ContentHash::of(b"one"), 1));
     }
 
     #[test]
@@ -272,20 +261,20 @@ mod tests {
         let path = bench.folder.path().join("file");
         std::fs::write(&path, "one").unwrap();
         std::thread::sleep(Duration::from_millis(2_100));
-        assert_eq!(bench.build(&path, true), (sha256(b"one"), 1));
+        assert_eq!(bench.build(&path, true), (ContentHash::of(b"one"), 1));
         let before = std::fs::metadata(&path).unwrap();
         std::fs::write(&path, "two").unwrap();
         let times = std::fs::FileTimes::new().set_modified(before.modified().unwrap());
         File::options().write(true).open(&path).unwrap().set_times(times).unwrap();
         let after = std::fs::metadata(&path).unwrap();
         assert_eq!((before.len(), before.modified().unwrap()), (after.len(), after.modified().unwrap()));
-        assert_eq!(bench.build(&path, true).0, sha256(b"two"));
+        assert_eq!(bench.build(&path, true).0, ContentHash::of(b"two"));
         // Another file under the name, with the same size and time.
         let other = bench.folder.path().join("other");
         std::fs::write(&other, "six").unwrap();
         File::options().write(true).open(&other).unwrap().set_times(times).unwrap();
         std::fs::rename(&other, &path).unwrap();
-        assert_eq!(bench.build(&path, true).0, sha256(b"six"));
+        assert_eq!(bench.build(&path, true).0, ContentHash::of(b"six"));
     }
 
     #[test]
@@ -293,12 +282,12 @@ mod tests {
         let bench = Bench::new();
         let path = bench.folder.path().join("file");
         std::fs::write(&path, "one").unwrap();
-        assert_eq!(bench.build(&path, true), (sha256(b"one"), 0));
+        assert_eq!(bench.build(&path, true), (ContentHash::of(b"one"), 0));
         // The time of its content is old, and that of its inode is not.
         let old = SystemTime::now() - Duration::from_secs(1_000);
         let set = || File::options().write(true).open(&path)?.set_times(std::fs::FileTimes::new().set_modified(old));
         set().unwrap();
-        assert_eq!(bench.build(&path, true), (sha256(b"one"), 0));
+        assert_eq!(bench.build(&path, true), (ContentHash::of(b"one"), 0));
         // Nor is a time that has not come yet one to go by.
         let stat = Stat::of(&std::fs::metadata(&path).unwrap());
         let later = now() + 10 * SETTLED_NANOSECONDS;
@@ -327,7 +316,7 @@ mod tests {
     #[test]
     fn what_is_not_ours_is_nothing() {
         let stat = Stat { size_bytes: 1, modified: (-5, 7), changed: (9, 1), inode: 3, device: u64::MAX };
-        let known = (stat, [7; HEX / 2]);
+        let known = (stat, ContentHash::from_bytes([7; ContentHash::BYTES]));
         let bytes = written(&HashMap::from([(Path::new("/a"), &known)]));
         assert_eq!(read(&bytes), Some(Known::from([(Path::new("/a").into(), known)])));
         for end in 0..bytes.len() {

@@ -12,7 +12,7 @@ use super::StepError;
 use super::extract::Spool;
 use super::item::{Content, Item};
 use super::placing::{CAPABILITY, Made, Placing};
-use crate::blob::HashingReader;
+use crate::blob::{ContentHash, ContentHasher};
 use crate::layer::{ArchiveError, Entry, Kind, LayerError, LayerPath, Limits, read_layer};
 
 /// Length of a tar header.
@@ -45,23 +45,26 @@ pub fn open_archive(path: &Path) -> io::Result<Box<dyn Read>> {
 
 /// A file that is hashed while others read it.
 #[derive(Clone)]
-struct Watched(Rc<RefCell<HashingReader<File>>>);
+struct Watched(Rc<RefCell<(File, ContentHasher)>>);
 
 impl Watched {
     fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self(Rc::new(RefCell::new(HashingReader::new(File::open(path)?)))))
+        Ok(Self(Rc::new(RefCell::new((File::open(path)?, ContentHasher::default())))))
     }
 
-    /// The digest of the whole file: what the archive's readers left of it is read now.
-    fn finish(mut self) -> io::Result<Option<Digest>> {
+    /// The hash of the whole file: what the archive's readers left of it is read now.
+    fn finish(mut self) -> io::Result<ContentHash> {
         io::copy(&mut self, &mut io::sink())?;
-        Ok(Rc::into_inner(self.0).map(|reader| reader.into_inner().finish().0))
+        Ok(self.0.borrow().1.finish())
     }
 }
 
 impl Read for Watched {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.borrow_mut().read(buffer)
+        let (file, hasher) = &mut *self.0.borrow_mut();
+        let count = file.read(buffer)?;
+        hasher.update(&buffer[..count]);
+        Ok(count)
     }
 }
 
@@ -115,8 +118,8 @@ pub(super) struct Archive {
     pub(super) name: String,
     /// Where it is.
     pub(super) path: PathBuf,
-    /// Its digest as the step's key saw it.
-    pub(super) digest: Digest,
+    /// Its content as the step's key saw it.
+    pub(super) hash: ContentHash,
     /// How many sources that are no archives stand before it.
     pub(super) after: usize,
 }
@@ -177,9 +180,9 @@ pub(super) fn unpack(
     });
     // Before a damaged archive is complained of: one that is being rewritten looks damaged too.
     let found = watched.finish().map_err(read)?;
-    if found.as_ref() != Some(&archive.digest) {
-        let found = found.map_or_else(|| "unread".to_owned(), |digest| digest.to_string());
-        return Err(LayerError::Changed { path: path.clone(), expected: Some(archive.digest.clone()), found }.into());
+    if found != archive.hash {
+        let found = found.to_string();
+        return Err(LayerError::Changed { path: path.clone(), expected: Some(archive.hash), found }.into());
     }
     match result {
         Ok(_) => Ok(()),
@@ -262,16 +265,16 @@ mod tests {
         bytes.extend(vec![7; 1 << 20]);
         let path = folder.path().join("a.tar");
         std::fs::write(&path, &bytes).unwrap();
-        let unpacked = |digest: Digest| {
+        let unpacked = |hash: ContentHash| {
             let tree = Tree::new();
             let mut placing = Placing::new(&tree, Made { owner: (0, 0), mode: 0o755 }, FileTime::default());
             let mut spool = Spool::create(&store).unwrap();
-            let archive = Archive { name: "a.tar".to_owned(), path: path.clone(), digest, after: 0 };
+            let archive = Archive { name: "a.tar".to_owned(), path: path.clone(), hash, after: 0 };
             unpack(&archive, &LayerPath::root(), None, &[], &mut placing, &mut spool)
         };
-        unpacked(crate::blob::sha256(&bytes)).unwrap();
+        unpacked(ContentHash::of(&bytes)).unwrap();
         bytes[(1 << 20) - 1] = 8;
-        let error = unpacked(crate::blob::sha256(&bytes)).unwrap_err();
+        let error = unpacked(ContentHash::of(&bytes)).unwrap_err();
         assert!(error.to_string().contains("changed while the image was built"), "{error}");
     }
 }

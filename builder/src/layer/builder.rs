@@ -5,14 +5,12 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use oci_spec::image::Digest;
-
 use super::compress::Compressor;
 use super::tap::IndexTap;
 use super::{
     Change, Entry, Kind, Layer, LayerError, LayerIndex, LayerOptions, LayerPath, LayerSearch, Source, TarWriter, Times,
 };
-use crate::blob::{BlobWriter, HashingWriter, Store, StoreError};
+use crate::blob::{BlobWriter, ContentHash, HashingWriter, Store, StoreError};
 
 /// Writes one layer into a store. Dropping it before [`LayerBuilder::finish`] leaves nothing.
 ///
@@ -79,14 +77,14 @@ impl LayerBuilder {
         match &change.source {
             Source::None => self.append(&change.entry, &mut io::empty()),
             Source::Bytes(bytes) => self.append(&change.entry, &mut &bytes[..]),
-            Source::File { path, expected } => self.add_file(&change.entry, path, expected.as_ref()),
+            Source::File { path, expected } => self.add_file(&change.entry, path, *expected),
         }
     }
 
-    fn add_file(&mut self, entry: &Entry, path: &Path, expected: Option<&Digest>) -> Result<(), LayerError> {
+    fn add_file(&mut self, entry: &Entry, path: &Path, expected: Option<ContentHash>) -> Result<(), LayerError> {
         let Kind::File { .. } = entry.kind else { return self.append(entry, &mut io::empty()) };
         let content = |source| LayerError::Content { path: path.to_owned(), source };
-        let changed = |found| LayerError::Changed { path: path.to_owned(), expected: expected.cloned(), found };
+        let changed = |found| LayerError::Changed { path: path.to_owned(), expected, found };
         // A pipe that took the file's place must not be waited for.
         let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
         let opened = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path);
@@ -116,8 +114,8 @@ impl LayerBuilder {
             }
             Err(error) => Err(error),
             Ok(()) => {
-                let found = self.tap.index().entries.last().and_then(|last| last.content.clone());
-                if expected.is_some() && found.as_ref() != expected {
+                let found = self.tap.index().entries.last().and_then(|last| last.content);
+                if expected.is_some() && found != expected {
                     self.broken = true;
                     return Err(changed(found.map_or_else(String::new, |found| found.to_string())));
                 }

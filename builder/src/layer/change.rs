@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use oci_spec::image::Digest;
 
 use super::{Entry, LayerIndex};
+use crate::blob::ContentHash;
 
 /// Where the content of an entry comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub enum Source {
         /// Where it is.
         path: PathBuf,
         /// The SHA-256 of the content as the cache key saw it. Other content at the time of writing is an error.
-        expected: Option<Digest>,
+        expected: Option<ContentHash>,
     },
 }
 

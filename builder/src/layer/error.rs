@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use oci_spec::image::Digest;
 
 use super::LayerPath;
-use crate::blob::StoreError;
+use crate::blob::{ContentHash, StoreError};
 use crate::secrets::Found;
 
 /// Why a layer could not be written or read. Every refusal of foreign bytes has its own variant.
@@ -129,7 +129,7 @@ pub enum LayerError {
         /// The file.
         path: PathBuf,
         /// The content that was expected, when that was known.
-        expected: Option<Digest>,
+        expected: Option<ContentHash>,
         /// What is there now.
         found: String,
     },
@@ -214,6 +214,6 @@ impl std::error::Error for ArchiveError {
     }
 }
 
-fn told(expected: Option<&Digest>) -> String {
+fn told(expected: Option<&ContentHash>) -> String {
     expected.map_or_else(|| "the file that the build saw first".to_owned(), ToString::to_string)
 }

@@ -7,10 +7,10 @@ use oci_spec::image::Digest;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Entry, FileTime, Kind, LayerError, LayerPath};
-use crate::blob::Store;
+use crate::blob::{ContentHash, Store};
 
 /// The form of the JSON. Raise it when its meaning changes; an index of another version is made again.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Largest account file whose text is kept. The largest real ones have some thousand lines.
 pub const ACCOUNTS_SIZE_MAX_BYTES: u64 = 1024 * 1024;
@@ -29,8 +29,8 @@ pub struct LayerIndex {
 pub struct IndexEntry {
     /// The entry.
     pub entry: Entry,
-    /// SHA-256 of the content; of regular files only.
-    pub content: Option<Digest>,
+    /// Of regular files only.
+    pub content: Option<ContentHash>,
 }
 
 /// Whether the text of the file at `path` is kept: `passwd` and `group` in a folder `etc` or `lib`.
@@ -139,9 +139,9 @@ struct Row {
     /// Extended attributes; values in hexadecimal.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     x: BTreeMap<String, String>,
-    /// SHA-256 of the content.
+    /// Hash of the content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    h: Option<Digest>,
+    h: Option<ContentHash>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -195,7 +195,7 @@ impl From<&IndexEntry> for Row {
             t: entry.modified.seconds,
             n: entry.modified.nanoseconds,
             x: entry.xattrs.iter().map(|(name, value)| (escape(name), hex::encode(value))).collect(),
-            h: index.content.clone(),
+            h: index.content,
         }
     }
 }
@@ -289,7 +289,7 @@ mod tests {
         link.gid = 0;
         let index = LayerIndex {
             entries: vec![
-                IndexEntry { entry: file, content: Some(crate::blob::sha256(b"abc")) },
+                IndexEntry { entry: file, content: Some(ContentHash::of(b"abc")) },
                 IndexEntry { entry: link, content: None },
             ],
             accounts: BTreeMap::from([(LayerPath::clean(b"etc/passwd").unwrap(), "root:x:0:0\n".to_owned())]),
@@ -298,9 +298,9 @@ mod tests {
         assert_eq!(
             json,
             concat!(
-                r#"{"version":1,"entries":[{"p":"bin/50%25","k":"f","s":3,"m":493,"g":5,"t":-1,"#,
+                r#"{"version":2,"entries":[{"p":"bin/50%25","k":"f","s":3,"m":493,"g":5,"t":-1,"#,
                 r#""x":{"security.capability":"01ff"},"#,
-                r#""h":"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},"#,
+                r#""h":"6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"},"#,
                 r#"{"p":"bin/l","k":"l","to":"caf%E9/é","m":493,"t":-1}],"accounts":{"etc/passwd":"root:x:0:0\n"}}"#
             )
         );
@@ -309,9 +309,9 @@ mod tests {
 
     #[test]
     fn another_version_is_made_again_and_damage_is_an_error() {
-        assert_eq!(LayerIndex::from_json(br#"{"version":2,"entries":[{"new":1}]}"#), Ok(None));
+        assert_eq!(LayerIndex::from_json(br#"{"version":1,"entries":[{"old":1}]}"#), Ok(None));
         assert!(LayerIndex::from_json(b"").is_err());
-        let escaping = br#"{"version":1,"entries":[{"p":"../x","k":"d","m":0,"t":0}]}"#;
+        let escaping = br#"{"version":2,"entries":[{"p":"../x","k":"d","m":0,"t":0}]}"#;
         assert!(LayerIndex::from_json(escaping).unwrap_err().contains("is no path inside a root"));
     }
 

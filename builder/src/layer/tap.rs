@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use super::{
     ACCOUNTS_SIZE_MAX_BYTES, Entry, IndexEntry, Kind, LayerError, LayerIndex, Limits, Scan, is_account_file, read_layer,
 };
-use crate::blob::Hasher;
+use crate::blob::ContentHasher;
 
 /// Collects entries, hashes of their content, and account files.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ impl IndexTap {
             return inner(entry, content);
         };
         let text = is_account_file(&entry.path) && size_bytes <= ACCOUNTS_SIZE_MAX_BYTES;
-        let mut tapped = Tapped { content, hasher: Hasher::sha256(), text: text.then(Vec::new) };
+        let mut tapped = Tapped { content, hasher: ContentHasher::default(), text: text.then(Vec::new) };
         inner(entry, &mut tapped)?;
         io::copy(&mut tapped, &mut io::sink()).map_err(LayerError::Read)?;
         if let Some(text) = tapped.text {
@@ -56,7 +56,7 @@ impl IndexTap {
 
 struct Tapped<'a> {
     content: &'a mut dyn Read,
-    hasher: Hasher,
+    hasher: ContentHasher,
     text: Option<Vec<u8>>,
 }
 

@@ -7,9 +7,8 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use oci_spec::image::Digest;
-
 use super::{Entry, FileTime, IndexEntry, Kind, LayerIndex, LayerPath};
+use crate::blob::ContentHash;
 
 /// How many symbolic links a path may lead through, as in Linux (path_resolution(7)).
 const LINKS_MAX: usize = 40;
@@ -28,8 +27,8 @@ pub struct Node {
     pub entry: Entry,
     /// The layer that set it last.
     pub layer: usize,
-    /// SHA-256 of the content; of regular files only.
-    pub content: Option<Digest>,
+    /// Of regular files only.
+    pub content: Option<ContentHash>,
     /// Which layer's tar has the content, and at which path there; of regular files only.
     pub origin: Option<Origin>,
     text: Option<String>,
@@ -98,7 +97,7 @@ impl Tree {
         let origin = file.then(|| Origin { layer, number, path: row.entry.path.clone() });
         let mut entry = row.entry.clone();
         entry.path = place.clone();
-        let mut node = Node { entry, layer, content: row.content.clone(), origin, text: text.cloned(), made: false };
+        let mut node = Node { entry, layer, content: row.content, origin, text: text.cloned(), made: false };
         if let Kind::Hardlink(target) = &row.entry.kind
             && let Some(first) = self.nodes.get(&self.place(target))
             && first.entry.kind != Kind::Directory

@@ -13,7 +13,7 @@ use super::super::StepError;
 use super::super::extract::Spool;
 use super::super::item::{Content, Item, Items};
 use super::content::as_path;
-use crate::blob::HashingReader;
+use crate::blob::ContentHash;
 use crate::layer::{Entry, FileTime, Kind, LayerError, Source};
 use crate::owners::{self, Owner};
 
@@ -87,7 +87,7 @@ fn write_one(item: &Item, spool: Option<&mut Spool>, folder: &Path, path: &Path)
     };
     match (&item.entry.kind, &item.content) {
         (Kind::File { .. }, Content::Source(Source::File { path: from, .. })) => {
-            copy_checked(from, item.digest.as_ref(), make()?, path)
+            copy_checked(from, item.digest, make()?, path)
         }
         (Kind::File { .. }, Content::Source(Source::Bytes(bytes))) => fs::write(path, bytes).map_err(failed(path)),
         (Kind::File { size_bytes }, Content::Spooled { offset_bytes }) => {
@@ -107,28 +107,17 @@ fn write_one(item: &Item, spool: Option<&mut Spool>, folder: &Path, path: &Path)
 }
 
 /// The content must be what the key was made of.
-fn copy_checked(
-    from: &Path,
-    expected: Option<&oci_spec::image::Digest>,
-    to: File,
-    path: &Path,
-) -> Result<(), StepError> {
+fn copy_checked(from: &Path, expected: Option<ContentHash>, to: File, path: &Path) -> Result<(), StepError> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let unreadable = |source| StepError::Read { path: from.to_owned(), source };
     let file = File::options().read(true).custom_flags(flags).open(from).map_err(unreadable)?;
-    let changed = |found: String| {
-        let expected = expected.cloned();
-        StepError::Layer(LayerError::Changed { path: from.to_owned(), expected, found })
-    };
+    let changed = |found: String| StepError::Layer(LayerError::Changed { path: from.to_owned(), expected, found });
     if !file.metadata().map_err(unreadable)?.is_file() {
         return Err(changed("no regular file".to_owned()));
     }
-    let mut reader = HashingReader::new(file);
-    let mut to = to;
-    io::copy(&mut reader, &mut to).map_err(failed(path))?;
-    let found = reader.finish().0;
+    let found = ContentHash::copy(file, to).map_err(failed(path))?;
     match expected {
-        Some(expected) if *expected != found => Err(changed(found.to_string())),
+        Some(expected) if expected != found => Err(changed(found.to_string())),
         _ => Ok(()),
     }
 }

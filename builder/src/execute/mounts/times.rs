@@ -79,14 +79,14 @@ impl Inputs {
     /// Those of a bind of the context.
     pub(super) fn add_items(&mut self, number: usize, mount: &Mount, context: &ContextTree) {
         for item in context.items.iter() {
-            let Some(digest) = &item.digest else { continue };
+            let Some(content) = item.digest else { continue };
             let path = if context.is_folder { item.entry.path.clone() } else { LayerPath::root() };
             let modified = item.entry.modified;
             self.files.push(Input {
                 path: shown_at(mount, &path),
                 place: Place::Mount(number),
                 inside: as_path(&item.entry.path).to_owned(),
-                content: Fingerprint::of_hex(digest.digest()),
+                content: Fingerprint::of(content),
                 own: Moment { seconds: modified.seconds, nanoseconds: modified.nanoseconds },
             });
         }
@@ -105,13 +105,13 @@ impl Inputs {
     }
 
     fn add(&mut self, inside: &LayerPath, node: &crate::layer::Node, place: Place, path: Vec<u8>) {
-        let (Kind::File { .. }, Some(digest)) = (&node.entry.kind, &node.content) else { return };
+        let (Kind::File { .. }, Some(content)) = (&node.entry.kind, node.content) else { return };
         let modified = node.entry.modified;
         self.files.push(Input {
             path,
             place,
             inside: as_path(inside).to_owned(),
-            content: Fingerprint::of_hex(digest.digest()),
+            content: Fingerprint::of(content),
             own: Moment { seconds: modified.seconds, nanoseconds: modified.nanoseconds },
         });
     }

@@ -103,7 +103,7 @@ fn one_pass_gives_all_that_is_known_of_a_layer() {
     assert_eq!(scan.diff_id, layer.diff_id);
     assert_eq!(index.entries.len(), 3);
     assert_eq!(index.entries[..2], layer.index.entries[..2]);
-    assert_eq!(layer.index.entries[1].content, Some(crate::blob::sha256(b"root:x:0:0\n")));
+    assert_eq!(layer.index.entries[1].content, Some(crate::blob::ContentHash::of(b"root:x:0:0\n")));
     assert_eq!(layer.index.accounts[&path("etc/passwd")], "root:x:0:0\n");
     layer.index.save(&store, &layer.diff_id).unwrap();
     assert_eq!(LayerIndex::load(&store, &layer.diff_id).unwrap(), Some(layer.index));
@@ -194,7 +194,7 @@ fn a_file_that_changed_since_its_key_was_made_is_named() {
     let (folder, store) = open();
     let at = folder.path().join("source.c");
     let change = |expected: &[u8]| {
-        let expected = Some(crate::blob::sha256(expected));
+        let expected = Some(crate::blob::ContentHash::of(expected));
         Change { source: Source::File { path: at.clone(), expected }, ..file("a", b"abc") }
     };
     let error = |change: Change| write_layer(&store, TAR, [&change]).unwrap_err().to_string();
@@ -202,8 +202,8 @@ fn a_file_that_changed_since_its_key_was_made_is_named() {
     fs::write(&at, "abc").unwrap();
     write_layer(&store, TAR, [&change(b"abc")]).unwrap();
     let text = error(change(b"abd"));
-    assert!(text.contains("source.c changed while the image was built: expected sha256:a52d"), "{text}");
-    assert!(text.contains("found sha256:ba78") && text.ends_with("run the build again"), "{text}");
+    assert!(text.contains("source.c changed while the image was built: expected blake3:"), "{text}");
+    assert!(text.contains("found blake3:6437") && text.ends_with("run the build again"), "{text}");
 
     fs::write(&at, "abcd").unwrap();
     assert!(error(change(b"abc")).contains("found more than its 3 bytes"));

@@ -3,15 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
-
 use super::owned::Owned;
 use super::{CAPABILITY, Changes, ChangesError, attribute_names, capability, check_name, refuse_redirects};
+use crate::blob::ContentHash;
 use crate::layer::{Change, Kind, LayerPath, Node, Tree};
 use crate::owners;
 
@@ -179,17 +177,8 @@ fn is_as_known(at: &Path, metadata: &Metadata, before: &Stat, node: &Node) -> Re
                 return Ok(true);
             }
             let Some(expected) = &node.content else { return Ok(false) };
-            let mut file = fs::File::open(at).map_err(ChangesError::at("reading", at))?;
-            let mut hash = Sha256::new();
-            let mut buffer = vec![0; 128 * 1024];
-            loop {
-                let count = file.read(&mut buffer).map_err(ChangesError::at("reading", at))?;
-                if count == 0 {
-                    break;
-                }
-                hash.update(&buffer[..count]);
-            }
-            Ok(hex::encode(hash.finalize()) == expected.digest())
+            let found = fs::File::open(at).and_then(ContentHash::read).map_err(ChangesError::at("reading", at))?;
+            Ok(found == *expected)
         }
         // What else there is has no content; its looks say all.
         Kind::Fifo | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => Ok(true),

@@ -391,7 +391,7 @@ fn a_manifest_leaves_out_what_is_as_the_layers_say() {
     symlink("same", root.join("link")).unwrap();
     let entries = nothing.changes(&root).unwrap().into_iter().map(|change| {
         let content = match &change.source {
-            Source::File { path, .. } => Some(crate::blob::sha256(&fs::read(path).unwrap())),
+            Source::File { path, .. } => Some(crate::blob::ContentHash::of(&fs::read(path).unwrap())),
             _ => None,
         };
         IndexEntry { entry: change.entry, content }

@@ -13,7 +13,7 @@ fn index(changes: &[Change]) -> LayerIndex {
     let mut index = LayerIndex::default();
     for Change { entry, source } in changes {
         let content = match source {
-            Source::Bytes(bytes) => Some(crate::blob::sha256(bytes)),
+            Source::Bytes(bytes) => Some(crate::blob::ContentHash::of(bytes)),
             _ => None,
         };
         if let (true, Source::Bytes(bytes)) = (crate::layer::is_account_file(&entry.path), source) {
@@ -136,7 +136,7 @@ fn a_hard_link_keeps_the_file_when_its_first_name_goes() {
     let tree = tree(&[&base, &[file("a", b"4")]]);
     assert_eq!(outline(&tree), "/a 1 (1)\n/b 3 (0)\n");
     let node = tree.get(&path("b")).unwrap();
-    assert_eq!(node.content, Some(crate::blob::sha256(b"123")));
+    assert_eq!(node.content, Some(crate::blob::ContentHash::of(b"123")));
     assert_eq!(node.origin, Some(Origin { layer: 0, number: 0, path: path("a") }));
 }
 
@@ -193,7 +193,7 @@ fn account_files_are_found_through_links_and_follow_the_layers() {
 #[derive(Clone)]
 enum Disk {
     Folder(u32, Names),
-    Other(Kind, Option<Digest>),
+    Other(Kind, Option<crate::blob::ContentHash>),
 }
 type Names = Rc<RefCell<BTreeMap<Vec<u8>, Disk>>>;
 
@@ -245,7 +245,8 @@ fn unpack(root: &Names, changes: &[Change]) {
                 folder.borrow()[target.name().unwrap()].clone()
             }
             (kind, _) => {
-                let content = if let Source::Bytes(bytes) = source { Some(crate::blob::sha256(bytes)) } else { None };
+                let content =
+                    if let Source::Bytes(bytes) = source { Some(crate::blob::ContentHash::of(bytes)) } else { None };
                 Disk::Other(kind.clone(), content)
             }
         };
@@ -307,7 +308,7 @@ fn on_disk(root: &std::path::Path, at: &LayerPath, lines: &mut Vec<String>) {
         } else if kind.is_symlink() {
             format!("link {:?}", std::fs::read_link(entry.path()).unwrap().as_os_str().as_bytes())
         } else if kind.is_file() {
-            format!("file {}", crate::blob::sha256(&std::fs::read(entry.path()).unwrap()))
+            format!("file {}", crate::blob::ContentHash::of(&std::fs::read(entry.path()).unwrap()))
         } else if kind.is_fifo() {
             "pipe".to_owned()
         } else {

@@ -163,7 +163,7 @@ fn an_index_is_made_while_a_layer_is_unpacked() {
     let (whole, tar) = layer(&overlay, true);
     let index = once(&tar, &whole).unwrap().unwrap();
     assert_eq!(index, crate::layer::index_layer(&tar[..], "", &Limits::DEFAULT).unwrap().1);
-    assert_eq!(index.entries[1].content, Some(crate::blob::sha256(b"x")));
+    assert_eq!(index.entries[1].content, Some(crate::blob::ContentHash::of(b"x")));
     let unpacked = overlay.entries.store().root().join("layers").join(whole.digest()).join("fs/d/x");
     assert_eq!(fs::read(unpacked).unwrap(), b"x");
     // What takes something from below is left to who knows what that is.
