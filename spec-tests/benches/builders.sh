@@ -78,7 +78,7 @@ stop_all() {
   buildkitd_pid="" registry_pid=""
   # What a builder leaves mounted would keep its folder from being removed.
   [ -z "${place:-}" ] || awk -v place="$place/" 'index($2, place) == 1 { print $2 }' /proc/self/mounts | sort -r | xargs -r -n 1 umount -l 2>/dev/null || true
-  [ -z "${place:-}" ] || rm -rf "${place:?}"/{registry,run,buildkit,buildah,fluyt,fluyt-r2,unpack}
+  [ -z "${place:-}" ] || rm -rf "${place:?}"/{registry,run,buildkit,buildah,fluyt,fluyt-r2,forgotten,unpack}
 }
 
 # publish NAME CONTEXT: an image that the rows start from.
@@ -89,9 +89,18 @@ publish() {
 
 buildah_flags() { printf '%s\n' --root "$place/buildah/root" --runroot "$place/buildah/run" --storage-driver overlay; }
 
+# On a disk what is forgotten is put aside: ext4 without a journal passes by every inode deleted in the last minute when it makes a file,
+# so that a row of many small files would measure what removed the store before it.
 forget() {
   case $1 in
-    fluyt | fluyt-r2) rm -rf "$place/$1/store" ;;
+    fluyt | fluyt-r2)
+      if [ "$medium" = disk ]; then
+        mkdir -p "$place/forgotten"
+        [ ! -e "$place/$1/store" ] || mv "$place/$1/store" "$(mktemp -d "$place/forgotten/XXXXXX")"
+      else
+        rm -rf "$place/$1/store"
+      fi
+      ;;
     buildkit) "$tools/buildctl" --addr "unix://$socket" prune --all >/dev/null ;;
     buildah)
       umount -l "$place/buildah/root/overlay" 2>/dev/null || true # it leaves its folder mounted on itself
