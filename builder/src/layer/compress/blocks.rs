@@ -67,6 +67,8 @@ pub(in crate::layer) struct BlockWriter<W> {
     spare: Vec<u8>,
     checksum: Crc,
     workers: Option<Workers>,
+    /// Where there are none.
+    deflater: Option<Deflater>,
     /// What was handed out and not yet written, in order.
     pending: VecDeque<Receiver<io::Result<Deflated>>>,
 }
@@ -100,6 +102,7 @@ impl<W: Write> BlockWriter<W> {
             spare: Vec::new(),
             checksum: Crc::new(),
             workers: None,
+            deflater: None,
             pending: VecDeque::new(),
         })
     }
@@ -122,7 +125,7 @@ impl<W: Write> BlockWriter<W> {
         self.pending.push_back(answer);
         // A layer of one block is not worth a thread.
         if self.threads.get() == 1 || (last && self.workers.is_none()) {
-            run(vec![job], &mut Deflater::new(self.level));
+            run(vec![job], self.deflater.get_or_insert_with(|| Deflater::new(self.level)));
             return self.collect();
         }
         // Bounds the memory: the blocks in hand of each worker, and one more so that none waits.
