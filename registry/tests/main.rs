@@ -34,3 +34,4 @@ mod tls;
 mod undo;
 mod uploads;
 mod watched;
+mod wire;

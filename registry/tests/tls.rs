@@ -17,7 +17,7 @@ use crate::binary::{Server, refused, take};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A certificate for `localhost` and its key, in `folder`.
-fn certificate(folder: &Path) -> String {
+pub(crate) fn certificate(folder: &Path) -> String {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     std::fs::write(folder.join("tls.crt"), made.cert.pem()).unwrap();
     std::fs::write(folder.join("tls.key"), made.signing_key.serialize_pem()).unwrap();
@@ -25,7 +25,7 @@ fn certificate(folder: &Path) -> String {
 }
 
 /// Talks to the server as a client that trusts `certificate`: a connection, or why there is none.
-fn connect(
+pub(crate) fn connect(
     address: &str,
     certificate: &str,
     protocols: &[&str],
