@@ -38,7 +38,7 @@ impl Executor {
     ///
     /// # Errors
     /// Every step that failed, with its instruction and lines. None is started after the first failure, and those that still
-    /// run are stopped when they have had [`TOGETHER`] to end.
+    /// run are stopped when they have had half a second to end.
     pub fn run(&self, graph: &Graph) -> Result<States, ExecuteError> {
         let steps = graph.ops().map(|_| self.steps.next()).collect();
         let said = BTreeMap::new();

@@ -25,7 +25,7 @@ pub fn check_file(path: &Path) -> Result<(), ExportError> {
     }
 }
 
-/// Whether [`super::local`] can be expected to write into this folder, or to make it.
+/// Whether [`super::local()`] can be expected to write into this folder, or to make it.
 ///
 /// # Errors
 /// When it is a file, when there is no folder to make it in, and when it, or that, may not be written.
