@@ -1,9 +1,11 @@
 //! A store whose time is the simulation's, behind a network that delays, loses answers, repeats writes and breaks off.
 //!
-//! A request lives on when whoever made it is gone, as one on a wire does: it arrives later, or has arrived.
+//! A request lives on when whoever made it is gone, as one on a wire does: it arrives later, or has arrived. That takes no
+//! task: what is on its way is applied, in the order of its times, before anybody looks at the store again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -72,17 +74,83 @@ impl Counts {
 /// Tags and bytes, by place.
 type Parts = BTreeMap<usize, (String, Bytes)>;
 
+/// An object, and its key as lists and heads give it, parsed once.
+#[derive(Clone, Debug)]
+struct Object {
+    path: Path,
+    content: Bytes,
+    modified: SystemTime,
+}
+
+impl Object {
+    fn meta(&self) -> ObjectMeta {
+        ObjectMeta {
+            location: self.path.clone(),
+            last_modified: self.modified.into(),
+            size: self.content.len() as u64,
+            e_tag: None,
+            version: None,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
-    objects: BTreeMap<String, (Bytes, SystemTime)>,
+    objects: BTreeMap<String, Object>,
     uploads: HashMap<String, Parts>,
     next: u64,
+}
+
+impl State {
+    fn put(&mut self, path: &Path, content: Bytes, modified: SystemTime) {
+        self.objects.insert(path.to_string(), Object { path: path.clone(), content, modified });
+    }
+}
+
+/// What a request does when it arrives.
+type Arrival = Box<dyn FnOnce(&mut State, SystemTime) + Send>;
+
+/// What the store holds, and what is on its way to it.
+#[derive(Default)]
+struct Wire {
+    state: State,
+    /// By the time of their arrival, and the order in which they were sent.
+    coming: BTreeMap<(Duration, u64), Arrival>,
+    sent: u64,
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { state, coming, sent } = self;
+        f.debug_struct("Wire").field("state", state).field("coming", &coming.keys()).field("sent", sent).finish()
+    }
+}
+
+impl Wire {
+    fn send(&mut self, at: Duration, arrival: Arrival) {
+        self.sent += 1;
+        self.coming.insert((at, self.sent), arrival);
+    }
+
+    /// What the store holds so long after its beginning.
+    fn at(&mut self, now: Duration) -> &mut State {
+        while let Some(next) = self.coming.first_entry().filter(|next| next.key().0 <= now) {
+            let ((at, _), arrival) = next.remove_entry();
+            arrival(&mut self.state, time(at));
+        }
+        &mut self.state
+    }
+}
+
+/// The store's clock, so long after its beginning.
+fn time(since: Duration) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_750_000_000) + since
 }
 
 /// The bucket.
 #[derive(Debug)]
 pub(crate) struct Store {
-    state: Mutex<State>,
+    wire: Mutex<Wire>,
     rates: Mutex<Rates>,
     chance: Mutex<Chance>,
     counts: Arc<Counts>,
@@ -144,7 +212,7 @@ impl Store {
         let takes_any_parts = chance.below(2) == 0;
         Arc::new(Self {
             takes_any_parts,
-            state: Mutex::default(),
+            wire: Mutex::default(),
             rates: Mutex::default(),
             chance: Mutex::new(chance),
             counts,
@@ -160,12 +228,9 @@ impl Store {
         *self.rates.lock().unwrap() = rates;
     }
 
-    pub(crate) fn now(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_750_000_000) + self.began.elapsed()
-    }
-
     pub(crate) fn keys(&self) -> Vec<String> {
-        self.state.lock().unwrap().objects.keys().cloned().collect()
+        let now = self.began.elapsed();
+        self.wire.lock().unwrap().at(now).objects.keys().cloned().collect()
     }
 
     /// Notes something for whoever reads what led to a failure.
@@ -256,44 +321,35 @@ impl SimPort {
             // The dead ask nothing.
             return std::future::pending().await;
         }
-        let store = self.store.clone();
-        let wire = tokio::spawn(async move {
-            sleep(plan.before).await;
-            if plan.refused {
-                return Err(broken());
-            }
-            let now = store.now();
-            let result = apply(&mut store.state.lock().unwrap(), now);
+        let arrives = self.store.began.elapsed() + plan.before;
+        let reply = Arc::new(Mutex::new(None));
+        if !plan.refused {
+            let mut wire = self.store.wire.lock().unwrap();
+            let apply = Arc::new(apply);
             if let Some(later) = plan.again {
-                tokio::spawn(async move {
-                    sleep(later).await;
-                    let now = store.now();
-                    let _ = apply(&mut store.state.lock().unwrap(), now);
-                });
+                let apply = apply.clone();
+                wire.send(arrives + later, Box::new(move |state, now| _ = apply(state, now)));
             }
-            sleep(plan.after).await;
-            if plan.lost { Err(broken()) } else { result }
-        });
-        let result = wire.await.unwrap();
+            let reply = reply.clone();
+            wire.send(arrives, Box::new(move |state, now| *reply.lock().unwrap() = Some(apply(state, now))));
+        }
+        sleep(if plan.refused { plan.before } else { plan.before + plan.after }).await;
+        self.store.wire.lock().unwrap().at(self.store.began.elapsed());
         if plan.crash == Some(false) {
             self.life.end();
         }
         if self.life.is_over() {
             return std::future::pending().await;
         }
-        result
+        if plan.refused || plan.lost {
+            return Err(broken());
+        }
+        reply.lock().unwrap().take().unwrap()
     }
 }
 
 fn whole(payload: PutPayload) -> Bytes {
-    let mut whole = Vec::with_capacity(payload.content_length());
-    payload.iter().for_each(|piece| whole.extend_from_slice(piece));
-    whole.into()
-}
-
-fn meta(key: &str, size: usize, modified: SystemTime) -> ObjectMeta {
-    let location = Path::parse(key).unwrap();
-    ObjectMeta { location, last_modified: modified.into(), size: size as u64, e_tag: None, version: None }
+    payload.into()
 }
 
 fn written() -> PutResult {
@@ -303,13 +359,12 @@ fn written() -> PutResult {
 #[async_trait]
 impl ObjectStore for SimPort {
     async fn put_opts(&self, location: &Path, payload: PutPayload, _: PutOptions) -> Result<PutResult> {
-        let (key, content) = (location.to_string(), whole(payload));
-        let named = key.clone();
+        let (path, content) = (location.clone(), whole(payload));
         self.request(
             Kind::Put,
-            || named,
+            || location.to_string(),
             move |state, now| {
-                state.objects.insert(key.clone(), (content.clone(), now));
+                state.put(&path, content.clone(), now);
                 Ok(())
             },
         )
@@ -322,13 +377,16 @@ impl ObjectStore for SimPort {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let key = location.to_string();
+        let path = location.clone();
         let kind = if options.head { Kind::Head } else { Kind::Get };
-        let named = key.clone();
-        let (content, modified) = self
-            .request(kind, || named, move |state, _| state.objects.get(&key).cloned().ok_or_else(|| absent(&key)))
+        let object = self
+            .request(
+                kind,
+                || location.to_string(),
+                move |state, _| state.objects.get(path.as_ref()).cloned().ok_or_else(|| absent(path.as_ref())),
+            )
             .await?;
-        let meta = meta(location.as_ref(), content.len(), modified);
+        let (meta, content) = (object.meta(), object.content);
         let size = content.len() as u64;
         let range = match options.range {
             None => 0..size,
@@ -355,13 +413,12 @@ impl ObjectStore for SimPort {
                         Ok(paths) => paths,
                         Err(error) => return stream::iter(vec![Err(error)]),
                     };
-                    let keys: Vec<String> = paths.iter().map(Path::to_string).collect();
-                    let named = keys.join(" ");
+                    let going = paths.clone();
                     let removed = port.request(
                         Kind::Delete,
-                        || named,
+                        || paths.iter().map(Path::to_string).collect::<Vec<_>>().join(" "),
                         move |state, _| {
-                            keys.iter().for_each(|key| _ = state.objects.remove(key));
+                            going.iter().for_each(|path| _ = state.objects.remove(path.as_ref()));
                             Ok(())
                         },
                     );
@@ -421,22 +478,22 @@ impl MultipartStore for SimPort {
     }
 
     async fn complete_multipart(&self, path: &Path, id: &MultipartId, parts: Vec<PartId>) -> Result<PutResult> {
-        let (key, id) = (path.to_string(), id.clone());
+        let (path, id) = (path.clone(), id.clone());
         self.request(
             Kind::Part,
             || "complete".into(),
             move |state, now| {
-                let stored = state.uploads.get(&id).ok_or_else(|| absent(&key))?;
+                let stored = state.uploads.get(&id).ok_or_else(|| absent(path.as_ref()))?;
                 let mut whole = Vec::new();
                 for (index, part) in parts.iter().enumerate() {
-                    let (tag, data) = stored.get(&index).ok_or_else(|| absent(&key))?;
+                    let (tag, data) = stored.get(&index).ok_or_else(|| absent(path.as_ref()))?;
                     if *tag != part.content_id {
                         return Err(Error::Generic { store: "simulated", source: "InvalidPart".into() });
                     }
                     whole.extend_from_slice(data);
                 }
                 state.uploads.remove(&id);
-                state.objects.insert(key.clone(), (whole.into(), now));
+                state.put(&path, whole.into(), now);
                 Ok(())
             },
         )
@@ -461,22 +518,21 @@ impl MultipartStore for SimPort {
 #[async_trait]
 impl PaginatedListStore for SimPort {
     async fn list_paginated(&self, prefix: Option<&str>, options: PaginatedListOptions) -> Result<PaginatedListResult> {
-        let prefix = prefix.unwrap_or_default().to_owned();
-        let named = prefix.clone();
+        let below = prefix.unwrap_or_default().to_owned();
         self.request(
             Kind::List,
-            || named,
+            || prefix.unwrap_or_default().to_owned(),
             move |state, _| {
-                let after = options.page_token.clone().or_else(|| options.offset.clone()).unwrap_or_default();
-                let from = prefix.clone().max(after.clone());
+                let after = options.page_token.as_deref().or(options.offset.as_deref()).unwrap_or_default();
+                let from = (Bound::Included(below.as_str().max(after)), Bound::Unbounded);
                 let max = options.max_keys.unwrap_or(1000);
                 let mut objects: Vec<ObjectMeta> = state
                     .objects
-                    .range(from..)
-                    .skip_while(|(key, _)| **key <= after)
-                    .take_while(|(key, _)| key.starts_with(&prefix))
+                    .range::<str, _>(from)
+                    .skip_while(|(key, _)| key.as_str() <= after)
+                    .take_while(|(key, _)| key.starts_with(&below))
                     .take(max + 1)
-                    .map(|(key, (content, modified))| meta(key, content.len(), *modified))
+                    .map(|(_, object)| object.meta())
                     .collect();
                 let more = objects.len() > max;
                 objects.truncate(max);
