@@ -69,11 +69,6 @@ pub struct HashingReader<R> {
 }
 
 impl<R: Read> HashingReader<R> {
-    /// Taps `inner` with SHA-256.
-    pub fn new(inner: R) -> Self {
-        Self::with(inner, Hasher::sha256())
-    }
-
     /// Taps `inner` with `hasher`.
     pub fn with(inner: R, hasher: Hasher) -> Self {
         Self { inner, hasher, size_bytes: 0 }
@@ -160,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_taps_hash_what_passes() {
-        let mut reader = HashingReader::new(&b"hello"[..]);
+        let mut reader = HashingReader::with(&b"hello"[..], Hasher::sha256());
         let mut writer = HashingWriter::new(Vec::new());
         io::copy(&mut reader, &mut writer).unwrap();
         let (bytes, written, size_bytes) = writer.finish();

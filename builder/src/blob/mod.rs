@@ -13,8 +13,8 @@
 //! Other rooms keep their own folders beside these (`layers`, `records`, `indexes`) and write them with
 //! [`Store::write_entry`]. An entry is written and synced under `tmp/` and then renamed, so a process that is killed at
 //! any moment leaves only `tmp/` behind. What is cheaply made again, and looked at before it is believed, is not synced
-//! ([`Store::write_hint`]), and the folders of blobs are synced before a name is written, not for each blob. Writers of the same digest do not disturb each other: the last rename wins and
-//! the bytes are the same.
+//! ([`Store::write_hint`]), and the folders of blobs are synced before a name is written, not for each blob. Writers of the
+//! same digest do not disturb each other: the last rename wins and the bytes are the same.
 
 mod content;
 mod digest;

@@ -18,7 +18,7 @@ pub enum Source {
     File {
         /// Where it is.
         path: PathBuf,
-        /// The SHA-256 of the content as the cache key saw it. Other content at the time of writing is an error.
+        /// The content as the cache key saw it. Other content at the time of writing is an error.
         expected: Option<ContentHash>,
     },
 }
