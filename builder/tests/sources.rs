@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 
+#[path = "sources/arriving.rs"]
+mod arriving;
 #[path = "sources/at_once.rs"]
 mod at_once;
 #[path = "sources/contexts.rs"]

@@ -16,6 +16,7 @@
 //! ([`Store::write_hint`]), and the folders of blobs are synced before a name is written, not for each blob. Writers of the
 //! same digest do not disturb each other: the last rename wins and the bytes are the same.
 
+mod arrival;
 mod content;
 mod digest;
 mod error;
@@ -30,6 +31,7 @@ mod store;
 mod trash;
 mod writer;
 
+pub use arrival::{Arriving, ArrivingBlob};
 pub use content::{ContentHash, ContentHasher};
 pub use digest::{Hasher, HashingReader, HashingWriter, sha256};
 pub use error::StoreError;

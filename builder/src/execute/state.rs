@@ -8,7 +8,7 @@ use fluyt_client::Reference;
 use oci_spec::image::Digest;
 
 use super::{Executor, StepError};
-use crate::blob::StoreError;
+use crate::blob::{Arriving, StoreError};
 use crate::cache::{Content, PlannedLayer};
 use crate::event::StepId;
 use crate::layer::{LayerIndex, Limits, Tree, index_layer};
@@ -61,15 +61,16 @@ impl Executor {
         if self.store.contains(&layer.digest) {
             return Ok(());
         }
-        let fetch = self.fetch(step, layer)?;
+        let fetch = self.fetch(step, layer, None)?;
         self.wait_for(fetch)
     }
 
-    /// Begins to fetch a layer's blob; another step that wants it too waits for the same.
+    /// Begins to fetch a layer's blob, which may be read meanwhile; another step that wants it too waits for the same.
     pub(super) fn fetch(
         &self,
         step: StepId,
         layer: &BuiltLayer,
+        arriving: Option<Arriving>,
     ) -> Result<impl Future<Output = Result<(), StepError>> + Send + use<>, StepError> {
         let Some(origin) = layer.origin.clone() else {
             // A record is taken only when its blob is there; it was removed since.
@@ -79,7 +80,12 @@ impl Executor {
         let (digest, size_bytes) = (layer.digest.clone(), layer.size_bytes);
         Ok(async move {
             let _one_at_a_time = flight.lock().await;
-            Ok(remote.fetch_blob(&origin, &digest, size_bytes, step).await?)
+            remote.fetch_blob(&origin, &digest, size_bytes, step, arriving.as_ref()).await?;
+            // The store may have had it by now.
+            if let Some(arriving) = &arriving {
+                arriving.whole();
+            }
+            Ok(())
         })
     }
 

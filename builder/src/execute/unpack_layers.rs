@@ -1,4 +1,5 @@
-//! Unpacks the layers that a command needs: fetched all at once, unpacked beside each other as far as they let it.
+//! Unpacks the layers that a command needs: fetched all at once, unpacked while they arrive, and beside each other as far
+//! as they let it.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,11 +11,22 @@ use oci_spec::image::Digest;
 use tokio::task::JoinHandle;
 
 use super::{BuiltLayer, Executor, RootState, StepError};
+use crate::blob::{Arriving, ArrivingBlob};
 use crate::event::StepId;
 use crate::layer::{Apart, LayerIndex, Limits};
 
+/// How much is read at once of a blob that arrives.
+const READ_BYTES: usize = 64 * 1024;
+
 /// The transfers of a root's layers, each taken by who unpacks its layer.
-type Fetches = Mutex<HashMap<Digest, JoinHandle<Result<(), StepError>>>>;
+type Fetches = Mutex<HashMap<Digest, Transfer>>;
+
+/// A blob on its way into the store.
+struct Transfer {
+    end: JoinHandle<Result<(), StepError>>,
+    /// Its bytes, as they come.
+    blob: ArrivingBlob,
+}
 
 impl Executor {
     /// Unpacks the layers of a root file system that are not unpacked yet. All that is not here is fetched at once.
@@ -24,7 +36,10 @@ impl Executor {
         let mut fetches = HashMap::new();
         for layer in layers.iter().filter(|layer| !self.store.contains(&layer.digest)) {
             if !fetches.contains_key(&layer.digest) {
-                fetches.insert(layer.digest.clone(), self.runtime.spawn(self.fetch(step, layer)?));
+                let cancel = self.cancel.clone();
+                let (arriving, blob) = Arriving::new(&self.store, &layer.digest, move || cancel.is_cancelled());
+                let end = self.runtime.spawn(self.fetch(step, layer, Some(arriving))?);
+                fetches.insert(layer.digest.clone(), Transfer { end, blob });
             }
         }
         let fetches = Mutex::new(fetches);
@@ -46,12 +61,14 @@ impl Executor {
         let next = AtomicUsize::new(0);
         let work = || {
             while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let checked = self.arrived(step, layer, fetches)?;
                 match LayerIndex::load(&self.store, &layer.diff_id) {
-                    Ok(Some(index)) if stands_alone(&index) => self.unpack_one(layer, &[], &index)?,
+                    Ok(Some(index)) if stands_alone(&index) => {
+                        self.arrived(step, layer, fetches)?;
+                        self.unpack_one(layer, &[], &index)?;
+                    }
                     Ok(Some(_)) => {}
                     // A damaged index is made again like one that is not there.
-                    Ok(None) | Err(_) => self.unpack_unknown(layer, checked)?,
+                    Ok(None) | Err(_) => self.unpack_unknown(step, layer, fetches)?,
                 }
             }
             Ok(())
@@ -70,21 +87,39 @@ impl Executor {
         ends.into_iter().collect()
     }
 
-    /// Waits until a layer's blob is here. Says whether its bytes were checked right now.
-    fn arrived(&self, step: StepId, layer: &BuiltLayer, fetches: &Fetches) -> Result<bool, StepError> {
-        let fetch = fetches.lock().unwrap_or_else(PoisonError::into_inner).remove(&layer.digest);
-        match fetch {
-            Some(fetch) => self
-                .wait_for(async { fetch.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) })
-                .map(|()| true),
+    /// Waits until a layer's blob is here.
+    fn arrived(&self, step: StepId, layer: &BuiltLayer, fetches: &Fetches) -> Result<(), StepError> {
+        match take(fetches, layer) {
+            Some(transfer) => self.ended(transfer.end),
             // Of two layers that are one blob, the other's turn may have taken the transfer, and still wait for it.
-            None => self.ensure_blob(step, layer).map(|()| false),
+            None => self.ensure_blob(step, layer),
         }
     }
 
-    /// Unpacks a layer that has no index yet, and makes it, in one pass: inflating is most of the work of either. A layer
-    /// that takes something from below is left for later.
-    fn unpack_unknown(&self, layer: &BuiltLayer, checked: bool) -> Result<(), StepError> {
+    fn ended(&self, end: JoinHandle<Result<(), StepError>>) -> Result<(), StepError> {
+        self.wait_for(async { end.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) })
+    }
+
+    /// Unpacks a layer that has no index yet, and makes it, in one pass and while its blob arrives: inflating is most of
+    /// the work of either, and a registry far away takes longer than both.
+    fn unpack_unknown(&self, step: StepId, layer: &BuiltLayer, fetches: &Fetches) -> Result<(), StepError> {
+        let Some(Transfer { end, blob }) = take(fetches, layer) else {
+            self.ensure_blob(step, layer)?;
+            return self.unpack_and_index(layer, || Ok(Box::new(self.store.open_verified(&layer.digest)?)));
+        };
+        // What becomes visible has the diff id that the image's configuration names, whatever becomes of the blob.
+        let unpacked = self.unpack_and_index(layer, || Ok(Box::new(io::BufReader::with_capacity(READ_BYTES, blob))));
+        // A blob that does not arrive cannot be unpacked; why it did not is what to tell.
+        self.ended(end)?;
+        unpacked
+    }
+
+    /// A layer that takes something from below is left for later.
+    fn unpack_and_index(
+        &self,
+        layer: &BuiltLayer,
+        open: impl FnOnce() -> Result<Box<dyn io::Read + Send>, StepError>,
+    ) -> Result<(), StepError> {
         if self.cancel.is_cancelled() {
             return Err(StepError::Cancelled);
         }
@@ -93,12 +128,8 @@ impl Executor {
         if self.snapshots.has(&layer.diff_id) {
             return Ok(());
         }
-        let blob: Box<dyn io::Read + Send> = match checked {
-            true => Box::new(io::BufReader::new(self.store.open_blob(&layer.digest)?)),
-            false => Box::new(self.store.open_verified(&layer.digest)?),
-        };
         let limits = &Limits::DEFAULT;
-        if let Some(index) = self.snapshots.unpack_and_index(&layer.diff_id, blob, &layer.media_type, limits)? {
+        if let Some(index) = self.snapshots.unpack_and_index(&layer.diff_id, open()?, &layer.media_type, limits)? {
             index.save_unsynced(&self.store, &layer.diff_id)?;
         }
         Ok(())
@@ -121,6 +152,10 @@ impl Executor {
         )?;
         Ok(())
     }
+}
+
+fn take(fetches: &Fetches, layer: &BuiltLayer) -> Option<Transfer> {
+    fetches.lock().unwrap_or_else(PoisonError::into_inner).remove(&layer.digest)
 }
 
 /// Whether a layer unpacks to the same whatever is below it.

@@ -160,7 +160,7 @@ impl Delivery<'_> {
         self.events.hear(Event::Started { step, name: "fetch the base image's layers".to_owned() });
         for layer in missing {
             let Some(origin) = &layer.origin else { continue };
-            let fetch = async || self.remote.fetch_blob(origin, &layer.digest, layer.size_bytes, step).await;
+            let fetch = async || self.remote.fetch_blob(origin, &layer.digest, layer.size_bytes, step, None).await;
             if let Err(error) = self.pruner.with_room("a layer of the base image", fetch).await {
                 self.events.hear(Event::Failed { step, error: error.to_string() });
                 return Err(BuildError::Layers { source: Box::new(error) });

@@ -7,6 +7,7 @@ use fluyt_client::{Blob, Reference};
 use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest};
 
 use super::{CONFIG_SIZE_MAX_BYTES, Remote, RemoteError, places};
+use crate::blob::Arriving;
 use crate::event::{Event, StepId};
 use crate::image::{self, ImageConfig, ImageError, Manifest, manifest};
 
@@ -95,11 +96,12 @@ impl Remote {
                 format!("its configuration has {} bytes; at most {CONFIG_SIZE_MAX_BYTES} are read", descriptor.size());
             return Err(RemoteError::Malformed { reference: reference.to_string(), problem });
         }
-        self.transfer(reference, digest, descriptor.size(), None).await?;
+        self.transfer(reference, digest, descriptor.size(), None, None).await?;
         Ok(self.store.read(digest, CONFIG_SIZE_MAX_BYTES)?)
     }
 
-    /// Brings a blob into the store, unless it is there; its digest is checked on the way.
+    /// Brings a blob into the store, unless it is there; its digest is checked on the way. Who has the other side of
+    /// `arriving` reads it meanwhile.
     ///
     /// # Errors
     /// Those of the registry and of the store.
@@ -109,8 +111,9 @@ impl Remote {
         digest: &Digest,
         size_bytes: u64,
         step: StepId,
+        arriving: Option<&Arriving>,
     ) -> Result<(), RemoteError> {
-        self.transfer(reference, digest, size_bytes, Some(step)).await
+        self.transfer(reference, digest, size_bytes, Some(step), arriving).await
     }
 
     async fn transfer(
@@ -119,12 +122,16 @@ impl Remote {
         digest: &Digest,
         size_bytes: u64,
         step: Option<StepId>,
+        arriving: Option<&Arriving>,
     ) -> Result<(), RemoteError> {
         if self.store.contains(digest) {
             return Ok(());
         }
         let mut stream = self.client.blob_stream(reference, &Blob { digest: digest.clone(), size_bytes }).await?;
         let mut writer = self.store.writer_for(digest)?;
+        if let Some(arriving) = arriving {
+            arriving.begin(writer.path()).map_err(|error| writer.failure(error))?;
+        }
         let mut done_bytes = 0;
         while let Some(bytes) = stream.chunk().await? {
             // Blocks the thread for as long as the disk takes, which is less than handing the bytes over would cost.
@@ -132,6 +139,9 @@ impl Remote {
                 return Err(writer.failure(error).into());
             }
             done_bytes += bytes.len() as u64;
+            if let Some(arriving) = arriving {
+                arriving.here(done_bytes);
+            }
             if let Some(step) = step {
                 self.events.hear(Event::Moved {
                     step,
@@ -140,6 +150,10 @@ impl Remote {
                     total_bytes: Some(size_bytes),
                 });
             }
+        }
+        // The stream ended, so the client found size and digest right: who reads along need not wait for the disk.
+        if let Some(arriving) = arriving {
+            arriving.whole();
         }
         writer.commit(Some(digest))?;
         places::remember(&self.store, &Blob { digest: digest.clone(), size_bytes }, reference);
@@ -156,7 +170,7 @@ impl Remote {
             let (remote, reference) = (self.clone(), image.reference.clone());
             let (digest, size_bytes) = (layer.digest().clone(), layer.size());
             // The client bounds how many of these are under way.
-            running.spawn(async move { remote.transfer(&reference, &digest, size_bytes, Some(step)).await });
+            running.spawn(async move { remote.transfer(&reference, &digest, size_bytes, Some(step), None).await });
         }
         while let Some(result) = running.join_next().await {
             match result {
