@@ -38,13 +38,14 @@ mod unpack;
 mod unpack_layers;
 mod watch;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use oci_spec::image::Digest;
 use tokio::runtime::Handle;
 
-pub use base::BaseImage;
+pub use base::{BaseImage, layers_run_on};
 pub use budget::memory_limit_bytes;
 pub use error::{ExecuteError, StepError, StepFailure, ways_to_run};
 pub use explain::Explain;
@@ -133,6 +134,8 @@ pub struct Executor {
     pub steps: Arc<StepCounter>,
     /// The images that the graph starts from.
     pub bases: HashMap<ImageRequest, BaseImage>,
+    /// Diff ids of base images' layers that commands run on.
+    pub run_on: HashSet<Digest>,
     /// How operations run.
     pub options: Options,
     /// What the mounts of `RUN` are made of.

@@ -1,6 +1,7 @@
 //! What an operation leaves: a chain of layers, and the merged view of their indexes.
 
 use std::collections::VecDeque;
+use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -113,7 +114,11 @@ impl Executor {
             return Ok(index);
         }
         self.ensure_blob(step, layer)?;
-        let blob = self.store.open_verified(&layer.digest)?;
+        self.make_index(self.store.open_verified(&layer.digest)?, layer)
+    }
+
+    /// Makes a layer's index of its blob, and keeps it.
+    pub(super) fn make_index(&self, blob: impl Read, layer: &BuiltLayer) -> Result<LayerIndex, StepError> {
         let (scan, index) = index_layer(blob, &layer.media_type, &Limits::DEFAULT)?;
         if scan.diff_id != layer.diff_id {
             return Err(StepError::DiffId {
@@ -134,6 +139,7 @@ impl Executor {
         if known == chain.len() {
             return Ok(tree);
         }
+        self.index_all(step, &state.layers[known..])?;
         for (number, layer) in state.layers.iter().enumerate().skip(known) {
             Arc::make_mut(&mut tree).push(&self.index(step, layer)?, number);
             if number + 1 == of_base && number + 1 < chain.len() {

@@ -1,11 +1,15 @@
-//! Unpacks the layers that a command needs: fetched all at once, unpacked while they arrive, and beside each other as far
-//! as they let it.
+//! Unpacks the layers that a command needs, and indexes those that a copy must look into: fetched all at once, read while
+//! they arrive, and beside each other as far as they let it.
+//!
+//! A layer that a copy reads first and a command needs afterwards is unpacked the first time: inflating is most of the work.
 
 use std::collections::HashMap;
 use std::io;
 use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
 
 use oci_spec::image::Digest;
 use tokio::task::JoinHandle;
@@ -14,6 +18,7 @@ use super::{BuiltLayer, Executor, RootState, StepError};
 use crate::blob::{Arriving, ArrivingBlob};
 use crate::event::StepId;
 use crate::layer::{Apart, LayerIndex, Limits};
+use crate::snapshot::SnapshotError;
 
 /// How much is read at once of a blob that arrives.
 const READ_BYTES: usize = 64 * 1024;
@@ -33,16 +38,7 @@ impl Executor {
     pub(super) fn unpack_all(&self, step: StepId, state: &RootState) -> Result<(), StepError> {
         let absent = |layer: &&BuiltLayer| !self.snapshots.has(&layer.diff_id);
         let layers: Vec<&BuiltLayer> = state.layers.iter().filter(absent).collect();
-        let mut fetches = HashMap::new();
-        for layer in layers.iter().filter(|layer| !self.store.contains(&layer.digest)) {
-            if !fetches.contains_key(&layer.digest) {
-                let cancel = self.cancel.clone();
-                let (arriving, blob) = Arriving::new(&self.store, &layer.digest, move || cancel.is_cancelled());
-                let end = self.runtime.spawn(self.fetch(step, layer, Some(arriving))?);
-                fetches.insert(layer.digest.clone(), Transfer { end, blob });
-            }
-        }
-        let fetches = Mutex::new(fetches);
+        let fetches = self.begin_fetches(step, &layers)?;
         if self.snapshots.unpacks_apart() {
             self.unpack_beside(step, &layers, &fetches)?;
         }
@@ -56,35 +52,48 @@ impl Executor {
         Ok(())
     }
 
-    /// Unpacks what takes nothing from the layers below it, one on each core.
-    fn unpack_beside(&self, step: StepId, layers: &[&BuiltLayer], fetches: &Fetches) -> Result<(), StepError> {
-        let next = AtomicUsize::new(0);
-        let work = || {
-            while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
-                match LayerIndex::load(&self.store, &layer.diff_id) {
-                    Ok(Some(index)) if stands_alone(&index) => {
-                        self.arrived(step, layer, fetches)?;
-                        self.unpack_one(layer, &[], &index)?;
-                    }
-                    Ok(Some(_)) => {}
-                    // A damaged index is made again like one that is not there.
-                    Ok(None) | Err(_) => self.unpack_unknown(step, layer, fetches)?,
-                }
+    /// Sees that layers which are about to be looked into have indexes, as far as they can be made beside each other.
+    pub(super) fn index_all(&self, step: StepId, layers: &[BuiltLayer]) -> Result<(), StepError> {
+        let unknown: Vec<_> = layers.iter().filter(|layer| !LayerIndex::is_kept(&self.store, &layer.diff_id)).collect();
+        let fetches = self.begin_fetches(step, &unknown)?;
+        let unpacks = self.snapshots.unpacks_apart();
+        beside(&unknown, |layer| {
+            if !unpacks || !self.run_on.contains(&layer.diff_id) {
+                return self.index_unknown(step, layer, &fetches);
             }
-            Ok(())
-        };
-        let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(layers.len());
-        if threads <= 1 {
-            return work();
+            match self.unpack_unknown(step, layer, &fetches) {
+                // What stands in the way is told by the command that cannot do without, if it is to run.
+                Err(StepError::Snapshot(SnapshotError::Apply { .. } | SnapshotError::Io { .. })) => Ok(()),
+                end => end,
+            }
+        })
+    }
+
+    /// Begins to fetch all of these layers that are not here.
+    fn begin_fetches(&self, step: StepId, layers: &[&BuiltLayer]) -> Result<Fetches, StepError> {
+        let mut fetches = HashMap::new();
+        for layer in layers.iter().filter(|layer| !self.store.contains(&layer.digest)) {
+            if !fetches.contains_key(&layer.digest) {
+                let cancel = self.cancel.clone();
+                let (arriving, blob) = Arriving::new(&self.store, &layer.digest, move || cancel.is_cancelled());
+                let end = self.runtime.spawn(self.fetch(step, layer, Some(arriving))?);
+                fetches.insert(layer.digest.clone(), Transfer { end, blob });
+            }
         }
-        let ends: Vec<Result<(), StepError>> = std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            workers
-                .into_iter()
-                .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect()
-        });
-        ends.into_iter().collect()
+        Ok(Mutex::new(fetches))
+    }
+
+    /// Unpacks what takes nothing from the layers below it.
+    fn unpack_beside(&self, step: StepId, layers: &[&BuiltLayer], fetches: &Fetches) -> Result<(), StepError> {
+        beside(layers, |layer| match LayerIndex::load(&self.store, &layer.diff_id) {
+            Ok(Some(index)) if stands_alone(&index) => {
+                self.arrived(step, layer, fetches)?;
+                self.unpack_one(layer, &[], &index)
+            }
+            Ok(Some(_)) => Ok(()),
+            // A damaged index is made again like one that is not there.
+            Ok(None) | Err(_) => self.unpack_unknown(step, layer, fetches),
+        })
     }
 
     /// Waits until a layer's blob is here.
@@ -97,7 +106,7 @@ impl Executor {
     }
 
     fn ended(&self, end: JoinHandle<Result<(), StepError>>) -> Result<(), StepError> {
-        self.wait_for(async { end.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) })
+        self.wait_for(async { end.await.unwrap_or_else(|error| resume_unwind(error.into_panic())) })
     }
 
     /// Unpacks a layer that has no index yet, and makes it, in one pass and while its blob arrives: inflating is most of
@@ -112,6 +121,14 @@ impl Executor {
         // A blob that does not arrive cannot be unpacked; why it did not is what to tell.
         self.ended(end)?;
         unpacked
+    }
+
+    /// Makes a layer's index while its blob arrives.
+    fn index_unknown(&self, step: StepId, layer: &BuiltLayer, fetches: &Fetches) -> Result<(), StepError> {
+        let Some(Transfer { end, blob }) = take(fetches, layer) else { return self.index(step, layer).map(drop) };
+        let made = self.make_index(io::BufReader::with_capacity(READ_BYTES, blob), layer);
+        self.ended(end)?;
+        made.map(drop)
     }
 
     /// A layer that takes something from below is left for later.
@@ -152,6 +169,27 @@ impl Executor {
         )?;
         Ok(())
     }
+}
+
+/// Does this to each layer, to one on each core.
+fn beside(layers: &[&BuiltLayer], work: impl Fn(&BuiltLayer) -> Result<(), StepError> + Sync) -> Result<(), StepError> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
+            work(layer)?;
+        }
+        Ok(())
+    };
+    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(layers.len());
+    if threads <= 1 {
+        return work();
+    }
+    let ends: Vec<Result<(), StepError>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let join = |worker: ScopedJoinHandle<'_, _>| worker.join().unwrap_or_else(|panic| resume_unwind(panic));
+        workers.into_iter().map(join).collect()
+    });
+    ends.into_iter().collect()
 }
 
 fn take(fetches: &Fetches, layer: &BuiltLayer) -> Option<Transfer> {

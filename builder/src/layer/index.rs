@@ -53,6 +53,11 @@ impl LayerIndex {
         Self::from_json(&bytes).map_err(|reason| LayerError::BadIndex { diff_id: diff_id.clone(), reason })
     }
 
+    /// Whether there is something at the place of a layer's index; [`LayerIndex::load`] finds it damaged, or an index.
+    pub fn is_kept(store: &Store, diff_id: &Digest) -> bool {
+        store.root().join(place(diff_id)).exists()
+    }
+
     /// Keeps the index for the layer, synced: it may hold times that the layer's blob does not.
     pub fn save(&self, store: &Store, diff_id: &Digest) -> Result<(), LayerError> {
         Ok(store.write_entry(&place(diff_id), &self.to_json())?)

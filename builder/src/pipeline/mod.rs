@@ -40,7 +40,7 @@ use crate::dockerfile::Problem;
 use crate::event::{Event, Events};
 use crate::execute::{
     BaseImage, EARLIEST_ZIP_TIME, Executor, Explain, Flights, MountSources, NoCache, Options, StatCache, StepCounter,
-    Trees, Watcher,
+    Trees, Watcher, layers_run_on,
 };
 use crate::graph::{self, Graph, ImageRequest, LowerInput, Lowered};
 use crate::layer::{FileTime, LayerOptions, Times};
@@ -131,6 +131,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         snapshots: Arc::new(Chosen::new(store.clone(), isolation.clone(), stop.clone())),
         events: events.clone(),
         steps: steps.clone(),
+        run_on: layers_run_on(&graph, &found),
         bases: found,
         options,
         isolation,
