@@ -5,14 +5,14 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fluyt_client::Reference;
+use fluyt_client::{Blob, Reference};
 use oci_spec::image::Descriptor;
 
 use super::room::Pruner;
 use super::{BuildError, Built, Request, Workshop};
 use crate::blob::Store;
 use crate::event::{Event, Events};
-use crate::execute::{RootState, StepCounter};
+use crate::execute::{BuiltLayer, RootState, StepCounter};
 use crate::export::{self, ExportError};
 use crate::layer::Times;
 use crate::remote::{Origins, Remote, Uploads};
@@ -158,13 +158,14 @@ impl Delivery<'_> {
         }
         let step = self.steps.next();
         self.events.hear(Event::Started { step, name: "fetch the base image's layers".to_owned() });
-        for layer in missing {
-            let Some(origin) = &layer.origin else { continue };
-            let fetch = async || self.remote.fetch_blob(origin, &layer.digest, layer.size_bytes, step, None).await;
-            if let Err(error) = self.pruner.with_room("a layer of the base image", fetch).await {
-                self.events.hear(Event::Failed { step, error: error.to_string() });
-                return Err(BuildError::Layers { source: Box::new(error) });
-            }
+        let blob = |layer: &&BuiltLayer| {
+            let blob = Blob { digest: layer.digest.clone(), size_bytes: layer.size_bytes };
+            Some((layer.origin.clone()?, blob))
+        };
+        let fetch = async || self.remote.fetch_blobs(missing.iter().filter_map(blob), step).await;
+        if let Err(error) = self.pruner.with_room("fetching the base image's layers", fetch).await {
+            self.events.hear(Event::Failed { step, error: error.to_string() });
+            return Err(BuildError::Layers { source: Box::new(error) });
         }
         self.events.hear(Event::Finished { step });
         Ok(())

@@ -165,10 +165,23 @@ impl Remote {
     /// # Errors
     /// Those of the registry and of the store.
     pub async fn fetch_layers(&self, image: &RemoteImage, step: StepId) -> Result<(), RemoteError> {
+        let layers = image.manifest.layers().iter();
+        let blob = |layer: &Descriptor| Blob { digest: layer.digest().clone(), size_bytes: layer.size() };
+        self.fetch_blobs(layers.map(|layer| (image.reference.clone(), blob(layer))), step).await
+    }
+
+    /// Brings blobs into the store beside each other.
+    ///
+    /// # Errors
+    /// Those of the registry and of the store; the other transfers are given up then.
+    pub async fn fetch_blobs(
+        &self,
+        blobs: impl Iterator<Item = (Reference, Blob)>,
+        step: StepId,
+    ) -> Result<(), RemoteError> {
         let mut running = tokio::task::JoinSet::new();
-        for layer in image.manifest.layers() {
-            let (remote, reference) = (self.clone(), image.reference.clone());
-            let (digest, size_bytes) = (layer.digest().clone(), layer.size());
+        for (reference, Blob { digest, size_bytes }) in blobs {
+            let remote = self.clone();
             // The client bounds how many of these are under way.
             running.spawn(async move { remote.transfer(&reference, &digest, size_bytes, Some(step), None).await });
         }

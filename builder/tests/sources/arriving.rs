@@ -179,6 +179,15 @@ fn the_layers_that_a_copy_looks_into_arrive_together_and_are_not_unpacked() {
 }
 
 #[test]
+fn the_layers_that_an_archive_is_made_of_arrive_together() {
+    let (place, _server, seen) = place(Layer::BeforeAnother, "LABEL a=b\n");
+    let output = place.run(&["-o", "type=oci,dest=image.tar", "context"], None);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(seen.load(Ordering::Relaxed), 1, "{said}");
+}
+
+#[test]
 fn what_is_told_of_a_layer_that_does_not_arrive_is_why_and_nothing_of_its_start_stays() {
     let cases = [(Layer::NeverWhole, "broke at"), (Layer::Another, "sends other content")];
     for ((layer, words), steps) in cases.iter().flat_map(|case| [(case, RUN), (case, COPY)]) {
