@@ -122,6 +122,21 @@ async fn begun_on_one_continued_on_the_second_finished_on_the_third_pulled_from_
     }
 }
 
+/// As when both set the store up at once: the first has listed the keys when the second writes its own, which lies before it.
+#[tokio::test]
+async fn an_upload_begun_on_a_replica_that_started_at_the_same_time_is_gone_on_with() {
+    let port = Strict::new(Memory::default());
+    let first = router_on(port.clone()).await;
+    let key = Path::parse("upload-key.1.000000000000000000000000").unwrap();
+    port.put(&key, "07".repeat(32).into()).await.unwrap();
+    let second = router_on(port).await;
+    let begun = send(&second, "POST /v2/a/blobs/uploads/", &[], Body::empty()).await;
+    let patched = send(&first, &format!("PATCH {}", begun.header("location")), &[], "content").await;
+    assert_eq!(patched.status, 202, "{}", patched.shown());
+    let put = finish(patched.header("location"), &digest("content"));
+    assert_eq!(send(&second, &put, &[], Body::empty()).await.status, 201);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_slow_body_writes_no_short_part() {
     for size in [3 * MIB, 12 * MIB] {

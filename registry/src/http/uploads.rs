@@ -43,14 +43,14 @@ pub(super) async fn begin(asked: &Asked, repo: RepoName, body: Body) -> Result<R
 
 /// `end-13`
 pub(super) async fn status(asked: &Asked, repo: RepoName, id: UploadId) -> Result<Response, RegistryError> {
-    let (push, ticket) = resumed(asked, &repo, &id)?;
+    let (push, ticket) = resumed(asked, &repo, &id).await?;
     let ticket = asked.app.registry.upload_status(&push, ticket).await?;
     Ok(located(asked, &push, StatusCode::NO_CONTENT, &ticket))
 }
 
 /// `end-5`
 pub(super) async fn add(asked: &Asked, repo: RepoName, id: UploadId, body: Body) -> Result<Response, RegistryError> {
-    let (push, ticket) = resumed(asked, &repo, &id)?;
+    let (push, ticket) = resumed(asked, &repo, &id).await?;
     let place = place(asked, &body)?;
     let ticket = asked.app.registry.add_chunk(&push, ticket, place, body.into_data_stream()).await?;
     Ok(located(asked, &push, StatusCode::ACCEPTED, &ticket))
@@ -58,7 +58,7 @@ pub(super) async fn add(asked: &Asked, repo: RepoName, id: UploadId, body: Body)
 
 /// `end-6`: the last chunk of an upload, then the digest check.
 pub(super) async fn finish(asked: &Asked, repo: RepoName, id: UploadId, body: Body) -> Result<Response, RegistryError> {
-    let (push, ticket) = resumed(asked, &repo, &id)?;
+    let (push, ticket) = resumed(asked, &repo, &id).await?;
     let digest = asked.query.digest()?.ok_or(RegistryError::DigestMissing)?;
     let (place, body) = (place(asked, &body)?, body.into_data_stream());
     let finished = asked.app.registry.finish_upload(&push, ticket, digest, place, body).await?;
@@ -67,14 +67,14 @@ pub(super) async fn finish(asked: &Asked, repo: RepoName, id: UploadId, body: Bo
 
 /// `end-14`
 pub(super) async fn cancel(asked: &Asked, repo: RepoName, id: UploadId) -> Result<Response, RegistryError> {
-    let (push, ticket) = resumed(asked, &repo, &id)?;
+    let (push, ticket) = resumed(asked, &repo, &id).await?;
     asked.app.registry.cancel_upload(&push, ticket).await?;
     Ok(reply::upload_cancelled())
 }
 
-fn resumed(asked: &Asked, repo: &RepoName, id: &UploadId) -> Result<(MayPush, Ticket), RegistryError> {
+async fn resumed(asked: &Asked, repo: &RepoName, id: &UploadId) -> Result<(MayPush, Ticket), RegistryError> {
     let push = asked.may_push(repo)?;
-    let ticket = asked.app.registry.open_ticket(&push, id, asked.query.get("state"))?;
+    let ticket = asked.app.registry.open_ticket(&push, id, asked.query.get("state")).await?;
     Ok((push, ticket))
 }
 

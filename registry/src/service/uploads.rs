@@ -47,15 +47,25 @@ impl Registry {
 
     /// What a Location says after its `?state=`.
     pub fn seal(&self, push: &MayPush, ticket: &Ticket) -> String {
-        let key = self.storage.upload_keys().first().map(Vec::as_slice).unwrap_or_default();
-        ticket.seal(push.repo(), key)
+        let keys = self.storage.upload_keys();
+        ticket.seal(push.repo(), keys.first().map(Vec::as_slice).unwrap_or_default())
     }
 
     /// The ticket of a Location.
-    pub fn open_ticket(&self, push: &MayPush, id: &UploadId, sealed: Option<&str>) -> Result<Ticket, RegistryError> {
-        sealed
-            .and_then(|sealed| Ticket::open(sealed, push.repo(), id, self.storage.upload_keys()))
-            .ok_or(RegistryError::UploadUnknown)
+    pub async fn open_ticket(
+        &self,
+        push: &MayPush,
+        id: &UploadId,
+        sealed: Option<&str>,
+    ) -> Result<Ticket, RegistryError> {
+        let sealed = sealed.ok_or(RegistryError::UploadUnknown)?;
+        let open = || Ticket::open(sealed, push.repo(), id, &self.storage.upload_keys());
+        if let Some(ticket) = open() {
+            return Ok(ticket);
+        }
+        // Where replicas set a store up at the same time, one may seal with a key that another has not seen.
+        self.storage.read_upload_keys_again().await?;
+        open().ok_or(RegistryError::UploadUnknown)
     }
 
     /// Where the upload is. A Location that is not the last one finds the last state that was stored.

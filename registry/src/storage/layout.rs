@@ -66,7 +66,13 @@ pub(super) async fn open(port: &Handle, random: [u8; KEY_BYTES]) -> Result<Vec<V
         let content = hex::encode(random);
         put(port, &keys::versioned(keys::UPLOAD_KEY, 1, &nonce), content.into(), "writing the upload key").await?;
     }
-    // Listed again: of two replicas that start on an empty store at once, both come to use the same key.
+    // Listed again: of two replicas that start on an empty store at once, at least one sees both keys. The other reads them
+    // again when it is shown what it cannot open.
+    upload_keys(port).await
+}
+
+/// The keys for Locations that there are by now.
+pub(super) async fn upload_keys(port: &Handle) -> Result<Vec<Vec<u8>>, LayoutError> {
     let mut upload_keys = Vec::new();
     for key in list_all(port, keys::UPLOAD_KEY).await? {
         let damaged = |reason: String| LayoutError::Damaged { key: key.clone(), reason };

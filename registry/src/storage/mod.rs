@@ -30,7 +30,7 @@ mod port;
 mod sessions;
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use object_store::PutPayload;
@@ -68,7 +68,7 @@ const RECENT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Storage {
     port: Handle,
-    upload_keys: Vec<Vec<u8>>,
+    upload_keys: Mutex<Arc<[Vec<u8>]>>,
     recent_marks: Mutex<Option<(Instant, Marks)>>,
     /// Repositories known to be in the catalog. They never leave it, so this never lies; it is bounded because the
     /// worst that forgetting costs is one more write.
@@ -94,7 +94,7 @@ impl Storage {
     /// Opens a store: sees that its layout is one that this version may serve, and sets it up when it is empty.
     pub async fn open(port: impl Port, random: [u8; 32]) -> Result<Self, LayoutError> {
         let port = Handle(Arc::new(port));
-        let upload_keys = layout::open(&port, random).await?;
+        let upload_keys = Mutex::new(layout::open(&port, random).await?.into());
         let (recent_marks, catalogued, history_since, looked_at, kept) = Default::default();
         Ok(Self { port, upload_keys, recent_marks, catalogued, history_since, looked_at, kept })
     }
@@ -114,9 +114,19 @@ impl Storage {
         self
     }
 
-    /// The keys that seal an upload's Location: the first seals, any opens.
-    pub fn upload_keys(&self) -> &[Vec<u8>] {
-        &self.upload_keys
+    /// The keys that seal an upload's Location, as far as this replica knows them: the first seals, any opens.
+    pub fn upload_keys(&self) -> Arc<[Vec<u8>]> {
+        self.upload_keys.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks for keys of replicas that set the store up while this one did.
+    pub async fn read_upload_keys_again(&self) -> Result<(), StorageError> {
+        let keys = layout::upload_keys(&self.port).await.map_err(|error| match error {
+            LayoutError::Storage(error) => error,
+            damaged => StorageError::damaged("reading the upload keys", damaged),
+        })?;
+        *self.upload_keys.lock().unwrap_or_else(PoisonError::into_inner) = keys.into();
+        Ok(())
     }
 
     /// How the store takes the parts of a long blob.
