@@ -13,6 +13,8 @@ mod contexts;
 mod git;
 #[path = "sources/http.rs"]
 mod http;
+#[path = "sources/late.rs"]
+mod late;
 #[path = "sources/named.rs"]
 mod named;
 #[path = "sources/place.rs"]

@@ -1,36 +1,48 @@
-//! The loop that runs a graph: plans, looks up, starts what can be started, and gathers what comes of it.
+//! The loop that runs a graph: plans, looks up, starts what can be started, and gathers what comes of it. When something
+//! comes that was on its way, it plans and looks up what needed it; what runs meanwhile goes on.
 
-use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use super::arrivals::{OnTheWay, Outcome, Told};
 use super::leaving::Leaving;
-use super::plan::{Plans, StepPlan};
-use super::schedule::Work;
+use super::plan::{Plans, Sight, StepPlan};
+use super::schedule::{Work, late};
 use super::{ExecuteError, Executor, RootState, States, StepError, StepFailure, budget, described};
 use crate::cache::{Content, PlanRecord, PlannedLayer};
 use crate::event::{Event, StepId};
-use crate::graph::{Graph, Node, Op, OpId, Root};
+use crate::fetch::FetchedFile;
+use crate::graph::{FetchOp, Graph, Node, Op, OpId, Root};
 
 /// How long what runs beside a step that failed may still come to an end of its own: two compilers that fail for the same slip
 /// are both told, and nobody waits long for it.
 const TOGETHER: Duration = Duration::from_millis(500);
-
-/// What a thread says when its step is over.
-type Outcome = Result<Result<RootState, StepError>, Box<dyn Any + Send>>;
 
 /// One run of a graph.
 struct Run<'a> {
     executor: &'a Executor,
     graph: &'a Graph,
     steps: Vec<StepId>,
+    /// What is still on its way, each with what was had from there last.
+    pending: BTreeMap<FetchOp, Option<FetchedFile>>,
+    fetched: HashMap<FetchOp, FetchedFile>,
+    plans: Plans<'a>,
+    work: Work,
     states: States,
     failures: Vec<StepFailure>,
+    /// Whether nothing is started any more.
+    is_stopped: bool,
+    /// Until when others may still come to an end of their own.
+    patience: Option<Instant>,
+    /// Steps that were said to have started, or to have been found.
+    told: BTreeSet<OpId>,
     /// What a waiting step was last said to wait for.
     said: BTreeMap<OpId, BTreeSet<OpId>>,
+    /// Whether there was something to do.
+    explains: bool,
 }
 
 impl Executor {
@@ -38,12 +50,28 @@ impl Executor {
     ///
     /// # Errors
     /// Every step that failed, with its instruction and lines. None is started after the first failure, and those that still
-    /// run are stopped when they have had half a second to end.
-    pub fn run(&self, graph: &Graph) -> Result<States, ExecuteError> {
+    /// run are stopped when they have had half a second to end. The same when something that is on its way does not come;
+    /// who brings it knows why.
+    pub fn run(&self, graph: &Graph, on_the_way: OnTheWay) -> Result<States, ExecuteError> {
         let steps = graph.ops().map(|_| self.steps.next()).collect();
-        let said = BTreeMap::new();
-        let run = Run { executor: self, graph, steps, states: States::default(), failures: Vec::new(), said };
-        run.all()
+        let OnTheWay { pending, sender, receiver } = on_the_way;
+        let run = Run {
+            executor: self,
+            graph,
+            steps,
+            pending,
+            fetched: self.fetched.clone(),
+            plans: self.begin_plans(graph),
+            work: Work::default(),
+            states: States::default(),
+            failures: Vec::new(),
+            is_stopped: false,
+            patience: None,
+            told: BTreeSet::new(),
+            said: BTreeMap::new(),
+            explains: false,
+        };
+        run.all(&sender, &receiver)
     }
 
     /// What an earlier build made for the same plan: the step's layer and all below it.
@@ -112,75 +140,52 @@ pub(super) fn chain(graph: &Graph, id: OpId) -> impl Iterator<Item = OpId> {
         .filter(|id| graph.node(*id).op.below().is_some())
 }
 
-impl Run<'_> {
-    fn all(mut self) -> Result<States, ExecuteError> {
+impl<'a> Run<'a> {
+    fn all(mut self, sender: &Sender<Told>, receiver: &Receiver<Told>) -> Result<States, ExecuteError> {
         self.announce();
-        let plans = match self.executor.plan(self.graph) {
-            Ok(plans) => plans,
-            Err((id, error)) => {
-                self.hear(id, |step, name| Event::Started { step, name });
-                self.failed(id, error);
-                return Err(self.error());
-            }
-        };
-        let mut work = self.look_up(&plans);
-        if !work.is_done() {
-            self.executor.begin_to_explain(self.graph, &plans);
-        }
         let slots = budget::slots();
-        let (sender, receiver) = mpsc::channel::<(OpId, Outcome)>();
         std::thread::scope(|scope| {
-            let mut patience: Option<Instant> = None;
-            while !work.is_done() {
+            self.go_on();
+            loop {
                 if self.executor.cancel.is_cancelled() {
-                    work.clear();
+                    self.stop();
                 }
-                while let Some(id) = work.start(slots) {
+                while let Some(id) = self.work.start(slots) {
                     self.hear(id, |step, name| Event::Started { step, name });
-                    let (executor, node, plan) = (self.executor, self.graph.node(id), plans.of(id));
+                    self.told.insert(id);
+                    let (executor, node, plan) = (self.executor, self.graph.node(id), self.plans.of(id).clone());
                     let (step, sender) = (self.steps[id.index()], sender.clone());
                     let states = self.states.only(&node.op.inputs());
                     scope.spawn(move || {
-                        let work = || executor.attempt(step, node, plan, &states);
+                        let work = || executor.attempt(step, node, &plan, &states);
                         let outcome = catch_unwind(AssertUnwindSafe(work));
                         // The other end outlives every thread.
-                        let _ = sender.send((id, outcome));
+                        let _ = sender.send(Told::Step(id, outcome));
                     });
                 }
-                self.say_who_waits(&work);
-                if work.is_done() {
+                self.say_who_waits();
+                // Who brings what is on its way waits for no step: nothing is left to do for it when it is stopped.
+                if self.work.is_done() && (self.is_stopped || self.pending.is_empty()) {
                     break;
                 }
-                let told = match patience {
+                let told = match self.patience {
                     None => receiver.recv().map_err(RecvTimeoutError::from),
                     Some(end) => receiver.recv_timeout(end.saturating_duration_since(Instant::now())),
                 };
-                let (id, outcome) = match told {
-                    Ok(told) => told,
+                match told {
+                    Ok(Told::Step(id, outcome)) => self.ended(id, outcome),
+                    Ok(Told::Arrived(op, file)) => {
+                        self.pending.remove(&op);
+                        self.fetched.insert(op, file);
+                        self.go_on();
+                    }
+                    Ok(Told::Over) if self.pending.is_empty() => {}
+                    Ok(Told::Over) => self.fall_out(),
                     Err(RecvTimeoutError::Timeout) => {
-                        patience = None;
+                        self.patience = None;
                         self.executor.cancel.cancel();
-                        continue;
                     }
                     Err(RecvTimeoutError::Disconnected) => break,
-                };
-                match outcome {
-                    Ok(Ok(state)) => {
-                        self.events(Event::Finished { step: self.steps[id.index()] });
-                        self.keep(id, state);
-                        work.finish(id);
-                    }
-                    Ok(Err(error)) => {
-                        self.failed(id, error);
-                        work.stop(id);
-                        if !self.executor.cancel.is_cancelled() {
-                            patience.get_or_insert(Instant::now() + TOGETHER);
-                        }
-                    }
-                    Err(panic) => {
-                        self.executor.cancel.cancel();
-                        resume_unwind(panic);
-                    }
                 }
             }
         });
@@ -189,11 +194,90 @@ impl Run<'_> {
             self.executor.cancel.cancel();
         }
         self.executor.end_explaining(&self.states);
-        if !self.failures.is_empty() || self.executor.cancel.is_cancelled() {
+        if self.is_stopped || self.executor.cancel.is_cancelled() {
             return Err(self.error());
         }
         self.fill_in();
         Ok(self.states)
+    }
+
+    /// A step's thread is over.
+    fn ended(&mut self, id: OpId, outcome: Outcome) {
+        match outcome {
+            Ok(Ok(state)) => {
+                self.events(Event::Finished { step: self.steps[id.index()] });
+                self.keep(id, state);
+                self.work.finish(id);
+            }
+            Ok(Err(error)) => {
+                self.failed(id, error);
+                self.work.stop(id);
+                self.fall_out();
+            }
+            Err(panic) => {
+                self.executor.cancel.cancel();
+                resume_unwind(panic);
+            }
+        }
+    }
+
+    /// Nothing is started any more.
+    fn stop(&mut self) {
+        self.is_stopped = true;
+        self.work.clear();
+    }
+
+    /// The build cannot end well any more: what runs may come to its end for a while.
+    fn fall_out(&mut self) {
+        self.stop();
+        if !self.executor.cancel.is_cancelled() {
+            self.patience.get_or_insert(Instant::now() + TOGETHER);
+        }
+    }
+
+    /// Plans what can be planned by now, and finds what of it is to be done.
+    fn go_on(&mut self) {
+        if self.is_stopped {
+            return;
+        }
+        let (executor, graph) = (self.executor, self.graph);
+        let now = Sight { late: late(graph, |op| self.pending.contains_key(op)), fetched: self.fetched.clone() };
+        if let Err((id, error)) = executor.plan(graph, &mut self.plans, &now) {
+            // That something did not come would go before it.
+            if self.pending.is_empty() || matches!(error, StepError::Cancelled) {
+                self.hear(id, |step, name| Event::Started { step, name });
+                self.failed(id, error);
+                self.fall_out();
+            }
+            return;
+        }
+        let plans = match now.late.is_empty() {
+            true => {
+                executor.stats.save(&executor.store);
+                self.plans.clone()
+            }
+            false => match self.guess() {
+                Some(guess) => guess,
+                None => return,
+            },
+        };
+        self.look_up(&plans, &now.late);
+        self.plans.learn(plans);
+        self.explains |= !self.work.is_done();
+        if self.explains {
+            executor.begin_to_explain(graph, &self.plans, &now.late);
+        }
+    }
+
+    /// The plans as they would be if what is on its way were what it was last time; without those that need what was never
+    /// here. `None` where that cannot be told: then nothing begins before it is there.
+    fn guess(&self) -> Option<Plans<'a>> {
+        let mut fetched = self.fetched.clone();
+        fetched.extend(self.pending.iter().filter_map(|(op, last)| Some((op.clone(), last.clone()?))));
+        let late = late(self.graph, |op| self.pending.contains_key(op) && !fetched.contains_key(op));
+        let mut plans = self.plans.clone();
+        self.executor.plan(self.graph, &mut plans, &Sight { late, fetched }).ok()?;
+        Some(plans)
     }
 
     /// Names every step before any starts, so that views can show what is to come.
@@ -205,36 +289,42 @@ impl Run<'_> {
         }
     }
 
-    /// Finds what earlier builds made for the same plans, from the target backwards; gives what is left to do.
-    fn look_up(&mut self, plans: &Plans) -> Work {
-        let graph = self.graph;
+    /// Finds what earlier builds made for the same plans, from the target backwards, and with it what is left to do. What is
+    /// found for a step that is late is a guess: it keeps what lies below from being done, and nothing is said of it.
+    fn look_up(&mut self, plans: &Plans<'_>, late: &BTreeSet<OpId>) {
+        let (executor, graph) = (self.executor, self.graph);
         let mut found = Vec::new();
-        let mut work = Work::find(
-            graph.result.root.op(),
-            |id| graph.node(id).op.inputs(),
-            |id| {
-                let state = match &graph.node(id).op {
-                    Op::Base(_) => None,
-                    _ => self.executor.planned(self.steps[id.index()], graph, id, plans.of(id)),
-                };
-                let known = state.is_some();
-                found.extend(state.map(|state| (id, state)));
-                known
-            },
-        );
+        let mut work = std::mem::take(&mut self.work);
+        let known = |id: OpId| {
+            if self.states.get(id).is_some() {
+                return true;
+            }
+            let state = match &graph.node(id).op {
+                Op::Base(_) => None,
+                _ => executor.planned(self.steps[id.index()], graph, id, plans.of(id)),
+            };
+            let is_known = state.is_some();
+            found.extend(state.filter(|_| !late.contains(&id)).map(|state| (id, state)));
+            is_known
+        };
+        work.find(graph.result.root.op(), |id| graph.node(id).op.inputs(), known, |id| late.contains(&id));
         for (id, _) in graph.ops() {
             work.wait_for(id, &plans.of(id).after);
         }
         for (id, state) in found {
             self.keep(id, state);
         }
-        // What nothing needs any more, since a step above it was found, was found with it.
-        for (id, _) in graph.ops().filter(|(id, _)| !work.has(*id)) {
+        // What nothing needs any more, since a step above it was found, was found with it. Who needs it is known at the end.
+        let is_found = |id: OpId| self.states.get(id).is_some() || late.is_empty() && !work.has(id);
+        let found: Vec<OpId> =
+            graph.ops().map(|(id, _)| id).filter(|id| is_found(*id) && !self.told.contains(id)).collect();
+        self.work = work;
+        for id in found {
             self.hear(id, |step, name| Event::Started { step, name });
             self.hear(id, |step, _| Event::Cached { step });
             self.hear(id, |step, _| Event::Finished { step });
+            self.told.insert(id);
         }
-        work
     }
 
     fn keep(&mut self, id: OpId, state: RootState) {
@@ -264,14 +354,13 @@ impl Run<'_> {
         }
     }
 
-    fn say_who_waits(&mut self, work: &Work) {
-        for (id, inputs) in work.waiting() {
-            if self.said.get(&id) == Some(inputs) {
-                continue;
-            }
+    fn say_who_waits(&mut self) {
+        let waiting = self.work.waiting().filter(|(id, inputs)| self.said.get(id) != Some(inputs));
+        let waiting: Vec<(OpId, BTreeSet<OpId>)> = waiting.map(|(id, inputs)| (id, inputs.clone())).collect();
+        for (id, inputs) in waiting {
             let on = inputs.iter().map(|input| self.steps[input.index()]).collect();
             self.events(Event::Waiting { step: self.steps[id.index()], on });
-            self.said.insert(id, inputs.clone());
+            self.said.insert(id, inputs);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the steps of this build are made of, kept for the next one, and compared with the last one when a step is missed.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -8,7 +9,7 @@ use super::{Executor, States};
 use crate::blob::ContentHash;
 use crate::cache::{Key, Preimage, Preimages};
 use crate::event::{Event, StepId};
-use crate::graph::{CopyFrom, Graph, MountFrom, Op, Root};
+use crate::graph::{CopyFrom, Graph, MountFrom, Op, OpId, Root};
 use crate::layer::Kind;
 
 /// What it meets counts for a copy's result, and is told only where nothing else explains a miss.
@@ -30,6 +31,8 @@ struct Session {
     now: Vec<Preimage>,
     /// What each step stands on, by what it is called.
     stands_on: Vec<Vec<(String, Root)>>,
+    /// The steps that are not planned yet: of them it is not known what they are made of.
+    open: BTreeSet<OpId>,
 }
 
 impl Explain {
@@ -46,42 +49,36 @@ impl Explain {
 }
 
 impl Executor {
-    /// Begins a build that has something to do.
-    pub(super) fn begin_to_explain(&self, graph: &Graph, plans: &Plans) {
-        let called = |root: Root| {
-            let node = graph.node(root.op()?);
-            let name = match &node.op {
-                Op::Base(base) => format!("base image {}", base.request.reference),
-                _ => format!("the result of `{}` (line {})", node.about.instruction, node.about.lines.first),
-            };
-            Some((name, root))
-        };
+    /// Begins a build that has something to do, or goes on with one of which fewer steps are late.
+    pub(super) fn begin_to_explain(&self, graph: &Graph, plans: &Plans<'_>, late: &BTreeSet<OpId>) {
         let mut session = self.explain.session();
-        session.earlier = self.records.preimages(&self.explain.place);
+        let is_first = session.now.is_empty();
+        if is_first {
+            session.earlier = self.records.preimages(&self.explain.place);
+        }
         for (id, node) in graph.ops() {
+            if !is_first && !session.open.contains(&id) {
+                continue;
+            }
             let mut preimage = Preimage::of(&node.op, &node.about);
             if matches!(node.op, Op::Run(_)) {
                 preimage.mode(self.options.mode.reproducible);
             }
             plans.of(id).describe(&mut preimage);
-            let mut roots: Vec<Root> = node.op.below().into_iter().collect();
-            match &node.op {
-                Op::Copy(op) => roots.extend(if let CopyFrom::Root(root) = op.from { Some(root) } else { None }),
-                Op::Run(op) => roots.extend(op.mounts.iter().filter_map(|mount| match mount.from {
-                    MountFrom::Root(root) => Some(root),
-                    MountFrom::Context | MountFrom::Folder(_) | MountFrom::Nothing => None,
-                })),
-                Op::Base(_) | Op::Fetch(_) => {}
+            if is_first {
+                session.now.push(preimage);
+                session.stands_on.push(stands_on(graph, &node.op));
+            } else if let Some(known) = session.now.get_mut(id.index()) {
+                *known = preimage;
             }
-            session.now.push(preimage);
-            session.stands_on.push(roots.into_iter().filter_map(called).collect());
         }
+        session.open.clone_from(late);
     }
 
     /// A step has to run; `writes` is what a copy is about to write.
     pub(super) fn missed(&self, step: StepId, plan: &StepPlan, states: &States, writes: Option<Key>) {
         let mut session = self.explain.session();
-        let Session { earlier, now, stands_on } = &mut *session;
+        let Session { earlier, now, stands_on, .. } = &mut *session;
         let number = plan.id.index();
         let (Some(preimage), Some(stands_on)) = (now.get_mut(number), stands_on.get(number)) else { return };
         for (name, root) in stands_on {
@@ -111,7 +108,7 @@ impl Executor {
     /// Keeps what this build's steps were made of. That it cannot be kept fails no build.
     pub(super) fn end_explaining(&self, states: &States) {
         let mut session = self.explain.session();
-        let Session { earlier, now, stands_on } = &mut *session;
+        let Session { earlier, now, stands_on, open } = &mut *session;
         for (preimage, stands_on) in now.iter_mut().zip(&*stands_on) {
             for (name, root) in stands_on {
                 if let Some(state) = root.op().and_then(|id| states.get(id)) {
@@ -122,13 +119,42 @@ impl Executor {
                 preimage.complete_from(before);
             }
         }
-        let now = Preimages(std::mem::take(now));
+        // Of a step that was never planned, what an earlier build was made of is all there is to say.
+        let said = std::mem::take(now).into_iter().enumerate().filter_map(|(number, preimage)| {
+            match open.contains(&OpId::at(number)) {
+                true => earlier.nearest(&preimage).cloned(),
+                false => Some(preimage),
+            }
+        });
+        let now = Preimages(said.collect());
         if now != *earlier
             && let Err(error) = self.records.keep_preimages(&self.explain.place, &now)
         {
             tracing::debug!(%error, "what the steps were made of cannot be kept");
         }
     }
+}
+
+/// The results that an operation stands on, by what they are called.
+fn stands_on(graph: &Graph, op: &Op) -> Vec<(String, Root)> {
+    let called = |root: Root| {
+        let node = graph.node(root.op()?);
+        let name = match &node.op {
+            Op::Base(base) => format!("base image {}", base.request.reference),
+            _ => format!("the result of `{}` (line {})", node.about.instruction, node.about.lines.first),
+        };
+        Some((name, root))
+    };
+    let mut roots: Vec<Root> = op.below().into_iter().collect();
+    match op {
+        Op::Copy(op) => roots.extend(if let CopyFrom::Root(root) = op.from { Some(root) } else { None }),
+        Op::Run(op) => roots.extend(op.mounts.iter().filter_map(|mount| match mount.from {
+            MountFrom::Root(root) => Some(root),
+            MountFrom::Context | MountFrom::Folder(_) | MountFrom::Nothing => None,
+        })),
+        Op::Base(_) | Op::Fetch(_) => {}
+    }
+    roots.into_iter().filter_map(called).collect()
 }
 
 impl StepPlan {

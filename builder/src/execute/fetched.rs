@@ -6,6 +6,7 @@ use super::item::Content;
 use super::select::{Selected, SelectedEntry};
 use super::{Executor, StepError};
 use crate::context::Context;
+use crate::fetch::FetchedFile;
 use crate::graph::{FetchOp, FolderId};
 use crate::layer::{FileTime, Kind, Source};
 
@@ -17,25 +18,24 @@ impl Executor {
     pub(super) fn folder(&self, id: FolderId) -> Result<&Arc<Context>, StepError> {
         self.folders.get(id.0).ok_or_else(|| StepError::NotFetched { what: format!("named context {}", id.0) })
     }
+}
 
-    /// The file that was fetched.
-    pub(super) fn fetched_file(&self, fetch: &FetchOp) -> Result<Selected, StepError> {
-        let file = self.fetched.get(fetch).ok_or_else(|| StepError::NotFetched { what: fetch.what() })?;
-        let entry = SelectedEntry {
-            relative: Vec::new(),
-            kind: Kind::File { size_bytes: file.size_bytes },
-            mode: MODE,
-            owner: (0, 0),
-            modified: FileTime { seconds: file.modified_seconds, nanoseconds: 0 },
-            capability: None,
-            content: Content::Source(Source::File { path: file.path.clone(), expected: None }),
-            digest: None,
-            same_file: None,
-        };
-        let name = match fetch {
-            FetchOp::Url { file_name, .. } => file_name.clone().into_bytes(),
-            FetchOp::Git { .. } | FetchOp::Given { .. } => b"context".to_vec(),
-        };
-        Ok(Selected { name, entries: vec![entry] })
-    }
+/// What a step takes of a file that was fetched.
+pub(super) fn selected_file(fetch: &FetchOp, file: &FetchedFile) -> Selected {
+    let entry = SelectedEntry {
+        relative: Vec::new(),
+        kind: Kind::File { size_bytes: file.size_bytes },
+        mode: MODE,
+        owner: (0, 0),
+        modified: FileTime { seconds: file.modified_seconds, nanoseconds: 0 },
+        capability: None,
+        content: Content::Source(Source::File { path: file.path.clone(), expected: None }),
+        digest: None,
+        same_file: None,
+    };
+    let name = match fetch {
+        FetchOp::Url { file_name, .. } => file_name.clone().into_bytes(),
+        FetchOp::Git { .. } | FetchOp::Given { .. } => b"context".to_vec(),
+    };
+    Selected { name, entries: vec![entry] }
 }

@@ -8,8 +8,21 @@
 //! (`schedule`): what an earlier build made for the same plan stands for a step and all below it. What is left is looked
 //! for by result keys once its inputs are there, or run; independent steps at the same time, each in a thread of its own,
 //! which asks the runtime only for transfers.
+//!
+//! What the Dockerfile fetches may still be on its way then (`arrivals`). The keys of the steps that need it are made of its
+//! content, so they are late: they are planned, looked for and run when it is there, and all others do not wait for it.
+//! - Whatever comes when, every step has the plan and the keys that it has when all is there from the start. For that, a
+//!   command which shares a cache mount with an earlier late one is late too, and what is decided by the graph, the context
+//!   and the store alone is decided once, at the start.
+//! - What was fetched last time stands for what is on its way as a guess: of the steps that are not late, only those begin
+//!   that would have to run if it had not changed. So a build whose files are as they were runs nothing that it would not have
+//!   run after its downloads, however slow the server is to say so. What was found for late steps by a guess is
+//!   forgotten; no record, no layer and no event comes of it.
+//! - What was never fetched before has nothing to be guessed by: all that is not late and not known begins.
+//! - A step that cannot be planned is told when all has come: that something did not come goes before it.
 
 mod arrange;
+mod arrivals;
 mod base;
 mod budget;
 mod cache_order;
@@ -45,6 +58,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use oci_spec::image::Digest;
 use tokio::runtime::Handle;
 
+pub use arrivals::{Arrivals, OnTheWay};
 pub use base::{BaseImage, layers_run_on};
 pub use budget::memory_limit_bytes;
 pub use error::{ExecuteError, StepError, StepFailure, ways_to_run};
@@ -124,7 +138,7 @@ pub struct Executor {
     pub context: Arc<Context>,
     /// The folders of named contexts, as the graph numbers them.
     pub folders: Vec<Arc<Context>>,
-    /// What was fetched for the graph.
+    /// What was fetched for the graph before its steps begin.
     pub fetched: HashMap<FetchOp, FetchedFile>,
     /// Root file systems for `RUN`.
     pub snapshots: Arc<dyn Snapshotter>,

@@ -1,8 +1,13 @@
-//! What every step is about to do, found out before anything is fetched or run: what it takes of the context, and its plan
-//! key (see `cache::plan`).
+//! What every step is about to do, found out before it is run: what it takes of the context, and its plan key (see
+//! `cache::plan`).
+//!
+//! A key is made of content, so what needs something that is still on its way is planned when that is there; what needs
+//! nothing of it is planned at once, and keeps its plan. The context is read at once and as a whole: a late step takes of it
+//! what was there when the build began.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,16 +17,17 @@ use super::item::Content;
 use super::leaving::Leaving;
 use super::select::{self, Selected, SelectedEntry};
 use super::unpack::Archive;
-use super::{Executor, StepError, copy};
+use super::{Executor, StepError, copy, fetched};
 use crate::blob::ContentHash;
 use crate::cache::{Key, PlanKey, SelectionHasher, SourceKey};
 use crate::context::Context;
 use crate::event::Event;
-use crate::graph::{CopyFrom, CopyOp, FolderId, Graph, Mount, MountFrom, MountKind, Op, OpId, Root, RunOp};
+use crate::fetch::FetchedFile;
+use crate::graph::{CopyFrom, CopyOp, FetchOp, FolderId, Graph, Mount, MountFrom, MountKind, Op, OpId, Root, RunOp};
 use crate::layer::Source;
 
 /// What is known of a step before it runs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct StepPlan {
     /// Which step.
     pub(super) id: OpId,
@@ -55,67 +61,132 @@ pub(super) struct Taken {
 /// What steps of this build took of the context, by what they asked for: several stages often copy the same.
 type Known<'g> = HashMap<(Option<FolderId>, &'g [String], &'g [String], bool, bool), Arc<Taken>>;
 
-/// The plans of a graph's steps.
+/// What is there to plan with.
 #[derive(Debug)]
-pub(super) struct Plans(Vec<StepPlan>);
+pub(super) struct Sight {
+    /// The steps that need something that is not there.
+    pub(super) late: BTreeSet<OpId>,
+    /// What was fetched.
+    pub(super) fetched: HashMap<FetchOp, FetchedFile>,
+}
 
-impl Plans {
-    pub(super) fn of(&self, id: OpId) -> &StepPlan {
-        &self.0[id.index()]
+/// The plans of a graph's steps, as far as they can be told.
+#[derive(Clone, Debug)]
+pub(super) struct Plans<'g> {
+    steps: Vec<Arc<StepPlan>>,
+    /// Which of them are whole.
+    planned: Vec<bool>,
+    known: Known<'g>,
+    /// What steps take of files that were fetched, which are read once too. A file is the same one if its time is too.
+    of_files: HashMap<(OpId, PathBuf, i64), Arc<Taken>>,
+}
+
+impl<'g> Plans<'g> {
+    pub(super) fn of(&self, id: OpId) -> &Arc<StepPlan> {
+        &self.steps[id.index()]
+    }
+
+    /// Takes over which files were read, of plans that were made of what may not be so.
+    pub(super) fn learn(&mut self, guess: Self) {
+        self.known = guess.known;
+        self.of_files = guess.of_files;
     }
 }
 
 impl Executor {
-    /// Plans every step. Files of the context are read once here, for their digests; when they are written into a layer
-    /// they are hashed again, and one that changed in between fails its step.
+    /// What can be told of every step by its graph alone.
+    ///
+    /// Who waits for whom because of a cache mount depends on what earlier builds left in it: it is asked here, before a step
+    /// of this build can have put anything there.
+    pub(super) fn begin_plans<'g>(&self, graph: &'g Graph) -> Plans<'g> {
+        let mut order = cache_order(&self.store);
+        let leaves: HashSet<OpId> = graph.result.root.op().into_iter().flat_map(|top| chain(graph, top)).collect();
+        let mut steps: Vec<Arc<StepPlan>> = Vec::with_capacity(graph.ops().len());
+        for (id, node) in graph.ops() {
+            let reads_cache = self.options.no_cache.allows(&node.about);
+            let reads_chain = reads_cache && node.op.inputs().iter().all(|input| steps[input.index()].reads_chain);
+            let after = match &node.op {
+                Op::Run(op) => order.next(id, op),
+                _ => Vec::new(),
+            };
+            let (key, before, taken) = (None, Vec::new(), None);
+            let leaving = Leaving::of(&node.op, leaves.contains(&id));
+            steps.push(Arc::new(StepPlan { id, key, before, after, taken, leaving, reads_cache, reads_chain }));
+        }
+        let planned = vec![false; steps.len()];
+        Plans { steps, planned, known: Known::new(), of_files: HashMap::new() }
+    }
+
+    /// Plans every step that is not planned yet and not late. Files of the context are read once here, for their digests, also
+    /// those that late steps take; when they are written into a layer they are hashed again, and one that changed in between
+    /// fails its step.
     ///
     /// # Errors
-    /// The step that cannot be planned: a source that is not in the context, a file that cannot be read.
-    pub(super) fn plan(&self, graph: &Graph) -> Result<Plans, (OpId, StepError)> {
-        let mut plans = Plans(Vec::with_capacity(graph.ops().len()));
+    /// The step that cannot be planned: a source that is not in the context, a file that cannot be read. Those before it are
+    /// planned by then.
+    pub(super) fn plan<'g>(
+        &self,
+        graph: &'g Graph,
+        plans: &mut Plans<'g>,
+        sight: &Sight,
+    ) -> Result<(), (OpId, StepError)> {
         // The last step that may have written to a cache mount; its plan holds those before it.
         let mut writers: BTreeMap<&str, PlanKey> = BTreeMap::new();
-        let mut order = cache_order(&self.store);
-        let mut known = Known::new();
-        let leaves: HashSet<OpId> = graph.result.root.op().into_iter().flat_map(|top| chain(graph, top)).collect();
         for (id, node) in graph.ops() {
             if self.cancel.is_cancelled() {
                 return Err((id, StepError::Cancelled));
             }
-            let root = |root: Root| match root {
-                Root::Scratch => Some(PlanKey::scratch()),
-                Root::Of(id) => plans.of(id).key,
-            };
-            let reads_cache = self.options.no_cache.allows(&node.about);
-            let reads_chain = reads_cache && node.op.inputs().iter().all(|input| plans.of(*input).reads_chain);
-            let (key, before, after, taken) = (None, Vec::new(), Vec::new(), None);
-            let leaving = Leaving::of(&node.op, leaves.contains(&id));
-            let mut plan = StepPlan { id, key, before, after, taken, leaving, reads_cache, reads_chain };
-            match &node.op {
-                Op::Base(op) => plan.key = Some(PlanKey::base(&op.diff_ids)),
-                Op::Fetch(_) => {}
-                Op::Copy(op) => {
-                    let source =
-                        self.copy_source(graph, op, &root, &mut plan, &mut known).map_err(|error| (id, error))?;
-                    plan.key = source.zip(root(op.input)).map(|(source, below)| PlanKey::copy(op, below, &source));
-                }
-                Op::Run(op) => {
-                    let mounted = self.run_sources(op, &root).map_err(|error| (id, error))?;
-                    let caches = || op.mounts.iter().filter_map(cache_id);
-                    plan.before = caches().filter_map(|(cache, _)| writers.get(cache).copied()).collect();
-                    plan.after = order.next(id, op);
-                    plan.key = mounted
-                        .zip(root(op.input))
-                        .map(|(mounted, below)| PlanKey::run(op, below, &mounted, &plan.before, self.options.mode));
-                    if let Some(key) = plan.key {
-                        writers.extend(caches().filter(|(_, read_only)| !read_only).map(|(cache, _)| (cache, key)));
-                    }
-                }
+            if !plans.planned[id.index()] {
+                let plan = self.step_plan(graph, id, plans, &writers, sight).map_err(|error| (id, error))?;
+                plans.steps[id.index()] = Arc::new(plan);
+                plans.planned[id.index()] = !sight.late.contains(&id);
             }
-            plans.0.push(plan);
+            if let (Op::Run(op), Some(key)) = (&node.op, plans.of(id).key) {
+                let caches = op.mounts.iter().filter_map(cache_id);
+                writers.extend(caches.filter(|(_, read_only)| !read_only).map(|(cache, _)| (cache, key)));
+            }
         }
-        self.stats.save(&self.store);
-        Ok(plans)
+        Ok(())
+    }
+
+    /// The plan of a step; of a late one what can be told by now, without a key.
+    fn step_plan<'g>(
+        &self,
+        graph: &'g Graph,
+        id: OpId,
+        plans: &mut Plans<'g>,
+        writers: &BTreeMap<&str, PlanKey>,
+        sight: &Sight,
+    ) -> Result<StepPlan, StepError> {
+        let mut plan = StepPlan::clone(plans.of(id));
+        let steps = std::mem::take(&mut plans.steps);
+        let root = |root: Root| match root {
+            Root::Scratch => Some(PlanKey::scratch()),
+            Root::Of(id) => steps[id.index()].key,
+        };
+        let done = match &graph.node(id).op {
+            Op::Base(op) => {
+                plan.key = Some(PlanKey::base(&op.diff_ids));
+                Ok(())
+            }
+            Op::Fetch(_) => Ok(()),
+            Op::Copy(op) => self.copy_source(graph, op, &root, &mut plan, plans, sight).map(|source| {
+                plan.key = source.zip(root(op.input)).map(|(source, below)| PlanKey::copy(op, below, &source));
+            }),
+            Op::Run(op) => self.run_sources(op, &root).map(|mounted| {
+                // A late one may be so for the sake of a mount alone, and then all but its place in the mount's order is known.
+                if sight.late.contains(&id) {
+                    return;
+                }
+                let caches = op.mounts.iter().filter_map(cache_id);
+                plan.before = caches.filter_map(|(cache, _)| writers.get(cache).copied()).collect();
+                plan.key = mounted
+                    .zip(root(op.input))
+                    .map(|(mounted, below)| PlanKey::run(op, below, &mounted, &plan.before, self.options.mode));
+            }),
+        };
+        plans.steps = steps;
+        done.map(|()| plan)
     }
 
     fn copy_source<'g>(
@@ -124,8 +195,14 @@ impl Executor {
         op: &'g CopyOp,
         plan_of: &dyn Fn(Root) -> Option<PlanKey>,
         plan: &mut StepPlan,
-        known: &mut Known<'g>,
+        plans: &mut Plans<'g>,
+        sight: &Sight,
     ) -> Result<Option<SourceKey>, StepError> {
+        if let Some(taken) = &plan.taken {
+            // While it was late.
+            return Ok(Some(SourceKey::Content(taken.key)));
+        }
+        let Plans { known, of_files, .. } = plans;
         let (folder, context) = match &op.from {
             CopyFrom::Context => (None, Some(&self.context)),
             CopyFrom::Folder(id) => (Some(*id), Some(self.folder(*id)?)),
@@ -139,11 +216,23 @@ impl Executor {
             plan.taken = Some(taken.clone());
             return Ok(Some(SourceKey::Content(taken.key)));
         }
+        let mut of_file = None;
         let selected = match (&op.from, context) {
             (CopyFrom::MakeDirectory, _) => return Ok(Some(SourceKey::Nothing)),
             (CopyFrom::Root(root), _) => return Ok(plan_of(*root).map(SourceKey::Root)),
             (CopyFrom::Fetch(id), _) => match &graph.node(*id).op {
-                Op::Fetch(fetch) => vec![self.fetched_file(fetch)?],
+                Op::Fetch(_) if sight.late.contains(id) => return Ok(None),
+                Op::Fetch(fetch) => {
+                    let missing = || StepError::NotFetched { what: fetch.what() };
+                    let file = sight.fetched.get(fetch).ok_or_else(missing)?;
+                    let wanted = (plan.id, file.path.clone(), file.modified_seconds);
+                    if let Some(taken) = of_files.get(&wanted) {
+                        plan.taken = Some(taken.clone());
+                        return Ok(Some(SourceKey::Content(taken.key)));
+                    }
+                    of_file = Some(wanted);
+                    vec![fetched::selected_file(fetch, file)]
+                }
                 _ => return Ok(None),
             },
             (_, Some(context)) => self.selected(context, op)?,
@@ -158,6 +247,9 @@ impl Executor {
         let taken = Arc::new(Taken { selected, archives, key });
         if context.is_some() && op.inline.is_empty() {
             known.insert(wanted, taken.clone());
+        }
+        if let Some(file) = of_file {
+            of_files.insert(file, taken.clone());
         }
         plan.taken = Some(taken);
         Ok(Some(SourceKey::Content(key)))
@@ -183,12 +275,14 @@ impl Executor {
         plan_of: &dyn Fn(Root) -> Option<PlanKey>,
     ) -> Result<Option<Vec<SourceKey>>, StepError> {
         let mut sources = Vec::new();
+        let mut is_whole = true;
         for mount in &op.mounts {
             match mount.from {
                 MountFrom::Nothing => {}
                 MountFrom::Root(root) => match plan_of(root) {
                     Some(key) => sources.push(SourceKey::Root(key)),
-                    None => return Ok(None),
+                    // What it shows of the context is read all the same.
+                    None => is_whole = false,
                 },
                 MountFrom::Context => sources.push(SourceKey::Content(self.context_tree(None, &mount.source)?.key())),
                 MountFrom::Folder(folder) => {
@@ -196,7 +290,7 @@ impl Executor {
                 }
             }
         }
-        Ok(Some(sources))
+        Ok(is_whole.then_some(sources))
     }
 
     /// Hashes the files whose content is not known yet, on all cores.

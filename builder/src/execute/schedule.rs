@@ -1,11 +1,43 @@
 //! What of a graph has to be done, and in which order: pure, so that it is tested without running anything.
 //!
 //! Work is found from the target backwards: an operation whose result is known needs none of its inputs. What is left is
-//! started as soon as all its inputs are there, as many at a time as there are slots.
+//! started as soon as all its inputs are there, as many at a time as there are slots. When more becomes known, work is found
+//! again: what is still on its way (a download) holds back what needs it, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::graph::OpId;
+use crate::graph::{FetchOp, Graph, MountKind, Op, OpId};
+
+/// The operations whose keys cannot be told before what is `pending` is there: these fetches, and all that needs them.
+///
+/// With them go commands that see a cache mount which an earlier late one sees, for reading or for writing: the key of a
+/// command counts who may have written to its mounts before, and the late one has no key yet.
+pub(super) fn late(graph: &Graph, pending: impl Fn(&FetchOp) -> bool) -> BTreeSet<OpId> {
+    let mut late = BTreeSet::new();
+    let mut mounts: BTreeSet<&str> = BTreeSet::new();
+    for (id, node) in graph.ops() {
+        let seen = seen_mounts(&node.op);
+        let is_late = match &node.op {
+            Op::Fetch(op) => pending(op),
+            op => op.inputs().iter().any(|input| late.contains(input)) || seen.iter().any(|id| mounts.contains(id)),
+        };
+        if is_late {
+            late.insert(id);
+            mounts.extend(seen);
+        }
+    }
+    late
+}
+
+/// The ids of the cache mounts that an operation sees.
+fn seen_mounts(op: &Op) -> Vec<&str> {
+    let Op::Run(op) = op else { return Vec::new() };
+    let mounts = op.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Cache { id, .. } => Some(id.as_str()),
+        _ => None,
+    });
+    mounts.collect()
+}
 
 /// The part of a graph that has to be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,39 +50,47 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// All that `target` needs. `known` is asked once for each operation that is needed, users before their inputs;
-    /// inputs of one whose result is known are not needed for it.
+    /// Finds all that `target` needs, in place of what was found before. `known` is asked once for each operation that is
+    /// needed, users before their inputs; inputs of one whose result is known are not needed for it. What runs goes on, needed
+    /// or not. What is `held`, with all that needs it, is not started: it is found when it is held no more.
     pub(super) fn find(
+        &mut self,
         target: Option<OpId>,
         inputs: impl Fn(OpId) -> Vec<OpId>,
         mut known: impl FnMut(OpId) -> bool,
-    ) -> Self {
-        let mut work = Self::default();
+        held: impl Fn(OpId) -> bool,
+    ) {
+        self.waiting.clear();
+        self.users.clear();
         let mut done = BTreeSet::new();
         // Inputs stand before their users, so the highest number left is nobody's input that is still to be asked.
         let mut needed: BTreeSet<OpId> = target.into_iter().collect();
         while let Some(id) = needed.pop_last() {
+            if self.running.contains(&id) {
+                // It has its inputs.
+                continue;
+            }
             if known(id) {
                 done.insert(id);
                 continue;
             }
             let inputs: BTreeSet<OpId> = inputs(id).into_iter().collect();
             needed.extend(&inputs);
-            work.waiting.insert(id, inputs);
+            self.waiting.insert(id, inputs);
         }
-        for (id, inputs) in &mut work.waiting {
+        self.waiting.retain(|id, _| !held(*id));
+        for (id, inputs) in &mut self.waiting {
             inputs.retain(|input| !done.contains(input));
             for input in inputs.iter() {
-                work.users.entry(*input).or_default().push(*id);
+                self.users.entry(*input).or_default().push(*id);
             }
         }
-        work
     }
 
     /// Lets an operation wait for others that are to be done as well, though it needs nothing of what they leave. Those must
     /// be earlier ones.
     pub(super) fn wait_for(&mut self, id: OpId, others: &[OpId]) {
-        let others: Vec<OpId> = others.iter().filter(|other| self.waiting.contains_key(other)).copied().collect();
+        let others: Vec<OpId> = others.iter().filter(|other| self.has(**other)).copied().collect();
         let Some(inputs) = self.waiting.get_mut(&id) else { return };
         for other in others {
             debug_assert!(other < id);
@@ -123,9 +163,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::dockerfile;
+    use crate::graph::{self, Allowed, Conditions, Contexts, LowerInput, Lowered, Network, Platform};
 
     fn id(number: usize) -> OpId {
         OpId::at(number)
+    }
+
+    /// Work of which nothing is held.
+    fn found(target: Option<OpId>, inputs: impl Fn(OpId) -> Vec<OpId>, known: impl FnMut(OpId) -> bool) -> Work {
+        let mut work = Work::default();
+        work.find(target, inputs, known, |_| false);
+        work
     }
 
     #[test]
@@ -138,7 +187,7 @@ mod tests {
             _ => vec![],
         };
         let mut asked = Vec::new();
-        let mut work = Work::find(Some(id(4)), inputs, |of| {
+        let mut work = found(Some(id(4)), inputs, |of| {
             asked.push(of.index());
             of.index() == 2
         });
@@ -150,7 +199,7 @@ mod tests {
         assert_eq!(work.start(9), Some(id(4)));
         work.finish(id(4));
         assert!(work.is_done());
-        assert!(Work::find(None, |_| vec![], |_| false).is_done());
+        assert!(found(None, |_| vec![], |_| false).is_done());
     }
 
     #[test]
@@ -161,7 +210,7 @@ mod tests {
             4 => vec![id(2), id(3)],
             _ => vec![],
         };
-        let mut work = Work::find(Some(id(4)), inputs, |of| of.index() == 0);
+        let mut work = found(Some(id(4)), inputs, |of| of.index() == 0);
         work.wait_for(id(3), &[id(1), id(2)]);
         work.wait_for(id(1), &[id(0)]);
         assert_eq!((work.start(9), work.start(9)), (Some(id(2)), None));
@@ -173,7 +222,7 @@ mod tests {
 
     #[test]
     fn after_a_failure_nothing_starts() {
-        let mut work = Work::find(Some(id(2)), |of| if of == id(2) { vec![id(0), id(1)] } else { vec![] }, |_| false);
+        let mut work = found(Some(id(2)), |of| if of == id(2) { vec![id(0), id(1)] } else { vec![] }, |_| false);
         assert_eq!((work.start(1), work.start(1)), (Some(id(0)), None));
         assert_eq!(work.start(2), Some(id(1)));
         work.stop(id(0));
@@ -181,6 +230,85 @@ mod tests {
         work.finish(id(1));
         assert_eq!(work.start(2), None);
         assert!(work.is_done());
+    }
+
+    #[test]
+    fn what_is_held_holds_back_only_what_needs_it() {
+        // 0 is on its way; 1 stands on it; 2 stands on nothing; 3 takes from 1 and 2.
+        let inputs = |of: OpId| match of.index() {
+            1 => vec![id(0)],
+            3 => vec![id(1), id(2)],
+            _ => vec![],
+        };
+        let mut work = Work::default();
+        let mut asked = Vec::new();
+        let mut ask = |of: OpId| {
+            asked.push(of.index());
+            false
+        };
+        work.find(Some(id(3)), inputs, &mut ask, |of| [0, 1, 3].contains(&of.index()));
+        assert_eq!((work.start(9), work.start(9)), (Some(id(2)), None));
+        // It came: what runs is not asked for again, and is waited for.
+        work.find(Some(id(3)), inputs, &mut ask, |_| false);
+        assert_eq!(asked, [3, 2, 1, 0, 3, 1, 0]);
+        work.wait_for(id(3), &[id(2)]);
+        assert_eq!((work.start(9), work.start(9)), (Some(id(0)), None));
+        work.finish(id(0));
+        assert_eq!((work.start(9), work.start(9)), (Some(id(1)), None));
+        work.finish(id(1));
+        assert_eq!(work.start(9), None);
+        work.finish(id(2));
+        assert_eq!(work.start(9), Some(id(3)));
+    }
+
+    #[test]
+    fn one_waits_for_an_earlier_one_that_runs_already() {
+        let inputs = |of: OpId| if of == id(2) { vec![id(0), id(1)] } else { vec![] };
+        let mut work = Work::default();
+        work.find(Some(id(2)), inputs, |_| false, |of| of != id(0));
+        assert_eq!((work.start(9), work.start(9)), (Some(id(0)), None));
+        work.find(Some(id(2)), inputs, |_| false, |_| false);
+        work.wait_for(id(1), &[id(0)]);
+        assert_eq!(work.start(9), None);
+        work.finish(id(0));
+        assert_eq!(work.start(9), Some(id(1)));
+    }
+
+    /// Which instructions of a Dockerfile are late while its address is pending, by their first word that is no flag.
+    fn late_of(text: &str) -> Vec<String> {
+        let (dockerfile, problems) = dockerfile::parse(text);
+        assert!(problems.is_empty(), "{problems:?}");
+        let platform = Platform::new("linux", "amd64", None);
+        let input = LowerInput {
+            build_args: BTreeMap::new(),
+            target: None,
+            platform: platform.clone(),
+            build_platform: platform,
+            bases: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            network: Network::Default,
+            conditions: Conditions::default(),
+            allowed: Allowed::default(),
+            contexts: Contexts::default(),
+            all_stages: false,
+        };
+        let Ok(Lowered::Done(graph)) = graph::lower(&dockerfile, &input) else { panic!("no graph") };
+        let late = late(&graph, |_| true);
+        let name = |id: &OpId| graph.node(*id).about.instruction.rsplit(' ').next().unwrap_or_default().to_owned();
+        late.iter().map(name).collect()
+    }
+
+    #[test]
+    fn what_sees_a_mount_that_a_late_command_sees_is_late() {
+        // The commands `late` and `also` see a mount of a late one; `early` comes before it, and `other` sees another.
+        let text = "FROM scratch AS early\nRUN --mount=type=cache,target=/m early\n\
+            FROM scratch AS late\nADD http://h.example/f /f\nRUN --mount=type=cache,target=/m late\n\
+            FROM scratch AS also\nRUN --mount=type=cache,target=/m,readonly --mount=type=cache,target=/n also\n\
+            FROM scratch AS third\nRUN --mount=type=cache,target=/n,sharing=private third\n\
+            FROM scratch AS other\nRUN --mount=type=cache,target=/o other\n\
+            FROM scratch\nCOPY --from=early / /1\nCOPY --from=late / /2\nCOPY --from=also / /3\nCOPY --from=third / /4\n\
+            COPY --from=other / /5\n";
+        assert_eq!(late_of(text), ["http://h.example/f", "/f", "late", "also", "third", "/2", "/3", "/4", "/5"]);
     }
 
     #[test]
@@ -207,7 +335,7 @@ mod tests {
                 edges[number].iter().filter(|_| number > 0).map(|edge| id(edge.index(number))).collect()
             };
             let target = id(edges.len() - 1);
-            let mut work = Work::find(Some(target), inputs, |of| known[of.index()]);
+            let mut work = found(Some(target), inputs, |of| known[of.index()]);
             let mut needed = BTreeSet::new();
             let mut open = vec![target];
             while let Some(of) = open.pop() {
@@ -229,6 +357,75 @@ mod tests {
                 work.finish(finished);
             }
             prop_assert_eq!(done, needed);
+        }
+
+        /// As above, where some operations are on their way and come at any time. Until then it is guessed whether what needs
+        /// them is known: where all guesses are right, what is done is what would be done had they been there from the start.
+        #[test]
+        fn what_comes_late_changes_nothing_but_the_order(
+            edges in proptest::collection::vec(proptest::collection::vec(any::<prop::sample::Index>(), 0..4), 1..25),
+            known in proptest::collection::vec(any::<bool>(), 25),
+            guesses in proptest::option::of(proptest::collection::vec(any::<bool>(), 25)),
+            pending in proptest::collection::vec(proptest::bool::weighted(0.2), 25),
+            slots in 1_usize..5,
+            picks in proptest::collection::vec(any::<prop::sample::Index>(), 120),
+        ) {
+            let inputs = |of: OpId| -> Vec<OpId> {
+                let number = of.index();
+                edges[number].iter().filter(|_| number > 0).map(|edge| id(edge.index(number))).collect()
+            };
+            let target = id(edges.len() - 1);
+            let needed_of = |done: &BTreeSet<OpId>| {
+                let (mut needed, mut open) = (BTreeSet::new(), vec![target]);
+                while let Some(of) = open.pop() {
+                    if !known[of.index()] && !done.contains(&of) && needed.insert(of) {
+                        open.extend(inputs(of));
+                    }
+                }
+                needed
+            };
+            let mut pending: Vec<OpId> = (0..edges.len()).filter(|number| pending[*number]).map(id).collect();
+            let (mut work, mut running, mut done) = (Work::default(), Vec::new(), BTreeSet::new());
+            let mut picks = picks.iter().cycle();
+            let mut look = true;
+            while look || !work.is_done() || !pending.is_empty() {
+                let mut held = BTreeSet::new();
+                for of in (0..edges.len()).map(id) {
+                    if pending.contains(&of) || inputs(of).iter().any(|input| held.contains(input)) {
+                        held.insert(of);
+                    }
+                }
+                let is_known = |of: OpId| {
+                    let guessed = guesses.as_ref().filter(|_| held.contains(&of)).map(|guesses| guesses[of.index()]);
+                    done.contains(&of) || guessed.unwrap_or(known[of.index()])
+                };
+                if std::mem::take(&mut look) {
+                    work.find(Some(target), inputs, is_known, |of| held.contains(&of));
+                }
+                while let Some(started) = work.start(slots) {
+                    prop_assert!(!held.contains(&started) && !done.contains(&started) && !running.contains(&started));
+                    prop_assert!(inputs(started).iter().all(|input| done.contains(input) || known[input.index()]));
+                    running.push(started);
+                }
+                prop_assert!(running.len() <= slots && !(running.is_empty() && pending.is_empty() && !work.is_done()));
+                let pick = picks.next().unwrap();
+                match pick.index(running.len() + pending.len() + 1) {
+                    number if number < running.len() => {
+                        let finished = running.swap_remove(number);
+                        prop_assert!(done.insert(finished));
+                        work.finish(finished);
+                    }
+                    number if number < running.len() + pending.len() => {
+                        pending.swap_remove(number - running.len());
+                        look = true;
+                    }
+                    _ => {}
+                }
+            }
+            prop_assert_eq!(needed_of(&done), BTreeSet::new());
+            if guesses.is_none() {
+                prop_assert_eq!(done, needed_of(&BTreeSet::new()));
+            }
         }
     }
 }

@@ -116,6 +116,12 @@ pub async fn url(
     }
 }
 
+/// What was fetched from an address last, where it is still there: nobody knows whether it is what the server has now.
+#[must_use]
+pub fn last_of_url(store: &Store, url: &str) -> Option<FetchedFile> {
+    Record::read(store, url).filter(|known| known.is_there(store))?.file(store).ok()
+}
+
 fn record(digest: &Digest, store: &Store, about: &FileAbout) -> Result<Record, FetchError> {
     let tells_versions_apart = match (about.modified_seconds, about.sent_seconds) {
         (Some(modified), Some(sent)) => sent.saturating_sub(modified) >= TIME_GRAIN_SECONDS,

@@ -3,7 +3,8 @@
 //!
 //! Everything with an address is asked for in every build, once for all instructions that name it, and brought only when it is
 //! another one. When it cannot be reached, what was fetched last is used with a warning; under `--pull` that is an error.
-//! Whatever decided that nothing had changed, the keys of steps are made of content.
+//! Whatever decided that nothing had changed, the keys of steps are made of content. Steps that need nothing of it do not wait
+//! for it (see `execute`).
 //!
 //! # What differs from the reference
 //!
@@ -17,7 +18,6 @@
 //! - A private repository's user and password in an address work, and are in no argument, image or record.
 //! - An image built `FROM` a named folder or a fetched tree has a history row for it, first; the reference adds one at the end,
 //!   with the words of the last step.
-//! - Downloads end before the first step starts, where the reference runs steps that do not need them meanwhile.
 
 mod error;
 mod file;
@@ -27,8 +27,8 @@ mod record;
 
 pub use error::FetchError;
 pub use file::{FetchedFile, keep};
-pub use git::{AddressError, GitAddress, GitError, GitRequest, git};
-pub use http::{Secret, UrlRequest, url};
+pub use git::{AddressError, GitAddress, GitError, GitRequest, git, last_of_git};
+pub use http::{Secret, UrlRequest, last_of_url, url};
 
 /// Whether a text is the address of a file over HTTP.
 #[must_use]

@@ -216,6 +216,28 @@ impl BuildError {
         if others.is_empty() { Some(first) } else { Some(Self::Several { first: Box::new(first), others }) }
     }
 
+    /// What came of a build's steps, and of the fetches beside them. What failed of one side stops the other, which then has
+    /// nothing to say of its own; of two failures that of the fetches is told first, as steps need them.
+    pub(super) fn of_sides<T>(fetches: Result<(), Self>, steps: Result<T, Self>) -> Result<T, Self> {
+        let (fetches, steps) = match (fetches, steps) {
+            (Ok(()), steps) | (Err(Self::Cancelled), steps @ Err(_)) => return steps,
+            (Err(error), Ok(_) | Err(Self::Cancelled)) => return Err(error),
+            // Whatever was being written: it is one disk, and one thing to do about it.
+            (Err(error), Err(steps)) if error.lacks_room() && steps.lacks_room() => return Err(error),
+            (Err(fetches), Err(steps)) => (fetches, steps),
+        };
+        let mut all = vec![fetches];
+        match steps {
+            // One list, not one within the other.
+            Self::Step { file, about, source, others } => {
+                all.push(Self::Step { file, about, source, others: Vec::new() });
+                all.extend(others);
+            }
+            steps => all.push(steps),
+        }
+        Err(Self::of_all(all).unwrap_or(Self::Cancelled))
+    }
+
     /// Whose fault it is.
     #[must_use]
     pub fn fault(&self) -> Fault {
@@ -242,6 +264,11 @@ impl BuildError {
             Self::Export { source, .. } => export_fault(source),
             Self::Image(_) | Self::Store(_) | Self::Layer(_) | Self::Snapshot(_) => Fault::Environment,
         }
+    }
+
+    /// Whether this, and all that failed beside it, is for want of room.
+    fn lacks_room(&self) -> bool {
+        (is_disk_full(self) || self.is_about_room()) && self.others().iter().all(Self::lacks_room)
     }
 
     /// Whether a step found the disk full.
@@ -434,5 +461,55 @@ fn step_fault(error: &StepError) -> Fault {
         | StepError::NotFetched { .. }
         | StepError::DiffId { .. }
         | StepError::IndexMismatch { .. } => Fault::Environment,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fetch() -> BuildError {
+        BuildError::Unusable { problem: "fetch".to_owned(), hint: String::new() }
+    }
+
+    fn step(instruction: &str, others: Vec<BuildError>) -> BuildError {
+        let about = Box::new(About { instruction: instruction.to_owned(), ..About::default() });
+        let source = Box::new(StepError::ExitStatus { status: 7 });
+        BuildError::Step { file: "Dockerfile".to_owned(), about, source, others }
+    }
+
+    /// What is told of the two sides, in order.
+    fn told(fetches: Result<(), BuildError>, steps: Result<(), BuildError>) -> Vec<String> {
+        let Err(error) = BuildError::of_sides(fetches, steps) else { return Vec::new() };
+        std::iter::once(&error).chain(error.others()).map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_side_that_was_stopped_is_not_told() {
+        let stopped = || Err(BuildError::Cancelled);
+        let (one, two) = ("step `one` failed (Dockerfile:0)", "step `two` failed (Dockerfile:0)");
+        let steps = || Err(step("one", vec![step("two", Vec::new())]));
+        assert_eq!(told(Ok(()), Ok(())), [""; 0]);
+        assert_eq!(told(Ok(()), steps()), [one, two]);
+        assert_eq!(told(stopped(), steps()), [one, two]);
+        assert_eq!(told(Err(fetch()), stopped()), ["fetch"]);
+        assert_eq!(told(Err(fetch()), steps()), ["fetch", one, two]);
+        assert_eq!(told(stopped(), stopped()), ["interrupted"]);
+        assert_eq!(told(Err(fetch()), Ok(())), ["fetch"]);
+    }
+
+    #[test]
+    fn a_full_disk_is_told_once() {
+        let full = || StoreError::io("writing", std::path::Path::new("/s"), std::io::ErrorKind::StorageFull.into());
+        let without_room = |others| BuildError::Step {
+            file: "Dockerfile".to_owned(),
+            about: Box::default(),
+            source: Box::new(full().into()),
+            others,
+        };
+        let fetch = || Err(BuildError::Store(full()));
+        assert_eq!(told(fetch(), Err(without_room(vec![without_room(Vec::new())]))).len(), 1);
+        assert_eq!(told(fetch(), Err(without_room(vec![step("one", Vec::new())]))).len(), 3);
+        assert_eq!(told(fetch(), Err(step("one", vec![without_room(Vec::new())]))).len(), 3);
     }
 }

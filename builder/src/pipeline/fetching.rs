@@ -1,4 +1,5 @@
-//! What a build needs from elsewhere, brought before its steps are planned: their keys are made of its content.
+//! What a build needs from elsewhere. The context and the Dockerfile are brought before anything is read of them; what the
+//! Dockerfile's steps take is brought beside the steps that do not need it (see `execute`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use super::source::{Read, first_line};
 use super::{BuildError, Request, Workshop};
 use crate::blob::is_disk_full;
 use crate::event::{Event, Events, StepId};
-use crate::execute::StepCounter;
+use crate::execute::{Arrivals, OnTheWay, StepCounter};
 use crate::fetch::{self, FetchError, FetchedFile, GitAddress, GitError, GitRequest, UrlRequest};
 use crate::graph::{FetchOp, Graph, Op, without_password};
 use crate::sandbox::Cancel;
@@ -35,6 +36,21 @@ pub(super) struct Fetcher {
     pruner: Arc<Pruner>,
     /// Trips with the build's own switch, and when something did not come.
     stop: Cancel,
+}
+
+/// Something that was begun to be fetched.
+pub(super) struct Job {
+    op: FetchOp,
+    /// The line that names it.
+    place: Shown,
+    step: StepId,
+    /// What was had from there last.
+    last: Option<FetchedFile>,
+}
+
+/// What the steps of a build are to hear of, and who tells them.
+pub(super) fn on_the_way(jobs: &[Job]) -> (OnTheWay, Arrivals) {
+    OnTheWay::new(jobs.iter().map(|job| (job.op.clone(), job.last.clone())))
 }
 
 /// What cannot be, with the line that asks for it.
@@ -76,42 +92,66 @@ impl Fetcher {
         }
     }
 
-    /// Brings all that the graph names and that is not there yet, at the same time. The first failure ends it.
-    pub(super) async fn all(
-        &self,
-        graph: &Graph,
-        read: &Read,
-        fetched: &mut HashMap<FetchOp, FetchedFile>,
-    ) -> Result<(), BuildError> {
-        let mut running = tokio::task::JoinSet::new();
+    /// This, as part of a build that `stop` stops.
+    pub(super) fn under(&self, stop: &Cancel) -> Self {
+        Self { stop: stop.child(), ..self.clone() }
+    }
+
+    /// Begins all that the graph names and that is not there yet.
+    pub(super) fn begin(&self, graph: &Graph, read: &Read, fetched: &HashMap<FetchOp, FetchedFile>) -> Vec<Job> {
+        let mut jobs = Vec::new();
         for (_, node) in graph.ops() {
             let Op::Fetch(op) = &node.op else { continue };
             if fetched.contains_key(op) {
                 continue;
             }
-            let (fetcher, op, place) = (
-                self.clone(),
-                op.clone(),
-                read.place_of(node.about.lines, (!op.has_password()).then(|| op.what()).as_deref()),
-            );
+            let place = read.place_of(node.about.lines, (!op.has_password()).then(|| op.what()).as_deref());
+            jobs.push(Job { op: op.clone(), place, step: self.started(op), last: self.last(op) });
+        }
+        jobs
+    }
+
+    /// Brings all of it, at the same time, and tells of each as soon as it is there. The first failure ends it; it is over when
+    /// nothing of it runs any more.
+    pub(super) async fn all(self, jobs: Vec<Job>, arrivals: Arrivals) -> Result<(), BuildError> {
+        let mut running = tokio::task::JoinSet::new();
+        for Job { op, place, step, .. } in jobs {
+            let fetcher = self.clone();
             running.spawn(async move {
-                let found = fetcher.one(&op, &place).await;
+                let found = fetcher.found(&op, &place, step).await;
                 (op, found)
             });
         }
+        let mut arrivals = Some(arrivals);
+        let mut failed = Ok(());
         while let Some(done) = running.join_next().await {
             let (op, found) = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-            // What still runs, git among it, is of no use without this.
-            let found = found.inspect_err(|_| self.stop.cancel())?;
-            fetched.insert(op, found);
+            match (found, &arrivals) {
+                (Ok(file), Some(arrivals)) => arrivals.tell(op, file),
+                (Err(error), Some(_)) => {
+                    // What still runs, git among it, is of no use without this.
+                    self.stop.cancel();
+                    arrivals = None;
+                    failed = Err(error);
+                }
+                (_, None) => {}
+            }
         }
-        Ok(())
+        failed
     }
 
     /// Brings one thing; `place` is the line that names it.
     pub(super) async fn one(&self, op: &FetchOp, place: &Shown) -> Result<FetchedFile, BuildError> {
+        self.found(op, place, self.started(op)).await
+    }
+
+    fn started(&self, op: &FetchOp) -> StepId {
         let step = self.steps.next();
         self.events.hear(Event::Started { step, name: format!("[internal] fetch {}", op.what()) });
+        step
+    }
+
+    async fn found(&self, op: &FetchOp, place: &Shown, step: StepId) -> Result<FetchedFile, BuildError> {
         // Not by `with_room`: what a task of its own does must be `Send`, which the compiler cannot tell of a closure's work.
         let free_before = self.pruner.free_bytes();
         let mut found = self.bring(op, place, step).await;
@@ -126,6 +166,19 @@ impl Fetcher {
             Err(error) => Event::Failed { step, error: first_line(error) },
         });
         found
+    }
+
+    /// What was had last from where something comes, if it is still there.
+    fn last(&self, op: &FetchOp) -> Option<FetchedFile> {
+        let store = &self.workshop.store;
+        match op {
+            FetchOp::Url { url, .. } => fetch::last_of_url(store, url),
+            FetchOp::Git { remote, checksum, keep_git_dir, by_user } => {
+                let request = self.git_request(remote, checksum.as_deref(), *keep_git_dir, *by_user).ok()?;
+                fetch::last_of_git(store, &request)
+            }
+            FetchOp::Given { .. } => None,
+        }
     }
 
     async fn bring(&self, op: &FetchOp, place: &Shown, step: StepId) -> Result<FetchedFile, BuildError> {

@@ -105,13 +105,15 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     checks.tell(&read, &graph.warnings, &events);
     checks.tell(&read, &checks::ignored_sources(&read, &graph), &events);
     checks.verdict()?;
-    let mut fetched = std::mem::take(&mut read.fetched);
-    fetcher.all(&graph, &read, &mut fetched).await?;
+    let stop = cancel.child();
+    let fetched = std::mem::take(&mut read.fetched);
+    let fetcher = fetcher.under(&stop);
+    let jobs = fetcher.begin(&graph, &read, &fetched);
+    let (on_the_way, arrivals) = fetching::on_the_way(&jobs);
 
     let options = options(&request);
     let times = options.layers.times;
     let uploads = remote.uploads();
-    let stop = cancel.child();
     let early = early::Early::new(&graph, &request, &uploads, &store, &events, &steps, &stop);
     let fetched_commit = read.committed_at.filter(|_| request.reproducible);
     let committed_at = read.context.modes().and_then(Modes::committed_at).or(fetched_commit);
@@ -151,20 +153,22 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     let graph = Arc::new(*graph);
     let (states, root) = {
         let (graph, force) = (graph.clone(), request.form.force_compression);
-        let result = tokio::task::spawn_blocking(move || {
-            let states = executor.run(&graph).map_err(|error| read.failed(error))?;
+        let fetches = tokio::spawn(fetcher.all(jobs, arrivals));
+        let steps = tokio::task::spawn_blocking(move || {
+            let states = executor.run(&graph, on_the_way).map_err(|error| read.failed(error))?;
             let root = states.of(graph.result.root);
             let compressed = |source| BuildError::Compress { source: Box::new(source) };
             let root = if force { Arc::new(executor.force_compression(&root).map_err(compressed)?) } else { root };
             Ok::<_, BuildError>((states, root))
-        })
-        .await;
+        });
+        let (fetches, steps) = tokio::join!(fetches, steps);
+        let fetches = fetches.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let steps = steps.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         let stopped = early.and_then(|early| early.end());
-        match (result, stopped) {
+        match (BuildError::of_sides(fetches, steps), stopped) {
             // Stopped from there: what it says is why.
-            (Ok(Err(BuildError::Cancelled)), Some(why)) if !cancel.is_cancelled() => return Err(why),
-            (Ok(result), _) => result?,
-            (Err(error), _) => std::panic::resume_unwind(error.into_panic()),
+            (Err(BuildError::Cancelled), Some(why)) if !cancel.is_cancelled() => return Err(why),
+            (result, _) => result?,
         }
     };
     let assemble = async || assemble::assemble(&graph, &states, &root, &request, committed_at, &search, &store);

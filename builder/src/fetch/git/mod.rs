@@ -16,4 +16,4 @@ mod repository;
 pub use address::{AddressError, GitAddress};
 pub(super) use address::{hidden, is_repository};
 pub use error::GitError;
-pub use repository::{GitRequest, git};
+pub use repository::{GitRequest, git, last_of_git};

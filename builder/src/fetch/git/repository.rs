@@ -60,7 +60,7 @@ pub fn git(
     let access = access(request, folder.path())?;
     let git = Git { folder: folder.path(), access: &access, stopped };
     let remote = remote(&request.address);
-    let by_name = format!("git name {} {}", named(request), hidden(&remote));
+    let by_name = by_name(request);
     let resolved = match resolve(&git, &remote, &request.address) {
         Ok(resolved) => resolved,
         Err(error) if error.is_unreachable() && !request.must_ask => {
@@ -102,6 +102,17 @@ pub fn git(
     record.keep(store, &by_commit)?;
     record.keep(store, &by_name)?;
     record.file(store)
+}
+
+/// What was fetched for a request last, where it is still there: nobody knows whether its name leads to that commit now.
+#[must_use]
+pub fn last_of_git(store: &Store, request: &GitRequest) -> Option<FetchedFile> {
+    Record::read(store, &by_name(request)).filter(|known| known.is_there(store))?.file(store).ok()
+}
+
+/// Under which address it is kept what a request led to.
+fn by_name(request: &GitRequest) -> String {
+    format!("git name {} {}", named(request), hidden(&remote(&request.address)))
 }
 
 fn now() -> i64 {
