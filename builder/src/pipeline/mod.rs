@@ -166,8 +166,8 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         let steps = steps.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         let stopped = early.and_then(|early| early.end());
         match (BuildError::of_sides(fetches, steps), stopped) {
-            // Stopped from there: what it says is why.
-            (Err(BuildError::Cancelled), Some(why)) if !cancel.is_cancelled() => return Err(why),
+            // Stopped from there, or it would have been had the steps taken longer: what it says is why, and was told.
+            (Ok(_) | Err(BuildError::Cancelled), Some(why)) if !cancel.is_cancelled() => return Err(why),
             (result, _) => result?,
         }
     };
