@@ -2,16 +2,18 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::body::Body;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use fluyt_registry::auth::{Accounts, Authorizer, Passwords, TokenKey, Users};
+use fluyt_registry::auth::{Accounts, Authorizer, Passwords, TokenKeys, Users};
 use fluyt_registry::http::{App, AppSettings, Peer, router};
 use fluyt_registry::service::Registry;
-use fluyt_registry::storage::{Memory, Storage};
+use fluyt_registry::storage::{Memory, Port, Storage};
 use http::{Request, StatusCode};
+use object_store::ObjectStoreExt as _;
+use object_store::path::Path;
 use tower::ServiceExt;
 
 use crate::app::{Answer, send, surroundings};
@@ -20,14 +22,37 @@ struct Guarded {
     router: axum::Router,
 }
 
+/// One file for all: a token holds as long as the hash of its user's password stays.
+static USERS: LazyLock<String> = LazyLock::new(|| format!("ann:{}", bcrypt::hash("secret", 4).unwrap()));
+
 async fn guarded(anonymous_pull: bool, settings: AppSettings) -> Guarded {
-    let users = Users::parse(&format!("ann:{}", bcrypt::hash("secret", 4).unwrap())).unwrap();
-    let storage = Storage::open(Memory::default(), [7; 32]).await.unwrap();
-    let token_key = TokenKey(storage.upload_keys().to_vec());
-    let accounts = Accounts { passwords: Passwords::new(users, [8; 32], 1), anonymous_pull, token_key };
+    guarded_on(Memory::default(), anonymous_pull, settings).await
+}
+
+async fn guarded_on(port: impl Port, anonymous_pull: bool, settings: AppSettings) -> Guarded {
+    let users = Users::parse(&USERS).unwrap();
+    let storage = Storage::open(port, [7; 32]).await.unwrap();
+    let token_keys = TokenKeys::new(storage.upload_keys());
+    let accounts = Accounts { passwords: Passwords::new(users, [8; 32], 1), anonymous_pull, token_keys };
     let registry = Arc::new(Registry::new(storage, surroundings()));
     let app = App::new(registry, Authorizer::Accounts(Arc::new(accounts))).with_settings(settings);
     Guarded { router: router(app) }
+}
+
+/// Replicas that set a store up at the same time may each know another key; a token of one is good at the other all the same.
+#[tokio::test]
+async fn a_token_of_a_replica_that_began_at_the_same_time_is_good() {
+    let store = Memory::default();
+    let one = guarded_on(store.clone(), false, AppSettings::default()).await;
+    // Of several keys the first seals.
+    let key = Path::from("upload-key.1.00000000000000000000000000");
+    store.put(&key, "12".repeat(32).into()).await.unwrap();
+    let other = guarded_on(store.clone(), false, AppSettings::default()).await;
+    let answer = other.get("GET /token", Some(&basic("ann", "secret"))).await;
+    let answer: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    let token = format!("Bearer {}", answer["token"].as_str().unwrap());
+    assert_eq!(one.get("GET /v2/", Some(&token)).await.status, StatusCode::OK);
+    assert_eq!(one.get("GET /v2/", Some("Bearer x.y")).await.status, StatusCode::UNAUTHORIZED);
 }
 
 fn basic(user: &str, password: &str) -> String {

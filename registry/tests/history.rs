@@ -7,7 +7,7 @@ use axum::Router;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fluyt_registry::admin::{Admin, History, Progress, State};
-use fluyt_registry::auth::{Accounts, Authorizer, Passwords, TokenKey, Users};
+use fluyt_registry::auth::{Accounts, Authorizer, Passwords, TokenKeys, Users};
 use fluyt_registry::http::{App, router};
 use fluyt_registry::service::{Registry, Surroundings};
 use fluyt_registry::spec::Digest;
@@ -283,11 +283,11 @@ async fn a_history_tells_who_did_it() {
     let store = Memory::default();
     let users: String = ["ann", "bob"].map(|name| format!("{name}:{}\n", bcrypt::hash("secret", 4).unwrap())).concat();
     let storage = Storage::open(store.clone(), [7; 32]).await.unwrap();
-    let token_key = TokenKey(storage.upload_keys().to_vec());
+    let token_keys = TokenKeys::new(storage.upload_keys());
     let passwords = Passwords::new(Users::parse(&users).unwrap(), [8; 32], 1);
     let registry = Arc::new(Registry::new(storage, surroundings()));
     let admin = Admin::new(registry.clone());
-    let authorizer = Authorizer::Accounts(Arc::new(Accounts { passwords, anonymous_pull: false, token_key }));
+    let authorizer = Authorizer::Accounts(Arc::new(Accounts { passwords, anonymous_pull: false, token_keys }));
     let router = router(App::new(registry, authorizer));
     let ask = async |who: &str, line: &str, body: &[u8]| {
         let basic = format!("Basic {}", STANDARD.encode(format!("{who}:secret")));

@@ -7,7 +7,7 @@ mod token;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 pub use htpasswd::{HtpasswdError, Users};
@@ -197,16 +197,31 @@ pub struct Accounts {
     /// Whether everybody may pull.
     pub anonymous_pull: bool,
     /// Seals tokens; every replica has the same.
-    pub token_key: TokenKey,
+    pub token_keys: TokenKeys,
 }
 
 /// What tokens are sealed with: the first seals, any opens.
-#[derive(Clone)]
-pub struct TokenKey(pub Vec<Vec<u8>>);
+pub struct TokenKeys(RwLock<Arc<[Vec<u8>]>>);
 
-impl fmt::Debug for TokenKey {
+impl TokenKeys {
+    /// These.
+    pub fn new(keys: Arc<[Vec<u8>]>) -> Self {
+        Self(RwLock::new(keys))
+    }
+
+    /// These instead.
+    pub fn replace(&self, keys: Arc<[Vec<u8>]>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+
+    fn get(&self) -> Arc<[Vec<u8>]> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl fmt::Debug for TokenKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TokenKey")
+        f.write_str("TokenKeys")
     }
 }
 
@@ -231,6 +246,13 @@ impl Authorizer {
             }
             Proof::Token(token) => accounts.open(&token, now()).map(Caller).ok_or(AuthError::TokenInvalid),
             Proof::Unreadable => Err(AuthError::Wrong),
+        }
+    }
+
+    /// Opens tokens by these keys from now on, and seals them by the first.
+    pub fn seal_by(&self, keys: Arc<[Vec<u8>]>) {
+        if let Self::Accounts(accounts) = self {
+            accounts.token_keys.replace(keys);
         }
     }
 
@@ -313,13 +335,13 @@ impl Accounts {
         };
         let version = self.version(user.as_deref())?;
         let claim = Claim { user, expires: now.saturating_add(token::LIFETIME_SECONDS) };
-        let text = token::seal(&claim, self.token_key.0.first()?, &version);
+        let text = token::seal(&claim, self.token_keys.get().first()?, &version);
         Some(Token { text, expires_in_seconds: token::LIFETIME_SECONDS })
     }
 
     fn open(&self, token: &str, now: u64) -> Option<Identity> {
         let opened = |key: &Vec<u8>| token::open(token, key, |user| self.version(user));
-        let claim = self.token_key.0.iter().find_map(opened)?;
+        let claim = self.token_keys.get().iter().find_map(opened)?;
         if claim.expires <= now {
             return None;
         }
@@ -339,7 +361,8 @@ mod tests {
     fn accounts(anonymous_pull: bool) -> Arc<Accounts> {
         let users = Users::parse(&format!("ann:{}", bcrypt::hash("a", 4).unwrap())).unwrap();
         let passwords = Passwords::new(users, [7; 32], 1);
-        Arc::new(Accounts { passwords, anonymous_pull, token_key: TokenKey(vec![b"new".into(), b"old".into()]) })
+        let token_keys = TokenKeys::new([b"new".into(), b"old".into()].into());
+        Arc::new(Accounts { passwords, anonymous_pull, token_keys })
     }
 
     fn basic(user: &str, password: &str) -> Option<Credentials> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fluyt_registry::auth::{Accounts, Authorizer, Passwords, TokenKey, Users};
+use fluyt_registry::auth::{Accounts, Authorizer, Passwords, TokenKeys, Users};
 use fluyt_registry::http::Tls;
 use fluyt_registry::storage::Storage;
 
@@ -33,7 +33,7 @@ pub(crate) fn authorizer(access: &AccessSettings, storage: &Storage) -> Result<A
     let accounts = Arc::new(Accounts {
         passwords: Passwords::new(users, key, processors / 2),
         anonymous_pull: access.anonymous_pull,
-        token_key: TokenKey(storage.upload_keys().to_vec()),
+        token_keys: TokenKeys::new(storage.upload_keys()),
     });
     let watched = accounts.clone();
     files.watch(what, move |mut contents| {

@@ -17,6 +17,7 @@ mod uploads;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use blobs::{BlobAnswer, BlobInfo, BlobRead, RedirectMode, Redirects};
 pub use error::RegistryError;
@@ -25,6 +26,8 @@ pub use referrers::{REFERRERS_PAGE, REFERRERS_PAGE_BYTES, Referrers};
 pub use sparse::SparsePolicy;
 pub use ticket::Ticket;
 pub use uploads::{ChunkPlace, Finished};
+
+use tokio::time::Instant;
 
 use crate::protocol::{Nonce, Nonces};
 use crate::spec::{RepoName, Tag, TagPattern, UploadId};
@@ -57,7 +60,12 @@ pub struct Registry {
     redirects: Redirects,
     sparse: SparsePolicy,
     immutable: Vec<TagPattern>,
+    /// When the keys that seal Locations and tokens were last read again.
+    keys_read_at: tokio::sync::Mutex<Option<Instant>>,
 }
+
+/// How long keys that were read again are believed to be all, whoever shows what they do not open.
+const KEYS_BELIEVED: Duration = Duration::from_secs(10);
 
 impl Registry {
     /// A registry on an opened store.
@@ -70,7 +78,29 @@ impl Registry {
         let body_memory = BodyMemory::new(pool_bytes);
         let (redirects, sparse) = (Redirects::default(), SparsePolicy::default());
         let processors = Processors::new(1);
-        Self { storage, surroundings, body_memory, processors, redirects, sparse, immutable: Vec::new() }
+        Self {
+            storage,
+            surroundings,
+            body_memory,
+            processors,
+            redirects,
+            sparse,
+            immutable: Vec::new(),
+            keys_read_at: Default::default(),
+        }
+    }
+
+    /// The keys that seal Locations and tokens, read again unless that was done just now: for who is shown a token that no
+    /// known key opens, as anybody can.
+    pub async fn newest_keys(&self) -> Arc<[Vec<u8>]> {
+        let mut read_at = self.keys_read_at.lock().await;
+        if read_at.is_none_or(|at| at.elapsed() >= KEYS_BELIEVED) {
+            *read_at = Some(Instant::now());
+            if let Err(error) = self.storage.read_upload_keys_again().await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the keys of tokens cannot be read again");
+            }
+        }
+        self.storage.upload_keys()
     }
 
     /// The same registry on so many processors: as long as some have nothing to do, long uploads are hashed by threads of
