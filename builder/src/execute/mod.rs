@@ -1,8 +1,8 @@
 //! Runs the operations of a graph: base, copy, run, fetch.
 //!
 //! An operation leaves a [`RootState`]: a chain of layers, each with its blob in the store (or still at its base image's
-//! registry) and its index. Nothing is unpacked before a `RUN` needs it, and no base layer is fetched before a path in it
-//! must be looked up or a `RUN` must mount it.
+//! registry) and its index. No base layer is fetched before a path in it must be looked up or a `RUN` must mount it; then
+//! all of its root come at once, and are read while they arrive. Only what a `RUN` stands on is unpacked.
 //!
 //! A build is planned first (`plan`): every step gets its plan key. Then it is looked for from the target backwards
 //! (`schedule`): what an earlier build made for the same plan stands for a step and all below it. What is left is looked
