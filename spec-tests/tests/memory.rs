@@ -41,10 +41,8 @@ impl Connection {
     }
 
     fn chunk(&mut self, bytes: &[u8]) {
-        let stream = self.stream.get_mut();
-        write!(stream, "{:x}\r\n", bytes.len()).unwrap();
-        stream.write_all(bytes).unwrap();
-        stream.write_all(b"\r\n").unwrap();
+        let head = format!("{:x}\r\n", bytes.len());
+        self.stream.get_mut().write_all(&[head.as_bytes(), bytes, b"\r\n"].concat()).unwrap();
     }
 
     /// Status and Location.
@@ -108,15 +106,22 @@ fn sixty_four_pushes(registry: &Registry) -> u64 {
     registry.peak_memory_bytes()
 }
 
-/// What a fast client sees while a thousand slow ones are at work.
+/// What a fast client sees while a thousand slow ones are at work, that send next to nothing after a good beginning; and
+/// among such that never pause, of which a debug build on a machine that has more to do bears a hundred.
 fn a_thousand_slow_ones(registry: &Registry) {
+    among_slow_ones(registry, 1000, b"a little more", Duration::from_millis(500));
+    among_slow_ones(registry, 100, &[7; 800], Duration::from_millis(80));
+}
+
+/// `more` is what each slow client sends each time, after so long.
+fn among_slow_ones(registry: &Registry, count: usize, more: &[u8], between: Duration) {
     let content = samples::bytes(7, 20 * MIB as usize);
     let digest = samples::digest(&content);
     let start = Instant::now();
     Connection::open(registry).push("alone", &content, &digest);
     let alone = start.elapsed();
 
-    let mut slow: Vec<Connection> = (0..1000).map(|_| Connection::open(registry)).collect();
+    let mut slow: Vec<Connection> = (0..count).map(|_| Connection::open(registry)).collect();
     // Enough at once for each to want memory for a part, and then next to nothing.
     let first = samples::bytes(8, 100 * 1024);
     for connection in &mut slow {
@@ -128,9 +133,10 @@ fn a_thousand_slow_ones(registry: &Registry) {
         let trickle = scope.spawn(|| {
             let mut rounds = 0;
             while !done.load(Ordering::Relaxed) {
-                slow.iter_mut().for_each(|connection| connection.chunk(b"a little more"));
+                let next = Instant::now() + between;
+                slow.iter_mut().for_each(|connection| connection.chunk(more));
                 rounds += 1;
-                std::thread::sleep(Duration::from_millis(500));
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
             }
             rounds
         });
@@ -140,14 +146,16 @@ fn a_thousand_slow_ones(registry: &Registry) {
         done.store(true, Ordering::Relaxed);
         (trickle.join().unwrap(), among)
     });
-    say(&format!("20 MiB alone: {alone:?}; among 1,000 slow uploads: {among:?}"));
-    assert!(among < alone * 20 + Duration::from_secs(20), "alone {alone:?}, among slow ones {among:?}");
-    let whole = [&first[..], &b"a little more".repeat(rounds)].concat();
+    let kind = format!("{count} uploads of {} bytes each {between:?}", more.len());
+    say(&format!("20 MiB alone: {alone:?}; among {kind}: {among:?}"));
+    // Where each of them had its turn for a part, it was 17 and 80 s and more, whatever the machine.
+    assert!(among < alone * 5 + Duration::from_secs(5), "alone {alone:?}, among {kind}: {among:?}");
+    let whole = [&first[..], &more.repeat(rounds)].concat();
     let whole = samples::digest(&whole);
     // They were slow, not stopped.
-    slow.iter_mut().step_by(100).for_each(|connection| connection.finish(&whole));
+    slow.iter_mut().step_by(count / 10).for_each(|connection| connection.finish(&whole));
     let peak = registry.peak_memory_bytes();
-    say(&format!("peak with 1,000 slow uploads: {} MiB", peak / MIB));
+    say(&format!("peak with {count} slow uploads: {} MiB", peak / MIB));
     // 64 KiB each, the pool, and what a connection takes.
     assert!(peak < 200 * MIB, "{peak}");
 }

@@ -64,6 +64,13 @@ impl BodyMemory {
         if left >= self.all as usize / 2 { self.try_take(bytes) } else { None }
     }
 
+    /// Takes some of what is free now, up to `bytes`: a third of what is left when `free` bytes stay free.
+    pub(super) fn try_take_some(&self, bytes: u64, free: u64) -> Option<Leave> {
+        let (lent, all) = self.lent_bytes();
+        let bytes = bytes.min((all - lent).saturating_sub(free) / 3);
+        if bytes > OWN_BYTES as u64 { self.try_take(bytes) } else { None }
+    }
+
     /// How much is lent, and how much there is to lend.
     pub(super) fn lent_bytes(&self) -> (u64, u64) {
         let free = u64::try_from(self.units.available_permits()).unwrap_or(u64::MAX);
@@ -129,5 +136,17 @@ mod tests {
         let memory = BodyMemory::new(MIB);
         assert_eq!(memory.take(50 * MIB).await.and(memory.take(0).await).bytes(), MIB);
         assert!(memory.try_take_spare(MIB / 4).is_some());
+    }
+
+    #[tokio::test]
+    async fn some_of_what_is_left_is_always_less_than_all() {
+        let memory = BodyMemory::new(30 * MIB);
+        let mut taken = Vec::new();
+        while let Some(leave) = memory.try_take_some(5 * MIB, 5 * MIB) {
+            taken.push(leave);
+        }
+        assert!(taken.len() > 6, "{taken:?}");
+        assert!(taken.windows(2).all(|two| two[0].bytes() >= two[1].bytes()), "{taken:?}");
+        assert!(!memory.is_short_of(5 * MIB));
     }
 }

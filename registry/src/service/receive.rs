@@ -5,149 +5,36 @@
 //!
 //! - of any size (a folder): a body takes memory as it grows, as long as there is some; without, what is there is
 //!   appended to the store, and the body goes on in small steps. Nobody waits for anybody.
-//! - at fixed places (S3): a body waits its turn for memory for a whole part, and gives it back with the part. A client
-//!   that is too slow to fill it must not keep others waiting: what has come of its part is put aside in small objects
+//! - at fixed places (S3): a body takes memory for a whole part, and gives it back with the part. When there is none, only
+//!   a body that has shown to come fast waits for its turn: whoever holds a part meanwhile is as fast, so that the turn
+//!   comes soon however many slow ones there are. Of all others, what has come of their part is put aside in small objects
 //!   ("tails") beside the upload's state, and read back in front of the rest when the part can be completed.
 
-use std::pin::Pin;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt};
-use tokio::time::{Instant, Sleep, sleep};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use tokio::time::Instant;
 
 use super::error::RegistryError;
 use super::hashing::{Hashing, Processors};
 use super::memory::{BodyMemory, Leave, OWN_BYTES};
+use super::pace::{Pace, Pause, Rate};
+use super::rope::Rope;
 use crate::protocol::Nonces;
 use crate::spec::{Algorithm, Digest, Hasher, UploadId};
 use crate::storage::{ByteStream, Completed, DataWriter, PartPlan, Session, Storage, Tail};
 
 /// How much is appended at once to a long upload on a store that takes parts of any size.
 const STEP_BYTES: u64 = 256 * 1024;
-/// A client that sends nothing for this long gives its memory back when others wait for it: a thousand that stall are
-/// through in seconds.
-const PAUSE: Duration = Duration::from_millis(100);
-/// One that sends nothing for this long gives its memory back in any case.
+/// A client that sends nothing for this long gives its memory back in any case.
 const SLOW: Duration = Duration::from_secs(5);
 /// One that sends nothing for this long is given up.
 const IDLE: Duration = Duration::from_secs(60);
-/// A body whose own memory takes longer to fill waits for no more: it would keep it too long.
-const TRICKLE: Duration = Duration::from_secs(1);
 /// How long memory may be held while others wait for it.
 const HOLD: Duration = Duration::from_secs(5);
-/// Frames smaller than this are joined: each kept by itself would hold on to far more than its own bytes.
-const JOINED_BYTES: usize = 16 * 1024;
-
-/// The least memory that is taken for copies of frames at once.
-const LEAST_PIECE_BYTES: usize = 1024;
-
-/// What has come, and is not stored yet.
-#[derive(Debug, Default)]
-struct Rope {
-    whole: Vec<Bytes>,
-    joined: BytesMut,
-    size_bytes: usize,
-    /// Whether frames are copied into pieces that have just their size: one of a connection's keeps that connection's whole
-    /// buffer, which is too much where a part's worth of them is kept.
-    exact: bool,
-}
-
-impl Rope {
-    fn push(&mut self, mut frame: Bytes) {
-        self.size_bytes += frame.len();
-        while self.exact && !frame.is_empty() {
-            if self.joined.capacity() == self.joined.len() {
-                self.close();
-                // A body of a few bytes is not to take more than they are.
-                self.joined = BytesMut::with_capacity(self.size_bytes.clamp(LEAST_PIECE_BYTES, OWN_BYTES));
-            }
-            let room = self.joined.capacity() - self.joined.len();
-            self.joined.extend_from_slice(&frame.split_to(room.min(frame.len())));
-        }
-        if frame.is_empty() {
-            return;
-        }
-        if frame.len() < JOINED_BYTES {
-            self.joined.extend_from_slice(&frame);
-            if self.joined.len() < JOINED_BYTES {
-                return;
-            }
-        }
-        self.close();
-        if frame.len() >= JOINED_BYTES {
-            self.whole.push(frame);
-        }
-    }
-
-    fn close(&mut self) {
-        if !self.joined.is_empty() {
-            self.whole.push(self.joined.split().freeze());
-        }
-    }
-
-    /// Takes the first `bytes`, or all.
-    fn take(&mut self, bytes: usize) -> Vec<Bytes> {
-        self.close();
-        let mut left = bytes.min(self.size_bytes);
-        self.size_bytes -= left;
-        let mut taken = 0;
-        let mut cut = None;
-        for piece in &mut self.whole {
-            if left < piece.len() {
-                cut = (left > 0).then(|| piece.split_to(left));
-                break;
-            }
-            left -= piece.len();
-            taken += 1;
-        }
-        self.whole.drain(..taken).chain(cut).collect()
-    }
-
-    fn all(&mut self) -> Vec<Bytes> {
-        self.take(self.size_bytes)
-    }
-
-    /// In front of what is there.
-    fn put_back(&mut self, pieces: Vec<Bytes>) {
-        self.size_bytes += pieces.iter().map(Bytes::len).sum::<usize>();
-        self.whole.splice(..0, pieces);
-    }
-}
-
-/// Sees when nothing comes for [`PAUSE`]. Its timer is set when it runs off and not for each frame: most frames are waited
-/// for, and setting one wakes the thread that keeps the timers.
-#[derive(Debug)]
-struct Pause {
-    timer: Pin<Box<Sleep>>,
-}
-
-impl Pause {
-    fn new() -> Self {
-        Self { timer: Box::pin(sleep(PAUSE)) }
-    }
-
-    /// What comes; `None` when nothing does.
-    async fn before<T>(&mut self, what: impl Future<Output = T>) -> Option<T> {
-        let mut what = std::pin::pin!(what);
-        if let Some(came) = what.as_mut().now_or_never() {
-            return Some(came);
-        }
-        let end = Instant::now() + PAUSE;
-        loop {
-            tokio::select! {
-                biased;
-                came = &mut what => return Some(came),
-                () = &mut self.timer => {}
-            }
-            let now = Instant::now();
-            self.timer.as_mut().reset(if now < end { end } else { now + PAUSE });
-            if now >= end {
-                return None;
-            }
-        }
-    }
-}
+/// How many tails of a body are read at once.
+const TAILS_AT_ONCE: usize = 8;
 
 /// An upload being received.
 #[derive(Debug)]
@@ -163,8 +50,7 @@ pub(super) struct Receiver<'a> {
     tails: Vec<Tail>,
     rope: Rope,
     leave: Option<Leave>,
-    /// Since when the rope is filled.
-    filling: Option<Instant>,
+    pace: Pace,
     writer: Option<DataWriter>,
     /// For the data object, should there come to be a multipart upload, and for tails.
     nonces: Nonces,
@@ -202,7 +88,7 @@ impl<'a> Receiver<'a> {
             tails: Vec::new(),
             rope: Rope::default(),
             leave: None,
-            filling: None,
+            pace: Pace::new(),
             writer: None,
             nonces,
         }
@@ -227,6 +113,7 @@ impl<'a> Receiver<'a> {
         if this.rope.size_bytes as u64 != rest_bytes {
             return Err(RegistryError::UploadUnknown);
         }
+        this.pace = Pace::new();
         Ok(this)
     }
 
@@ -269,18 +156,18 @@ impl<'a> Receiver<'a> {
         let mut pause = Pause::new();
         loop {
             let Some(frame) = self.next(&mut body, &mut pause).await? else { return Ok(()) };
-            if self.rope.size_bytes == 0 {
-                self.filling = Some(Instant::now());
-            }
+            self.pace.came(frame.len());
             // On an object store the network is what bounds a push, and a frame kept is a part's memory.
             hashing.update(&frame, self.writer.is_some() && self.plan == PartPlan::Any).await;
             self.offset_bytes += frame.len() as u64;
             self.rope.exact = self.leave.is_some() && self.plan != PartPlan::Any;
             self.rope.push(frame);
+            let came = Instant::now();
             match self.plan {
                 PartPlan::Any => self.make_room_by_steps(end_bytes).await?,
                 PartPlan::Fixed { .. } => self.make_room_by_parts(end_bytes).await?,
             }
+            self.pace.kept(came.elapsed());
         }
     }
 
@@ -294,6 +181,7 @@ impl<'a> Receiver<'a> {
         if let Some(frame) = pause.before(body.next()).await {
             return frame.transpose().map_err(cut);
         }
+        self.pace.paused();
         if self.leave.is_some() && self.memory.is_short_of(self.part_bytes()) {
             self.give_back().await?;
         }
@@ -359,17 +247,24 @@ impl<'a> Receiver<'a> {
         let rest = end_bytes.map_or(u64::MAX, |end| end - self.part_begin().min(end));
         let wanted = self.part_bytes().min(rest.max(self.part_filled()));
         match &self.leave {
-            None if self.filling.is_some_and(|since| since.elapsed() > TRICKLE) => {
-                self.leave = self.memory.try_take_spare(wanted);
+            None => {
+                self.leave = match self.pace.rate() {
+                    // Without one another waiting: the first parts of a body take no longer where there is memory.
+                    Rate::Unknown => self.memory.try_take(wanted),
+                    Rate::Fast => Some(self.memory.take(wanted).await),
+                    Rate::Slow => self.memory.try_take_some(wanted, self.part_bytes()),
+                };
                 if self.leave.is_none() {
                     self.put_aside().await?;
                 }
             }
-            None => self.leave = Some(self.memory.take(wanted).await),
-            Some(leave) if leave.since().elapsed() > HOLD && self.memory.is_short_of(self.part_bytes()) => {
-                self.put_aside().await?;
+            Some(leave) => {
+                let slow = self.pace.rate() == Rate::Slow || leave.since().elapsed() > HOLD;
+                let full = leave.bytes() < wanted && self.rope.size_bytes as u64 >= leave.bytes();
+                if full || (slow && self.memory.is_short_of(self.part_bytes())) {
+                    self.put_aside().await?;
+                }
             }
-            Some(_) => {}
         }
         Ok(())
     }
@@ -379,13 +274,16 @@ impl<'a> Receiver<'a> {
         if self.leave.is_none() && self.rope.size_bytes <= OWN_BYTES {
             return Ok(());
         }
+        let start = Instant::now();
         match self.plan {
             PartPlan::Any => {
                 self.leave = None;
-                self.store_all().await
+                self.store_all().await?;
             }
-            PartPlan::Fixed { .. } => self.put_aside().await,
+            PartPlan::Fixed { .. } => self.put_aside().await?,
         }
+        self.pace.kept(start.elapsed());
+        Ok(())
     }
 
     /// Stores what is in memory as a part, of whatever size.
@@ -397,10 +295,8 @@ impl<'a> Receiver<'a> {
     /// Stores the part under way, which has all its bytes, and gives its memory back.
     async fn store_part(&mut self) -> Result<(), RegistryError> {
         self.check_size(self.part_begin().saturating_add(self.part_bytes()))?;
-        let aside: u64 = self.tails.iter().map(|tail| tail.size_bytes).sum();
-        if aside > 0 && self.leave.is_none() {
-            self.leave = Some(self.memory.take(self.part_bytes()).await);
-        }
+        self.take_for_aside(self.part_bytes()).await?;
+        let aside = self.aside_bytes();
         let mut pieces = self.aside().await?;
         // A part fits the memory that parts are lent.
         let came = self.rope.take(usize::try_from(self.part_bytes() - aside).unwrap_or(usize::MAX));
@@ -409,7 +305,6 @@ impl<'a> Receiver<'a> {
             Ok(()) => {
                 self.tails.clear();
                 self.leave = None;
-                self.filling = Some(Instant::now());
                 Ok(())
             }
             Err(error) => {
@@ -434,9 +329,10 @@ impl<'a> Receiver<'a> {
         }
     }
 
-    /// Puts what is in memory aside, and gives the memory back.
+    /// Puts what is in memory of the part under way aside, and gives the memory back.
     async fn put_aside(&mut self) -> Result<(), RegistryError> {
-        let pieces = self.rope.all();
+        let room = self.part_bytes().saturating_sub(self.aside_bytes());
+        let pieces = self.rope.take(usize::try_from(room).unwrap_or(usize::MAX));
         let size_bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
         if size_bytes > 0 {
             let tail = Tail { nonce: self.nonces.take(), size_bytes };
@@ -450,14 +346,30 @@ impl<'a> Receiver<'a> {
         Ok(())
     }
 
+    fn aside_bytes(&self) -> u64 {
+        self.tails.iter().map(|tail| tail.size_bytes).sum()
+    }
+
+    /// Takes memory for so many bytes, if some of them were put aside and have to be read back. Nobody who holds some
+    /// waits for more: what is held goes first.
+    async fn take_for_aside(&mut self, bytes: u64) -> Result<(), RegistryError> {
+        if !self.tails.is_empty() && self.leave.as_ref().is_none_or(|leave| leave.bytes() < bytes) {
+            if self.leave.is_some() {
+                self.put_aside().await?;
+            }
+            self.leave = Some(self.memory.take(bytes).await);
+        }
+        Ok(())
+    }
+
     /// What was put aside.
     async fn aside(&self) -> Result<Vec<Bytes>, RegistryError> {
-        let mut pieces = Vec::new();
-        for tail in &self.tails {
-            let stored = self.storage.read_tail(&self.upload, tail).await?;
-            pieces.extend(stored.ok_or(RegistryError::UploadUnknown)?.try_collect::<Vec<Bytes>>().await?);
-        }
-        Ok(pieces)
+        let (storage, upload) = (self.storage, &self.upload);
+        let read = stream::iter(self.tails.clone()).map(|tail| async move {
+            let stored = storage.read_tail(upload, &tail).await?.ok_or(RegistryError::UploadUnknown)?;
+            Ok::<Vec<Bytes>, RegistryError>(stored.try_collect().await?)
+        });
+        Ok(read.buffered(TAILS_AT_ONCE).try_collect::<Vec<_>>().await?.concat())
     }
 
     /// How many bytes there are.
@@ -479,9 +391,7 @@ impl<'a> Receiver<'a> {
             return Ok(Received::Nothing);
         }
         if !self.tails.is_empty() {
-            if self.leave.is_none() {
-                self.leave = Some(self.memory.take(self.offset_bytes).await);
-            }
+            self.take_for_aside(self.offset_bytes).await?;
             let aside = self.aside().await?;
             self.rope.put_back(aside);
             self.tails.clear();
@@ -513,9 +423,7 @@ impl<'a> Receiver<'a> {
 
     /// Makes data of a multipart upload.
     pub(super) async fn complete(mut self) -> Result<Completed, RegistryError> {
-        if !self.tails.is_empty() && self.leave.is_none() {
-            self.leave = Some(self.memory.take(self.part_bytes()).await);
-        }
+        self.take_for_aside(self.part_filled()).await?;
         let mut pieces = self.aside().await?;
         pieces.extend(self.rope.all());
         let Some(mut writer) = self.writer.take() else { return Ok(Completed::Gone) };
@@ -535,52 +443,137 @@ impl<'a> Receiver<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use crate::metrics::{AskedBy, Failed, StoreRequest, StoreRequestKind, StoreRequests};
+    use crate::protocol::Nonce;
+    use crate::service::memory::POOL_BYTES;
+    use crate::storage::Memory;
+    use std::sync::{Arc, LazyLock};
+    use tokio::time::sleep;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_pause_is_seen_whenever_it_begins() {
-        let mut pause = Pause::new();
-        for wait in [0, 60, 99, 30, 5, 99] {
-            let frame = async {
-                sleep(Duration::from_millis(wait)).await;
-                wait
-            };
-            assert_eq!(pause.before(frame).await, Some(wait));
-        }
-        for _ in 0..2 {
-            let began = Instant::now();
-            assert_eq!(pause.before(std::future::pending::<()>()).await, None);
-            assert_eq!(began.elapsed().as_millis(), PAUSE.as_millis());
-            sleep(PAUSE * 3).await;
-        }
-        assert_eq!(pause.before(sleep(PAUSE / 2)).await, Some(()));
+    const MIB: usize = 1024 * 1024;
+
+    /// Who receives bodies for an object store, all by one pool.
+    struct Place {
+        requests: StoreRequests,
+        storage: Arc<Storage>,
+        memory: BodyMemory,
+        uploads: u8,
     }
 
-    proptest! {
-        #[test]
-        fn a_rope_keeps_every_byte_in_its_place(
-            frames in prop::collection::vec(0usize..100_000, 0..8),
-            takes in prop::collection::vec((0usize..60_000, any::<bool>()), 0..8),
-            exact: bool,
-        ) {
-            let (mut rope, mut expected) = (Rope { exact, ..Default::default() }, Vec::new());
-            for (n, size) in frames.iter().enumerate() {
-                let frame: Vec<u8> = (0..*size).map(|i| (i * 7 + n) as u8).collect();
-                expected.extend_from_slice(&frame);
-                rope.push(frame.into());
-            }
-            let mut out = Vec::new();
-            for (bytes, back) in takes {
-                let pieces = rope.take(bytes);
-                if back {
-                    rope.put_back(pieces);
-                } else {
-                    out.extend(pieces.concat());
-                }
-                prop_assert_eq!(out.len() + rope.size_bytes, expected.len());
-            }
-            out.extend(rope.all().concat());
-            prop_assert_eq!(out, expected);
+    impl Place {
+        async fn new() -> Self {
+            let requests = StoreRequests::default();
+            let storage = Storage::open(Memory::default(), [7; 32]).await.unwrap().counting(requests.clone());
+            Self { requests, storage: Arc::new(storage), memory: BodyMemory::new(POOL_BYTES), uploads: 0 }
         }
+
+        /// How often something was put aside.
+        fn tails(&self) -> u64 {
+            let kind = StoreRequestKind::put;
+            self.requests.get_or_create(&StoreRequest { kind, failed: Failed::no, by: AskedBy::clients }).get()
+        }
+
+        /// Takes a body in to its end; the digest of what is stored.
+        fn receive<B>(&mut self, body: B) -> impl Future<Output = Digest> + Send + use<B>
+        where
+            B: Stream<Item = Result<Bytes, String>> + Send + 'static,
+        {
+            self.uploads += 1;
+            let nonces = Nonces::new(Nonce::from_bits([self.uploads; 12]));
+            let (storage, memory, id) =
+                (self.storage.clone(), self.memory.clone(), UploadId::from_bits(self.uploads.into()));
+            async move {
+                let means = (memory, Processors::new(1));
+                let mut receiver = Receiver::new(&storage, means, id, Algorithm::Sha256, nonces);
+                receiver.plan = PartPlan::Fixed { least_bytes: 5 * MIB as u64 };
+                receiver.take_in(body, None).await.unwrap();
+                match receiver.end().await.unwrap() {
+                    Received::Nothing => Digest::of(Algorithm::Sha256, b""),
+                    Received::Small { pieces, .. } => Digest::of(Algorithm::Sha256, &pieces.concat()),
+                    Received::Long => {
+                        let Completed::Now(data) = receiver.complete().await.unwrap() else { panic!("gone") };
+                        let mut stored = storage.read_data(&data, None).await.unwrap().unwrap();
+                        let mut hasher = Hasher::new(Algorithm::Sha256);
+                        while let Some(piece) = stored.try_next().await.unwrap() {
+                            hasher.update(&piece);
+                        }
+                        hasher.finish()
+                    }
+                }
+            }
+        }
+    }
+
+    /// What all bodies begin with.
+    static CONTENT: LazyLock<Bytes> = LazyLock::new(|| vec![[7u8, 1, 254, 3, 0, 90, 8]; 3 * MIB].concat().into());
+
+    /// `bytes` of a body, so many at once and so long between.
+    fn body(bytes: usize, frame_bytes: usize, between: Duration) -> impl Stream<Item = Result<Bytes, String>> {
+        stream::unfold(0, move |sent| async move {
+            if sent > 0 && !between.is_zero() {
+                sleep(between).await;
+            }
+            let frame = CONTENT.slice(sent.min(bytes)..bytes.min(sent + frame_bytes));
+            (!frame.is_empty()).then(|| (Ok(frame), sent + frame_bytes))
+        })
+    }
+
+    fn expected(bytes: usize) -> Digest {
+        Digest::of(Algorithm::Sha256, &CONTENT[..bytes])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_many_are_slow_a_fast_one_is_through_in_the_same_time() {
+        let burst = || body(100 * 1024, 10 * 1024, Duration::ZERO);
+        for (kind, frame_bytes, between) in [("next to nothing", 13, 500), ("a steady 10 KiB/s", 512, 50)] {
+            let mut took = Vec::new();
+            for crowd in [10, 200] {
+                let mut place = Place::new().await;
+                let slow: Vec<_> = (0..crowd)
+                    .map(|_| {
+                        let rest = body(MIB, frame_bytes, Duration::from_millis(between));
+                        tokio::spawn(place.receive(burst().chain(rest)))
+                    })
+                    .collect();
+                tokio::task::yield_now().await;
+                let start = Instant::now();
+                assert_eq!(place.receive(body(20 * MIB, 64 * 1024, Duration::ZERO)).await, expected(20 * MIB));
+                took.push(start.elapsed());
+                slow.into_iter().for_each(|slow| slow.abort());
+            }
+            assert!(took.iter().all(|took| *took <= Duration::from_secs(2)), "{kind}: {took:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_slow_ones_with_nobody_else_put_nothing_aside_and_more_of_them_little() {
+        for (bodies, tails) in [(3, 0..1), (10, 10..300)] {
+            let mut place = Place::new().await;
+            let slow = (0..bodies).map(|_| place.receive(body(7 * MIB, 64 * 1024, Duration::from_millis(500))));
+            for digest in futures_util::future::join_all(slow.collect::<Vec<_>>()).await {
+                assert_eq!(digest, expected(7 * MIB));
+            }
+            assert!(tails.contains(&place.tails()), "{bodies}: {}", place.tails());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_put_aside_in_pieces_of_any_size_comes_together_again() {
+        let mut place = Place::new().await;
+        let sizes = [7 * MIB, 12 * MIB, 5 * MIB, 5 * MIB + 1, 300 * 1024];
+        let bodies = (0..30).map(|n| {
+            let size = sizes[n % sizes.len()];
+            // From 90 KiB/s to as fast as can be, in frames that no part is a multiple of.
+            let between = [0, 0, 99, 120, 450][n / 2 % 5];
+            let received =
+                tokio::spawn(place.receive(body(size, 40_007 + 1000 * (n % 7), Duration::from_millis(between))));
+            async move { (received.await.unwrap(), size) }
+        });
+        for (digest, size) in futures_util::future::join_all(bodies.collect::<Vec<_>>()).await {
+            assert_eq!(digest, expected(size));
+        }
+        assert!(place.tails() > 0);
+        let (lent, _) = place.memory.lent_bytes();
+        assert_eq!(lent, 0);
     }
 }
