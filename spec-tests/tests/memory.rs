@@ -108,9 +108,9 @@ fn sixty_four_pushes(registry: &Registry) -> u64 {
 
 /// What a fast client sees while a thousand slow ones are at work, that send next to nothing after a good beginning; and
 /// among such that never pause, of which a debug build on a machine that has more to do bears a hundred.
-fn a_thousand_slow_ones(registry: &Registry) {
-    among_slow_ones(registry, 1000, b"a little more", Duration::from_millis(500));
-    among_slow_ones(registry, 100, &[7; 800], Duration::from_millis(80));
+fn a_thousand_slow_ones(start: impl Fn() -> Registry) {
+    among_slow_ones(&start(), 1000, b"a little more", Duration::from_millis(500));
+    among_slow_ones(&start(), 100, &[7; 800], Duration::from_millis(80));
 }
 
 /// `more` is what each slow client sends each time, after so long.
@@ -191,8 +191,8 @@ fn many_pushes_to_a_folder_at_once() {
 #[test]
 fn a_thousand_slow_uploads_to_a_folder_do_not_stop_a_fast_one() {
     let folder = TestDir::new();
-    let registry = Registry::start_at(&format!("file://{}", folder.join("store").display()), &["--no-sync"], &[]);
-    a_thousand_slow_ones(&registry);
+    let store = format!("file://{}", folder.join("store").display());
+    a_thousand_slow_ones(|| Registry::start_at(&store, &["--no-sync"], &[]));
 }
 
 #[test]
@@ -214,6 +214,6 @@ fn many_pushes_to_an_object_store_at_once() {
 fn a_thousand_slow_uploads_to_an_object_store_do_not_stop_a_fast_one() {
     let test = "a_thousand_slow_uploads_to_an_object_store_do_not_stop_a_fast_one";
     let Some(server) = Seaweed::shared() else { return skipped(test, "SeaweedFS") };
-    let registry = Registry::start_at(&format!("s3://{}/s", server.bucket()), &[], &server.variables());
-    a_thousand_slow_ones(&registry);
+    let store = format!("s3://{}/s", server.bucket());
+    a_thousand_slow_ones(|| Registry::start_at(&store, &[], &server.variables()));
 }

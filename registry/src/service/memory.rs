@@ -17,12 +17,15 @@ pub(super) const POOL_BYTES: u64 = 30 * 1024 * 1024;
 pub(super) const SMALL_POOL_BYTES: u64 = 8 * 1024 * 1024;
 
 const UNIT_BYTES: u64 = 64 * 1024;
+/// How many bodies put bytes aside at once: each takes a connection to the store, which holds about as much as a body.
+const ASIDE_AT_ONCE: usize = 32;
 
 /// The pool. Clones are the same one.
 #[derive(Clone, Debug)]
 pub(super) struct BodyMemory {
     units: Arc<Semaphore>,
     all: u32,
+    aside: Arc<Semaphore>,
 }
 
 /// Leave to hold so many bytes, until dropped.
@@ -36,7 +39,8 @@ pub(super) struct Leave {
 impl BodyMemory {
     pub(super) fn new(bytes: u64) -> Self {
         let all = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX);
-        Self { units: Arc::new(Semaphore::new(all as usize)), all }
+        let [units, aside] = [all as usize, ASIDE_AT_ONCE].map(|count| Arc::new(Semaphore::new(count)));
+        Self { units, all, aside }
     }
 
     fn units(&self, bytes: u64) -> u32 {
@@ -49,6 +53,12 @@ impl BodyMemory {
         // It fails for a closed pool only, and this one is never closed.
         let permit = self.units.clone().acquire_many_owned(units).await.ok();
         Leave { units, since: Instant::now(), permit }
+    }
+
+    /// Waits until it is this body's turn to put something aside. Who has it waits for the store only.
+    pub(super) async fn turn_aside(&self) -> Option<OwnedSemaphorePermit> {
+        // As for `take`.
+        self.aside.clone().acquire_owned().await.ok()
     }
 
     /// Takes what is free now.

@@ -335,6 +335,7 @@ impl<'a> Receiver<'a> {
         let pieces = self.rope.take(usize::try_from(room).unwrap_or(usize::MAX));
         let size_bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
         if size_bytes > 0 {
+            let _turn = self.memory.turn_aside().await;
             let tail = Tail { nonce: self.nonces.take(), size_bytes };
             if let Err(error) = self.storage.put_tail(&self.upload, &tail, pieces.clone()).await {
                 self.rope.put_back(pieces);
