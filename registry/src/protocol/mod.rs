@@ -44,9 +44,8 @@ pub use manifest::{PutManifest, PutOutcome, PutPlan};
 pub use object::{Copy, DataId, HistoryItem, Link, Named, Nonce, Nonces, Object, RepoHash, TagEnd, TagEntry, TagItems};
 pub use undo::{Undo, UndoOutcome};
 
+/// What the service leaves out in tests.
+pub(crate) use mutation::{Mutation, mutated};
 /// What the simulation leaves out too.
 #[cfg(test)]
-pub(crate) use {
-    mutation::{Mutation, with},
-    tests::BREAKS,
-};
+pub(crate) use {mutation::with, tests::BREAKS};

@@ -53,16 +53,26 @@ pub(crate) enum Mutation {
     CopiesBeforeEnds,
     /// DELETE of a manifest does not look at the tags again.
     TagsOnce,
+    /// A cancelled upload leaves no word of it. This and what follows is the service's, which the model does not know.
+    CancelForgotten,
+    /// Who lost a claim to an upload leaves it.
+    ClaimKept,
+    /// A chunk is taken wherever it says that it belongs.
+    PlaceUnchecked,
+    /// An upload becomes a blob of whatever digest it declares.
+    DigestUnchecked,
+    /// Where an upload is, is what its Location says.
+    StatusOfLocation,
 }
 
 /// Whether the step is left out.
 #[cfg(not(test))]
-pub(super) const fn mutated(_: Mutation) -> bool {
+pub(crate) const fn mutated(_: Mutation) -> bool {
     false
 }
 
 #[cfg(test)]
-pub(super) use tests::mutated;
+pub(crate) use tests::mutated;
 #[cfg(test)]
 pub(crate) use tests::with;
 
@@ -76,7 +86,7 @@ mod tests {
         static CURRENT: Cell<Option<Mutation>> = const { Cell::new(None) };
     }
 
-    pub(in crate::protocol) fn mutated(mutation: Mutation) -> bool {
+    pub(crate) fn mutated(mutation: Mutation) -> bool {
         CURRENT.get() == Some(mutation)
     }
 

@@ -1,9 +1,10 @@
-//! A client that pushes as docker does, deletes, and begins again when it is not told yes.
+//! A client that pushes as docker does, deletes, goes back to old values, and begins again when it is not told yes.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::admin::AdminError;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
@@ -12,10 +13,12 @@ use tokio::time::sleep;
 use super::chance::Chance;
 use super::facts::Asked;
 use super::images::{BLOBS, IMAGES, blob_digest};
-use super::world::{Answer, World};
+use super::world::{Answer, Header, World};
 
 pub(crate) const REPOS: [&str; 2] = ["a", "b"];
-pub(crate) const TAGS: [&str; 2] = ["t", "u"];
+/// The last keeps the value that it gets first.
+pub(crate) const TAGS: [&str; 3] = ["t", "u", IMMUTABLE];
+pub(crate) const IMMUTABLE: &str = "v";
 /// How often a push is begun again.
 const TRIES: usize = 4;
 
@@ -23,8 +26,6 @@ pub(crate) struct Client {
     pub(crate) name: usize,
     pub(crate) world: Arc<World>,
     pub(crate) chance: Chance,
-    /// Whether it deletes too.
-    pub(crate) deletes: bool,
     /// The longest that it rests between two requests.
     pub(crate) rest: Duration,
 }
@@ -34,20 +35,27 @@ impl Client {
         let operations = 1 + self.chance.below(4);
         for _ in 0..operations {
             self.rests().await;
-            let repo = *self.chance.pick(&REPOS);
-            let tag = *self.chance.pick(&TAGS);
+            let about = self.world.kind.about;
+            let repo = about.map_or_else(|| *self.chance.pick(&REPOS), |_| REPOS[0]);
+            let tag = about.unwrap_or_else(|| *self.chance.pick(&TAGS));
             let image = self.chance.below(IMAGES.len() as u64) as usize;
-            match self.chance.below(if self.deletes { 10 } else { 6 }) {
+            let operation = match about {
+                None => self.chance.below(if self.world.kind.deletes { 11 } else { 7 }),
+                Some(IMMUTABLE) => 0,
+                Some(_) => *self.chance.pick(&[0, 0, 6]),
+            };
+            match operation {
                 0..5 => {
-                    let tag = (self.chance.below(3) > 0).then_some(tag);
+                    let tag = (about.is_some() || self.chance.below(3) > 0).then_some(tag);
                     self.push(repo, image, tag).await;
                 }
                 5 => self.pull(repo, tag).await,
-                6 | 7 => {
+                6 => self.undo(repo, tag, image).await,
+                7 | 8 => {
                     let line = format!("DELETE /v2/{repo}/manifests/{tag}");
                     self.delete(Asked::DeleteTag { repo, tag }, &line).await;
                 }
-                8 => {
+                9 => {
                     let line = format!("DELETE /v2/{repo}/manifests/{}", IMAGES[image].digest);
                     self.delete(Asked::DeleteManifest { repo, image }, &line).await;
                 }
@@ -60,16 +68,25 @@ impl Client {
         }
     }
 
-    async fn rests(&mut self) {
+    pub(super) async fn rests(&mut self) {
         // Mostly briefly.
         let most = self.rest.as_millis() as u64;
         let most = if self.chance.below(3) == 0 { most } else { most / 100 };
         sleep(Duration::from_millis(self.chance.below(most))).await;
     }
 
-    async fn ask(&mut self, line: &str, media_type: Option<&str>, body: Body) -> Option<Answer> {
-        let replica = self.chance.below(self.world.replicas() as u64) as usize;
-        let answer = self.world.ask(replica, line, media_type, body).await;
+    /// Any of the replicas.
+    pub(super) fn replica(&mut self) -> usize {
+        self.chance.below(self.world.replicas() as u64) as usize
+    }
+
+    pub(super) async fn ask(&mut self, line: &str, header: Header<'_>, body: Body) -> Option<Answer> {
+        let replica = self.replica();
+        self.ask_of(replica, line, header, body).await
+    }
+
+    pub(super) async fn ask_of(&self, replica: usize, line: &str, header: Header<'_>, body: Body) -> Option<Answer> {
+        let answer = self.world.ask(replica, line, header, body).await;
         self.world.store.say(|| {
             let said = match &answer {
                 None => "no answer".to_owned(),
@@ -85,17 +102,21 @@ impl Client {
         answer
     }
 
-    async fn get(&mut self, line: &str) -> Option<Answer> {
+    pub(super) async fn get(&mut self, line: &str) -> Option<Answer> {
         self.ask(line, None, Body::empty()).await
     }
 
     /// The blob's bytes, sometimes so slowly that they have to be stored in parts.
-    fn body(&mut self, content: &'static str) -> Body {
+    pub(super) fn body(&mut self, content: &'static str) -> Body {
         // What is large comes slowly, so that parts are made often enough for something to go wrong with them.
         if content.len() < 1000 && self.chance.below(4) > 0 {
             return Body::from(content);
         }
-        let at = self.chance.below(content.len() as u64 + 1) as usize;
+        // Also after all of it: what comes to be a part does so when nothing more comes.
+        let at = match self.chance.below(2) {
+            0 => content.len(),
+            _ => self.chance.below(content.len() as u64 + 1) as usize,
+        };
         let (one, two) = content.split_at(at);
         let pieces = stream::unfold(0, move |piece| async move {
             if piece == 1 {
@@ -110,7 +131,7 @@ impl Client {
     async fn upload(&mut self, repo: &str, blob: usize) -> bool {
         let (content, digest) = (BLOBS[blob], blob_digest(blob));
         let uploads = format!("/v2/{repo}/blobs/uploads/");
-        match self.chance.below(4) {
+        match self.chance.below(7) {
             0 => {
                 let other = REPOS.iter().find(|other| **other != repo).unwrap();
                 let from = if self.chance.below(2) == 0 { format!("&from={other}") } else { String::new() };
@@ -135,6 +156,9 @@ impl Client {
                 let Some(begun) = self.get(&format!("POST {uploads}")).await else { return false };
                 self.finish(&begun.location(), blob).await
             }
+            3 => self.in_chunks(repo, blob).await,
+            4 => self.of_two(repo, blob).await,
+            5 => self.cancelled(repo, blob).await,
             _ => {
                 let Some(begun) = self.get(&format!("POST {uploads}")).await else { return false };
                 let body = self.body(content);
@@ -194,14 +218,25 @@ impl Client {
         let reference = tag.map_or_else(|| parts.digest.to_string(), str::to_owned);
         let line = format!("PUT /v2/{repo}/manifests/{reference}");
         let fact = self.world.facts.begin(Asked::Put { repo, image, tag });
-        let answer = self.ask(&line, Some(parts.media_type), Body::from(parts.manifest.clone())).await;
+        let header = Some(("content-type", parts.media_type));
+        let answer = self.ask(&line, header, Body::from(parts.manifest.clone())).await;
         match answer.map(|answer| answer.status.as_u16()) {
             Some(201) => {
                 self.world.facts.done(fact);
                 self.world.counts.add("manifest acknowledged", 1);
-                if !self.deletes {
+                if !self.world.kind.deletes && !self.world.kind.expires {
                     self.check_whole(repo, image).await;
                 }
+                if let Some(tag) = tag.filter(|tag| *tag == IMMUTABLE) {
+                    self.world.counts.add("immutable tag acknowledged", 1);
+                    self.pull(repo, tag).await;
+                }
+                true
+            }
+            Some(409) => {
+                assert_eq!(tag, Some(IMMUTABLE), "refused for a value of the tag, which may have any");
+                self.world.facts.answered(fact);
+                self.world.counts.add("immutable tag refused", 1);
                 true
             }
             // A refusal may leave a copy behind, which nothing names; it was never promised.
@@ -221,7 +256,7 @@ impl Client {
     }
 
     /// Until an answer comes that is not the network's.
-    async fn patient(&mut self, line: &str) -> Answer {
+    pub(super) async fn patient(&mut self, line: &str) -> Answer {
         loop {
             match self.get(line).await {
                 Some(answer) if !answer.status.is_server_error() => return answer,
@@ -230,11 +265,53 @@ impl Client {
         }
     }
 
-    async fn pull(&mut self, repo: &str, tag: &str) {
+    /// What a tag is: it has to be a value that it may have.
+    async fn pull(&mut self, repo: &'static str, tag: &'static str) {
+        let fact = self.world.facts.begin(Asked::Read { repo, tag, image: None });
         let Some(answer) = self.get(&format!("GET /v2/{repo}/manifests/{tag}")).await else { return };
-        if answer.status == 200 {
-            let found = IMAGES.iter().any(|image| image.manifest.as_bytes() == answer.body);
-            assert!(found, "a pull gave what nobody pushed");
+        let image = match answer.status.as_u16() {
+            200 => {
+                let found = IMAGES.iter().position(|image| image.manifest.as_bytes() == answer.body);
+                assert!(found.is_some(), "a pull gave what nobody pushed");
+                found
+            }
+            404 => None,
+            _ => return,
+        };
+        self.world.facts.turned_out(fact, Asked::Read { repo, tag, image });
+    }
+
+    /// Goes back with a tag: to the value before, or to this image. From then on it is that value.
+    async fn undo(&mut self, repo: &'static str, tag: &'static str, image: usize) {
+        let to = (self.chance.below(2) == 0).then(|| IMAGES[image].digest.to_string());
+        let asked = Asked::Undo { repo, tag, image: to.is_some().then_some(image) };
+        let (fact, replica) = (self.world.facts.begin(asked), self.replica());
+        let answer = self.world.undo(replica, (repo, tag), to.as_deref()).await;
+        self.world
+            .store
+            .say(|| format!("client {}: undo {repo}:{tag} to {to:?} (replica {replica}): {answer:?}", self.name));
+        match answer {
+            Some(Ok(undone)) => {
+                let image = IMAGES.iter().position(|image| image.digest.to_string() == undone.digest);
+                assert!(image.is_some(), "undone to what nobody pushed");
+                assert_ne!(undone.before, Some(undone.digest), "undone to what it was");
+                self.world.facts.turned_out(fact, Asked::Undo { repo, tag, image });
+                self.world.counts.add("undo acknowledged", 1);
+                self.pull(repo, tag).await;
+            }
+            Some(Err(
+                AdminError::NoTag { .. }
+                | AdminError::NoRepository { .. }
+                | AdminError::NoValue { .. }
+                | AdminError::NothingBefore { .. }
+                | AdminError::AlreadySo { .. }
+                | AdminError::ValueBroken { .. },
+            )) => {
+                self.world.facts.refused(fact);
+                self.world.counts.add("undo refused", 1);
+            }
+            Some(Err(AdminError::ValueGone { .. })) => self.world.counts.add("undo came too late", 1),
+            _ => {}
         }
     }
 

@@ -2,8 +2,10 @@
 //! answers, repeats writes, and on which replicas die at any request. Time is simulated, so a run of hours takes
 //! milliseconds, and a seed says everything.
 //!
-//! When all has come to rest, and every collector has run again, what was acknowledged and not deleted is pulled back byte for
-//! byte, no finished DELETE is undone, every tag has a value that it may have, and no garbage is left.
+//! Clients push, also in chunks and two to one upload, pull, mount, delete, cancel, and go back with a tag. What they are
+//! told meanwhile has to be so. When all has come to rest, and every collector has run again, what was acknowledged and not
+//! deleted is pulled back byte for byte, no finished DELETE is undone, every tag has a value that it may have, an immutable
+//! one had no other, and no garbage is left.
 //!
 //! ```text
 //! FLUYT_SIM_SEEDS=10000 spec-tests/run simulation                                so many seeds, built to be quick
@@ -19,8 +21,10 @@ mod facts;
 mod images;
 mod mutants;
 mod store;
+mod uploads;
 mod world;
 
+use std::any::Any;
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,9 +35,9 @@ use futures_util::FutureExt;
 use tokio::time::sleep;
 
 use self::chance::Chance;
-use self::client::Client;
+use self::client::{Client, IMMUTABLE, TAGS};
 use self::store::{Counts, Rates, Store};
-use self::world::World;
+use self::world::{Kind, World};
 
 /// Without a word on how many: enough to see that it works.
 const SEEDS: u64 = 50;
@@ -61,14 +65,21 @@ fn simulate(seed: u64, counts: &Arc<Counts>, history: bool) -> Ran {
         let usual = *chance.pick(&[Duration::from_millis(20), grace / 1000, grace / 200]);
         let store = Store::new(chance.fork(), counts.clone(), usual, grace / 3, history);
         let replicas = 1 + chance.below(3);
-        let world = Arc::new(World::new(store.clone(), chance.fork(), counts.clone(), replicas, grace));
-        let ran = AssertUnwindSafe(run(chance, world, grace)).catch_unwind().await;
-        let result = ran.unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().cloned();
-            Err(text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default())
-        });
+        let rates = rates(&mut chance);
+        let (deletes, expires) = (chance.below(3) > 0, chance.below(5) == 0);
+        let about = (chance.below(8) == 0).then(|| if expires { TAGS[0] } else { IMMUTABLE });
+        let kind = Kind { grace, trouble: rates.is_some(), deletes: deletes && about.is_none(), expires, about };
+        let world = Arc::new(World::new(store.clone(), chance.fork(), counts.clone(), replicas, kind));
+        let ran = AssertUnwindSafe(run(chance, world, rates.unwrap_or_default())).catch_unwind().await;
+        let result = ran.unwrap_or_else(|panic| Err(said(panic.as_ref())));
         Ran { asked: store.asked(), history: store.history(), broken: result.err() }
     })
+}
+
+/// What a panic says.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
 /// The history of a seed that broke something, which is not kept at first: it is made again.
@@ -84,22 +95,25 @@ fn explain(seed: u64, broken: &str) -> String {
     )
 }
 
-async fn run(mut chance: Chance, world: Arc<World>, grace: Duration) -> Result<(), String> {
-    let trouble = *chance.pick(&[0, 20, 100]);
-    let of = |chance: &mut Chance| if trouble == 0 { 0 } else { chance.below(trouble) };
-    let rates = Rates {
-        refused: of(&mut chance),
-        lost: of(&mut chance),
-        repeated: of(&mut chance),
-        crash: of(&mut chance) / 2,
-        slow: of(&mut chance),
-    };
+/// How often what goes wrong; `None`: nothing ever does.
+fn rates(chance: &mut Chance) -> Option<Rates> {
+    let trouble = Some(*chance.pick(&[0, 20, 100])).filter(|trouble| *trouble > 0)?;
+    Some(Rates {
+        refused: chance.below(trouble),
+        lost: chance.below(trouble),
+        repeated: chance.below(trouble),
+        crash: chance.below(trouble) / 2,
+        slow: chance.below(trouble),
+    })
+}
+
+async fn run(mut chance: Chance, world: Arc<World>, rates: Rates) -> Result<(), String> {
     world.store.set_rates(rates);
-    let deletes = chance.below(3) > 0;
+    let grace = world.kind.grace;
     let rest = grace * 2;
     let clients: Vec<_> = (0..2 + chance.below(4))
         .map(|name| {
-            let client = Client { name: name as usize, world: world.clone(), chance: chance.fork(), deletes, rest };
+            let client = Client { name: name as usize, world: world.clone(), chance: chance.fork(), rest };
             tokio::spawn(client.run())
         })
         .collect();
@@ -116,16 +130,15 @@ async fn run(mut chance: Chance, world: Arc<World>, grace: Duration) -> Result<(
         .collect();
     for client in clients {
         if let Err(error) = client.await {
-            let panic = error.into_panic();
-            let text = panic.downcast_ref::<String>().cloned();
-            return Err(text.unwrap_or_else(|| "a client panicked".into()));
+            return Err(said(error.into_panic().as_ref()));
         }
     }
     collectors.iter().for_each(tokio::task::JoinHandle::abort);
     world.store.set_rates(Rates::default());
     // What is under way arrives; then each collector finds everything old enough, twice.
     sleep(grace * 2).await;
-    for _ in 0..3 {
+    // What expires takes with it, run by run, what nothing needs any more.
+    for _ in 0..if world.kind.expires { 7 } else { 3 } {
         for replica in 0..world.replicas() {
             world.collect(replica, "afterwards").await;
         }
@@ -192,6 +205,23 @@ const EXPECTED: &[&str] = &[
     "afterwards: removed copy",
     "manifest acknowledged",
     "delete acknowledged",
+    "undo acknowledged",
+    "undo refused",
+    "undo came too late",
+    "immutable tag acknowledged",
+    "immutable tag refused",
+    "immutable tag pushed afterwards",
+    "chunk acknowledged",
+    "chunk refused for its place",
+    "upload in chunks acknowledged",
+    "upload gone on with after a lost answer",
+    "upload begun again after a lost answer",
+    "one of two was refused",
+    "one of two was acknowledged",
+    "one of two ended an upload",
+    "both of two were refused",
+    "upload cancelled",
+    "cancelled upload refused",
 ];
 
 #[test]

@@ -1,10 +1,10 @@
 //! Steps of the protocol left out of the real service: the simulation shows the damage.
 //!
-//! That every step is missed is the model's to show (`protocol::tests::mutations`). This says that the simulation is not
-//! blind: of the steps that collection rests on, it has to miss each within some hundred seeds. The others need what its
-//! clients do not do (undo, immutable tags, two PATCHes at once), or more seeds than this.
+//! That every step of the protocol is missed is the model's to show (`protocol::tests::mutations`). This says that the
+//! simulation is not blind: the steps that collection, undo, immutable tags and uploads rest on, it has to miss each within
+//! some thousand seeds. The others need more seeds than this.
 //!
-//! `FLUYT_SIM_MUTANT_SEEDS=1000` counts in how many of these seeds each one shows.
+//! `FLUYT_SIM_MUTANT_SEEDS=1000` counts in how many of these seeds each one shows; `FLUYT_SIM_MUTANT=NoMark` this one alone.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -14,8 +14,24 @@ use super::{MANY, each_seed, number, simulate};
 use crate::protocol::{BREAKS, Mutation, with};
 
 /// What shows, the most visible first.
-const SHOWN: &[Mutation] =
-    &[Mutation::BlobsNotSeen, Mutation::NoMark, Mutation::LookBeforeMark, Mutation::UnmarkBeforeDelete];
+const SHOWN: &[Mutation] = &[
+    Mutation::BlobsNotSeen,
+    Mutation::NoMark,
+    Mutation::LookBeforeMark,
+    Mutation::UnmarkBeforeDelete,
+    Mutation::ListBeforeClaim,
+    Mutation::RivalsBeforeClaim,
+    Mutation::ClaimNotVoided,
+    Mutation::UndoNotConfirmed,
+];
+/// The same, of what is the service's own and the model does not know.
+const SERVICE: &[Mutation] = &[
+    Mutation::CancelForgotten,
+    Mutation::PlaceUnchecked,
+    Mutation::DigestUnchecked,
+    Mutation::StatusOfLocation,
+    Mutation::ClaimKept,
+];
 /// Within so many seeds.
 const SEEDS: u64 = 3000;
 
@@ -26,8 +42,8 @@ fn shows(mutation: Mutation, seed: u64) -> bool {
 #[test]
 fn steps_that_are_left_out_show() {
     let many = number("FLUYT_SIM_SEEDS").is_some_and(|seeds| seeds >= MANY);
-    let looked_for = if many { SHOWN } else { &SHOWN[..1] };
-    for mutation in looked_for {
+    let looked_for = if many { [SHOWN, SERVICE].concat() } else { vec![SHOWN[0], SERVICE[0]] };
+    for mutation in &looked_for {
         let (found, tried) = (AtomicU64::new(u64::MAX), AtomicU64::new(0));
         each_seed(0, SEEDS, |seed| {
             tried.fetch_add(1, Ordering::Relaxed);
@@ -46,10 +62,13 @@ fn steps_that_are_left_out_show() {
 #[test]
 fn counts_of_what_shows() {
     let Some(seeds) = number("FLUYT_SIM_MUTANT_SEEDS") else { return };
-    for (name, mutation, _) in BREAKS {
+    let breaks = BREAKS.iter().map(|(name, mutation, _)| (*name, *mutation));
+    let all = breaks.chain(SERVICE.iter().map(|mutation| ("service", *mutation)));
+    let one = std::env::var("FLUYT_SIM_MUTANT").ok();
+    for (name, mutation) in all.filter(|(_, mutation)| one.as_ref().is_none_or(|one| *one == format!("{mutation:?}"))) {
         let found = AtomicU64::new(0);
         each_seed(0, seeds, |seed| {
-            found.fetch_add(shows(*mutation, seed).into(), Ordering::Relaxed);
+            found.fetch_add(shows(mutation, seed).into(), Ordering::Relaxed);
             ControlFlow::Continue(())
         });
         println!("{:10}  of {seeds} seeds show {name} ({mutation:?})", found.into_inner());

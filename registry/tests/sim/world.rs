@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::admin::{Admin, AdminError, Undone};
 use crate::auth::Authorizer;
 use crate::collect::{self, CollectSettings, Collector, Mode};
 use crate::http::{App, router};
@@ -17,6 +18,7 @@ use http_body_util::BodyExt;
 use tower::ServiceExt;
 
 use super::chance::Chance;
+use super::client::IMMUTABLE;
 use super::facts::Facts;
 use super::store::{Counts, Life, SimPort, Store};
 
@@ -26,9 +28,25 @@ const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// One replica, from its start to its death.
 pub(crate) struct Replica {
     router: Router,
+    admin: Admin,
     pub(crate) collector: Collector,
     pub(crate) life: Arc<Life>,
 }
+
+impl Replica {
+    /// What it answers, if it does.
+    async fn while_it_lives<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.life.over() => None,
+            answer = answer => Some(answer),
+            () = tokio::time::sleep(PATIENCE) => None,
+        }
+    }
+}
+
+/// A header that a request has.
+pub(crate) type Header<'h> = Option<(&'static str, &'h str)>;
 
 /// What came back.
 #[derive(Debug)]
@@ -39,6 +57,13 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// How many bytes an upload has by this answer; one byte and none look the same.
+    pub(crate) fn offset(&self) -> Option<usize> {
+        let range = self.headers.get("range")?.to_str().ok()?;
+        let last: usize = range.strip_prefix("0-")?.parse().ok()?;
+        Some(if last == 0 { 0 } else { last + 1 })
+    }
+
     pub(crate) fn location(&self) -> String {
         self.headers.get("location").map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
     }
@@ -50,21 +75,41 @@ pub(crate) struct World {
     pub(crate) counts: Arc<Counts>,
     replicas: Vec<Mutex<Option<Arc<Replica>>>>,
     chance: Mutex<Chance>,
-    grace: Duration,
+    pub(crate) kind: Kind,
     ids: Arc<AtomicU64>,
 }
 
+/// What a world is like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind {
+    pub(crate) grace: Duration,
+    /// Whether something goes wrong now and then.
+    pub(crate) trouble: bool,
+    /// Whether clients delete.
+    pub(crate) deletes: bool,
+    /// Whether values of the past go, and what no tag names.
+    pub(crate) expires: bool,
+    /// The one tag of the first repository that all are about: what is rare elsewhere meets there.
+    pub(crate) about: Option<&'static str>,
+}
+
+impl Kind {
+    /// Whether what a client does alone has to succeed.
+    pub(crate) fn is_calm(&self) -> bool {
+        !self.trouble && !self.deletes
+    }
+
+    fn collects(&self) -> CollectSettings {
+        let usual = CollectSettings { grace: self.grace, ..Default::default() };
+        if self.expires { CollectSettings { history: self.grace, untagged: Some(self.grace), ..usual } } else { usual }
+    }
+}
+
 impl World {
-    pub(crate) fn new(
-        store: Arc<Store>,
-        mut chance: Chance,
-        counts: Arc<Counts>,
-        replicas: u64,
-        grace: Duration,
-    ) -> Self {
+    pub(crate) fn new(store: Arc<Store>, mut chance: Chance, counts: Arc<Counts>, replicas: u64, kind: Kind) -> Self {
         let ids = Arc::new(AtomicU64::new(chance.next() >> 32));
         let replicas = (0..replicas).map(|_| Mutex::default()).collect();
-        Self { store, facts: Facts::default(), counts, replicas, chance: Mutex::new(chance), grace, ids }
+        Self { store, facts: Facts::default(), counts, replicas, chance: Mutex::new(chance), kind, ids }
     }
 
     pub(crate) fn replicas(&self) -> usize {
@@ -94,12 +139,13 @@ impl World {
             let Some(storage) = opened else { continue };
             let storage = Arc::new(storage);
             let registry = Registry::new(storage.clone(), self.surroundings());
+            let registry = Arc::new(registry.with_immutable_tags(vec![IMMUTABLE.parse().unwrap()]));
             let Surroundings { now, random, .. } = self.surroundings();
-            let settings = CollectSettings { grace: self.grace, ..Default::default() };
-            let collector =
-                Collector::new(storage, settings, collect::Surroundings { now, random }, Arc::new(Metrics::new()));
-            let router = router(App::new(Arc::new(registry), Authorizer::Everyone));
-            *self.replicas[number].lock().unwrap() = Some(Arc::new(Replica { router, collector, life }));
+            let surroundings = collect::Surroundings { now, random };
+            let collector = Collector::new(storage, self.kind.collects(), surroundings, Arc::new(Metrics::new()));
+            let admin = Admin::new(registry.clone());
+            let router = router(App::new(registry, Authorizer::Everyone));
+            *self.replicas[number].lock().unwrap() = Some(Arc::new(Replica { router, admin, collector, life }));
         }
     }
 
@@ -117,25 +163,33 @@ impl World {
     }
 
     /// One request to a replica. `None`: no answer came, and what became of it is not known.
-    pub(crate) async fn ask(&self, replica: usize, line: &str, media_type: Option<&str>, body: Body) -> Option<Answer> {
+    pub(crate) async fn ask(&self, replica: usize, line: &str, header: Header<'_>, body: Body) -> Option<Answer> {
         let replica = self.replica(replica).await;
         let (method, target) = line.split_once(' ').unwrap();
         let mut request = Request::builder().method(method).uri(target);
-        if let Some(media_type) = media_type {
-            request = request.header("content-type", media_type);
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
         }
         let request = request.body(body).unwrap();
+        let router = replica.router.clone();
         let answer = async {
-            let (head, body) = replica.router.clone().oneshot(request).await.unwrap().into_parts();
+            let (head, body) = router.oneshot(request).await.unwrap().into_parts();
             let body = body.collect().await.ok()?.to_bytes().to_vec();
             Some(Answer { status: head.status, headers: head.headers, body })
         };
-        tokio::select! {
-            biased;
-            () = replica.life.over() => None,
-            answer = answer => answer,
-            () = tokio::time::sleep(PATIENCE) => None,
-        }
+        replica.while_it_lives(answer).await.flatten()
+    }
+
+    /// An operator's order to a replica, answered as a request is.
+    pub(crate) async fn undo(
+        &self,
+        replica: usize,
+        (repo, tag): (&str, &str),
+        to: Option<&str>,
+    ) -> Option<Result<Undone, AdminError>> {
+        let replica = self.replica(replica).await;
+        let (repo, tag) = (repo.parse().unwrap(), tag.parse().unwrap());
+        replica.while_it_lives(replica.admin.undo(&repo, &tag, to)).await
     }
 
     /// One run of a replica's collector; how many objects went of each kind is counted as `what`.
@@ -149,7 +203,7 @@ impl World {
         match report {
             Ok(report) => {
                 for removal in &report.removed {
-                    self.counts.add(format!("{what}: removed {}", kind(&removal.key)), 1);
+                    self.counts.add(format!("{what}: removed {}", kind_of(&removal.key)), 1);
                     self.store.say(|| format!("{what}: removed {} ({:?})", removal.key, removal.why));
                 }
                 report.failures.is_empty()
@@ -162,7 +216,7 @@ impl World {
     }
 }
 
-fn kind(key: &str) -> &'static str {
+fn kind_of(key: &str) -> &'static str {
     match key {
         _ if key.starts_with("data/") => "data",
         _ if key.starts_with("links/") => "link",
