@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::arrivals::{OnTheWay, Outcome, Told};
 use super::leaving::Leaving;
 use super::plan::{Plans, Sight, StepPlan};
-use super::schedule::{Work, late};
+use super::schedule::Work;
 use super::{ExecuteError, Executor, RootState, States, StepError, StepFailure, budget, described};
 use crate::cache::{Content, PlanRecord, PlannedLayer};
 use crate::event::{Event, StepId};
@@ -241,7 +241,7 @@ impl<'a> Run<'a> {
             return;
         }
         let (executor, graph) = (self.executor, self.graph);
-        let now = Sight { late: late(graph, |op| self.pending.contains_key(op)), fetched: self.fetched.clone() };
+        let now = Sight { late: graph.late(|op| self.pending.contains_key(op)), fetched: self.fetched.clone() };
         if let Err((id, error)) = executor.plan(graph, &mut self.plans, &now) {
             // That something did not come would go before it.
             if self.pending.is_empty() || matches!(error, StepError::Cancelled) {
@@ -274,7 +274,7 @@ impl<'a> Run<'a> {
     fn guess(&self) -> Option<Plans<'a>> {
         let mut fetched = self.fetched.clone();
         fetched.extend(self.pending.iter().filter_map(|(op, last)| Some((op.clone(), last.clone()?))));
-        let late = late(self.graph, |op| self.pending.contains_key(op) && !fetched.contains_key(op));
+        let late = self.graph.late(|op| self.pending.contains_key(op) && !fetched.contains_key(op));
         let mut plans = self.plans.clone();
         self.executor.plan(self.graph, &mut plans, &Sight { late, fetched }).ok()?;
         Some(plans)

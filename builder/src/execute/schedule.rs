@@ -6,38 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::graph::{FetchOp, Graph, MountKind, Op, OpId};
-
-/// The operations whose keys cannot be told before what is `pending` is there: these fetches, and all that needs them.
-///
-/// With them go commands that see a cache mount which an earlier late one sees, for reading or for writing: the key of a
-/// command counts who may have written to its mounts before, and the late one has no key yet.
-pub(super) fn late(graph: &Graph, pending: impl Fn(&FetchOp) -> bool) -> BTreeSet<OpId> {
-    let mut late = BTreeSet::new();
-    let mut mounts: BTreeSet<&str> = BTreeSet::new();
-    for (id, node) in graph.ops() {
-        let seen = seen_mounts(&node.op);
-        let is_late = match &node.op {
-            Op::Fetch(op) => pending(op),
-            op => op.inputs().iter().any(|input| late.contains(input)) || seen.iter().any(|id| mounts.contains(id)),
-        };
-        if is_late {
-            late.insert(id);
-            mounts.extend(seen);
-        }
-    }
-    late
-}
-
-/// The ids of the cache mounts that an operation sees.
-fn seen_mounts(op: &Op) -> Vec<&str> {
-    let Op::Run(op) = op else { return Vec::new() };
-    let mounts = op.mounts.iter().filter_map(|mount| match &mount.kind {
-        MountKind::Cache { id, .. } => Some(id.as_str()),
-        _ => None,
-    });
-    mounts.collect()
-}
+use crate::graph::OpId;
 
 /// The part of a graph that has to be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -163,8 +132,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::dockerfile;
-    use crate::graph::{self, Allowed, Conditions, Contexts, LowerInput, Lowered, Network, Platform};
 
     fn id(number: usize) -> OpId {
         OpId::at(number)
@@ -272,43 +239,6 @@ mod tests {
         assert_eq!(work.start(9), None);
         work.finish(id(0));
         assert_eq!(work.start(9), Some(id(1)));
-    }
-
-    /// Which instructions of a Dockerfile are late while its address is pending, by their first word that is no flag.
-    fn late_of(text: &str) -> Vec<String> {
-        let (dockerfile, problems) = dockerfile::parse(text);
-        assert!(problems.is_empty(), "{problems:?}");
-        let platform = Platform::new("linux", "amd64", None);
-        let input = LowerInput {
-            build_args: BTreeMap::new(),
-            target: None,
-            platform: platform.clone(),
-            build_platform: platform,
-            bases: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            network: Network::Default,
-            conditions: Conditions::default(),
-            allowed: Allowed::default(),
-            contexts: Contexts::default(),
-            all_stages: false,
-        };
-        let Ok(Lowered::Done(graph)) = graph::lower(&dockerfile, &input) else { panic!("no graph") };
-        let late = late(&graph, |_| true);
-        let name = |id: &OpId| graph.node(*id).about.instruction.rsplit(' ').next().unwrap_or_default().to_owned();
-        late.iter().map(name).collect()
-    }
-
-    #[test]
-    fn what_sees_a_mount_that_a_late_command_sees_is_late() {
-        // The commands `late` and `also` see a mount of a late one; `early` comes before it, and `other` sees another.
-        let text = "FROM scratch AS early\nRUN --mount=type=cache,target=/m early\n\
-            FROM scratch AS late\nADD http://h.example/f /f\nRUN --mount=type=cache,target=/m late\n\
-            FROM scratch AS also\nRUN --mount=type=cache,target=/m,readonly --mount=type=cache,target=/n also\n\
-            FROM scratch AS third\nRUN --mount=type=cache,target=/n,sharing=private third\n\
-            FROM scratch AS other\nRUN --mount=type=cache,target=/o other\n\
-            FROM scratch\nCOPY --from=early / /1\nCOPY --from=late / /2\nCOPY --from=also / /3\nCOPY --from=third / /4\n\
-            COPY --from=other / /5\n";
-        assert_eq!(late_of(text), ["http://h.example/f", "/f", "late", "also", "third", "/2", "/3", "/4", "/5"]);
     }
 
     #[test]

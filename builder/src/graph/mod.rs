@@ -12,6 +12,7 @@ mod checks;
 mod contexts;
 mod environment;
 mod history;
+mod late;
 mod lower;
 mod mode;
 mod mounts;

@@ -181,3 +181,26 @@ mod conditions;
 mod configuration;
 mod lowering;
 mod problems;
+
+/// Which instructions of a Dockerfile are late while its address is pending, by their first word that is no flag.
+fn late_of(text: &str) -> Vec<String> {
+    let (dockerfile, problems) = parse(text);
+    assert!(problems.is_empty(), "{problems:?}");
+    let Ok(Lowered::Done(graph)) = lower(&dockerfile, &input()) else { panic!("no graph") };
+    let late = graph.late(|_| true);
+    let name = |id: &OpId| graph.node(*id).about.instruction.rsplit(' ').next().unwrap_or_default().to_owned();
+    late.iter().map(name).collect()
+}
+
+#[test]
+fn what_sees_a_mount_that_a_late_command_sees_is_late() {
+    // The commands `late` and `also` see a mount of a late one; `early` comes before it, and `other` sees another.
+    let text = "FROM scratch AS early\nRUN --mount=type=cache,target=/m early\n\
+        FROM scratch AS late\nADD http://h.example/f /f\nRUN --mount=type=cache,target=/m late\n\
+        FROM scratch AS also\nRUN --mount=type=cache,target=/m,readonly --mount=type=cache,target=/n also\n\
+        FROM scratch AS third\nRUN --mount=type=cache,target=/n,sharing=private third\n\
+        FROM scratch AS other\nRUN --mount=type=cache,target=/o other\n\
+        FROM scratch\nCOPY --from=early / /1\nCOPY --from=late / /2\nCOPY --from=also / /3\nCOPY --from=third / /4\n\
+        COPY --from=other / /5\n";
+    assert_eq!(late_of(text), ["http://h.example/f", "/f", "late", "also", "third", "/2", "/3", "/4", "/5"]);
+}
