@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +22,7 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartId, MultipartUpload,
     ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::chance::Chance;
@@ -165,27 +165,34 @@ pub(crate) struct Store {
     asked: AtomicU64,
 }
 
-/// A replica's life.
-#[derive(Debug)]
-pub(crate) struct Life(watch::Sender<bool>);
+/// A replica's life. Who waits for its end is woken in the order of waiting, so that a seed is the same history each time:
+/// `tokio::sync::watch` shares its waiters out by chance.
+#[derive(Debug, Default)]
+pub(crate) struct Life {
+    is_over: AtomicBool,
+    ended: Notify,
+}
 
 impl Life {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self(watch::Sender::new(true)))
+        Arc::default()
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        !*self.0.borrow()
+        self.is_over.load(Ordering::Relaxed)
     }
 
     fn end(&self) {
-        self.0.send_replace(false);
+        self.is_over.store(true, Ordering::Relaxed);
+        self.ended.notify_waiters();
     }
 
     /// Until it is over.
     pub(crate) async fn over(&self) {
-        let mut watched = self.0.subscribe();
-        let _ = watched.wait_for(|alive| !alive).await;
+        let ended = self.ended.notified();
+        if !self.is_over() {
+            ended.await;
+        }
     }
 }
 
