@@ -57,6 +57,27 @@ async fn a_marked_link_is_written_afresh() {
 }
 
 #[tokio::test]
+async fn a_marked_link_is_written_afresh_beside_one_whose_data_is_gone() {
+    let app = TestApp::new().await;
+    let (manifest, _) = app.pushed_image("a", "t").await;
+    let layer = digest("layer").hex().to_owned();
+    let data = app.keys_with(&format!("data/{}", &layer[..2])).await;
+    let link = app.keys_with(&format!("/{layer}/")).await;
+    // Pushed again, to data of its own, while a run marks the first.
+    let app = app.marked(&data).await;
+    app.blob("a", b"layer").await;
+    app.store().delete(&Path::from(data[0].as_str())).await.unwrap();
+    // The second link is what another run marked before it died.
+    let mut left = app.keys_with(&format!("/{layer}/")).await;
+    left.retain(|key| key.starts_with("links/") && !link.contains(key));
+    assert_eq!(left.len(), 1);
+    let app = app.marked(&left).await;
+    assert_eq!(app.get(&format!("HEAD /v2/a/blobs/{}", digest("layer"))).await.status, 200);
+    let answer = app.put("a", "u", MANIFEST, &manifest).await;
+    assert_eq!(answer.status, 201, "{}", answer.shown());
+}
+
+#[tokio::test]
 async fn a_marked_copy_is_written_afresh() {
     let app = TestApp::new().await;
     let (manifest, digest) = app.pushed_image("a", "t").await;

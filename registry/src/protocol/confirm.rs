@@ -31,7 +31,7 @@ struct Blob {
     verdict: Option<bool>,
     /// Data to look for in this round.
     looked_for: Vec<DataId>,
-    /// A marked link's data, which a fresh link may name.
+    /// A link that is marked while its data is not: a fresh one may name that data.
     spare: Option<Link>,
     new: bool,
 }
@@ -71,27 +71,26 @@ impl ConfirmBlobs {
                 .collect();
             let good = usable.iter().filter(|link| marks.as_ref().is_some_and(|m| !m.links.contains(**link)));
             let data: BTreeSet<&DataId> = good.map(|link| &link.data).collect();
+            blob.spare = usable.iter().find(|link| !data.contains(&link.data)).map(|link| (*link).clone());
             blob.looked_for = data.into_iter().cloned().collect();
-            blob.spare = usable.first().map(|link| (*link).clone());
             requests.extend(blob.looked_for.iter().cloned().map(Request::HasData));
             blob.known.extend(listed);
         }
         requests
     }
 
-    /// Verdicts of a round; fresh links where all that are left are marked.
+    /// Verdicts of a round; fresh links where all whose data is there, or may be, are marked.
     fn decide(&mut self, mut replies: Replies) -> Vec<Request> {
         let (repo, mut nonces) = (self.repo.clone(), self.nonces.clone());
         let mut requests = Vec::new();
         for blob in self.open() {
             let looked_for = std::mem::take(&mut blob.looked_for);
-            let any_good = !looked_for.is_empty();
             let found = looked_for.iter().map(|_| replies.there()).fold(false, |any, there| any | there);
             if found {
                 blob.verdict = Some(true);
             } else if blob.new {
                 // Read the marks again, now that these links are known.
-            } else if let (false, Some(spare)) = (any_good, blob.spare.take()) {
+            } else if let Some(spare) = blob.spare.take() {
                 let fresh = Link { nonce: nonces.take(), repo: RepoHash::of(&repo), ..spare };
                 requests.push(Request::Write(Object::Link(fresh.clone(), repo.clone())));
                 requests.push(Request::Write(Object::BlobIndex(repo.clone(), blob.digest.clone(), nonces.take())));

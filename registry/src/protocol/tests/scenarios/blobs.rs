@@ -1,9 +1,9 @@
 //! Uploads, mounts and pushes against collectors of links and data.
 
 use super::{PUT, Scenario, acknowledged_whole, manifests_whole, old_copy, old_link, put, put_tag};
-use crate::protocol::Object;
 use crate::protocol::tests::actors::{Actor, Kind, Op, Put, When, client, collector};
-use crate::protocol::tests::world::{World, nonce};
+use crate::protocol::tests::world::{World, digest, nonce};
+use crate::protocol::{DataId, Link, Object};
 
 /// Pushes until acknowledged, at most three times, as docker does.
 fn pushes(name: &'static str) -> Actor {
@@ -176,6 +176,19 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         },
         check: manifests_whole,
         alone: Some(starts_over),
+    },
+    Scenario {
+        name: "s12c a run died that marked the one link whose data is there, then a push",
+        build: |world| {
+            let link = old_link(world, "a");
+            let of = crate::protocol::tests::world::repo("a");
+            mark(world, "r0", vec![Object::Link(link.clone(), of.clone())]);
+            let (data, name) = (DataId::Known(digest("blob"), nonce("d1")), nonce("ld"));
+            world.insert(Object::Link(Link { data, nonce: name, ..link }, of));
+            vec![client("p", 3, vec![Op::Upload("a"), put_tag("m")]), collector("r1", &[Kind::Data], false)]
+        },
+        check: manifests_whole,
+        alone: Some(starts_over_with_a_tag),
     },
     Scenario {
         name: "s13 the mark of a slow run is removed",
