@@ -186,3 +186,47 @@ async fn the_same_over_http_2() {
     assert_eq!(answer.version(), reqwest::Version::HTTP_2);
     assert!(answer.bytes().await.unwrap() == blob);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_of_one_tls_connection_share_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = reqwest::Certificate::from_pem(certificate(folder.path()).as_bytes()).unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (cert, key) = (path("tls.crt"), path("tls.key"));
+    let store = folder.path().join("store");
+    let plain = Server::start(&store, &["--no-sync"]);
+    let blobs = [content(7), content(8)];
+    let [one, other] = [0, 1].map(|number: usize| push(&plain, &blobs[number]));
+    drop(plain);
+    // A second connection would wait for the end of the first one.
+    let arguments = ["--no-sync", "--max-connections", "1", "--tls-cert", &cert, "--tls-key", &key];
+    let server = Server::start(&store, &arguments);
+    let address: std::net::SocketAddr = server.address.parse().unwrap();
+    let client = reqwest::Client::builder().tls_certs_only([trusted]).resolve("localhost", address).no_proxy();
+    let client = client.timeout(Duration::from_secs(60)).build().unwrap();
+    let get = |path: &str, range: &str| {
+        let request = client.get(format!("https://localhost:{}{path}", address.port()));
+        if range.is_empty() { request.send() } else { request.header("range", range).send() }
+    };
+    assert_eq!(get("/v2/", "").await.unwrap().version(), reqwest::Version::HTTP_2);
+    // All are under way before any of a body is read: none fits into what a stream may send unread.
+    let (first, second) = (get(&one, "").await.unwrap(), get(&other, "").await.unwrap());
+    let (ranged, mut reset) = (get(&other, "bytes=65530-").await.unwrap(), get(&one, "").await.unwrap());
+    assert_eq!(ranged.status(), 206);
+    let reset = async move {
+        let mut come = Vec::new();
+        while come.len() < BLOB_BYTES / 2 {
+            come.extend(reset.chunk().await.unwrap().unwrap());
+        }
+        come
+    };
+    let (first, second, ranged, come) = tokio::join!(first.bytes(), second.bytes(), ranged.bytes(), reset);
+    assert!(first.unwrap() == blobs[0] && second.unwrap() == blobs[1] && ranged.unwrap() == blobs[1][65_530..]);
+    assert!(come.len() < BLOB_BYTES && come == blobs[0][..come.len()]);
+    assert!(get(&one, "").await.unwrap().bytes().await.unwrap() == blobs[0]);
+    drop(client);
+    server.signal("TERM");
+    let (_, log) = take(server).ended();
+    assert_eq!(log.matches(&format!("http.sent_bytes={BLOB_BYTES}")).count(), 3, "{log}");
+    assert_eq!(log.matches("cut=true").count(), 1, "{log}");
+}
