@@ -142,7 +142,7 @@ pub fn product(name: &str) -> PathBuf {
         }
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "-p", "fluyt", "-p", "fluyt-registry", "--bins"]).current_dir(repository());
+        build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(repository());
         let _ = finish(build).expect_success();
         // A test binary is <target>/debug/deps/<name>: the products stand one folder above it.
         let this = std::env::current_exe().expect("the path of this program");
