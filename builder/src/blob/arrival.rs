@@ -161,7 +161,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::blob::sha256;
+    use crate::blob::{BlobWriter, sha256};
 
     fn store() -> (tempfile::TempDir, Store) {
         let folder = tempfile::tempdir().unwrap();
@@ -169,15 +169,21 @@ mod tests {
         (folder, store)
     }
 
-    #[test]
-    fn bytes_are_read_as_they_come_and_the_end_when_it_was_checked() {
-        let (_folder, store) = store();
+    /// `one two` on its way, of which the first word is here.
+    fn begun(store: &Store) -> (Arriving, ArrivingBlob, BlobWriter) {
         let digest = sha256(b"one two");
-        let (arriving, mut blob) = Arriving::new(&store, &digest, || false);
+        let (arriving, blob) = Arriving::new(store, &digest, || false);
         let mut writer = store.writer_for(&digest).unwrap();
         arriving.begin(writer.path()).unwrap();
         writer.write_all(b"one").unwrap();
         arriving.here(writer.size_bytes());
+        (arriving, blob, writer)
+    }
+
+    #[test]
+    fn bytes_are_read_as_they_come_and_the_end_when_it_was_checked() {
+        let (_folder, store) = store();
+        let (arriving, mut blob, mut writer) = begun(&store);
         let mut start = [0; 8];
         assert_eq!(blob.read(&mut start).unwrap(), 3, "what is here is given at once");
         let rest = std::thread::spawn(move || {
@@ -186,7 +192,7 @@ mod tests {
         });
         writer.write_all(b" two").unwrap();
         arriving.here(writer.size_bytes());
-        writer.commit(Some(&digest)).unwrap();
+        writer.commit(Some(&sha256(b"one two"))).unwrap();
         assert!(!rest.is_finished(), "all bytes are read, and the end is not told");
         arriving.whole();
         assert_eq!(rest.join().unwrap().unwrap(), b" two");
@@ -207,19 +213,14 @@ mod tests {
     #[test]
     fn a_transfer_that_breaks_and_a_build_that_is_stopped_end_the_reader() {
         let (_folder, store) = store();
-        let digest = sha256(b"one two");
-        let (arriving, mut blob) = Arriving::new(&store, &digest, || false);
-        let mut writer = store.writer_for(&digest).unwrap();
-        arriving.begin(writer.path()).unwrap();
-        writer.write_all(b"one").unwrap();
-        arriving.here(writer.size_bytes());
+        let (arriving, mut blob, _writer) = begun(&store);
         drop(arriving);
         let error = blob.read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(error.to_string(), "the blob did not arrive whole");
 
         let is_stopped = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&is_stopped);
-        let (_arriving, mut blob) = Arriving::new(&store, &digest, move || seen.load(Ordering::Relaxed));
+        let (_arriving, mut blob) = Arriving::new(&store, &sha256(b"one two"), move || seen.load(Ordering::Relaxed));
         let reader = std::thread::spawn(move || blob.read(&mut [0; 8]).map_err(|error| error.to_string()));
         is_stopped.store(true, Ordering::Relaxed);
         assert_eq!(reader.join().unwrap(), Err("it is no more waited for".to_owned()));
