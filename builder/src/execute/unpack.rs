@@ -145,6 +145,15 @@ pub(super) fn unpack(
     placing.made.owner = (0, 0);
     let path = &archive.path;
     let read = |source| StepError::Read { path: path.clone(), source };
+    let changed = |found: String| LayerError::Changed { path: path.clone(), expected: Some(archive.hash), found };
+    match std::fs::metadata(path) {
+        Ok(about) if about.is_file() => {}
+        Ok(_) => return Err(changed("no regular file".to_owned()).into()),
+        Err(error) => {
+            let change = LayerError::change_by(path, Some(archive.hash), &error);
+            return Err(change.map_or_else(|| read(error), StepError::Layer));
+        }
+    }
     let watched = Watched::open(path).map_err(read)?;
     let reader = decoded(watched.clone(), &magic(path).map_err(read)?);
     let media_type = "application/vnd.oci.image.layer.v1.tar";
@@ -181,8 +190,7 @@ pub(super) fn unpack(
     // Before a damaged archive is complained of: one that is being rewritten looks damaged too.
     let found = watched.finish().map_err(read)?;
     if found != archive.hash {
-        let found = found.to_string();
-        return Err(LayerError::Changed { path: path.clone(), expected: Some(archive.hash), found }.into());
+        return Err(changed(found.to_string()).into());
     }
     match result {
         Ok(_) => Ok(()),

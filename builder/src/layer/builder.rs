@@ -88,14 +88,8 @@ impl LayerBuilder {
         // A pipe that took the file's place must not be waited for.
         let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
         let opened = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path);
-        let file = match opened {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(changed("no file".to_owned())),
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-                return Err(changed("a symbolic link".to_owned()));
-            }
-            Err(error) => return Err(content(error)),
-        };
+        let file =
+            opened.map_err(|error| LayerError::change_by(path, expected, &error).unwrap_or_else(|| content(error)))?;
         if !file.metadata().map_err(content)?.is_file() {
             return Err(changed("no regular file".to_owned()));
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::image::Digest;
 
@@ -196,6 +196,20 @@ pub enum LayerError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+impl LayerError {
+    /// The change that is the reason why a file cannot be opened which was there when its key was made; none where it is
+    /// another reason.
+    #[must_use]
+    pub fn change_by(path: &Path, expected: Option<ContentHash>, error: &io::Error) -> Option<Self> {
+        let found = match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "no file",
+            _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => "a symbolic link",
+            _ => return None,
+        };
+        Some(Self::Changed { path: path.to_owned(), expected, found: found.to_owned() })
+    }
 }
 
 /// What is wrong with an archive that is no layer, and is read as one.

@@ -349,3 +349,57 @@ fn an_interrupt_during_both_leaves_nothing() {
         std::fs::read_dir(place.path("store/tmp")).unwrap().flatten().map(|entry| entry.path()).collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[test]
+fn a_file_that_is_changed_during_a_download_fails_the_step_that_takes_it() {
+    let Some(place) = place() else { return };
+    let log = Log::default();
+    let server = server(&log, |log, asked| after(log, asked, "/big", "changed"));
+    let take = ["COPY f /f", "ADD f /f/", "RUN --mount=target=/m /bin/busybox cp /m/f /f"];
+    let archive = {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(3);
+        tar.append_data(&mut header, "in", &b"old"[..]).unwrap();
+        tar.into_inner().unwrap()
+    };
+    for take in take {
+        let file = place.path("context/f");
+        let changes: [(&str, &dyn Fn()); 4] = [
+            ("found no file", &|| std::fs::remove_file(&file).unwrap()),
+            ("found no regular file", &|| {
+                std::fs::remove_file(&file).unwrap();
+                std::fs::create_dir(&file).unwrap();
+            }),
+            ("found blake3:", &|| {
+                let mut bytes = archive.clone();
+                bytes[512] = b'n';
+                std::fs::write(&file, bytes).unwrap();
+            }),
+            ("", &|| {}),
+        ];
+        for (found, change) in changes {
+            let _ = std::fs::remove_dir(&file);
+            place.write("context/f", &archive);
+            // A command runs once all is planned.
+            let text = "FROM tools AS other\nRUN $ASK /ran > /ran\nFROM tools\nADD $U/big /\n$TAKE\nCOPY --from=other /ran /\n";
+            dockerfile(&place, &server, &text.replace("$TAKE", take));
+            log.take();
+            let said = std::thread::scope(|scope| {
+                let build = scope.spawn(|| place.run(&["--no-cache", "context"], None));
+                assert!(log.waits_for("/ran", PATIENCE));
+                change();
+                log.add("changed");
+                let output = build.join().unwrap();
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert_eq!(output.status.code(), Some(i32::from(!found.is_empty())), "{take}, {found}: {said}");
+                said
+            });
+            let told = said.lines().find(|line| line.starts_with("caused by: ")).unwrap_or_default();
+            let expected = format!("caused by: {} changed while the image was built: ", file.display());
+            let is_told =
+                told.starts_with(&expected) && told.contains(found) && told.ends_with("; run the build again");
+            assert!(found.is_empty() || is_told && said.contains("(Dockerfile:8)"), "{take}, {found}: {said}");
+        }
+    }
+}

@@ -110,7 +110,9 @@ fn write_one(item: &Item, spool: Option<&mut Spool>, folder: &Path, path: &Path)
 fn copy_checked(from: &Path, expected: Option<ContentHash>, to: File, path: &Path) -> Result<(), StepError> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let unreadable = |source| StepError::Read { path: from.to_owned(), source };
-    let file = File::options().read(true).custom_flags(flags).open(from).map_err(unreadable)?;
+    let file = File::options().read(true).custom_flags(flags).open(from).map_err(|error| {
+        LayerError::change_by(from, expected, &error).map_or_else(|| unreadable(error), StepError::Layer)
+    })?;
     let changed = |found: String| StepError::Layer(LayerError::Changed { path: from.to_owned(), expected, found });
     if !file.metadata().map_err(unreadable)?.is_file() {
         return Err(changed("no regular file".to_owned()));
