@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::contexts::Files;
+use super::contexts::{Files, without_password};
 use super::environment::PROXIES;
 use super::mounts::parse_mount;
 use super::op::{Conditions, CopyFrom, CopyOp, InlineFile, Mount, MountFrom, MountKind, Network, Op, RunOp, Security};
@@ -271,7 +271,7 @@ impl StageLowering<'_, '_> {
             show(&format!("--chmod={text}"));
         }
         for (source, _) in &sources {
-            show(source);
+            show(&without_password(source));
         }
         for file in &files {
             show(&format!("<<{}", file.name));
@@ -300,7 +300,8 @@ impl StageLowering<'_, '_> {
             parents: transfer.parents,
             exclude: transfer.exclude.iter().map(|word| word.text.clone()).collect(),
         };
-        self.add_layer(Op::Copy(op), instruction, instruction.text.clone(), created_by);
+        let words: Vec<String> = instruction.text.split(' ').map(without_password).collect();
+        self.add_layer(Op::Copy(op), instruction, words.join(" "), created_by);
     }
 
     /// The heredocs of a `COPY` or `ADD`, expanded where no part of their word was quoted.

@@ -204,3 +204,14 @@ fn what_sees_a_mount_that_a_late_command_sees_is_late() {
         COPY --from=other / /5\n";
     assert_eq!(late_of(text), ["http://h.example/f", "/f", "late", "also", "third", "/2", "/3", "/4", "/5"]);
 }
+
+#[test]
+fn a_password_of_an_address_is_in_no_title_and_no_history() {
+    let (dockerfile, _) =
+        parse("FROM scratch\nADD --link http://u:secret@h.example/f https://u:secret@h.example/g /d/\n");
+    let Ok(Lowered::Done(graph)) = lower(&dockerfile, &input()) else { panic!("no graph") };
+    let titles: Vec<String> = graph.ops().map(|(_, node)| node.about.title()).collect();
+    assert!(titles.iter().any(|title| title.ends_with("http://u:...@h.example/f https://u:...@h.example/g /d/")));
+    let told = format!("{titles:?} {:?} {:?}", graph.result.history, graph.result.config);
+    assert!(!told.contains("secret") && told.contains("ADD http://u:...@h.example/f"), "{told}");
+}
