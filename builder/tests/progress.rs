@@ -2,13 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::io::Read as _;
-use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use terminal::on_a_terminal;
+
+#[path = "common/terminal.rs"]
+mod terminal;
 
 struct Place(tempfile::TempDir);
 
@@ -33,39 +32,11 @@ impl Place {
     }
 }
 
-/// Runs a command with a terminal of 60 columns as standard error; gives its code, its standard output and what the terminal
-/// got.
-fn on_a_terminal(mut command: Command) -> (Option<i32>, String, String) {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let name = ptsname(&master, Vec::new()).unwrap();
-    let size = Winsize { ws_col: 60, ws_row: 12, ws_xpixel: 0, ws_ypixel: 0 };
-    let terminal = std::fs::OpenOptions::new().read(true).write(true).open(Path::new(name.to_str().unwrap())).unwrap();
-    tcsetwinsize(&terminal, size).unwrap();
-    let child = command.stderr(OwnedFd::from(terminal)).stdout(Stdio::piped()).spawn().unwrap();
-    // The command still holds the terminal's other end.
-    drop(command);
-    let reader = std::thread::spawn(move || {
-        let (mut master, mut bytes, mut piece) = (std::fs::File::from(master), Vec::new(), [0; 4096]);
-        // A terminal whose last user has gone gives an error.
-        while let Ok(count) = master.read(&mut piece) {
-            if count == 0 {
-                break;
-            }
-            bytes.extend_from_slice(&piece[..count]);
-        }
-        String::from_utf8_lossy(&bytes).into_owned()
-    });
-    let output = child.wait_with_output().unwrap();
-    (output.status.code(), String::from_utf8(output.stdout).unwrap(), reader.join().unwrap())
-}
-
 #[test]
 fn a_terminal_gets_a_drawing_and_a_pipe_gets_lines() {
     let place =
         Place::new("FROM scratch\nCOPY program /a/name/that/is/long/enough/to/be/cut/at/the/right/edge/of/it\n");
-    let (code, stdout, drawn) = on_a_terminal(place.build(&[]));
+    let (code, stdout, drawn) = on_a_terminal(place.build(&[]), |_| {});
     assert_eq!((code, stdout.len()), (Some(0), 72));
     assert!(drawn.contains(" ✓ ") && drawn.contains('…') && drawn.contains("2 of 2 steps done"), "{drawn}");
     for line in drawn.lines() {
@@ -85,14 +56,14 @@ fn a_terminal_gets_a_drawing_and_a_pipe_gets_lines() {
     let (_, _, drawn) = {
         let mut command = place.build(&[]);
         command.env("NO_COLOR", "1");
-        on_a_terminal(command)
+        on_a_terminal(command, |_| {})
     };
     assert!(drawn.contains("cached") && !drawn.contains("\u{1b}[3") && !drawn.contains("\u{1b}[1m"), "{drawn:?}");
 
     let (_, _, drawn) = {
         let mut command = place.build(&[]);
         command.env("TERM", "dumb");
-        on_a_terminal(command)
+        on_a_terminal(command, |_| {})
     };
     assert!(drawn.contains("#2 CACHED") && !drawn.contains('\u{1b}'), "{drawn:?}");
 

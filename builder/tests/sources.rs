@@ -25,3 +25,5 @@ mod pushed;
 mod repositories;
 #[path = "sources/server.rs"]
 mod server;
+#[path = "common/terminal.rs"]
+mod terminal;

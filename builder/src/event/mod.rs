@@ -20,6 +20,9 @@ impl fmt::Display for StepId {
     }
 }
 
+/// How the name of a step begins that brings something from elsewhere; its address follows.
+pub const DOWNLOAD: &str = "[internal] fetch ";
+
 /// Which of a command's two outputs some bytes came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use super::{RootState, StepError};
+use crate::event::StepId;
 use crate::fetch::FetchedFile;
 use crate::graph::{FetchOp, OpId};
 
@@ -21,11 +22,18 @@ pub(super) enum Told {
     Over,
 }
 
+/// One thing that is on its way.
+#[derive(Debug)]
+pub struct Coming {
+    /// The step that brings it, of which whoever brings it tells.
+    pub step: StepId,
+    /// What was had from there last, where that is still there: it says what a build of today would do if nothing had changed.
+    pub last: Option<FetchedFile>,
+}
+
 /// What the graph names and is still on its way.
 pub struct OnTheWay {
-    /// Each with what was had from there last, where that is still there: it says what a build of today would do if nothing
-    /// had changed.
-    pub(super) pending: BTreeMap<FetchOp, Option<FetchedFile>>,
+    pub(super) pending: BTreeMap<FetchOp, Coming>,
     pub(super) sender: Sender<Told>,
     pub(super) receiver: Receiver<Told>,
 }
@@ -33,7 +41,7 @@ pub struct OnTheWay {
 impl OnTheWay {
     /// These things, and who is to tell of them.
     #[must_use]
-    pub fn new(pending: impl IntoIterator<Item = (FetchOp, Option<FetchedFile>)>) -> (Self, Arrivals) {
+    pub fn new(pending: impl IntoIterator<Item = (FetchOp, Coming)>) -> (Self, Arrivals) {
         let (sender, receiver) = mpsc::channel();
         let arrivals = Arrivals(sender.clone());
         (Self { pending: pending.into_iter().collect(), sender, receiver }, arrivals)

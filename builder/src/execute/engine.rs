@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use super::arrivals::{OnTheWay, Outcome, Told};
+use super::arrivals::{Coming, OnTheWay, Outcome, Told};
 use super::leaving::Leaving;
 use super::plan::{Plans, Sight, StepPlan};
 use super::schedule::Work;
@@ -26,8 +26,12 @@ struct Run<'a> {
     executor: &'a Executor,
     graph: &'a Graph,
     steps: Vec<StepId>,
-    /// What is still on its way, each with what was had from there last.
-    pending: BTreeMap<FetchOp, Option<FetchedFile>>,
+    /// What is still on its way.
+    pending: BTreeMap<FetchOp, Coming>,
+    /// What was on its way when the run began: whoever brings it tells of it.
+    brought: BTreeSet<OpId>,
+    /// What cannot start before something comes, each with what that is.
+    held: BTreeMap<OpId, BTreeSet<OpId>>,
     fetched: HashMap<FetchOp, FetchedFile>,
     plans: Plans<'a>,
     work: Work,
@@ -53,13 +57,22 @@ impl Executor {
     /// run are stopped when they have had half a second to end. The same when something that is on its way does not come;
     /// who brings it knows why.
     pub fn run(&self, graph: &Graph, on_the_way: OnTheWay) -> Result<States, ExecuteError> {
-        let steps = graph.ops().map(|_| self.steps.next()).collect();
         let OnTheWay { pending, sender, receiver } = on_the_way;
+        let coming = |node: &Node| match &node.op {
+            Op::Fetch(op) => pending.get(op).map(|coming| coming.step),
+            _ => None,
+        };
+        let steps = graph.ops().map(|(_, node)| coming(node).unwrap_or_else(|| self.steps.next())).collect();
+        let brought: BTreeSet<OpId> =
+            graph.ops().filter(|(_, node)| coming(node).is_some()).map(|(id, _)| id).collect();
         let run = Run {
             executor: self,
             graph,
             steps,
             pending,
+            told: brought.clone(),
+            brought,
+            held: BTreeMap::new(),
             fetched: self.fetched.clone(),
             plans: self.begin_plans(graph),
             work: Work::default(),
@@ -67,7 +80,6 @@ impl Executor {
             failures: Vec::new(),
             is_stopped: false,
             patience: None,
-            told: BTreeSet::new(),
             said: BTreeMap::new(),
             explains: false,
         };
@@ -151,8 +163,9 @@ impl<'a> Run<'a> {
                     self.stop();
                 }
                 while let Some(id) = self.work.start(slots) {
-                    self.hear(id, |step, name| Event::Started { step, name });
-                    self.told.insert(id);
+                    if self.told.insert(id) {
+                        self.hear(id, |step, name| Event::Started { step, name });
+                    }
                     let (executor, node, plan) = (self.executor, self.graph.node(id), self.plans.of(id).clone());
                     let (step, sender) = (self.steps[id.index()], sender.clone());
                     let states = self.states.only(&node.op.inputs());
@@ -205,7 +218,9 @@ impl<'a> Run<'a> {
     fn ended(&mut self, id: OpId, outcome: Outcome) {
         match outcome {
             Ok(Ok(state)) => {
-                self.events(Event::Finished { step: self.steps[id.index()] });
+                if !self.brought.contains(&id) {
+                    self.events(Event::Finished { step: self.steps[id.index()] });
+                }
                 self.keep(id, state);
                 self.work.finish(id);
             }
@@ -241,8 +256,10 @@ impl<'a> Run<'a> {
             return;
         }
         let (executor, graph) = (self.executor, self.graph);
-        let now = Sight { late: graph.late(|op| self.pending.contains_key(op)), fetched: self.fetched.clone() };
+        self.held = graph.late(|op| self.pending.contains_key(op));
+        let now = Sight { late: self.held.keys().copied().collect(), fetched: self.fetched.clone() };
         if let Err((id, error)) = executor.plan(graph, &mut self.plans, &now) {
+            self.hold_all();
             // That something did not come would go before it.
             if self.pending.is_empty() || matches!(error, StepError::Cancelled) {
                 self.hear(id, |step, name| Event::Started { step, name });
@@ -258,7 +275,10 @@ impl<'a> Run<'a> {
             }
             false => match self.guess() {
                 Some(guess) => guess,
-                None => return,
+                None => {
+                    self.hold_all();
+                    return;
+                }
             },
         };
         self.look_up(&plans, &now.late);
@@ -273,8 +293,9 @@ impl<'a> Run<'a> {
     /// here. `None` where that cannot be told: then nothing begins before it is there.
     fn guess(&self) -> Option<Plans<'a>> {
         let mut fetched = self.fetched.clone();
-        fetched.extend(self.pending.iter().filter_map(|(op, last)| Some((op.clone(), last.clone()?))));
-        let late = self.graph.late(|op| self.pending.contains_key(op) && !fetched.contains_key(op));
+        fetched.extend(self.pending.iter().filter_map(|(op, coming)| Some((op.clone(), coming.last.clone()?))));
+        let late =
+            self.graph.late(|op| self.pending.contains_key(op) && !fetched.contains_key(op)).into_keys().collect();
         let mut plans = self.plans.clone();
         self.executor.plan(self.graph, &mut plans, &Sight { late, fetched }).ok()?;
         Some(plans)
@@ -282,7 +303,7 @@ impl<'a> Run<'a> {
 
     /// Names every step before any starts, so that views can show what is to come.
     fn announce(&self) {
-        for (id, node) in self.graph.ops() {
+        for (id, node) in self.graph.ops().filter(|(id, _)| !self.brought.contains(id)) {
             let (name, origin) = described(&node.about);
             let needs = node.op.inputs().into_iter().map(|input| self.steps[input.index()]).collect();
             self.events(Event::Planned { step: self.steps[id.index()], name, origin, needs });
@@ -354,9 +375,34 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Nothing more begins before all that is on its way is there.
+    fn hold_all(&mut self) {
+        let pending = |op: &Op| matches!(op, Op::Fetch(op) if self.pending.contains_key(op));
+        let fetches: BTreeSet<OpId> =
+            self.graph.ops().filter(|(_, node)| pending(&node.op)).map(|(id, _)| id).collect();
+        for (id, _) in self.graph.ops() {
+            self.held.entry(id).or_insert_with(|| fetches.clone());
+        }
+    }
+
+    /// What a step waits for that cannot start before something comes: inputs, and what else holds it back.
+    fn held_by(&self, id: OpId, fetches: &BTreeSet<OpId>) -> BTreeSet<OpId> {
+        let is_open =
+            |input: &OpId| self.work.has(*input) || self.held.contains_key(input) && self.states.get(*input).is_none();
+        let mut on: BTreeSet<OpId> = self.graph.node(id).op.inputs().into_iter().filter(is_open).collect();
+        let theirs: BTreeSet<OpId> = on.iter().filter_map(|input| self.held.get(input)).flatten().copied().collect();
+        on.extend(fetches.difference(&theirs));
+        on
+    }
+
     fn say_who_waits(&mut self) {
-        let waiting = self.work.waiting().filter(|(id, inputs)| self.said.get(id) != Some(inputs));
-        let waiting: Vec<(OpId, BTreeSet<OpId>)> = waiting.map(|(id, inputs)| (id, inputs.clone())).collect();
+        let mut waiting: BTreeMap<OpId, BTreeSet<OpId>> =
+            self.work.waiting().map(|(id, inputs)| (id, inputs.clone())).collect();
+        if !self.is_stopped {
+            let held = self.held.iter().filter(|(id, _)| !self.told.contains(id) && !self.work.has(**id));
+            waiting.extend(held.map(|(id, fetches)| (*id, self.held_by(*id, fetches))));
+        }
+        waiting.retain(|id, inputs| self.said.get(id) != Some(inputs));
         for (id, inputs) in waiting {
             let on = inputs.iter().map(|input| self.steps[input.index()]).collect();
             self.events(Event::Waiting { step: self.steps[id.index()], on });

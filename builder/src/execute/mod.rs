@@ -58,7 +58,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use oci_spec::image::Digest;
 use tokio::runtime::Handle;
 
-pub use arrivals::{Arrivals, OnTheWay};
+pub use arrivals::{Arrivals, Coming, OnTheWay};
 pub use base::{BaseImage, layers_run_on};
 pub use budget::memory_limit_bytes;
 pub use error::{ExecuteError, StepError, StepFailure, ways_to_run};

@@ -189,7 +189,7 @@ fn late_of(text: &str) -> Vec<String> {
     let Ok(Lowered::Done(graph)) = lower(&dockerfile, &input()) else { panic!("no graph") };
     let late = graph.late(|_| true);
     let name = |id: &OpId| graph.node(*id).about.instruction.rsplit(' ').next().unwrap_or_default().to_owned();
-    late.iter().map(name).collect()
+    late.keys().map(name).collect()
 }
 
 #[test]
@@ -203,6 +203,25 @@ fn what_sees_a_mount_that_a_late_command_sees_is_late() {
         FROM scratch\nCOPY --from=early / /1\nCOPY --from=late / /2\nCOPY --from=also / /3\nCOPY --from=third / /4\n\
         COPY --from=other / /5\n";
     assert_eq!(late_of(text), ["http://h.example/f", "/f", "late", "also", "third", "/2", "/3", "/4", "/5"]);
+}
+
+#[test]
+fn what_is_late_names_the_fetches_behind_it() {
+    let text = "FROM scratch AS one\nADD http://h.example/f /f\nRUN --mount=type=cache,target=/m one\n\
+        FROM scratch AS two\nADD http://h.example/g /g\nRUN --mount=type=cache,target=/m two\n\
+        FROM scratch\nRUN --mount=type=cache,target=/m last\n";
+    let text = format!("{text}COPY --from=one / /1\nCOPY --from=two / /2\n");
+    let (dockerfile, _) = parse(&text);
+    let Ok(Lowered::Done(graph)) = lower(&dockerfile, &input()) else { panic!("no graph") };
+    let name = |id: &OpId| graph.node(*id).about.instruction.rsplit(['/', ' ']).next().unwrap_or_default().to_owned();
+    let late = graph.late(|_| true);
+    let told: Vec<String> = late
+        .iter()
+        .map(|(id, fetches)| format!("{}: {}", name(id), fetches.iter().map(name).collect::<Vec<_>>().join(" ")))
+        .collect();
+    assert_eq!(told, ["f: f", "f: f", "one: f", "g: g", "g: g", "two: f g", "last: f g", "1: f g", "2: f g"]);
+    let one = graph.late(|op| op.what().ends_with('g'));
+    assert_eq!(one.keys().map(name).collect::<Vec<_>>(), ["g", "g", "two", "last", "1", "2"]);
 }
 
 #[test]

@@ -13,8 +13,8 @@ use super::shown::Shown;
 use super::source::{Read, first_line};
 use super::{BuildError, Request, Workshop};
 use crate::blob::is_disk_full;
-use crate::event::{Event, Events, StepId};
-use crate::execute::{Arrivals, OnTheWay, StepCounter};
+use crate::event::{DOWNLOAD, Event, Events, StepId};
+use crate::execute::{Arrivals, Coming, OnTheWay, StepCounter};
 use crate::fetch::{self, FetchError, FetchedFile, GitAddress, GitError, GitRequest, UrlRequest};
 use crate::graph::{FetchOp, Graph, Op, without_password};
 use crate::sandbox::Cancel;
@@ -50,7 +50,7 @@ pub(super) struct Job {
 
 /// What the steps of a build are to hear of, and who tells them.
 pub(super) fn on_the_way(jobs: &[Job]) -> (OnTheWay, Arrivals) {
-    OnTheWay::new(jobs.iter().map(|job| (job.op.clone(), job.last.clone())))
+    OnTheWay::new(jobs.iter().map(|job| (job.op.clone(), Coming { step: job.step, last: job.last.clone() })))
 }
 
 /// What cannot be, with the line that asks for it.
@@ -147,7 +147,7 @@ impl Fetcher {
 
     fn started(&self, op: &FetchOp) -> StepId {
         let step = self.steps.next();
-        self.events.hear(Event::Started { step, name: format!("[internal] fetch {}", op.what()) });
+        self.events.hear(Event::Started { step, name: format!("{DOWNLOAD}{}", op.what()) });
         step
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::place::Place;
 use super::repositories::{Repositories, backend};
 use super::server::{Asked, Reply, Server};
+use super::terminal::on_a_terminal;
 
 /// How long an answer waits for what must come before it. Where that never comes, the build fails, and so the test.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -348,6 +349,57 @@ fn an_interrupt_during_both_leaves_nothing() {
     let left: Vec<_> =
         std::fs::read_dir(place.path("store/tmp")).unwrap().flatten().map(|entry| entry.path()).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// Builds on a terminal, where the download of `/big` is answered once each of these was seen.
+fn seen_while_late(place: &Place, log: &Log, server: &Server, expected: &[&str]) -> (Option<i32>, String) {
+    let expected: Vec<String> =
+        expected.iter().map(|text| text.replace("$BIG", &server.url("/big").replace("//", "//u:...@"))).collect();
+    let (log, mut is_seen) = (log.clone(), false);
+    let seen = move |text: &str| {
+        if !is_seen && expected.iter().all(|one| text.contains(one)) {
+            is_seen = true;
+            log.add("seen");
+        }
+    };
+    let mut command = place.command_showing("tty", &["context"]);
+    command.env("TERM", "xterm-256color").env("NO_COLOR", "1");
+    let (code, _, drawn) = on_a_terminal(command, seen);
+    assert!(!drawn.contains("secret") && !drawn.contains("[address"), "{drawn}");
+    (code, drawn)
+}
+
+#[test]
+fn a_terminal_names_the_download_that_steps_wait_for() {
+    let Some(place) = place() else { return };
+    let log = Log::default();
+    let server = server(&log, |log, asked| after(log, asked, "/big", "seen"));
+    let add = |text: &str| text.replace("$BIG", &server.url("/big").replace("//", "//u:secret@"));
+    // `sharer` needs nothing of the download, and sees the mount of a command that does.
+    let text = "FROM tools AS late\nADD $BIG /big\nRUN --mount=type=cache,id=c,target=/c /bin/busybox true\n\
+        FROM tools AS sharer\nRUN --mount=type=cache,id=c,target=/c /bin/busybox true > /s\n\
+        FROM scratch\nCOPY --from=late /big /\nCOPY --from=sharer /s /\n";
+    dockerfile(&place, &server, &add(text));
+    let expected = [
+        "[late 1/2] waits for $BIG",
+        "[late 2/2] waits for [late 1/2]",
+        "[sharer 1/1] waits for $BIG",
+        "[stage-3 1/2] waits for [late 2/2]",
+        "[stage-3 2/2] waits for [sharer 1/1], [stage-3 1/2]",
+    ];
+    let (code, drawn) = seen_while_late(&place, &log, &server, &expected);
+    assert_eq!(code, Some(0), "{drawn}");
+    // All is found then, if the file is still that one.
+    log.take();
+    let (code, drawn) = seen_while_late(&place, &log, &server, &expected);
+    assert_eq!(code, Some(0), "{drawn}");
+    // A step that cannot be planned holds back all others while it is not known whether the download fails too.
+    log.take();
+    dockerfile(&place, &server, "FROM scratch\nCOPY f /\nCOPY absent /\nADD $U/big /big\n");
+    place.write("context/f", "f");
+    let expected = ["[stage-1 1/3] waits for http://127", "[stage-1 2/3] waits for [stage-1 1/3]"];
+    let (code, drawn) = seen_while_late(&place, &log, &server, &expected);
+    assert!(code == Some(1) && log.has("/big 200") && drawn.contains("`COPY absent /` failed"), "{code:?} {drawn}");
 }
 
 #[test]

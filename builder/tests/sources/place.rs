@@ -46,12 +46,17 @@ impl Place {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        self.command_showing("plain", arguments)
+    }
+
+    /// With this kind of progress.
+    pub(crate) fn command_showing(&self, progress: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt"));
         command.env("FLUYT_STORE", self.path("store")).env_remove("SOURCE_DATE_EPOCH");
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
             command.env_remove(name).env_remove(name.to_lowercase());
         }
-        command.args(["build", "--progress", "plain"]).args(arguments);
+        command.args(["build", "--progress", progress]).args(arguments);
         command.current_dir(self.0.path()).stdin(Stdio::null());
         command
     }

@@ -177,6 +177,30 @@ fn a_terminal_in_the_middle_of_a_build() {
 }
 
 #[test]
+fn a_terminal_names_the_download_that_a_step_waits_for() {
+    let (fetch, add) =
+        ("[internal] fetch https://u:...@example.org/a/tool-1.2.3.tar.gz", "[late 1/2] ADD --unpack https://u:...@");
+    let (run, other) = ("[late 2/2] RUN make", "[both 1/1] RUN --mount=type=cache,target=/c make");
+    let moved = |number, what: &str, done_bytes, total_bytes| {
+        (50, Event::Moved { step: step(number), what: what.to_owned(), done_bytes, total_bytes })
+    };
+    let record = vec![
+        (0, started(1, fetch)),
+        (0, started(2, "[internal] fetch https://example.org/b.git")),
+        (1, planned(3, add, (2, 2), &[1])),
+        (1, planned(4, run, (3, 3), &[3])),
+        (1, planned(5, other, (5, 5), &[])),
+        (1, planned(6, "[last 1/1] ADD https://example.org/b.git", (7, 7), &[2])),
+        (2, Event::Waiting { step: step(3), on: vec![step(1)] }),
+        (2, Event::Waiting { step: step(4), on: vec![step(3)] }),
+        (2, Event::Waiting { step: step(5), on: vec![step(1), step(2)] }),
+        (2, Event::Waiting { step: step(6), on: vec![step(2)] }),
+        moved(1, "https://u:...@example.org/a/tool-1.2.3.tar.gz", 9_000_000, Some(40_000_000)),
+    ];
+    insta::assert_snapshot!(visible(&played(terminal(100, 24, false), &record, Some(150))));
+}
+
+#[test]
 fn a_terminal_in_colour_at_the_end() {
     let text = visible(&played(terminal(60, 24, true), &recorded(), None));
     insta::assert_snapshot!(text.rsplit("␛[?2026h").next().unwrap_or_default());

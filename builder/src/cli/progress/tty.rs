@@ -8,13 +8,16 @@ use super::View;
 use super::book::{Book, Line, Stand, Step};
 use super::plain::remark;
 use super::text::{clean, cut, duration, of_total, one_line, short_digests, width};
-use crate::event::{Event, StepId};
+use crate::event::{DOWNLOAD, Event, StepId};
 
 /// Last lines shown of each step that runs.
 const LINES_MAX: usize = 6;
 
 /// Waiting steps that are named; the others are counted.
 const WAITING_MAX: usize = 8;
+
+/// What is shown of an address that is waited for.
+const ADDRESS_MAX_COLUMNS: usize = 60;
 
 /// Transfers that are shown of a step.
 const TRANSFERS_MAX: usize = 4;
@@ -150,7 +153,7 @@ impl Terminal {
                 rows.push(row.render(columns, "", colour));
             }
         }
-        rows.extend(waiting_rows.into_iter().map(|row| row.render(columns, "", colour)));
+        rows.extend(waiting_rows.into_iter().map(|(row, end)| row.render(columns, &end, colour)));
         rows.push(total(book, running.len() - shown).render(columns, &duration(now), colour));
         rows
     }
@@ -185,9 +188,10 @@ impl Terminal {
     }
 }
 
-fn waiting_rows(book: &Book, waiting: &[(StepId, &Step)], room: usize) -> Vec<Row> {
+/// The steps that wait, each with what stands at its right edge: the bytes of the download that it waits for.
+fn waiting_rows(book: &Book, waiting: &[(StepId, &Step)], room: usize) -> Vec<(Row, String)> {
     let named = if waiting.len() > room { room.saturating_sub(1) } else { waiting.len() };
-    let mut rows: Vec<Row> = waiting
+    let mut rows: Vec<(Row, String)> = waiting
         .iter()
         .take(named)
         .map(|(id, step)| {
@@ -200,18 +204,31 @@ fn waiting_rows(book: &Book, waiting: &[(StepId, &Step)], room: usize) -> Vec<Ro
                 (None, _) => String::new(),
             };
             let rest = name.strip_prefix(place.as_str()).unwrap_or_default();
-            Row::default().with(Style::Dim, format!(" ⋯ {place}{why}")).with(Style::Dim, format!(" {rest}"))
+            let row = Row::default().with(Style::Dim, format!(" ⋯ {place}{why}")).with(Style::Dim, format!(" {rest}"));
+            (row, step.waits_for.as_deref().and_then(|on| awaited_bytes(book, on)).unwrap_or_default())
         })
         .collect();
     if named < waiting.len() && room > 0 {
-        rows.push(Row::default().with(Style::Dim, format!("   and {} more that wait", waiting.len() - named)));
+        let row = Row::default().with(Style::Dim, format!("   and {} more that wait", waiting.len() - named));
+        rows.push((row, String::new()));
     }
     rows
 }
 
-/// What a step is called where it is waited for: `[build 2/5]`, or its whole name.
+/// How far the only download is that a step waits for.
+fn awaited_bytes(book: &Book, on: &[StepId]) -> Option<String> {
+    let [step] = on else { return None };
+    let step = book.steps.get(step).filter(|step| step.name.starts_with(DOWNLOAD))?;
+    let transfer = step.transfers.iter().find(|transfer| !transfer.is_done())?;
+    Some(of_total(transfer.done_bytes, transfer.total_bytes))
+}
+
+/// What a step is called where it is waited for: `[build 2/5]`, the address of a download, or its whole name.
 fn place(book: &Book, step: StepId) -> Option<String> {
     let name = one_line(&book.steps.get(&step)?.name);
+    if let Some(address) = name.strip_prefix(DOWNLOAD) {
+        return Some(cut(address, ADDRESS_MAX_COLUMNS));
+    }
     let end = name.starts_with('[').then(|| name.find(']')).flatten();
     Some(match end {
         Some(end) if !name.starts_with("[internal]") => name[..=end].to_owned(),
