@@ -13,7 +13,7 @@ use crate::dockerfile::{self, CheckOptions, Dockerfile, Instruction, Lines, Prob
 use crate::event::{Event, Events};
 use crate::execute::{ExecuteError, StepCounter, StepError, StepFailure};
 use crate::fetch::FetchedFile;
-use crate::graph::{Contexts, FetchOp};
+use crate::graph::{Contexts, FetchOp, without_password};
 
 /// The Dockerfile and the context of a build.
 #[derive(Debug)]
@@ -55,7 +55,9 @@ pub(super) fn read(
         problems.insert(0, problem);
         CheckOptions::default()
     });
-    let (name, path, text) = (read.name.clone(), read.path.clone(), read.text.clone());
+    let (name, path) = (read.name.clone(), read.path.clone());
+    // Views show lines of it.
+    let text = read.text.split_inclusive(char::is_whitespace).map(without_password).collect();
     events.hear(Event::Dockerfile { name, path, text });
     if problems.iter().any(Problem::is_error) {
         events.hear(Event::Failed { step, error: first_line(&read.refused(&problems)) });

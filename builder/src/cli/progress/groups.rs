@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use super::View;
 use super::book::{Book, Line};
-use super::plain::{Words, remark};
+use super::plain::{Words, check_line, remark};
 use super::text::{clean, one_line};
-use crate::event::{Event, StepId, check_text};
+use crate::event::{Event, StepId};
 
 /// How long the step that has the word may be silent while others wait.
 const SILENT_MAX: Duration = Duration::from_secs(5);
@@ -209,10 +209,9 @@ impl View for Groups {
                 self.path.clone_from(path);
                 String::new()
             }
-            Event::Check { rule, text, file, first_line, last_line, .. } => {
+            Event::Check { rule, first_line, last_line, .. } => {
                 let lines = (*first_line > 0).then_some((*first_line, *last_line));
-                let text = check_text(*rule, text, file, *first_line);
-                self.close(now) + &self.annotation("warning", rule.unwrap_or_default(), lines, &text)
+                self.close(now) + &self.annotation("warning", rule.unwrap_or_default(), lines, &check_line(event))
             }
             Event::Warning { text } => self.close(now) + &self.annotation("warning", "", None, text),
             Event::Note { .. } => self.close(now) + &remark(event),

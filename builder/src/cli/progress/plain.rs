@@ -48,12 +48,17 @@ impl View for Plain {
 pub(super) fn remark(event: &Event) -> String {
     match event {
         Event::Warning { text } => format!("warning: {}\n", one_line(text)),
-        Event::Check { rule, text, file, first_line, .. } => {
-            format!("warning: {}\n", one_line(&check_text(*rule, text, file, *first_line)))
-        }
+        Event::Check { .. } => format!("warning: {}\n", one_line(&check_line(event))),
         Event::Note { text } => format!("{}\n", one_line(text)),
         _ => String::new(),
     }
+}
+
+/// A warning of the Dockerfile in one line. The end shows the hints of those that have a rule.
+pub(super) fn check_line(event: &Event) -> String {
+    let Event::Check { rule, text, hint, file, first_line, .. } = event else { return String::new() };
+    let hint = hint.as_ref().filter(|_| rule.is_none()).map_or_else(String::new, |hint| format!("; {hint}"));
+    check_text(*rule, text, file, *first_line) + &hint
 }
 
 /// What is said of steps.

@@ -201,6 +201,27 @@ fn a_terminal_names_the_download_that_a_step_waits_for() {
 }
 
 #[test]
+fn a_warning_that_the_end_does_not_repeat_says_its_hint() {
+    let check = Event::Check {
+        rule: None,
+        text: "build argument `VERSON` is not used".to_owned(),
+        hint: Some("did you mean `VERSION`?".to_owned()),
+        detail: "",
+        url: String::new(),
+        file: "Dockerfile".to_owned(),
+        first_line: 0,
+        last_line: 0,
+    };
+    let service = Service::GitHub { workspace: String::new(), below: String::new() };
+    let views: [Box<dyn View>; 3] =
+        [Box::new(plain::Plain::new(false)), terminal(100, 24, false), Box::new(Groups::new(service, false))];
+    for view in views {
+        let said = played(view, &[(0, check.clone())], None);
+        assert!(said.contains("build argument `VERSON` is not used; did you mean `VERSION`?"), "{said}");
+    }
+}
+
+#[test]
 fn a_terminal_in_colour_at_the_end() {
     let text = visible(&played(terminal(60, 24, true), &recorded(), None));
     insta::assert_snapshot!(text.rsplit("␛[?2026h").next().unwrap_or_default());
