@@ -3,14 +3,16 @@
 //!
 //! - Exact: a change of a folder and the note of it here happen under that folder's lock (a stripe of them), and so does
 //!   reading the folder from the disk. A folder that is not known is read; one that is not there counts as known and empty.
-//! - Bounded: when the known folders take more than [`MAX_BYTES`], those of a stripe that were not used lately are
-//!   forgotten. Forgetting is always right; it costs one reading of that folder.
+//! - Bounded: when the known folders of all stripes take more than [`MAX_BYTES`], those that were not used lately are
+//!   forgotten, one stripe after the other. Forgetting is always right; it costs one reading of that folder.
+//! - One large folder may take half of it: were it bounded by what a stripe may take, each page of its list would read it again.
 //!
-//! The bound is on an estimate of what names and their keeping take; a store of any size is served with it.
+//! The bound is on what names and their keeping take at most; a store of any size is served with it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -18,9 +20,10 @@ use std::time::SystemTime;
 const MAX_BYTES: usize = 32 * 1024 * 1024;
 /// Folders are spread over as many locks.
 const STRIPES: usize = 64;
-/// What keeping one name costs besides its letters, and keeping one folder besides its children.
-const CHILD_BYTES: usize = 16 + size_of::<Child>();
-const FOLDER_BYTES: usize = 64 + size_of::<Known>();
+/// What an allocation costs besides what was asked for.
+const ALLOCATION_BYTES: usize = 16;
+/// A folder's place in the table, of which 7 of 16 are taken at least.
+const PLACE_BYTES: usize = (size_of::<(Box<str>, Known)>() + 1) * 16 / 7;
 
 /// What lists say of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +79,10 @@ pub(super) struct Index {
     stripes: Vec<Stripe>,
     hasher: RandomState,
     max_bytes: usize,
+    /// What all stripes take.
+    bytes: AtomicUsize,
+    /// Which stripe forgets next.
+    next: AtomicUsize,
 }
 
 impl Default for Index {
@@ -92,7 +99,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Index {
     pub(super) fn bounded(max_bytes: usize) -> Self {
         let stripes = (0..STRIPES).map(|_| Stripe::default()).collect();
-        Self { stripes, hasher: RandomState::new(), max_bytes }
+        let (bytes, next) = Default::default();
+        Self { stripes, hasher: RandomState::new(), max_bytes, bytes, next }
     }
 
     fn stripe(&self, start: &str) -> &Stripe {
@@ -131,66 +139,105 @@ impl Held<'_> {
     /// Notes all that is in the folder, as just read.
     pub(super) fn learn(&self, mut children: Vec<Child>) {
         children.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        let bytes = FOLDER_BYTES + self.start.len();
-        let bytes = children.iter().fold(bytes, |sum, child| sum + CHILD_BYTES + child.name.len());
-        let folders = &mut *lock(&self.stripe.known);
-        folders.uses += 1;
-        let known = Known { children, used: folders.uses };
-        if let Some(before) = folders.by_start.insert(self.start.into(), known) {
-            folders.bytes -= bytes_of(self.start, &before);
-        }
-        folders.bytes += bytes;
-        self.index.forget(folders);
+        // Most folders hold one name, for which a list that grew has four places.
+        children.shrink_to_fit();
+        let mut known = Known { children, used: 0 };
+        let bytes = bytes_of(self.start, &known);
+        self.change(|folders| {
+            if let Some(before) = folders.by_start.remove(self.start) {
+                folders.bytes -= bytes_of(self.start, &before);
+            }
+            if bytes <= self.index.max_bytes / 2 {
+                folders.uses += 1;
+                known.used = folders.uses;
+                folders.by_start.insert(self.start.into(), known);
+                folders.bytes += bytes;
+            }
+        });
     }
 
     /// Notes that something is in the folder now.
     pub(super) fn added(&self, name: &str, stat: Stat) {
-        let folders = &mut *lock(&self.stripe.known);
-        let Some(known) = folders.by_start.get_mut(self.start) else { return };
-        match known.place(name) {
-            Ok(at) => {
-                if let Some(child) = known.children.get_mut(at) {
-                    child.stat = stat;
+        self.change(|folders| {
+            let Some(known) = folders.by_start.get_mut(self.start) else { return };
+            match known.place(name) {
+                Ok(at) => {
+                    if let Some(child) = known.children.get_mut(at) {
+                        child.stat = stat;
+                    }
+                }
+                Err(at) => {
+                    let places = known.children.capacity();
+                    if known.children.len() == places {
+                        known.children.reserve_exact(1 + places / 4);
+                    }
+                    folders.bytes += (known.children.capacity() - places) * size_of::<Child>();
+                    known.children.insert(at, Child { name: name.into(), stat });
+                    folders.bytes += ALLOCATION_BYTES + name.len();
                 }
             }
-            Err(at) => {
-                known.children.insert(at, Child { name: name.into(), stat });
-                folders.bytes += CHILD_BYTES + name.len();
-                self.index.forget(folders);
-            }
-        }
+        });
     }
 
     /// Notes that something is in the folder no more.
     pub(super) fn removed(&self, name: &str) {
-        let folders = &mut *lock(&self.stripe.known);
-        if let Some(known) = folders.by_start.get_mut(self.start)
-            && let Ok(at) = known.place(name)
-        {
-            known.children.remove(at);
-            folders.bytes -= CHILD_BYTES + name.len();
+        self.change(|folders| {
+            if let Some(known) = folders.by_start.get_mut(self.start)
+                && let Ok(at) = known.place(name)
+            {
+                known.children.remove(at);
+                folders.bytes -= ALLOCATION_BYTES + name.len();
+            }
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Folders)) {
+        self.index.change(self.stripe, change);
+        self.index.forget();
+    }
+}
+
+/// What it takes to know a folder.
+fn bytes_of(start: &str, known: &Known) -> usize {
+    let children = ALLOCATION_BYTES + known.children.capacity() * size_of::<Child>();
+    let bytes = PLACE_BYTES + ALLOCATION_BYTES + start.len() + children;
+    known.children.iter().fold(bytes, |sum, child| sum + ALLOCATION_BYTES + child.name.len())
+}
+
+impl Index {
+    fn change(&self, stripe: &Stripe, change: impl FnOnce(&mut Folders)) {
+        let folders = &mut *lock(&stripe.known);
+        let before = folders.bytes;
+        change(folders);
+        // Wraps where it has become less.
+        self.bytes.fetch_add(folders.bytes.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    /// Forgets the less used half of one stripe after the other, as long as there is too much; all of it, once every stripe
+    /// was halved.
+    fn forget(&self) {
+        for turn in 0..2 * STRIPES {
+            if self.bytes.load(Ordering::Relaxed) <= self.max_bytes {
+                return;
+            }
+            let next = self.next.fetch_add(1, Ordering::Relaxed) % STRIPES;
+            let Some(stripe) = self.stripes.get(next) else { return };
+            self.change(stripe, |folders| folders.forget(turn >= STRIPES));
         }
     }
 }
 
-fn bytes_of(start: &str, known: &Known) -> usize {
-    known.children.iter().fold(FOLDER_BYTES + start.len(), |sum, child| sum + CHILD_BYTES + child.name.len())
-}
-
-impl Index {
-    /// Forgets the less used half of a stripe when it has outgrown its share.
-    fn forget(&self, folders: &mut Folders) {
-        let share = self.max_bytes / STRIPES;
-        if folders.bytes <= share {
-            return;
-        }
-        let mut uses: Vec<u64> = folders.by_start.values().map(|known| known.used).collect();
-        let middle = uses.len() / 2;
-        let (_, limit, _) = uses.select_nth_unstable(middle);
-        let limit = *limit;
-        folders.by_start.retain(|_, known| known.used > limit);
-        folders.by_start.shrink_to_fit();
-        folders.bytes = folders.by_start.iter().map(|(start, known)| bytes_of(start, known)).sum();
+impl Folders {
+    fn forget(&mut self, all: bool) {
+        let mut uses: Vec<u64> = self.by_start.values().map(|known| known.used).collect();
+        let limit = match uses.len() {
+            _ if all => u64::MAX,
+            0 => return,
+            count => *uses.select_nth_unstable(count / 2).1,
+        };
+        self.by_start.retain(|_, known| known.used >= limit);
+        self.by_start.shrink_to_fit();
+        self.bytes = self.by_start.iter().map(|(start, known)| bytes_of(start, known)).sum();
     }
 }
 
@@ -235,15 +282,63 @@ mod tests {
                 index.hold("links/").learn(vec![child("sha256/", 0)]);
             }
         }
-        let bytes: usize = index.stripes.iter().map(|stripe| lock(&stripe.known).bytes).sum();
-        let counted: usize = index
-            .stripes
-            .iter()
-            .map(|stripe| {
-                lock(&stripe.known).by_start.iter().map(|(start, known)| bytes_of(start, known)).sum::<usize>()
-            })
-            .sum();
-        assert_eq!(bytes, counted);
-        assert!(bytes <= MAX && bytes > MAX / 4, "{bytes}");
+        let bytes = index.bytes.load(Ordering::Relaxed);
+        let counted: usize = index.stripes.iter().map(|stripe| taken(&lock(&stripe.known).by_start)).sum();
+        assert!(bytes <= MAX && bytes > MAX / 2, "{bytes}");
+        // Not less than it takes, and not much more.
+        assert!((bytes / 4 * 3..=bytes).contains(&counted), "{counted} of {bytes}");
+    }
+
+    /// What it takes, by what was allocated for it.
+    fn taken(by_start: &HashMap<Box<str>, Known>) -> usize {
+        let places = (by_start.capacity() * 8 / 7).next_power_of_two();
+        by_start.iter().fold(places * (size_of::<(Box<str>, Known)>() + 1), |sum, (start, known)| {
+            let list = known.children.capacity() * size_of::<Child>();
+            let names: usize = known.children.iter().map(|child| child.name.len() + ALLOCATION_BYTES).sum();
+            sum + start.len() + list + names + 2 * ALLOCATION_BYTES
+        })
+    }
+
+    #[test]
+    fn a_large_folder_stays_known() {
+        let index = Index::default();
+        let children = |count: u32| (0..count).map(|number| child(&format!("{number:064}/"), 0)).collect();
+        // As many names as a repository has blobs, while what is in each of them is read.
+        index.hold("large/").learn(children(100_000));
+        for page in 0..20 {
+            assert!(index.with("large/", |_| ()).is_some(), "forgotten at page {page}");
+            for number in 0..1000 {
+                let start = format!("large/{page}/{number:064}/");
+                index.hold(&start).learn(vec![child(&"n".repeat(160), 1)]);
+            }
+        }
+        // One that would leave nothing for others does not.
+        index.hold("large/").learn(children(300_000));
+        assert!(index.with("large/", |_| ()).is_none());
+        assert!(index.bytes.load(Ordering::Relaxed) <= MAX_BYTES);
+    }
+
+    #[test]
+    fn a_list_that_grew_for_one_name_is_not_kept_so() {
+        let index = Index::default();
+        let mut grown = Vec::with_capacity(4);
+        grown.push(child("x", 1));
+        index.hold("a/").learn(grown);
+        index.hold("b/").learn(Vec::new());
+        index.hold("b/").added("x", stat(1));
+        for start in ["a/", "b/"] {
+            assert_eq!(lock(&index.stripe(start).known).by_start[start].children.capacity(), 1, "{start}");
+        }
+    }
+
+    #[test]
+    fn what_was_removed_is_counted_no_more() {
+        let index = Index::default();
+        index.hold("a/").learn(vec![child("x", 1), child("y", 1)]);
+        let before = index.bytes.load(Ordering::Relaxed);
+        index.hold("a/").removed("x");
+        assert_eq!(index.bytes.load(Ordering::Relaxed), before - ALLOCATION_BYTES - 1);
+        index.hold("a/").learn(Vec::new());
+        assert_eq!(index.bytes.load(Ordering::Relaxed), bytes_of("a/", &Known::default()));
     }
 }
