@@ -38,6 +38,7 @@ async fn a_folder_without_syncing_conforms() {
 }
 
 mod folder {
+    use crate::storage::Port;
     use object_store::ObjectStoreExt;
     use object_store::multipart::MultipartStore;
 
@@ -91,6 +92,35 @@ mod folder {
         refused(reader.complete_multipart(&path("x"), &id, vec![]).await.map(drop));
         refused(reader.abort_multipart(&path("x"), &id).await);
         assert_eq!(page(&held, "", None, 10).await.0, ["a/b", "store.json.1.a"]);
+    }
+
+    #[tokio::test]
+    async fn whoever_only_reads_reads_a_large_folder_once_for_a_list() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = Folder::open(folder.path(), false).unwrap();
+        put(&held, "store.json.1.a", "{}").await;
+        let all: Vec<String> = (10_000..11_500).map(|number| format!("a/{number}/x")).collect();
+        for key in &all {
+            put(&held, key, "").await;
+        }
+        let reader = Folder::open_read_only(folder.path()).unwrap();
+        let (first, more) = page(&reader, "a/", None, 100).await;
+        assert!(more);
+        // Were the folder read for the next page, this would be in it.
+        put(&held, "a/10200-/x", "").await;
+        assert_eq!(page(&reader, "a/", first.last().map(String::as_str), 2000).await.0, all[100..]);
+        // A list of its own begins with what is there now, as does one by which it went on from here.
+        assert_eq!(page(&reader, "a/", None, 2000).await.0.len(), all.len() + 1);
+        assert_eq!(page(&reader, "a/", first.last().map(String::as_str), 2000).await.0.len(), all.len() - 99);
+    }
+
+    #[tokio::test]
+    async fn a_copy_of_a_store_without_its_empty_folders_has_no_unfinished_uploads() {
+        let folder = tempfile::tempdir().unwrap();
+        put(&Folder::open(folder.path(), true).unwrap(), "store.json.1.a", "{}").await;
+        std::fs::remove_dir(folder.path().join("@parts")).unwrap();
+        let reader = Folder::open_read_only(folder.path()).unwrap();
+        assert_eq!(reader.unfinished_multiparts("", None).await.unwrap().unwrap().len(), 0);
     }
 
     #[test]

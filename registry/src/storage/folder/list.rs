@@ -4,6 +4,8 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::Path as FilePath;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use object_store::list::PaginatedListResult;
 use object_store::path::Path;
@@ -78,7 +80,9 @@ impl Inner {
         let mut from: Option<Box<str>> = None;
         while found.len() <= want.max {
             let most = want.max + 1 - found.len();
-            let selected = self.children(start, may_wait, |all| want.select(start, all, from.as_deref(), most))?;
+            let goes_on = from.is_some() || want.after.as_deref().is_some_and(|after| after.starts_with(start));
+            let show = |all: &[Child]| want.select(start, all, from.as_deref(), most);
+            let selected = self.children(start, (may_wait, goes_on), show)?;
             let Some(selected) = selected else { return Ok(false) };
             let whole = selected.len() < most;
             for Child { name, stat } in selected {
@@ -107,19 +111,31 @@ impl Inner {
         if self.index_of(start).is_none() {
             return Ok(None);
         }
-        self.children(start, false, |children| {
+        self.children(start, (false, false), |children| {
             let at = children.binary_search_by(|child| (*child.name).cmp(name)).ok()?;
             children.get(at).map(|child| child.stat)
         })
     }
 
-    /// Shows the children of a folder. `None` when it has to be read, may be large, and `may_wait` is not set.
-    fn children<T>(&self, start: &str, may_wait: bool, show: impl Fn(&[Child]) -> T) -> io::Result<Option<T>> {
+    /// Shows the children of a folder. `None` when it has to be read, may be large, and `may_wait` is not set. `goes_on`: for
+    /// a list that came into this folder before.
+    fn children<T>(
+        &self,
+        start: &str,
+        (may_wait, goes_on): (bool, bool),
+        show: impl Fn(&[Child]) -> T,
+    ) -> io::Result<Option<T>> {
         let path = || names::folder(&self.root, start);
         let Some(index) = self.index_of(start) else {
+            if let Some(shown) = self.last_read.with(start, goes_on, &show) {
+                return Ok(Some(shown));
+            }
+            let at = Instant::now();
             let mut children = read(&path()?, start)?;
             children.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-            return Ok(Some(show(&children)));
+            let shown = show(&children);
+            self.last_read.keep(start, at, children);
+            return Ok(Some(shown));
         };
         if let Some(shown) = index.with(start, &show) {
             return Ok(Some(shown));
@@ -138,6 +154,30 @@ impl Inner {
         let shown = show(&children);
         held.learn(children);
         Ok(Some(shown))
+    }
+}
+
+/// A large folder that was read without an index, for the further pages of the list that read it: each would read it again.
+#[derive(Debug, Default)]
+pub(super) struct LastRead(Mutex<Option<(Box<str>, Instant, Vec<Child>)>>);
+
+impl LastRead {
+    /// Smaller ones are read again, and leave this one here: it may hold them.
+    const LEAST: usize = 1000;
+    /// How old what a page says may be: somebody else may change the folder meanwhile.
+    const KEPT: Duration = Duration::from_secs(10);
+
+    fn with<T>(&self, start: &str, goes_on: bool, show: impl Fn(&[Child]) -> T) -> Option<T> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, _, children) =
+            last.as_ref().filter(|(of, at, _)| goes_on && **of == *start && at.elapsed() < Self::KEPT)?;
+        Some(show(children))
+    }
+
+    fn keep(&self, start: &str, at: Instant, children: Vec<Child>) {
+        if children.len() >= Self::LEAST {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((start.into(), at, children));
+        }
     }
 }
 

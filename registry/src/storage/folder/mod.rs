@@ -46,7 +46,7 @@ use rustix::fs::FlockOperation;
 
 pub use control::{ControlSocket, connect_control};
 use index::Index;
-use list::Want;
+use list::{LastRead, Want};
 use read::Buffers;
 use sync::Rounds;
 pub use system::FileSystem;
@@ -177,6 +177,7 @@ struct Inner {
     appending: Vec<Mutex<()>>,
     /// What the folders hold. Not there when the lock is not held: then somebody else may change them.
     index: Option<Index>,
+    last_read: LastRead,
     /// Folders, by what their keys begin with, in which a folder was made and that were not synced since.
     unsynced: Mutex<Unsynced>,
     rounds: Mutex<Rounds>,
@@ -271,6 +272,7 @@ impl Folder {
             temporary: AtomicU64::new(0),
             appending,
             index: lock.is_some().then(Index::default),
+            last_read: LastRead::default(),
             unsynced: Mutex::default(),
             rounds: Mutex::default(),
             buffers: Buffers::default(),

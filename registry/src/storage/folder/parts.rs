@@ -133,7 +133,12 @@ impl Inner {
     /// Every upload whose file is there. Which object it would become is not in it.
     pub(super) fn unfinished_parts(&self) -> io::Result<Vec<Unfinished>> {
         let mut found = Vec::new();
-        for entry in std::fs::read_dir(self.root.join(names::PARTS))? {
+        let entries = match std::fs::read_dir(self.root.join(names::PARTS)) {
+            // A copy of a store may come without empty folders.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             let Ok(id) = entry.file_name().into_string() else { continue };
             match entry.metadata().and_then(|metadata| metadata.modified()) {
