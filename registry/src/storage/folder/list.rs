@@ -159,7 +159,14 @@ impl Inner {
 
 /// A large folder that was read without an index, for the further pages of the list that read it: each would read it again.
 #[derive(Debug, Default)]
-pub(super) struct LastRead(Mutex<Option<(Box<str>, Instant, Vec<Child>)>>);
+pub(super) struct LastRead(Mutex<Option<ReadFolder>>);
+
+#[derive(Debug)]
+struct ReadFolder {
+    start: Box<str>,
+    at: Instant,
+    children: Vec<Child>,
+}
 
 impl LastRead {
     /// Smaller ones are read again, and leave this one here: it may hold them.
@@ -169,14 +176,14 @@ impl LastRead {
 
     fn with<T>(&self, start: &str, goes_on: bool, show: impl Fn(&[Child]) -> T) -> Option<T> {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, _, children) =
-            last.as_ref().filter(|(of, at, _)| goes_on && **of == *start && at.elapsed() < Self::KEPT)?;
-        Some(show(children))
+        let read = last.as_ref().filter(|read| goes_on && *read.start == *start && read.at.elapsed() < Self::KEPT)?;
+        Some(show(&read.children))
     }
 
     fn keep(&self, start: &str, at: Instant, children: Vec<Child>) {
         if children.len() >= Self::LEAST {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((start.into(), at, children));
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(ReadFolder { start: start.into(), at, children });
         }
     }
 }
