@@ -15,6 +15,7 @@ mod crash;
 mod credentials;
 mod explain;
 mod fsck;
+mod fuzz_seeds;
 mod harbor;
 mod history;
 mod hostile;

@@ -1,6 +1,6 @@
 //! What the fuzzer feeds: each function takes any bytes, and holds what must be true of whatever was made of them.
 //!
-//! The seeds in `seeds/` are replayed by `cargo test`; one that found a bug stays there.
+//! The seeds in `seeds/` are replayed by the registry's own tests (`fuzz_seeds`); one that found a bug stays there.
 
 use std::sync::LazyLock;
 
@@ -71,52 +71,4 @@ pub fn session(bytes: &[u8]) {
         let session = storage.read_session(&id, &name).await.expect("memory gives it back");
         drop(session);
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::PathBuf;
-
-    /// Runs the seeds of one target; how many there were.
-    fn replay(target: &str, run: fn(&[u8])) -> usize {
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
-        let seeds: Vec<_> =
-            fs::read_dir(&folder).expect("a folder of seeds").map(|seed| seed.expect("a seed").path()).collect();
-        for seed in &seeds {
-            println!("{}", seed.display());
-            run(&fs::read(seed).expect("a seed"));
-        }
-        seeds.len()
-    }
-
-    #[test]
-    fn seeds_of_every_target() {
-        for (target, run) in [
-            ("path", super::path as fn(&[u8])),
-            ("range", super::range),
-            ("manifest", super::manifest),
-            ("session", super::session),
-        ] {
-            assert!(replay(target, run) > 2, "{target} has no seeds");
-        }
-    }
-
-    /// The seeds reach what they are for: a change of a form would leave the fuzzer at the door.
-    #[test]
-    fn the_good_seeds_are_read() {
-        use fluyt_registry::service::Ticket;
-        use fluyt_registry::spec::{ChunkRange, Endpoint, Manifest, ReadRange, UploadId};
-        let seed =
-            |name: &str| fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("seeds").join(name)).expect("a seed");
-        let text = |name: &str| String::from_utf8(seed(name)).expect("text");
-        let header = |name: &str| String::from_utf8(seed(name).split_off(8)).expect("text after the size");
-        assert!(Endpoint::parse(&text("path/manifest")).is_ok());
-        assert!(ReadRange::parse(&header("range/part")).is_some());
-        assert!(ChunkRange::parse(&header("range/chunk")).is_some());
-        let image = text("manifest/image");
-        let (header, body) = image.split_once('\n').expect("a header line");
-        assert!(Manifest::parse(body.as_bytes(), Some(header)).is_ok());
-        assert!(Ticket::parse(&text("session/ticket"), &UploadId::from_bits(1)).is_some());
-    }
 }
