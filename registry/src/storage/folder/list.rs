@@ -134,7 +134,10 @@ impl Inner {
             let mut children = read(&path()?, start)?;
             children.sort_unstable_by(|one, other| one.name.cmp(&other.name));
             let shown = show(&children);
-            self.last_read.keep(start, at, children);
+            // A server that adopts would hold it for as long as it runs.
+            if self.lock.is_none() {
+                self.last_read.keep(start, at, children);
+            }
             return Ok(Some(shown));
         };
         if let Some(shown) = index.with(start, &show) {

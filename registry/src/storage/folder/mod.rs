@@ -183,7 +183,7 @@ struct Inner {
     rounds: Mutex<Rounds>,
     buffers: Buffers,
     /// `None`: opened to read only, beside whoever has the lock. Then nothing is written, and nothing may be answered
-    /// from memory.
+    /// from memory but the further pages of a list (`last_read`).
     lock: Option<File>,
 }
 
