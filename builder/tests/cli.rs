@@ -498,7 +498,16 @@ fn what_means_nothing_in_this_dockerfile_is_told() {
     let place =
         Place::new("# check=skip=StageNameCasing,SecretsUsedInArgOrEvn\nFROM scratch AS base\nARG X=known\nENV A=b\n");
     let contexts = ["--build-context", "other=context", "--build-context", "known=context"];
-    let flags = ["--no-cache-filter", "Bse,base", "--cache-from", "a/b:c", "--cache-to", "type=gha"];
+    let flags = [
+        "--no-cache-filter",
+        "Bse,base",
+        "--cache-from",
+        "a/b:c",
+        "--cache-to",
+        "type=gha",
+        "--platform",
+        "linux/amd46",
+    ];
     let output = place.run(&[&["build"][..], &contexts, &flags, &["context"]].concat());
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
@@ -506,6 +515,7 @@ fn what_means_nothing_in_this_dockerfile_is_told() {
         "there is no build check `SecretsUsedInArgOrEvn`; did you mean `SecretsUsedInArgOrEnv`?",
         "`--no-cache-filter bse` has no effect: the Dockerfile has no stage of that name; did you mean `base`?",
         "`--build-context other` has no effect: the Dockerfile does not name it",
+        "the image is for `linux/amd46`, and no platform has the name `amd46`; did you mean `amd64`?",
         "note: `--cache-from` and `--cache-to` have no effect yet: ",
     ] {
         assert_eq!(said.matches(told).count(), 1, "{told}: {said}");

@@ -19,6 +19,7 @@ use super::filter::{Filter, FilterState};
 use super::ignore::{Ignore, Matched};
 use super::listing::{FileKind, Selection, Source, SourceEntry};
 use super::modes::Modes;
+use super::nearest::nearest_file_name;
 use super::pattern::{BadPattern, Pattern, split_at_wildcard};
 
 /// Links followed for one source before it counts as a circle; the kernel's own limit.
@@ -448,19 +449,9 @@ impl Context {
         }
         let cut = missing.iter().rposition(|byte| *byte == b'/');
         let (folder, name) = cut.map_or((&b""[..], missing), |at| (&missing[..at], &missing[at + 1..]));
-        let wanted = String::from_utf8_lossy(name).to_lowercase();
         let names = self.names(folder).map_or_else(|_| Vec::new(), |(_, names)| names);
-        let nearest = names
-            .iter()
-            .filter(|candidate| candidate.len().abs_diff(name.len()) <= 3)
-            .filter(|name| !self.ignore.matches(&join(folder, name)).hidden)
-            .map(|name| {
-                let distance = strsim::damerau_levenshtein(&wanted, &String::from_utf8_lossy(name).to_lowercase());
-                (distance, name)
-            })
-            .filter(|(distance, name)| *distance <= wanted.len().max(name.len()).div_ceil(3).min(3))
-            .min_by_key(|(distance, _)| *distance)
-            .map(|(_, name)| shown(&join(folder, name)));
+        let seen = names.iter().map(|name| &**name).filter(|name| !self.ignore.matches(&join(folder, name)).hidden);
+        let nearest = nearest_file_name(name, seen).map(|name| shown(&join(folder, name)));
         ContextError::Missing { path: path.to_owned(), nearest }
     }
 }

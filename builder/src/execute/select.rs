@@ -7,7 +7,7 @@ use oci_spec::image::Digest;
 use super::item::Content;
 use super::placing::CAPABILITY;
 use crate::blob::ContentHash;
-use crate::context::{self, BadPattern, FileKind, Filter, FilterState, Pattern, SourceEntry};
+use crate::context::{self, BadPattern, FileKind, Filter, FilterState, Pattern, SourceEntry, nearest_file_name};
 use crate::layer::{FileTime, Kind, LayerPath, Source, Tree, TreeError};
 
 /// One selected source.
@@ -43,12 +43,14 @@ impl Selected {
 #[derive(Debug, thiserror::Error)]
 pub enum SelectError {
     /// A literal path that is not there.
-    #[error("`{pattern}` is not in {place}")]
+    #[error("`{pattern}` is not in {place}{}", nearest.as_deref().map_or_else(String::new, |near| format!("; did you mean `{near}`?")))]
     Missing {
         /// As written.
         pattern: String,
         /// Where it was looked for.
         place: String,
+        /// A path that is there and may have been meant.
+        nearest: Option<String>,
     },
     /// A path that leads nowhere.
     #[error(transparent)]
@@ -103,7 +105,7 @@ pub(super) fn from_tree(
     place: &str,
     files: &mut Files,
 ) -> Result<Vec<Selected>, SelectError> {
-    let missing = || SelectError::Missing { pattern: pattern.to_owned(), place: place.to_owned() };
+    let missing = || missing(tree, pattern, place);
     let mut found = vec![LayerPath::root()];
     let wild = context::has_wildcards(pattern);
     for component in pattern.split('/').filter(|component| !component.is_empty()) {
@@ -139,6 +141,23 @@ pub(super) fn from_tree(
         selected.push(Selected { name: path.as_bytes().to_vec(), entries });
     }
     Ok(selected)
+}
+
+/// That `pattern`, a path without wildcards, is not in `place`, and what may have been meant: with nothing but the first
+/// component that is not there wrong.
+pub(super) fn missing(tree: &Tree, pattern: &str, place: &str) -> SelectError {
+    let mut folder = LayerPath::root();
+    let mut nearest = None;
+    for component in pattern.split('/').filter(|component| !component.is_empty()) {
+        let Ok(resolved) = tree.resolve(&folder, true) else { break };
+        folder = resolved.join(component.as_bytes());
+        if tree.get(&folder).is_none() {
+            let names = tree.children(&resolved).map(|(name, _)| name);
+            nearest = nearest_file_name(component.as_bytes(), names).map(|name| resolved.join(name).to_string());
+            break;
+        }
+    }
+    SelectError::Missing { pattern: pattern.to_owned(), place: place.to_owned(), nearest }
 }
 
 /// `path`, which has no links in it, and all below it.
@@ -276,7 +295,12 @@ mod tests {
         assert_eq!(numbers.len(), 3);
         assert_eq!(numbers[0], numbers[1]);
         assert_ne!(numbers[0], numbers[2]);
-        assert!(from_tree(&tree, &diff_ids, "a/absent", &all, "a stage", &mut files).is_err());
+        let absent = |pattern| {
+            from_tree(&tree, &diff_ids, pattern, &all, "a stage", &mut Files::default()).unwrap_err().to_string()
+        };
+        assert_eq!(absent("a/absent"), "`a/absent` is not in a stage");
+        assert_eq!(absent("/b/tree"), "`/b/tree` is not in a stage; did you mean `/b/three`?");
+        assert_eq!(absent("/B/three"), "`/B/three` is not in a stage; did you mean `/b`?");
         assert!(from_tree(&tree, &diff_ids, "x/*", &all, "a stage", &mut files).unwrap().is_empty());
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::dockerfile::nearest_name;
+
 /// What an image runs on (`linux/arm64/v8`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Platform {
@@ -50,12 +52,43 @@ impl Platform {
         };
         Self { os, architecture: architecture.to_owned(), variant: variant.map(str::to_owned), os_version: None }
     }
+
+    /// The part that Go has no name for, and the name that is nearest to it. Such an image can be made; it is a slip most
+    /// times.
+    #[must_use]
+    pub fn unknown(&self) -> Option<(&str, Option<&'static str>)> {
+        let architectures = || ARCHITECTURES.into_iter().chain(OTHER_ARCHITECTURES);
+        if !SYSTEMS.contains(&&*self.os) {
+            return Some((&self.os, nearest_name(&self.os, SYSTEMS)));
+        }
+        let is_known = architectures().any(|known| known == self.architecture);
+        (!is_known).then(|| (&*self.architecture, nearest_name(&self.architecture, architectures())))
+    }
 }
 
 /// Architectures that may stand alone (`arm64` is `linux/arm64`).
 const ARCHITECTURES: [&str; 16] = [
     "386", "i386", "amd64", "x86_64", "x86-64", "arm", "armhf", "armel", "arm64", "aarch64", "loong64", "mips64le",
     "ppc64le", "riscv64", "s390x", "wasm",
+];
+
+/// Those of Go that are none of the above, and Go's operating systems, which images are named by.
+const OTHER_ARCHITECTURES: [&str; 9] =
+    ["mips", "mips64", "mipsle", "ppc64", "ppc", "riscv", "s390", "sparc", "sparc64"];
+const SYSTEMS: [&str; 13] = [
+    "linux",
+    "windows",
+    "darwin",
+    "freebsd",
+    "netbsd",
+    "openbsd",
+    "dragonfly",
+    "solaris",
+    "illumos",
+    "aix",
+    "android",
+    "wasip1",
+    "js",
 ];
 
 /// The architecture that this program is built for, by Go's name.
@@ -136,6 +169,16 @@ mod tests {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), expected, "{text}");
         }
         assert_eq!("linux".parse::<Platform>().unwrap().architecture, OWN_ARCHITECTURE);
+        for (text, expected) in [
+            ("linux/amd64", None),
+            ("linux/mips64", None),
+            ("linux/arm/v6", None),
+            ("linux/amd46", Some(("amd46", Some("amd64")))),
+            ("linux/powerful", Some(("powerful", None))),
+            ("linus/amd64", Some(("linus", Some("linux")))),
+        ] {
+            assert_eq!(text.parse::<Platform>().unwrap().unknown(), expected, "{text}");
+        }
         for text in ["", "linus", "linux/", "/amd64", "a/b/c/d", "linux/am d64", "linux/$ARCH"] {
             assert!(text.parse::<Platform>().is_err(), "{text}");
         }

@@ -9,12 +9,19 @@ use crate::graph::normal_name;
 
 /// Names each of them.
 pub(super) fn tell(request: &Request, read: &Read, events: &Events) {
-    let told = checks(request, read).into_iter().chain(stages(request, read)).chain(contexts(request, read));
+    let told = platform(request).into_iter().chain(checks(request, read));
+    let told = told.chain(stages(request, read)).chain(contexts(request, read));
     told.for_each(|text| events.hear(Event::Warning { text }));
 }
 
 fn near(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
+}
+
+/// A platform that there is none of.
+fn platform(request: &Request) -> Option<String> {
+    let (part, nearest) = request.platform.unknown()?;
+    Some(format!("the image is for `{}`, and no platform has the name `{part}`{}", request.platform, near(nearest)))
 }
 
 /// Names in `# check=` that no check has.

@@ -102,10 +102,7 @@ pub(in super::super) struct RootTree {
 
 impl RootTree {
     fn find(state: Arc<RootState>, tree: Arc<Tree>, source: &str) -> Result<Self, StepError> {
-        let missing = || SelectError::Missing {
-            pattern: source.to_owned(),
-            place: "the stage or image it is mounted from".to_owned(),
-        };
+        let missing = || select::missing(&tree, source, "the stage or image it is mounted from");
         let path = LayerPath::clean(source.as_bytes()).ok_or_else(missing)?;
         let path = tree.resolve(&path, true)?;
         let is_folder = match tree.get(&path) {
@@ -204,9 +201,8 @@ impl Executor {
         };
         let selection = context.select(&literal)?;
         let Some(selected) = selection.sources.into_iter().next() else {
-            return Err(
-                SelectError::Missing { pattern: source.to_owned(), place: "the build context".to_owned() }.into()
-            );
+            let (pattern, place) = (source.to_owned(), "the build context".to_owned());
+            return Err(SelectError::Missing { pattern, place, nearest: None }.into());
         };
         let tree = ContextTree::new(select::from_context(selected), |items| self.digest_contents(items))?;
         let tree = Arc::new(tree);
