@@ -18,6 +18,7 @@ pub mod sandbox;
 pub mod secrets;
 pub mod snapshot;
 pub mod ssh_agent;
+pub mod suspects;
 
 pub mod context;
 pub mod image;

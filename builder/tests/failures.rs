@@ -97,6 +97,7 @@ fn every_failure_that_happened_is_reported() {
         no_cache: false,
         no_cache_stages: std::collections::BTreeSet::new(),
         reproducible: false,
+        normalize: false,
         epoch: None,
         network: fluyt::pipeline::Network::Default,
         conditions: fluyt::pipeline::Conditions::default(),

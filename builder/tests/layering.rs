@@ -18,6 +18,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("owners", &[]),
     ("sandbox", &["owners"]),
     ("ssh_agent", &[]),
+    // What `verify` names, and what commands leave that `--normalize` mends: one table.
+    ("suspects", &[]),
     ("context", &[]),
     ("image", &[]),
     ("secrets", &[]),
@@ -45,6 +47,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "cache",
             "cache_mount",
             "owners",
+            "suspects",
         ],
     ),
     ("export", &["event", "blob", "image", "layer"]),
@@ -84,12 +87,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sandbox",
             "secrets",
             "ssh_agent",
+            "suspects",
         ],
     ),
 ];
 
 /// Rooms that turn values into values: no files, environment, clocks or threads of a runtime.
-const PURE: &[&str] = &["event", "dockerfile", "image", "graph"];
+const PURE: &[&str] = &["event", "dockerfile", "image", "graph", "suspects"];
 
 /// What a pure room may not name.
 const IMPURE: &[&[&str]] = &[

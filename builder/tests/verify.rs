@@ -54,7 +54,10 @@ fn what_a_command_draws_at_random_is_named() {
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.starts_with("error: the two builds differ: /etc/machine-id (content)\n"), "{told}");
     assert!(told.contains("hint: /etc/machine-id is the machine's id"), "{told}");
+    assert!(told.contains("; or build with `--normalize`, which mends it\n"), "{told}");
     assert!(listed.contains("layer 3 of 4, made by `RUN") && listed.contains("  first:  byte "), "{listed}");
+    let output = verify(folder.path(), &["-q", "--normalize"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::key::Key;
+use super::key::{Key, Mode};
 use crate::graph::{About, Chmod, CopyFrom, CopyOp, MountFrom, MountKind, Network, Op, RunOp, Security};
 
 /// Most files of one step that are kept by name. A step that takes more says only that some of them changed.
@@ -152,9 +152,13 @@ impl Preimage {
         self.variables.extend(op.env.iter().cloned());
     }
 
-    /// Whether the build's result may depend on inputs alone.
-    pub fn mode(&mut self, reproducible: bool) {
-        self.field("--reproducible", &reproducible.to_string());
+    /// How the build treats times, and what differs with them.
+    pub fn mode(&mut self, mode: Mode) {
+        self.field("--reproducible", &mode.reproducible.to_string());
+        // Only where it is asked for: earlier builds did not know of it.
+        if mode.normalize {
+            self.field("--normalize", "true");
+        }
     }
 
     /// A file that the step takes.

@@ -191,12 +191,18 @@ impl LayerContentHasher {
     }
 }
 
-/// How the build treats times; part of every `RUN`'s key, because a command may see it.
+/// How the build treats times and what differs with them; part of every `RUN`'s key, because a command may see it, or
+/// leave something else by it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mode {
     /// Whether the result may depend on inputs alone (`--reproducible`, `SOURCE_DATE_EPOCH`).
     pub reproducible: bool,
+    /// Whether known files are mended in what a command leaves (`--normalize`).
+    pub normalize: bool,
 }
+
+/// Which files are mended, and how; raised whenever that changes, as an earlier layer was mended otherwise.
+const NORMALIZED: &str = "normalize/1";
 
 /// Key of a `COPY`, `ADD` or `WORKDIR` whose entries are known before any is written. Whose times they have counts, as the
 /// same entries get other times from a context than from a stage.
@@ -299,9 +305,12 @@ pub(super) fn run_fields(fields: &mut Fields, op: &RunOp, mode: Mode) {
     // A command without conditions keeps the key that it had before there were any.
     let conditions = &*op.conditions;
     let some = *conditions != Conditions::default();
-    fields.number(u64::from(mode.reproducible) | u64::from(some) << 1);
+    fields.number(u64::from(mode.reproducible) | u64::from(some) << 1 | u64::from(mode.normalize) << 2);
     if some {
         condition_fields(fields, conditions);
+    }
+    if mode.normalize {
+        fields.bytes(NORMALIZED.as_bytes());
     }
 }
 
@@ -416,10 +425,15 @@ mod tests {
         let base = key(&run_op(&["a", "b"], &[("x", "y")]));
         assert_ne!(base, key(&run_op(&["ab"], &[("x", "y")])));
         assert_ne!(base, key(&run_op(&["a", "b"], &[("xy", "")])));
-        assert_ne!(
-            base,
-            run(Content::empty(), &run_op(&["a", "b"], &[("x", "y")]), &[], &[], Mode { reproducible: true })
-        );
+        let modes = [(true, false), (false, true), (true, true)].map(|(reproducible, normalize)| {
+            let mode = Mode { reproducible, normalize };
+            let op = run_op(&["a", "b"], &[("x", "y")]);
+            let content = layer(&[(entry("a", 0o644, 1), "x")]);
+            assert_ne!(left(&op, content, mode), left(&op, content, Mode::default()));
+            run(Content::empty(), &op, &[], &[], mode)
+        });
+        assert!(modes[0] != modes[1] && modes[1] != modes[2] && modes[0] != modes[2]);
+        assert!(!modes.contains(&base));
         let mut named = run_op(&["a", "b"], &[("x", "y")]);
         Arc::make_mut(&mut named.conditions).host_name = Some(String::new());
         assert_ne!(base, key(&named));

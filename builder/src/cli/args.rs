@@ -204,6 +204,10 @@ pub struct BuildArguments {
     /// Implied by `SOURCE_DATE_EPOCH`
     #[arg(long)]
     pub reproducible: bool,
+    /// Mend what commands leave that differs from build to build and that an image does without: package managers' logs, backups
+    /// and caches, the machine's id, random seeds, days of password changes, times in Python's byte code
+    #[arg(long)]
+    pub normalize: bool,
     /// Write the digest of the image's configuration to FILE
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub iidfile: Option<PathBuf>,

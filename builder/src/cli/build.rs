@@ -219,6 +219,7 @@ pub(super) fn request(typed: &BuildArguments) -> Result<Asked, Failure> {
         no_cache: typed.no_cache,
         no_cache_stages: typed.no_cache_filter.iter().map(|stage| stage.to_lowercase()).collect(),
         reproducible: typed.reproducible,
+        normalize: typed.normalize,
         secrets: settings::secrets(&typed.secrets)?,
         certificates: settings::variable("SSL_CERT_FILE").map(PathBuf::from),
         agents: sockets,

@@ -11,7 +11,7 @@ use crate::cache_mount::CacheMountError;
 use crate::context::{ContextError, IgnoreError, PlacementError};
 use crate::event::size;
 use crate::graph::About;
-use crate::layer::{ApplyError, ArchiveError, ChangesError, LayerError, TreeError};
+use crate::layer::{ApplyError, ArchiveError, ChangesError, LayerError, LayerPath, TreeError};
 use crate::remote::RemoteError;
 use crate::sandbox::{Refused, Rung, SandboxError};
 use crate::snapshot::SnapshotError;
@@ -125,6 +125,14 @@ pub enum StepError {
     /// What a command left could not be read.
     #[error(transparent)]
     Changes(#[from] ChangesError),
+    /// What `--normalize` mends could not be mended.
+    #[error("mending {path}, which the command left; without `--normalize` it stays as it is")]
+    Normalize {
+        /// The file.
+        path: LayerPath,
+        /// The system's words.
+        source: io::Error,
+    },
     /// A layer could not be unpacked.
     #[error(transparent)]
     Apply(#[from] ApplyError),

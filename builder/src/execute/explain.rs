@@ -62,7 +62,7 @@ impl Executor {
             }
             let mut preimage = Preimage::of(&node.op, &node.about);
             if matches!(node.op, Op::Run(_)) {
-                preimage.mode(self.options.mode.reproducible);
+                preimage.mode(self.options.mode);
             }
             plans.of(id).describe(&mut preimage);
             if is_first {

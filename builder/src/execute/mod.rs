@@ -36,6 +36,7 @@ mod flights;
 mod item;
 mod leaving;
 mod mounts;
+mod normalize;
 mod owner;
 mod placing;
 mod plan;

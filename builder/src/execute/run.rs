@@ -18,7 +18,7 @@ use crate::snapshot::{SnapshotError, Workspace};
 const HOST_NAME: &str = "buildkitsandbox";
 
 /// What tools that want the same bytes twice read.
-const EPOCH: &str = "SOURCE_DATE_EPOCH";
+pub(super) const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// 1980-01-01, the earliest time that a zip archive can hold: what a reproducible build shows a command that no `ARG`
 /// tells another epoch.
@@ -59,6 +59,7 @@ impl Executor {
             SnapshotError::Cancelled => StepError::Cancelled,
             error => error.into(),
         })?;
+        let normalizer = self.normalizer(op, &workspace, &tree)?;
         let mut made = self.make_mounts(step, op, &shown, &tree, &mut workspace)?;
         let spec = self.specification(op, choice.rung, &workspace, identity, &mut made)?;
         let ended = self.run_on(step, choice.rung, &spec);
@@ -67,6 +68,9 @@ impl Executor {
         made.finish()?;
         ended.map_err(|error| without_program(error, &op.argv, &tree))?;
 
+        if let Some(normalizer) = normalizer {
+            self.normalize(step, &normalizer, &mut workspace, &tree)?;
+        }
         let (layer, fixed) = self.collect(plan, &workspace, &tree)?;
         let content = content_of(&layer);
         // A command that leaves what it left before keeps the layer that it left then, times included: what stands on it

@@ -452,6 +452,7 @@ fn step_fault(error: &StepError) -> Fault {
         | StepError::Sandbox(_)
         | StepError::Snapshot(_)
         | StepError::Changes(_)
+        | StepError::Normalize { .. }
         | StepError::Apply(_)
         | StepError::Store(_)
         | StepError::CacheMount(_)

@@ -343,7 +343,7 @@ fn options(request: &Request) -> Options {
             false if request.no_cache_stages.is_empty() => NoCache::Never,
             false => NoCache::Stages(request.no_cache_stages.clone()),
         },
-        mode: Mode { reproducible: request.reproducible || request.epoch.is_some() },
+        mode: Mode { reproducible: request.reproducible || request.epoch.is_some(), normalize: request.normalize },
         layers: LayerOptions { compression: request.form.compression, threads, times },
         resources: request.resources.clone(),
         made_at: FileTime { seconds: request.now.as_second(), nanoseconds: 0 },

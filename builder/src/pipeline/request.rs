@@ -53,6 +53,8 @@ pub struct Request {
     pub no_cache_stages: BTreeSet<String>,
     /// The result may depend on inputs alone.
     pub reproducible: bool,
+    /// Files that are known to differ from build to build are mended in what commands leave.
+    pub normalize: bool,
     /// `SOURCE_DATE_EPOCH`.
     pub epoch: Option<i64>,
     /// `--network`.

@@ -136,6 +136,26 @@ impl Workspace {
             (Keep::Overlay { .. }, RootMount::Directory(_)) => Ok(Vec::new()),
         }
     }
+
+    /// The time of a file that the command saw, in seconds since 1970, where its changes are told and it has this time now.
+    #[must_use]
+    pub fn seconds_shown(&self, path: &Path, now: &fs::Metadata) -> i64 {
+        let own = time_of(now);
+        let covered = match &self.keep {
+            Keep::MutableRoot { covered, .. } => {
+                covered.iter().find(|covered| covered.path == path && covered.own == own)
+            }
+            Keep::Overlay { .. } => None,
+        };
+        covered.map_or(own, |covered| covered.shown).seconds
+    }
+
+    /// Forgets what was found to have changed: after the command, its files were changed once more.
+    pub fn look_again(&mut self) {
+        if let Keep::MutableRoot { told, .. } = &mut self.keep {
+            told.take();
+        }
+    }
 }
 
 fn time_of(metadata: &fs::Metadata) -> FileTime {

@@ -7,12 +7,12 @@ use std::io::Read as _;
 use oci_spec::image::{Descriptor, ImageManifest};
 use serde_json::{Value, json};
 
-use super::suspects::{REORDERED, Suspect, suspect};
 use crate::blob::{Store, StoreError};
 use crate::cli::failure::{Blame, Failure};
 use crate::image::ImageConfig;
 use crate::layer::{IndexEntry, Kind, LayerError, LayerIndex, LayerPath, Limits, index_layer, read_layer};
 use crate::pipeline::Built;
+use crate::suspects::{REORDERED, Suspect, suspect};
 
 /// Largest manifest or configuration that is read from the store, in bytes.
 const DOCUMENT_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
@@ -50,16 +50,20 @@ impl Difference {
         self.what == "time"
     }
 
-    /// What to do about it.
-    pub(super) fn hint(&self) -> Option<String> {
-        self.suspect.map(|suspect| format!("{} is {}: {}", self.place, suspect.what, suspect.advice))
+    /// What to do about it; `is_normalized` says that what could be mended was.
+    pub(super) fn hint(&self, is_normalized: bool) -> Option<String> {
+        let suspect = self.suspect?;
+        let mended =
+            if suspect.mend.is_some() && !is_normalized { "; or build with `--normalize`, which mends it" } else { "" };
+        Some(format!("{} is {}: {}{mended}", self.place, suspect.what, suspect.advice))
     }
 
     pub(super) fn json(&self) -> Value {
         json!({
             "layer": self.layer.map(|(layer, _)| layer), "created_by": self.made_by, "path": self.place, "what": self.what,
             "first": self.values.as_ref().map(|values| &values.0), "second": self.values.as_ref().map(|values| &values.1),
-            "suspect": self.suspect.map(|suspect| suspect.what), "advice": self.suspect.map(|suspect| suspect.advice)})
+            "suspect": self.suspect.map(|suspect| suspect.what), "advice": self.suspect.map(|suspect| suspect.advice),
+            "normalize": self.suspect.is_some_and(|suspect| suspect.mend.is_some())})
     }
 }
 

@@ -63,6 +63,7 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, reference:
     let remote = Remote::new(client.clone(), store.clone(), Arc::new(Silent));
     let published = Published::find(&store, &remote, &reference, &platform).await?;
     let address = published.address(&reference)?;
+    let is_normalized = request.normalize;
     let mut wanted = Request {
         context: ContextSource::Address(address.clone()),
         destinations: vec![Destination::Store],
@@ -91,7 +92,7 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, reference:
         "files have the times of the place where the image was built: build it with `--reproducible` or SOURCE_DATE_EPOCH"
             .to_owned()
     });
-    report(&published.built, &best, &found, &conditions, typed.json).map_err(|failure| {
+    report(&published.built, &best, &found, &conditions, is_normalized, typed.json).map_err(|failure| {
         failure.hints(times).hint(format!("first is the image {reference}, second what its sources give"))
     })
 }

@@ -5,7 +5,6 @@ mod compare;
 mod conditions;
 mod image;
 mod order;
-mod suspects;
 
 pub(super) use another::become_another;
 
@@ -57,7 +56,7 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, another: O
     let ContextSource::Folder(folder) = &first.context else {
         return Err(Failure::usage("`verify` builds a folder of this machine").hint("check it out and name the folder"));
     };
-    let wish = first.isolation;
+    let (wish, is_normalized) = (first.isolation, first.normalize);
     let user = another::user(wish);
     let second_context = conditions::copy_context(folder, copy.path(), user)?;
     let user = user.filter(|_| second_context.is_given);
@@ -73,7 +72,7 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, another: O
     drop(copy);
     let differences = compare::images(&store, &one, &two)?;
     let hint = conditions.changed.contains(&USER).then(|| another::hint(wish));
-    report(&one, &two, &differences, &conditions, typed.json).map_err(|failure| failure.hints(hint))
+    report(&one, &two, &differences, &conditions, is_normalized, typed.json).map_err(|failure| failure.hints(hint))
 }
 
 /// How both builds are done, whatever else was asked for.
@@ -240,6 +239,7 @@ fn report(
     two: &Built,
     differences: &[Difference],
     conditions: &Conditions,
+    is_normalized: bool,
     as_json: bool,
 ) -> Result<(), Failure> {
     let same = one.manifest.digest() == two.manifest.digest();
@@ -265,7 +265,7 @@ fn report(
     let more = differences.len() - 1;
     let and = if more == 0 { String::new() } else { format!(", and {more} more") };
     let mut hints: Vec<String> = Vec::new();
-    for hint in differences.iter().filter_map(Difference::hint) {
+    for hint in differences.iter().filter_map(|difference| difference.hint(is_normalized)) {
         if !hints.contains(&hint) {
             hints.push(hint);
         }

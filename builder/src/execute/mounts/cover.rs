@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, XattrFlags};
+use rustix::io::Errno;
 
 use super::super::StepError;
 use super::folder::{set_like, set_time};
@@ -20,24 +21,25 @@ const CAPABILITY: &str = "security.capability";
 const CAPABILITY_MAX_BYTES: usize = 64;
 
 /// A file in one of the folders below.
-pub(super) struct Below {
-    file: File,
-    metadata: Metadata,
+pub(in crate::execute) struct Below {
+    /// At its begin.
+    pub(in crate::execute) file: File,
+    pub(in crate::execute) metadata: Metadata,
     owner: Owner,
     /// Its time.
     pub(super) modified: Moment,
 }
 
 /// Opens the folders of a merged view.
-pub(super) fn open_all(lowers: &[PathBuf]) -> Vec<OwnedFd> {
+pub(in crate::execute) fn open_all(lowers: &[PathBuf]) -> Vec<OwnedFd> {
     let open = |lower: &PathBuf| rustix::fs::open(lower, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok();
     lowers.iter().filter_map(open).collect()
 }
 
 /// What a merged view of `lowers` (topmost first) shows at `path`, when it is a regular file.
-pub(super) fn find_below(lowers: &[OwnedFd], path: &Path) -> Option<Below> {
+pub(in crate::execute) fn find_below(lowers: &[OwnedFd], path: &Path) -> Option<Below> {
     lowers.iter().find_map(|lower| {
-        let file = File::from(open(lower, path, OFlags::RDONLY | OFlags::NONBLOCK)?);
+        let file = File::from(open_in(lower, path, OFlags::RDONLY | OFlags::NONBLOCK).ok()?);
         let metadata = file.metadata().ok().filter(Metadata::is_file)?;
         let modified = Moment { seconds: metadata.mtime(), nanoseconds: metadata.mtime_nsec().try_into().unwrap_or(0) };
         let owner = owners::of_open(file.as_fd(), &metadata);
@@ -46,10 +48,10 @@ pub(super) fn find_below(lowers: &[OwnedFd], path: &Path) -> Option<Below> {
 }
 
 /// Links are not followed: what a view shows has none on its way, and one in a lower layer leads elsewhere.
-fn open(lower: &OwnedFd, path: &Path, flags: OFlags) -> Option<OwnedFd> {
+pub(in crate::execute) fn open_in(lower: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(lower, path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty(), resolve).ok()
+    rustix::fs::openat2(lower, path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty(), resolve)
 }
 
 /// A cover while it is made.
@@ -115,7 +117,7 @@ impl<'a> Cover<'a> {
     fn add_folder(&mut self, path: &Path) -> Result<(), StepError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let found = self.lowers.iter().find_map(|lower| {
-            let folder = File::from(open(lower, path, flags)?);
+            let folder = File::from(open_in(lower, path, flags).ok()?);
             let metadata = folder.metadata().ok()?;
             Some((owners::of_open(folder.as_fd(), &metadata), metadata))
         });

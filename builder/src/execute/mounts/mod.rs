@@ -40,6 +40,7 @@ use crate::secrets::{self, Search, Secrets, Value};
 use crate::snapshot::Workspace;
 
 pub(super) use self::content::Shown;
+pub(super) use self::cover::{Below, find_below, open_all, open_in};
 
 /// How often somebody else's cache mount is asked for again.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -1,0 +1,302 @@
+//! Files that are known to differ from build to build: why, what helps, and how `--normalize` mends them.
+//!
+//! One table for `fluyt verify`, which names them, and `fluyt build --normalize`, which mends those of them that an image
+//! does without, or that are worth the same in another form. Pure: the files are opened by who runs commands.
+//!
+//! What is named and not mended has a reason:
+//!
+//! | what | why not |
+//! |---|---|
+//! | other logs, caches, temporary files | they are the command's own; an application may look for them |
+//! | fontconfig's and the manual's caches | a program that may not write them would make them at each start |
+//! | package lists of apt, the databases of rpm and dnf | package managers need them; they differ with the archive |
+//! | gzip files | a package manager may know them by a checksum |
+//! | zip, jar and tar archives, static libraries | so may signatures; the tools that make them can do without times |
+//! | keys of ssh, key stores of Java | a server does not start without them |
+//! | byte code that was unpacked and not compiled | rpm and apk know it by a checksum, and it has the package's time |
+
+mod byte_code;
+mod days;
+
+pub use byte_code::{HEADER_BYTES, source_of, with_hash};
+pub use days::with_day_of;
+
+/// Why a file differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suspect {
+    /// What it is.
+    pub what: &'static str,
+    /// What to do about it.
+    pub advice: &'static str,
+    /// How it is mended, where it is.
+    pub mend: Option<Mend>,
+}
+
+/// How a file is mended that a command made or changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mend {
+    /// As if the command had left it alone: a new one is removed, one that was there before is what it was.
+    Undo,
+    /// A machine's id becomes empty, which has a system draw another at its start (machine-id(5)).
+    Empty,
+    /// By [`with_day_of`].
+    Days,
+    /// By [`with_hash`].
+    ByteCode,
+}
+
+/// What has the same lines both times.
+pub const REORDERED: Suspect = Suspect {
+    what: "the same lines in another order, mostly that in which a folder lists its files",
+    advice: "sort what is listed: `find ... | LC_ALL=C sort`",
+    mend: None,
+};
+
+const REMOVE: &str = "remove it at the end of the same RUN";
+const BACKUP: &str = "a backup that a package manager leaves";
+const BYTE_CODE: &str = "Python's byte code, which holds its source's time, or that was compiled in another order";
+const NO_BYTE_CODE: &str = "declare `ARG SOURCE_DATE_EPOCH`, or set PYTHONDONTWRITEBYTECODE=1";
+
+/// Patterns of paths without their leading `/`: `*` stands for any characters but `/`, `**` for any. The first that fits
+/// counts.
+const KNOWN: &[(&[&str], &str, &str, Option<Mend>)] = &[
+    (
+        &["var/log/apt/**", "var/log/dpkg.log", "var/log/alternatives.log", "var/log/bootstrap.log"],
+        "a package manager's log",
+        "remove /var/log/apt, /var/log/dpkg.log and /var/log/alternatives.log at the end of the same RUN",
+        Some(Mend::Undo),
+    ),
+    (
+        &[
+            "var/log/dnf*",
+            "var/log/yum.log",
+            "var/log/hawkey.log",
+            "var/log/zypp/**",
+            "var/log/pacman.log",
+            "var/log/apk.log",
+        ],
+        "a package manager's log",
+        REMOVE,
+        Some(Mend::Undo),
+    ),
+    (&["var/log/**"], "a log", REMOVE, None),
+    (
+        &["var/cache/ldconfig/aux-cache"],
+        "ldconfig's auxiliary cache, which holds inode numbers and times",
+        "remove /var/cache/ldconfig/aux-cache at the end of the same RUN",
+        Some(Mend::Undo),
+    ),
+    (
+        &["etc/machine-id"],
+        "the machine's id, which is drawn at random",
+        "empty /etc/machine-id at the end of the same RUN; it is drawn anew when a system starts",
+        Some(Mend::Empty),
+    ),
+    // An empty one is an error to D-Bus, which takes the other id where there is none.
+    (&["var/lib/dbus/machine-id"], "the machine's id, which is drawn at random", REMOVE, Some(Mend::Undo)),
+    (
+        &["var/lib/systemd/random-seed", "var/lib/urandom/random-seed"],
+        "a seed for random numbers",
+        REMOVE,
+        Some(Mend::Undo),
+    ),
+    (
+        &["var/cache/apt/*.bin"],
+        "apt's cache, which holds times",
+        "run `apt-get clean` and remove /var/cache/apt/*.bin at the end of the same RUN",
+        Some(Mend::Undo),
+    ),
+    (
+        &["var/lib/apt/lists/**"],
+        "apt's package lists, which the archive changes",
+        "remove /var/lib/apt/lists/* at the end of the same RUN",
+        None,
+    ),
+    (
+        &[
+            "etc/passwd-",
+            "etc/group-",
+            "etc/shadow-",
+            "etc/gshadow-",
+            "etc/subuid-",
+            "etc/subgid-",
+            "var/lib/dpkg/status-old",
+            "var/lib/dpkg/available-old",
+            "var/lib/dpkg/diversions-old",
+            "var/lib/dpkg/statoverride-old",
+            "var/cache/debconf/*.dat-old",
+        ],
+        BACKUP,
+        REMOVE,
+        Some(Mend::Undo),
+    ),
+    (&["var/cache/debconf/**", "var/lib/dpkg/*-old", "etc/*-"], BACKUP, REMOVE, None),
+    (
+        &["etc/shadow"],
+        "passwords, each with the day of its last change",
+        "create accounts with a fixed day: `chage -d 0 NAME`, or `useradd` with SOURCE_DATE_EPOCH declared by ARG",
+        Some(Mend::Days),
+    ),
+    (&["etc/gshadow"], "passwords of groups, each with a random salt", "create groups without a password", None),
+    (&["**/__pycache__/*.pyc"], BYTE_CODE, NO_BYTE_CODE, Some(Mend::ByteCode)),
+    (&["**/*.pyc"], BYTE_CODE, NO_BYTE_CODE, None),
+    (
+        &["var/lib/rpm/**", "usr/lib/sysimage/rpm/**"],
+        "rpm's database, which holds the time of each installation",
+        "declare `ARG SOURCE_DATE_EPOCH` and set rpm's macro `_use_source_date_epoch`",
+        None,
+    ),
+    (
+        &["lib/apk/db/scripts.tar*", "usr/lib/apk/db/scripts.tar*"],
+        "apk's archive of scripts, which holds times",
+        "use apk-tools of version 2.14 or later",
+        None,
+    ),
+    (
+        &["var/cache/fontconfig/**"],
+        "fontconfig's cache, which holds times",
+        "remove /var/cache/fontconfig at the end of the same RUN",
+        None,
+    ),
+    (&["var/cache/man/**"], "the manual's index", "remove /var/cache/man at the end of the same RUN", None),
+    (
+        &["root/.cache/**", "home/*/.cache/**", "root/.npm/**", "home/*/.npm/**", "var/cache/**"],
+        "a cache",
+        "keep it out of the layer with `RUN --mount=type=cache,target=...`, or remove it at the end of the same RUN",
+        None,
+    ),
+    (&["tmp/**", "var/tmp/**", "run/**"], "a temporary file", REMOVE, None),
+    (&["usr/share/info/dir"], "the index of info pages, whose order is that of installation", REMOVE, None),
+    (
+        &["**/*.a"],
+        "a static library, which holds the times and owners of its members",
+        "make it with `ar D` (binutils' option --enable-deterministic-archives)",
+        None,
+    ),
+    (
+        &["**/*.jar", "**/*.war", "**/*.zip", "**/*.whl"],
+        "a zip archive, which holds its members' times and order",
+        "declare `ARG SOURCE_DATE_EPOCH` if the tool knows it, or pack with `zip -X` from a sorted list of files with fixed times",
+        None,
+    ),
+    (&["**/*.gz", "**/*.tgz"], "a gzip file, whose head holds its source's time", "compress with `gzip -n`", None),
+    (
+        &["**/*.tar"],
+        "a tar archive, which holds its members' times and order",
+        "pack with `tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner`",
+        None,
+    ),
+    (
+        &["**/.git/**"],
+        "git's own files, which hold times and inode numbers",
+        "leave .git out with .dockerignore, or remove it in the same RUN",
+        None,
+    ),
+    (
+        &["**/target/*/.fingerprint/**", "**/target/*/incremental/**", "**/target/*/build/**"],
+        "cargo's working files, which hold times and paths",
+        "copy only the finished program into the last stage",
+        None,
+    ),
+    (
+        &["etc/ssl/certs/java/cacerts", "etc/pki/java/cacerts"],
+        "Java's key store, which holds times",
+        "generate it once and COPY it",
+        None,
+    ),
+    (
+        &["etc/ssh/ssh_host_*"],
+        "a host key of ssh, which is drawn at random and secret",
+        "remove /etc/ssh/ssh_host_* at the end of the same RUN: everybody who has the image has this key",
+        None,
+    ),
+];
+
+/// The suspect at this path, if it is one.
+#[must_use]
+pub fn suspect(path: &str) -> Option<Suspect> {
+    let path = path.trim_start_matches('/');
+    let known = KNOWN.iter().find(|(patterns, ..)| patterns.iter().any(|pattern| matches(pattern, path)));
+    known.map(|&(_, what, advice, mend)| Suspect { what, advice, mend })
+}
+
+fn matches(pattern: &str, path: &str) -> bool {
+    if let Some(rest) = pattern.strip_prefix("**/") {
+        // Also no folder at all.
+        return matches(rest, path) || path.char_indices().any(|(at, c)| c == '/' && matches(rest, &path[at + 1..]));
+    }
+    match pattern.chars().next() {
+        None => path.is_empty(),
+        Some('*') if pattern.starts_with("**") => true,
+        Some('*') => {
+            let rest = &pattern[1..];
+            let end = path.find('/').unwrap_or(path.len());
+            (0..=end).any(|at| path.is_char_boundary(at) && matches(rest, &path[at..]))
+        }
+        Some(c) => path.strip_prefix(c).is_some_and(|path| matches(&pattern[c.len_utf8()..], path)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_files_are_found_and_others_not() {
+        for (path, word) in [
+            ("/var/log/apt/history.log", "package manager's log"),
+            ("/var/log/other.log", "a log"),
+            ("/var/cache/ldconfig/aux-cache", "ldconfig"),
+            ("/etc/machine-id", "machine's id"),
+            ("/usr/lib/python3/x/__pycache__/a.cpython-311.pyc", "byte code"),
+            ("/etc/passwd-", "backup"),
+            ("/root/.cache/pip/x", "a cache"),
+            ("/app/target/release/build/x/output", "cargo"),
+            ("/lib.a", "static library"),
+        ] {
+            let found = suspect(path).map(|suspect| suspect.what).unwrap_or_default();
+            assert!(found.contains(word), "{path}: {found}");
+        }
+        for path in ["/usr/bin/app", "/etc/passwd", "/etc/default/x-", "/var/logs/x"] {
+            assert_eq!(suspect(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_mended_is_what_an_image_does_without() {
+        for (path, mend) in [
+            ("/var/log/apt/history.log", Some(Mend::Undo)),
+            ("/var/log/dpkg.log", Some(Mend::Undo)),
+            ("/var/log/dnf.rpm.log", Some(Mend::Undo)),
+            ("/var/log/app.log", None),
+            ("/var/cache/ldconfig/aux-cache", Some(Mend::Undo)),
+            ("/var/cache/apt/pkgcache.bin", Some(Mend::Undo)),
+            ("/var/cache/apt/archives/x.deb", None),
+            ("/var/cache/fontconfig/x.cache-7", None),
+            ("/etc/machine-id", Some(Mend::Empty)),
+            ("/var/lib/dbus/machine-id", Some(Mend::Undo)),
+            ("/var/lib/systemd/random-seed", Some(Mend::Undo)),
+            ("/etc/passwd", None),
+            ("/etc/passwd-", Some(Mend::Undo)),
+            ("/etc/app.conf-", None),
+            ("/var/lib/dpkg/status", None),
+            ("/var/lib/dpkg/status-old", Some(Mend::Undo)),
+            ("/var/cache/debconf/config.dat", None),
+            ("/var/cache/debconf/config.dat-old", Some(Mend::Undo)),
+            ("/etc/shadow", Some(Mend::Days)),
+            ("/etc/gshadow", None),
+            ("/opt/a/__pycache__/b.cpython-311.pyc", Some(Mend::ByteCode)),
+            ("/opt/a/b.pyc", None),
+            ("/usr/share/doc/x/changelog.gz", None),
+            ("/etc/ssh/ssh_host_rsa_key", None),
+        ] {
+            assert_eq!(suspect(path).and_then(|suspect| suspect.mend), mend, "{path}");
+        }
+    }
+
+    #[test]
+    fn patterns_end_where_the_path_does() {
+        assert!(matches("a/*.bin", "a/x.bin") && !matches("a/*.bin", "a/b/x.bin") && !matches("a/*.bin", "a/x.bin2"));
+        assert!(matches("**/x/**", "x/y") && matches("**/x/**", "a/b/x/y/z") && !matches("**/x/**", "a/xy/z"));
+    }
+}
