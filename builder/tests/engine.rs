@@ -327,6 +327,85 @@ fn builds_that_miss_together_are_never_mixed() {
     }
 }
 
+/// A stage that leaves something else each time it runs, twice.
+const TWICE: &str =
+    "FROM busybox AS made\nRUN cat /proc/sys/kernel/random/uuid > /id; cp /id /copy\nFROM busybox AS last\n";
+
+#[test]
+fn files_of_two_runs_of_a_stage_are_never_mixed() {
+    // What the last step takes, and how the stage comes to be run once more.
+    let takes = [
+        ("COPY --from=made /id /id\n", "COPY --from=made /copy /copy\n"),
+        (
+            "RUN --mount=from=made,target=/m cp /m/id /id\n",
+            "RUN --mount=from=made,target=/m,source=/copy cp /m /copy\n",
+        ),
+        ("COPY --from=made /id /id\n", "FROM made AS other\nRUN true\nFROM last\nCOPY --from=other /copy /copy\n"),
+    ];
+    for (first, then) in takes {
+        for again in ["prune", "--target", "--no-cache-filter"] {
+            let Some(place) = Place::new() else { return };
+            place.dockerfile(&format!("{TWICE}{first}"));
+            place.build(&["-t", "app"]);
+            match again {
+                // The stage goes, and what an image with a name needs stays.
+                "prune" => {
+                    let mut prune = Command::new(env!("CARGO_BIN_EXE_fluyt"));
+                    prune.args(["prune", "--force", "--store"]).arg(place.path("store"));
+                    assert!(prune.output().unwrap().status.success());
+                }
+                "--target" => drop(place.build(&["--no-cache", "--target", "made"])),
+                _ => drop(place.build(&["--no-cache-filter", "made", "--target", "made"])),
+            }
+            place.dockerfile(&format!("{TWICE}{first}{then}"));
+            let files = place.files(&[]);
+            let read = |name: &str| fs::read_to_string(files.join(name)).unwrap();
+            assert_eq!(read("id"), read("copy"), "{again}: {first}{then}");
+            // What that build had is found as a whole.
+            let (_, said) = place.build(&[]);
+            assert_eq!(
+                fate(
+                    &said,
+                    then.lines().last().unwrap().trim_start_matches("RUN --mount=from=made,target=/m,source=/copy ")
+                ),
+                "CACHED",
+                "{said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_file_that_the_dockerfile_holds_counts_beside_a_stage() {
+    let Some(place) = Place::new() else { return };
+    let port = |number: u32| {
+        place
+            .dockerfile(&format!("FROM scratch\nCOPY --from=busybox /bin/busybox <<conf /app/\nport={number}\nconf\n"));
+        fs::read_to_string(place.files(&[]).join("app/conf")).unwrap()
+    };
+    assert_eq!(port(80), "port=80\n");
+    assert_eq!(port(81), "port=81\n", "of the same size");
+    assert_eq!(port(80), "port=80\n");
+}
+
+#[test]
+fn what_a_stage_leaves_anew_in_a_cache_mount_is_taken() {
+    let Some(place) = Place::new() else { return };
+    place.dockerfile(
+        "FROM busybox AS make\nRUN --mount=type=cache,id=o,target=/o cat /proc/sys/kernel/random/uuid > /o/app; cp /o/app /app\n\
+         FROM busybox AS take\nRUN --mount=type=cache,id=o,target=/o,readonly cp /o/app /taken\n\
+         FROM busybox\nCOPY --from=make /app /\nCOPY --from=take /taken /\n",
+    );
+    let same = |flags: &[&str]| {
+        let files = place.files(flags);
+        let read = |name: &str| fs::read_to_string(files.join(name)).unwrap();
+        assert_eq!(read("app"), read("taken"), "{flags:?}");
+        read("app")
+    };
+    let first = same(&[]);
+    assert_ne!(same(&["--no-cache-filter", "make"]), first);
+}
+
 #[test]
 fn one_of_two_copies_can_be_taken_back() {
     let Some(place) = Place::new() else { return };

@@ -114,7 +114,8 @@ impl Fields {
 }
 
 /// What is in a root file system, as far as a step above it can tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Content(Key);
 
 impl Content {
@@ -215,17 +216,18 @@ pub fn copy(about_to_write: LayerContent, stamps: Stamps) -> Key {
 
 /// Key of an `ADD` that unpacks archives. What is in them is not listed to find this out, so all that lies below counts,
 /// as do the archives by their bytes, each with how many of the
-/// other sources stand before it.
+/// other sources stand before it. An independent layer (`is_link`) meets nothing of that.
 #[must_use]
 pub fn unpack(
     below: Content,
+    is_link: bool,
     archives: &[String],
     beside: LayerContent,
     destination: &[u8],
     owner: Option<(u32, u32)>,
 ) -> Key {
-    let mut fields = Fields::new("unpack/3");
-    fields.bytes(&below.0.0).list(archives).bytes(&beside.0.0);
+    let mut fields = Fields::new("unpack/4");
+    fields.bytes(&below.0.0).list(archives).bytes(&beside.0.0).number(u64::from(is_link));
     let (uid, gid) = owner.unwrap_or_default();
     fields.bytes(destination).number(u64::from(owner.is_some())).number(uid.into()).number(gid.into());
     fields.finish()

@@ -39,7 +39,7 @@ impl PlanKey {
     /// A `COPY`, `ADD` or `WORKDIR` of `source` on `below`.
     #[must_use]
     pub fn copy(op: &CopyOp, below: Self, source: &SourceKey) -> Self {
-        let mut fields = Fields::new("plan/copy/4");
+        let mut fields = Fields::new("plan/copy/5");
         fields.bytes(&below.0.bytes());
         match source {
             SourceKey::Nothing => fields.bytes(b"nothing"),
@@ -65,7 +65,7 @@ impl PlanKey {
     /// cache mount which it sees too.
     #[must_use]
     pub fn run(op: &RunOp, below: Self, mounted: &[SourceKey], before: &[Self], mode: Mode) -> Self {
-        let mut fields = Fields::new("plan/run/2");
+        let mut fields = Fields::new("plan/run/3");
         fields.bytes(&below.0.bytes());
         run_fields(&mut fields, op, mode);
         fields.number(mounted.len() as u64);

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::explain::Preimages;
-use super::key::{Key, LayerContent};
+use super::key::{Content, Key, LayerContent};
 use super::plan::PlanKey;
 use crate::blob::{Store, StoreError};
 use crate::sandbox::Fidelity;
@@ -83,6 +83,9 @@ pub struct PlannedLayer {
     pub key: Key,
     /// That record, as it was then.
     pub record: LayerRecord,
+    /// What was in the other roots that the step took files of or mounted, in its order: the chain stands only in a build
+    /// that has those roots so, or has nothing else of them.
+    pub took: Vec<Content>,
 }
 
 /// A layer of somebody else's image in another compression.

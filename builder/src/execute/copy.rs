@@ -3,7 +3,6 @@
 //! The step's key is the hash of what it is about to write (see `cache::key`), so every file is read once for the key;
 //! the layer's writer hashes it again and refuses one that changed in between.
 
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -71,7 +70,7 @@ impl Executor {
             false => {
                 let archives: Vec<String> =
                     archives.iter().map(|archive| format!("{} {}", archive.after, archive.hash)).collect();
-                key::unpack(below.content, &archives, planned, destination.as_bytes(), owner)
+                key::unpack(below.content, op.link, &archives, planned, destination.as_bytes(), owner)
             }
         };
         if plan.reads_cache
@@ -160,32 +159,12 @@ impl Executor {
             };
             let hash = match first.and_then(|entry| entry.digest) {
                 Some(hash) => hash,
-                None => hash_of(&path)?,
+                None => self.stats.hash_of(&path)?,
             };
             let (name, after) = (String::from_utf8_lossy(&source.name).into_owned(), others.len());
             archives.push(Archive { name, path, hash, after });
         }
         Ok(others)
-    }
-
-    /// Hashes the files whose content is not known yet.
-    pub(super) fn digest_contents(&self, items: &mut Items) -> Result<(), StepError> {
-        for item in items.iter_mut() {
-            if item.digest.is_some() {
-                continue;
-            }
-            match &item.content {
-                Content::Source(Source::File { path, .. }) => {
-                    if self.cancel.is_cancelled() {
-                        return Err(StepError::Cancelled);
-                    }
-                    item.digest = Some(hash_of(path)?);
-                }
-                Content::Source(Source::Bytes(bytes)) => item.digest = Some(ContentHash::of(bytes)),
-                Content::Source(Source::None) | Content::None | Content::Layer { .. } | Content::Spooled { .. } => {}
-            }
-        }
-        Ok(())
     }
 
     /// The layer, and whether it was searched and holds no secret.
@@ -297,7 +276,7 @@ impl Executor {
             media_type: record.media_type.clone(),
             origin: None,
             made_at: Some(self.told_time(record.made_at)),
-            planned: Some(Arc::new(PlannedLayer { key, record: record.clone() })),
+            planned: Some(Arc::new(PlannedLayer { key, record: record.clone(), took: Vec::new() })),
         })
     }
 
@@ -338,7 +317,7 @@ impl Executor {
             media_type: layer.media_type.clone(),
             origin: None,
             made_at: Some(self.told_time(self.options.made_at.seconds)),
-            planned: Some(Arc::new(PlannedLayer { key, record })),
+            planned: Some(Arc::new(PlannedLayer { key, record, took: Vec::new() })),
         };
         Ok((built, content))
     }
@@ -373,11 +352,6 @@ fn source_state(op: &CopyOp, states: &States) -> RootState {
     }
 }
 
-pub(super) fn hash_of(path: &std::path::Path) -> Result<ContentHash, StepError> {
-    let read = |source| StepError::Read { path: path.to_owned(), source };
-    ContentHash::read(File::open(path).map_err(read)?).map_err(read)
-}
-
 /// The sources of a step, each with what is taken of it.
 pub(super) fn filters(op: &CopyOp) -> Result<Vec<(&str, Filter)>, StepError> {
     let all = Filter::without(op.exclude.iter().map(String::as_str))?;
@@ -403,7 +377,7 @@ fn inline(file: &InlineFile, made_at: crate::layer::FileTime) -> Selected {
         modified: made_at,
         capability: None,
         content: Content::Source(Source::Bytes(file.content.clone())),
-        digest: None,
+        digest: Some(ContentHash::of(&file.content)),
         same_file: None,
     };
     Selected { name: file.name.clone().into_bytes(), entries: vec![entry] }

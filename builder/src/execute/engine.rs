@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use super::agree::{self, Found, taken_from};
 use super::arrivals::{Coming, OnTheWay, Outcome, Told};
 use super::leaving::Leaving;
 use super::plan::{Plans, Sight, StepPlan};
 use super::schedule::Work;
-use super::{ExecuteError, Executor, RootState, States, StepError, StepFailure, budget, described};
+use super::{BuiltLayer, ExecuteError, Executor, RootState, States, StepError, StepFailure, budget, described};
 use crate::cache::{Content, PlanRecord, PlannedLayer};
 use crate::event::{Event, StepId};
 use crate::fetch::FetchedFile;
@@ -87,21 +88,30 @@ impl Executor {
     }
 
     /// What an earlier build made for the same plan: the step's layer and all below it.
-    fn planned(&self, step: StepId, graph: &Graph, id: OpId, plan: &StepPlan) -> Option<RootState> {
+    fn planned(&self, step: StepId, graph: &Graph, id: OpId, plan: &StepPlan) -> Option<Found> {
         let record = self.records.plan(plan.key.filter(|_| plan.reads_chain)?)?;
         let mut state = self.bottom(graph, id);
-        let mut steps: Vec<OpId> = chain(graph, id).collect();
-        if steps.len() != record.layers.len() {
+        let mut chain: Vec<OpId> = chain(graph, id).collect();
+        if chain.len() != record.layers.len() {
             return None;
         }
-        for PlannedLayer { key, record } in &record.layers {
-            let leaving = Leaving::of(&graph.node(steps.pop()?).op, plan.leaving.leaves);
+        let (mut steps, mut taken) = (Vec::new(), Vec::new());
+        for PlannedLayer { key, record, took } in record.layers {
+            let id = chain.pop()?;
+            let op = &graph.node(id).op;
+            let others = taken_from(graph, op);
+            if others.len() != took.len() {
+                return None;
+            }
             // Whatever is wrong with a record, the step can be looked for by its result, or run.
-            let (layer, content) = self.in_form(step, *key, record, leaving).ok()??;
+            let (layer, content) = self.in_form(step, key, &record, Leaving::of(op, plan.leaving.leaves)).ok()??;
+            let planned = Arc::new(PlannedLayer { key, record, took });
             state.content = state.content.with(content);
-            state.layers.push(layer);
+            steps.push((id, state.content));
+            taken.extend(others.into_iter().zip(planned.took.iter().copied()));
+            state.layers.push(BuiltLayer { planned: Some(planned), ..layer });
         }
-        Some(state)
+        Some(Found { state, steps, took: taken })
     }
 
     /// What lies below all steps of an operation's chain.
@@ -134,13 +144,17 @@ impl Executor {
         plan: &StepPlan,
         states: &States,
     ) -> Result<RootState, StepError> {
-        let state = match &node.op {
+        let mut state = match &node.op {
             Op::Base(op) => return Ok(self.base(op)),
             Op::Copy(op) => self.copy(step, op, plan, states),
             Op::Run(op) => self.run_command(step, op, plan, states),
             // Who takes it found it when the steps were planned.
             Op::Fetch(_) => return Ok(RootState::scratch()),
         }?;
+        let took = plan.takes.iter().map(|id| states.of(Root::Of(*id)).content).collect();
+        if let Some(planned) = state.layers.last_mut().and_then(|layer| layer.planned.as_mut()) {
+            Arc::make_mut(planned).took = took;
+        }
         self.keep_plan(plan, &state)?;
         Ok(state)
     }
@@ -150,6 +164,73 @@ impl Executor {
 pub(super) fn chain(graph: &Graph, id: OpId) -> impl Iterator<Item = OpId> {
     std::iter::successors(Some(id), |id| graph.node(*id).op.below().and_then(Root::op))
         .filter(|id| graph.node(*id).op.below().is_some())
+}
+
+/// A search for what earlier builds left.
+struct LookUp<'l, 'a> {
+    run: &'l Run<'a>,
+    plans: &'l Plans<'l>,
+    /// Steps whose chains do not stand.
+    refused: &'l BTreeSet<OpId>,
+    looked: &'l mut HashMap<OpId, Option<Found>>,
+    /// Steps whose chains are taken.
+    standing: BTreeSet<OpId>,
+    found: BTreeMap<OpId, RootState>,
+}
+
+impl LookUp<'_, '_> {
+    fn is_known(&mut self, id: OpId) -> bool {
+        let Run { executor, graph, steps, states, .. } = self.run;
+        if states.get(id).is_some() || self.found.contains_key(&id) {
+            return true;
+        }
+        if matches!(graph.node(id).op, Op::Base(_)) {
+            return false;
+        }
+        // A lower step of a chain is that chain's, where it was searched for secrets as its own plan asks.
+        let leaves = |of: OpId| self.plans.of(of).leaving.leaves;
+        let mut above = self.standing.iter().rev().filter(|of| leaves(**of) || !leaves(id));
+        let part = above.find_map(|of| self.looked.get(of)?.as_ref()?.up_to(id));
+        let state = part.or_else(|| {
+            if self.refused.contains(&id) {
+                return None;
+            }
+            let look = || executor.planned(steps[id.index()], graph, id, self.plans.of(id));
+            let found = self.looked.entry(id).or_insert_with(look).as_ref()?;
+            self.standing.insert(id);
+            Some(found.state.clone())
+        });
+        let is_known = state.is_some();
+        self.found.extend(state.map(|state| (id, state)));
+        is_known
+    }
+
+    /// The chains that cannot stand in what is found. What one says of a step that late ones may still need has to be found
+    /// too: it may not come out otherwise later.
+    fn wrong(&mut self, work: &Work, late: &BTreeSet<OpId>) -> BTreeSet<OpId> {
+        let mut open = BTreeSet::new();
+        let mut next: Vec<OpId> = late.iter().copied().collect();
+        while let Some(id) = next.pop() {
+            next.extend(self.run.graph.node(id).op.inputs().into_iter().filter(|input| open.insert(*input)));
+        }
+        let mut wrong = BTreeSet::new();
+        let mut asked = BTreeSet::new();
+        while let Some(of) = self.standing.iter().copied().find(|of| !late.contains(of) && asked.insert(*of)) {
+            let claims: Vec<OpId> =
+                self.looked.get(&of).into_iter().flatten().flat_map(Found::claims).map(|(id, _)| id).collect();
+            let is_open = |id: &OpId| open.contains(id) && !late.contains(id) && !work.has(*id);
+            if !claims.into_iter().filter(is_open).all(|id| self.is_known(id)) {
+                wrong.insert(of);
+            }
+        }
+        let chains = self.standing.iter().filter_map(|of| Some((*of, self.looked.get(of)?.as_ref()?)));
+        let content = |id: OpId| {
+            let found = self.found.get(&id).map(|state| state.content);
+            found.or_else(|| self.run.states.get(id).map(|state| state.content))
+        };
+        wrong.extend(agree::wrong(chains, |id| work.has(id), content));
+        wrong
+    }
 }
 
 impl<'a> Run<'a> {
@@ -313,26 +394,33 @@ impl<'a> Run<'a> {
     /// Finds what earlier builds made for the same plans, from the target backwards, and with it what is left to do. What is
     /// found for a step that is late is a guess: it keeps what lies below from being done, and nothing is said of it.
     fn look_up(&mut self, plans: &Plans<'_>, late: &BTreeSet<OpId>) {
-        let (executor, graph) = (self.executor, self.graph);
-        let mut found = Vec::new();
+        let graph = self.graph;
         let mut work = std::mem::take(&mut self.work);
-        let known = |id: OpId| {
-            if self.states.get(id).is_some() {
-                return true;
-            }
-            let state = match &graph.node(id).op {
-                Op::Base(_) => None,
-                _ => executor.planned(self.steps[id.index()], graph, id, plans.of(id)),
+        // Looked for once: what is found may have to be compressed in another way.
+        let mut looked = HashMap::new();
+        let mut refused = BTreeSet::new();
+        let found = loop {
+            let mut sight = LookUp {
+                run: &*self,
+                plans,
+                refused: &refused,
+                looked: &mut looked,
+                standing: BTreeSet::new(),
+                found: BTreeMap::new(),
             };
-            let is_known = state.is_some();
-            found.extend(state.filter(|_| !late.contains(&id)).map(|state| (id, state)));
-            is_known
+            let inputs = |id: OpId| graph.node(id).op.inputs();
+            work.find(graph.result.root.op(), inputs, |id| sight.is_known(id), |id| late.contains(&id));
+            let wrong = sight.wrong(&work, late);
+            let LookUp { found, .. } = sight;
+            if wrong.is_empty() {
+                break found;
+            }
+            refused.extend(wrong);
         };
-        work.find(graph.result.root.op(), |id| graph.node(id).op.inputs(), known, |id| late.contains(&id));
         for (id, _) in graph.ops() {
             work.wait_for(id, &plans.of(id).after);
         }
-        for (id, state) in found {
+        for (id, state) in found.into_iter().filter(|(id, _)| !late.contains(id)) {
             self.keep(id, state);
         }
         // What nothing needs any more, since a step above it was found, was found with it. Who needs it is known at the end.

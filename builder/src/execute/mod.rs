@@ -21,6 +21,7 @@
 //! - What was never fetched before has nothing to be guessed by: all that is not late and not known begins.
 //! - A step that cannot be planned is told when all has come: that something did not come goes before it.
 
+mod agree;
 mod arrange;
 mod arrivals;
 mod base;

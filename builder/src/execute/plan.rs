@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::agree::taken_from;
 use super::cache_order::cache_order;
 use super::engine::chain;
 use super::item::Content;
@@ -40,6 +41,8 @@ pub(super) struct StepPlan {
     pub(super) after: Vec<OpId>,
     /// What it takes of the context or holds itself.
     pub(super) taken: Option<Arc<Taken>>,
+    /// Other steps whose roots it takes files of or mounts.
+    pub(super) takes: Vec<OpId>,
     /// How its layer is searched for secrets.
     pub(super) leaving: Leaving,
     /// Whether records of earlier builds may stand for it.
@@ -102,16 +105,27 @@ impl Executor {
         let mut order = cache_order(&self.store);
         let leaves: HashSet<OpId> = graph.result.root.op().into_iter().flat_map(|top| chain(graph, top)).collect();
         let mut steps: Vec<Arc<StepPlan>> = Vec::with_capacity(graph.ops().len());
+        // Cache mounts that are written anew because the user wants it so: who sees one runs again too, as the step's outputs
+        // may lie there.
+        let mut anew: BTreeSet<&str> = BTreeSet::new();
         for (id, node) in graph.ops() {
-            let reads_cache = self.options.no_cache.allows(&node.about);
+            let caches = match &node.op {
+                Op::Run(op) => op.mounts.iter().filter_map(cache_id).collect(),
+                _ => Vec::new(),
+            };
+            let reads_cache =
+                self.options.no_cache.allows(&node.about) && !caches.iter().any(|(cache, _)| anew.contains(cache));
+            if !reads_cache {
+                anew.extend(caches.iter().filter(|(_, read_only)| !read_only).map(|(cache, _)| *cache));
+            }
             let reads_chain = reads_cache && node.op.inputs().iter().all(|input| steps[input.index()].reads_chain);
             let after = match &node.op {
                 Op::Run(op) => order.next(id, op),
                 _ => Vec::new(),
             };
             let (key, before, taken) = (None, Vec::new(), None);
-            let leaving = Leaving::of(&node.op, leaves.contains(&id));
-            steps.push(Arc::new(StepPlan { id, key, before, after, taken, leaving, reads_cache, reads_chain }));
+            let (leaving, takes) = (Leaving::of(&node.op, leaves.contains(&id)), taken_from(graph, &node.op));
+            steps.push(Arc::new(StepPlan { id, key, before, after, taken, takes, leaving, reads_cache, reads_chain }));
         }
         let planned = vec![false; steps.len()];
         Plans { steps, planned, known: Known::new(), of_files: HashMap::new() }
@@ -278,7 +292,8 @@ impl Executor {
         let mut is_whole = true;
         for mount in &op.mounts {
             match mount.from {
-                MountFrom::Nothing => {}
+                // Which of the mounts has a source counts too.
+                MountFrom::Nothing => sources.push(SourceKey::Nothing),
                 MountFrom::Root(root) => match plan_of(root) {
                     Some(key) => sources.push(SourceKey::Root(key)),
                     // What it shows of the context is read all the same.
@@ -294,7 +309,7 @@ impl Executor {
     }
 
     /// Hashes the files whose content is not known yet, on all cores.
-    fn hash(&self, selected: &mut [Selected]) -> Result<(), StepError> {
+    pub(super) fn hash(&self, selected: &mut [Selected]) -> Result<(), StepError> {
         let mut files: Vec<&mut SelectedEntry> = Vec::new();
         for entry in selected.iter_mut().flat_map(|source| &mut source.entries) {
             match &entry.content {

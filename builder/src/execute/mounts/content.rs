@@ -60,17 +60,16 @@ impl ContextTree {
         self.content.key()
     }
 
-    fn new(source: Selected, digest: impl FnOnce(&mut Items) -> Result<(), StepError>) -> Result<Self, StepError> {
+    fn new(source: Selected) -> Self {
         let is_folder = source.is_directory();
         let mut items = Items::default();
         for entry in source.entries {
             let path = if is_folder { entry.relative.clone() } else { Self::FILE.as_bytes().to_vec() };
             items.put(item(LayerPath::clean(&path).unwrap_or_default(), entry, (0, 0)));
         }
-        digest(&mut items)?;
         items.link_names_of_one_file();
         let content = items.layer_content();
-        Ok(Self { items, is_folder, content, folder: Mutex::default() })
+        Self { items, is_folder, content, folder: Mutex::default() }
     }
 
     /// Where it is on this machine.
@@ -200,12 +199,13 @@ impl Executor {
             Some(folder) => self.folder(folder)?,
         };
         let selection = context.select(&literal)?;
-        let Some(selected) = selection.sources.into_iter().next() else {
+        let Some(source) = selection.sources.into_iter().next() else {
             let (pattern, place) = (source.to_owned(), "the build context".to_owned());
             return Err(SelectError::Missing { pattern, place, nearest: None }.into());
         };
-        let tree = ContextTree::new(select::from_context(selected), |items| self.digest_contents(items))?;
-        let tree = Arc::new(tree);
+        let mut selected = select::from_context(source);
+        self.hash(std::slice::from_mut(&mut selected))?;
+        let tree = Arc::new(ContextTree::new(selected));
         known.insert(wanted, tree.clone());
         Ok(tree)
     }
