@@ -330,6 +330,28 @@ fn places_without_rights_are_told_before_the_build() {
 }
 
 #[test]
+fn outputs_are_what_they_are_for_buildx() {
+    let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
+    let said = |arguments: &[&str]| {
+        let mut command = place.fluyt(&[&["build"], arguments, &["context"]].concat());
+        // A variable without a value is none.
+        let output = command.env("BUILDKIT_PROGRESS", "").env("FLUYT_STORE_LIMIT", "").output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
+        (output.stdout, text(&output.stderr))
+    };
+    let is_there = |name: &str| place.run(&["inspect", name]).status.code() == Some(0);
+    said(&["-t", "kept", "-o", "type=cacheonly"]);
+    assert!(!is_there("kept"));
+    said(&["-t", "kept", "-o", "", "--annotation", "", "--progress", "none"]);
+    assert!(is_there("kept"));
+    let (archive, _) = said(&["-o", "type=oci"]);
+    assert!(archive.windows(10).any(|bytes| bytes == b"oci-layout"), "no archive");
+    let (_, told) = said(&["-t", "typed", "-o", "type=oci,dest=a.tar,name=other"]);
+    assert!(told.contains("note: `name=other` of an output has no effect: `-t` names the image"), "{told}");
+    assert_eq!((is_there("typed"), is_there("other")), (true, false));
+}
+
+#[test]
 fn help_version_completions_and_manual_are_data() {
     let place = Place::new("");
     for (arguments, word) in [

@@ -259,12 +259,15 @@ pub struct VerifyArguments {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Progress {
     /// `tty` on a terminal, `plain` elsewhere.
+    // An empty variable is none.
+    #[value(alias = "")]
     Auto,
     /// A line for each thing that happens.
     Plain,
     /// A view that is redrawn; `plain` where there is no terminal.
     Tty,
     /// Nothing but errors, and what led to them.
+    #[value(alias = "none")]
     Quiet,
     /// One JSON object a line, as `BuildKit` prints.
     Rawjson,

@@ -1,6 +1,6 @@
 //! `fluyt build`.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -29,8 +29,8 @@ use crate::ssh_agent::Served;
 
 pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(), Failure> {
     let typed = typed.without_empty();
-    let Asked { mut request, insecure, agents: _agents } = request(&typed)?;
-    let notes = buildx::notes(&typed.buildx, &request.build_args)?;
+    let Asked { mut request, insecure, agents: _agents, mut notes } = request(&typed)?;
+    notes.extend(buildx::notes(&typed.buildx, &request.build_args)?);
     let kind = if typed.quiet { Progress::Quiet } else { typed.progress };
     let mut registries = typed.registries.clone();
     registries.insecure_registry.extend(insecure);
@@ -128,6 +128,8 @@ pub(super) struct Asked {
     pub(super) insecure: Vec<String>,
     /// The agents of our own that the request names; to be kept until it is done.
     pub(super) agents: Vec<Served>,
+    /// What was typed without effect.
+    pub(super) notes: Vec<String>,
 }
 
 /// Understands what was typed.
@@ -156,29 +158,45 @@ pub(super) fn request(typed: &BuildArguments) -> Result<Asked, Failure> {
     let outputs = typed
         .outputs
         .iter()
-        .map(|text| destination::parse(text, &platform.to_string()))
+        .filter(|text| !text.is_empty())
+        .map(|text| destination::parse(text, &platform.to_string(), typed.push))
         .collect::<Result<Vec<_>, _>>()?;
     let form = image_form(typed, &outputs, &platform.to_string())?;
-    let mut names = typed.tags.clone();
-    outputs.iter().for_each(|output| names.extend(output.names.iter().cloned()));
-    let tags = destination::names(&names, form.by_digest)?;
+    // As buildx does: names that are typed stand for those of outputs.
+    let named: Vec<String> = outputs.iter().flat_map(|output| &output.names).cloned().collect();
+    let mut notes = Vec::new();
+    if let Some(name) = named.iter().find(|name| !typed.tags.is_empty() && !typed.tags.contains(*name)) {
+        notes.push(format!("`name={name}` of an output has no effect: `-t` names the image"));
+    }
+    let names = if typed.tags.is_empty() { named } else { typed.tags.clone() };
+    let mut tags = destination::names(&names, form.by_digest)?;
     let insecure = match outputs.iter().any(|output| output.insecure) {
         true => tags.iter().map(|name| name.host().to_owned()).collect(),
         false => Vec::new(),
     };
-    let mut destinations: Vec<Destination> = outputs.iter().map(|output| output.destination.clone()).collect();
-    if typed.push {
-        destinations.push(Destination::Registry);
-    }
-    if typed.load {
-        destinations.push(Destination::Load);
+    let written = outputs.iter().filter(|output| !output.is_cache_only).map(|output| output.destination.clone());
+    let flags = [(typed.push, Destination::Registry), (typed.load, Destination::Load)];
+    let mut destinations: Vec<Destination> = Vec::new();
+    for destination in
+        written.chain(flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, destination)| destination))
+    {
+        if !destinations.contains(&destination) {
+            destinations.push(destination);
+        }
     }
     if destinations.is_empty() {
         destinations.push(Destination::Store);
+        if !outputs.is_empty() {
+            tags.clear();
+        }
     }
-    destinations.dedup();
-    if destinations.iter().filter(|destination| destination.is_stdout()).count() > 1 {
+    let to_stdout = destinations.iter().filter(|destination| destination.is_stdout()).count();
+    if to_stdout > 1 {
         return Err(Failure::usage("only one output can go to standard output"));
+    }
+    if to_stdout > 0 && std::io::stdout().is_terminal() {
+        return Err(Failure::usage("the archive would go to the terminal")
+            .hint("write `dest=FILE` behind the output's type, or lead standard output to a file"));
     }
     if destinations.contains(&Destination::Registry) && tags.is_empty() {
         return Err(
@@ -230,7 +248,7 @@ pub(super) fn request(typed: &BuildArguments) -> Result<Asked, Failure> {
         isolation: wish,
         now: Timestamp::now(),
     };
-    Ok(Asked { request, insecure, agents })
+    Ok(Asked { request, insecure, agents, notes })
 }
 
 /// The form of the image: an output's attributes go before the flags, and all outputs must want the same.
@@ -241,7 +259,7 @@ fn image_form(typed: &BuildArguments, outputs: &[Output], platform: &str) -> Res
         force_compression: typed.force_compression.then_some(true),
         ..Wishes::default()
     };
-    for text in &typed.annotations {
+    for text in typed.annotations.iter().filter(|text| !text.is_empty()) {
         form::annotate(text, platform, &mut flags)?;
     }
     let mut chosen: Option<(ImageForm, &str)> = None;

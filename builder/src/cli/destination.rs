@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use fluyt_client::Reference;
 
+use super::buildx::truth as truth_of;
 use super::failure::Failure;
 use super::form::{self, Target, Wishes};
 use super::settings;
@@ -27,6 +28,8 @@ pub(super) struct Output {
     pub(super) rewrite_timestamp: Option<bool>,
     /// `registry.insecure`.
     pub(super) insecure: bool,
+    /// `type=cacheonly`: steps are run and kept, and no name is given.
+    pub(super) is_cache_only: bool,
 }
 
 /// Attributes of every output that is an image.
@@ -60,6 +63,7 @@ fn attributes(kind: &str) -> Vec<&'static str> {
         "local" => (&["dest", "mode", "platform-split"], false),
         "tar" => (&["dest", "platform-split"], false),
         "oci" | "docker" => (&["dest", "tar", "attestation-inline", "oci-artifact"], true),
+        "cacheonly" => (&[], false),
         _ => (
             &[
                 "push",
@@ -80,7 +84,7 @@ fn attributes(kind: &str) -> Vec<&'static str> {
 }
 
 /// The types.
-const TYPES: &[&str] = &["local", "tar", "oci", "docker", "image", "registry"];
+const TYPES: &[&str] = &["local", "tar", "oci", "docker", "image", "registry", "cacheonly"];
 
 /// The word of `known` that `text` was most likely meant to be.
 pub(super) fn nearest<'a>(text: &str, known: &[&'a str]) -> Option<&'a str> {
@@ -88,11 +92,11 @@ pub(super) fn nearest<'a>(text: &str, known: &[&'a str]) -> Option<&'a str> {
     (near.0 <= 2.max(text.len() / 3)).then_some(near.1)
 }
 
-/// Reads one `-o` for an image for `platform`.
+/// Reads one `-o` for an image for `platform`; with `pushes` (`--push`), `type=image` is pushed.
 ///
 /// # Errors
 /// For a type or attribute that is not known, with the ones that are; and for a destination that is missing.
-pub(super) fn parse(text: &str, platform: &str) -> Result<Output, Failure> {
+pub(super) fn parse(text: &str, platform: &str, pushes: bool) -> Result<Output, Failure> {
     let wrong = |problem: String| Failure::usage(format!("`--output {text}`: {problem}"));
     let usage = |problem: String| {
         wrong(problem).hint("write `type=oci|docker|tar|local,dest=PATH`, `type=registry`, or a folder")
@@ -105,6 +109,7 @@ pub(super) fn parse(text: &str, platform: &str) -> Result<Output, Failure> {
         epoch: None,
         rewrite_timestamp: None,
         insecure: false,
+        is_cache_only: false,
     };
     // A word without keys is a folder, or `-` for a tar on standard output.
     if !text.contains('=') {
@@ -137,25 +142,30 @@ pub(super) fn parse(text: &str, platform: &str) -> Result<Output, Failure> {
             return Err(unknown(&wrong, key, kind, &known));
         }
     }
+    // Named alone, an attribute is meant.
     let truth = |key: &str, value: Option<&str>| match value {
         None => Ok(None),
-        Some("true" | "1") => Ok(Some(true)),
-        Some("false" | "0") => Ok(Some(false)),
-        Some(other) => Err(wrong(format!("`{key}={other}`: expected `true` or `false`"))),
+        Some("") => Ok(Some(true)),
+        Some(text) => match truth_of(text) {
+            Some(truth) => Ok(Some(truth)),
+            None => Err(wrong(format!("`{key}={text}`: expected `true` or `false`"))),
+        },
     };
     for (key, taken, reason) in WITHOUT_MEANING {
-        if let Some(value) = fields.remove(key).filter(|value| value != taken) {
+        let same = |value: &str| value == *taken || truth_of(value).is_some_and(|truth| truth.to_string() == *taken);
+        if let Some(value) = fields.remove(key).filter(|value| !same(value)) {
             return Err(wrong(format!("`{key}={value}`: {reason}"))
                 .hint(format!("leave `{key}` out, or write `{key}={taken}`")));
         }
     }
-    let dest = fields.remove("dest");
-    let file = || match dest {
-        Some("-") => Ok(None),
-        Some("") | None => Err(usage(format!("`type={kind}` needs `dest=PATH`"))),
-        Some(path) => Ok(Some(PathBuf::from(path))),
+    let dest = fields.remove("dest").filter(|dest| !dest.is_empty());
+    // An archive without a place goes to standard output, as one for `-` does.
+    let file = || dest.filter(|dest| *dest != "-").map(PathBuf::from);
+    let folder = || match dest {
+        Some("-") => Err(usage("a folder cannot go to standard output; use `type=tar`".to_owned())),
+        Some(path) => Ok(PathBuf::from(path)),
+        None => Err(usage(format!("`type={kind}` needs `dest=PATH`"))),
     };
-    let folder = || file()?.ok_or_else(|| usage("a folder cannot go to standard output".to_owned()));
     let as_tar = truth("tar", fields.remove("tar"))?.unwrap_or(true);
     let push = truth("push", fields.remove("push"))?;
     let mut found = output(match kind {
@@ -164,9 +174,9 @@ pub(super) fn parse(text: &str, platform: &str) -> Result<Output, Failure> {
                 .hint("`type=image` keeps the image in the store"));
         }
         "registry" => Destination::Registry,
-        "image" if push == Some(true) => Destination::Registry,
-        "image" => Destination::Store,
-        "oci" if as_tar => Destination::OciTar(file()?),
+        "image" if push.unwrap_or(pushes) => Destination::Registry,
+        "image" | "cacheonly" => Destination::Store,
+        "oci" if as_tar => Destination::OciTar(file()),
         "oci" => Destination::OciFolder(folder()?),
         "docker" if !as_tar => {
             return Err(wrong("`tar=false`: Docker reads archives".to_owned())
@@ -174,12 +184,11 @@ pub(super) fn parse(text: &str, platform: &str) -> Result<Output, Failure> {
         }
         // Without a destination buildx hands it to the daemon.
         "docker" if dest.is_none() => Destination::Load,
-        "docker" => Destination::DockerTar(file()?),
-        "tar" => Destination::Tar(file()?),
-        _ => Destination::Local(
-            file()?.ok_or_else(|| usage("files cannot go to standard output; use `type=tar`".to_owned()))?,
-        ),
+        "docker" => Destination::DockerTar(file()),
+        "tar" => Destination::Tar(file()),
+        _ => Destination::Local(folder()?),
     });
+    found.is_cache_only = kind == "cacheonly";
     if let Some(list) = fields.remove("name") {
         found.names = list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
     }
@@ -293,7 +302,7 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> String {
-        match parse(text, "linux/amd64") {
+        match parse(text, "linux/amd64", false) {
             Ok(found) => format!("{:?} {}", found.destination, found.names.join(" ")).trim_end().to_owned(),
             Err(failure) => failure.message,
         }
@@ -314,7 +323,17 @@ mod tests {
             ("type=image,push=true", "Registry"),
             (r#"type=image,"name=a:1,b""#, "Store a:1 b"),
             ("type=image,push=true,name=a,push-by-digest=true,name-canonical=true,unpack=false", "Registry a"),
-            ("type=oci", "`--output type=oci`: `type=oci` needs `dest=PATH`"),
+            ("type=oci", "OciTar(None)"),
+            ("type=tar,dest=", "Tar(None)"),
+            ("type=oci,tar=false", "`--output type=oci,tar=false`: `type=oci` needs `dest=PATH`"),
+            ("type=local", "`--output type=local`: `type=local` needs `dest=PATH`"),
+            (
+                "type=local,dest=-",
+                "`--output type=local,dest=-`: a folder cannot go to standard output; use `type=tar`",
+            ),
+            ("type=cacheonly", "Store"),
+            ("type=image,push=T,unpack=0", "Registry"),
+            ("type=image,push=", "Registry"),
             ("type=zip,dest=a", "`--output type=zip,dest=a`: there is no type `zip`"),
             ("type=oci,dest=a,wat=1", "`--output type=oci,dest=a,wat=1`: `wat` is no attribute of `type=oci`"),
             (
@@ -344,8 +363,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_described_is_pushed() {
+        let pushed = |text: &str| parse(text, "linux/amd64", true).unwrap().destination;
+        assert_eq!(pushed("type=image,name=a,push-by-digest=true"), Destination::Registry);
+        assert_eq!(pushed("type=image,push=false"), Destination::Store);
+        assert_eq!(pushed("type=oci,dest=a"), Destination::OciTar(Some("a".into())));
+    }
+
+    #[test]
     fn what_is_misspelt_is_told_with_what_is_meant() {
-        let hint = |text: &str| parse(text, "linux/amd64").unwrap_err().hints.join(" ");
+        let hint = |text: &str| parse(text, "linux/amd64", false).unwrap_err().hints.join(" ");
         assert!(hint("type=registry,compresion=zstd").starts_with("did you mean `compression`? the attributes of"));
         assert!(hint("type=regsitry").starts_with("did you mean `registry`? the types are local, tar"));
         assert!(hint("type=local,dest=a,mode=delete").contains("mode=copy"));
@@ -357,7 +384,7 @@ mod tests {
         let text = "type=registry,compression=zstd,compression-level=7,force-compression=true,oci-mediatypes=true,\
                     annotation.a.b=c,annotation-manifest[linux/amd64].d=e,annotation[linux/arm64].no=x,\
                     annotation-manifest-descriptor.f=g,source-date-epoch=5,rewrite-timestamp=true,registry.insecure=true";
-        let found = parse(text, "linux/amd64").unwrap();
+        let found = parse(text, "linux/amd64", false).unwrap();
         assert_eq!(found.wishes.compression.as_deref(), Some("zstd"));
         assert_eq!((found.wishes.level, found.wishes.force_compression), (Some(7), Some(true)));
         assert_eq!((found.epoch, found.rewrite_timestamp, found.insecure), (Some(5), Some(true), true));

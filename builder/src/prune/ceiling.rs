@@ -41,8 +41,11 @@ impl Ceiling {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        if text == "none" {
-            return Ok(Self::None);
+        match text {
+            "none" => return Ok(Self::None),
+            // An empty variable is none.
+            "" => return Ok(Self::default()),
+            _ => {}
         }
         if let Some(number) = text.strip_suffix('%') {
             return match number.parse() {

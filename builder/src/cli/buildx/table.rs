@@ -79,7 +79,14 @@ pub(super) const FLAGS: &[Row] = &[
     ),
     row("no-cache", "--no-cache", Same),
     row("no-cache-filter", "--no-cache-filter a,b", Same),
-    row("output", "-o out", Same),
+    row(
+        "output",
+        "-o out",
+        Differs(
+            "all outputs of a build have one form (compression, media types, annotations); `type=local` takes `mode=copy` alone; \
+             `registry.insecure=true` is plain HTTP, and `--skip-tls-verify-registry HOST` leaves out the checks of TLS",
+        ),
+    ),
     row("platform", "--platform linux/amd64", Differs("one platform a build")),
     row(
         "policy",

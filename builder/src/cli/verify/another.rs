@@ -227,7 +227,7 @@ pub(in crate::cli) fn become_another() -> Result<(), Failure> {
 pub(super) async fn build(order: &str, arguments: BuildArguments) -> Result<(), Failure> {
     let order: Order = serde_json::from_str(order)
         .map_err(|error| Failure::usage("`--as-another-user` is for `verify` itself").caused_by(&error))?;
-    let Asked { request, insecure, agents: _agents } = request(&arguments)?;
+    let Asked { request, insecure, agents: _agents, .. } = request(&arguments)?;
     let mut registries = arguments.registries.clone();
     registries.insecure_registry.extend(insecure);
     let client = transfer::client(&registries)?;

@@ -46,7 +46,7 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, another: O
         return image::run(store, typed, reference).await;
     }
     let arguments = typed.build;
-    let Asked { request, insecure, agents: _agents } = request(&arguments)?;
+    let Asked { request, insecure, agents: _agents, .. } = request(&arguments)?;
     let mut registries = arguments.registries.clone();
     registries.insecure_registry.extend(insecure);
     let client = super::transfer::client(&registries)?;
