@@ -342,12 +342,12 @@ fn files_of_two_runs_of_a_stage_are_never_mixed() {
         ),
         ("COPY --from=made /id /id\n", "FROM made AS other\nRUN true\nFROM last\nCOPY --from=other /copy /copy\n"),
     ];
-    for (first, then) in takes {
-        for again in ["prune", "--target", "--no-cache-filter"] {
+    for (number, (first, then)) in takes.into_iter().enumerate() {
+        for again in if number == 0 { &["prune", "--target", "--no-cache-filter"][..] } else { &["prune"] } {
             let Some(place) = Place::new() else { return };
             place.dockerfile(&format!("{TWICE}{first}"));
             place.build(&["-t", "app"]);
-            match again {
+            match *again {
                 // The stage goes, and what an image with a name needs stays.
                 "prune" => {
                     let mut prune = Command::new(env!("CARGO_BIN_EXE_fluyt"));
