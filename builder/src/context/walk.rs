@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
@@ -74,6 +75,11 @@ pub enum ContextError {
     /// A path that is there, and that `--parents` does not take.
     #[error("`{0}` is left out by `--exclude`, or is behind a symbolic link, which `--parents` does not follow")]
     LeftOut(String),
+    /// A path in the store, which no context holds.
+    #[error(
+        "`{0}` is in the folder where images and cached steps are kept (`--store`, FLUYT_STORE): no build takes that"
+    )]
+    InStore(String),
     /// A wildcard that cannot be read.
     #[error(transparent)]
     Pattern(#[from] BadPattern),
@@ -104,6 +110,15 @@ pub struct Context {
     folder: OwnedFd,
     ignore: Ignore,
     modes: Option<Modes>,
+    store: Option<StoreFolder>,
+}
+
+/// The store's folder, wherever it is met: by what it is, as a mount may show it under another name.
+#[derive(Debug)]
+struct StoreFolder {
+    device: u64,
+    inode: u64,
+    met: OnceLock<Vec<u8>>,
 }
 
 /// Where a path leads.
@@ -114,6 +129,8 @@ enum Found {
     Nothing(Vec<u8>),
     /// To a link or an entry that a rule hides.
     Hidden(Vec<u8>),
+    /// To the store, which is at this path, or into it.
+    Store(Vec<u8>),
 }
 
 impl Context {
@@ -131,7 +148,34 @@ impl Context {
         })?;
         // Entries say where they are absolutely, whatever the working directory becomes.
         let root = folder.canonicalize().map_err(|source| ContextError::Read { path: folder.to_owned(), source })?;
-        Ok(Self { root, folder: opened, ignore, modes: None })
+        Ok(Self { root, folder: opened, ignore, modes: None, store: None })
+    }
+
+    /// Without the store: what is written while it is read would be another thing in each build, and in the image too.
+    #[must_use]
+    pub fn without_store(mut self, folder: &Path) -> Self {
+        self.store = rustix::fs::stat(folder).ok().map(|stat| {
+            let (device, inode) = identity(&stat);
+            StoreFolder { device, inode, met: OnceLock::new() }
+        });
+        self
+    }
+
+    /// Where in it the store was met and left out, relative to it.
+    #[must_use]
+    pub fn store_left_out(&self) -> Option<String> {
+        Some(shown(self.store.as_ref()?.met.get()?))
+    }
+
+    fn is_store(&self, stat: &Stat) -> bool {
+        self.store.as_ref().is_some_and(|store| (store.device, store.inode) == identity(stat))
+    }
+
+    /// That a rule hides it too is no news.
+    fn meet_store(&self, path: Vec<u8>) {
+        if let Some(store) = self.store.as_ref().filter(|_| !self.ignore.matches(&path).hidden) {
+            store.met.get_or_init(|| path);
+        }
     }
 
     /// With modes that do not depend on how the context was checked out.
@@ -194,11 +238,11 @@ impl Context {
             match self.source(&name, filter, &mut selection.skipped_sockets)? {
                 Some(source) => selection.sources.push(source),
                 // A link that leads nowhere is what its name says, and is not there.
-                None => {
-                    if let Found::Nothing(missing) = self.find(&name)? {
-                        return Err(self.missing(&shown(&name), &missing));
-                    }
-                }
+                None => match self.find(&name)? {
+                    Found::Nothing(missing) => return Err(self.missing(&shown(&name), &missing)),
+                    Found::Store(path) => self.meet_store(path),
+                    Found::Entry(..) | Found::Hidden(_) => {}
+                },
             }
         }
         Ok(selection)
@@ -280,6 +324,9 @@ impl Context {
                     open.push_front(component.to_vec());
                 }
                 continue;
+            }
+            if self.is_store(&entry) {
+                return Ok(Found::Store(next));
             }
             found = next;
             stat = entry;
@@ -402,6 +449,7 @@ impl Context {
             }
             _ => stat.st_mode & 0o7777,
         };
+        let (device, inode) = identity(stat);
         #[expect(clippy::unnecessary_cast, reason = "the fields' types differ between architectures")]
         let entry = SourceEntry {
             relative,
@@ -414,8 +462,8 @@ impl Context {
             modified_nanoseconds: stat.st_mtime_nsec as u32,
             changed_seconds: stat.st_ctime as i64,
             changed_nanoseconds: stat.st_ctime_nsec as u32,
-            device: stat.st_dev as u64,
-            inode: stat.st_ino as u64,
+            device,
+            inode,
             links: stat.st_nlink as u64,
         };
         Ok(Some(entry))
@@ -427,6 +475,7 @@ impl Context {
         let looked_at = match self.find(path.as_bytes()) {
             Ok(Found::Entry(found, _) | Found::Hidden(found)) => found,
             Ok(Found::Nothing(missing)) => return self.missing(path, &missing),
+            Ok(Found::Store(_)) => return ContextError::InStore(path.to_owned()),
             Err(error) => return error,
         };
         match self.ignore.matches(&looked_at).rule {
@@ -514,6 +563,10 @@ impl Listing<'_> {
             return Err(ContextError::PathTooLong(shown(&path)));
         }
         let (verdict, matched) = self.context.ignore.check(&path, &folder.matched);
+        if self.context.is_store(stat) {
+            self.context.meet_store(path);
+            return Ok(None);
+        }
         let (is_left_out, left_out) = self.filter.check(&relative, &folder.left_out);
         let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let hidden = verdict.hidden || is_left_out;
@@ -536,6 +589,12 @@ impl Listing<'_> {
         let rest = self.context.children(&path)?;
         Ok(Some(Folder { path, relative, matched, left_out, rest, hidden, any: false, entry: place }))
     }
+}
+
+/// Device and inode.
+#[expect(clippy::unnecessary_cast, reason = "the fields' types differ between architectures")]
+fn identity(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev as u64, stat.st_ino as u64)
 }
 
 fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {

@@ -18,7 +18,7 @@ mod shown;
 mod slips;
 mod source;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{Read, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ pub use room::room_hint;
 
 use crate::blob::Store;
 use crate::cache::{Mode, Records};
-use crate::context::Modes;
+use crate::context::{Context, Modes};
 use crate::dockerfile::Problem;
 use crate::event::{Event, Events};
 use crate::execute::{
@@ -122,6 +122,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         other => PathBuf::from(other.to_string()),
     };
     let isolation = Isolation::new(request.isolation).at(store.root());
+    let contexts: Vec<_> = std::iter::once(&read.context).chain(&read.folders).cloned().collect();
     let executor = Executor {
         store: store.clone(),
         records,
@@ -190,10 +191,19 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     };
     delivery.deliver().await?;
     guard.finish();
+    // Two contexts may be one folder.
+    let left_out: BTreeSet<String> = contexts.iter().filter_map(|context| store_left_out(context)).collect();
+    left_out.into_iter().for_each(|text| events.hear(Event::Note { text }));
     if let Some(text) = outputs::where_it_is(&request) {
         events.hear(Event::Note { text });
     }
     Ok(image)
+}
+
+/// That the store lies in a context, where something asked for it.
+fn store_left_out(context: &Context) -> Option<String> {
+    let path = context.store_left_out()?;
+    Some(format!("`{path}` of {} is the store, which is in no context: it was left out", context.root().display()))
 }
 
 /// Says once which secrets are empty for want of a variable, and which are not searched for.

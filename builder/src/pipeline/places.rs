@@ -15,6 +15,7 @@ use super::fetching::Fetcher;
 use super::request::{ContextSource, DockerfileSource};
 use super::shown::Shown;
 use super::{BuildError, Request, Workshop};
+use crate::blob::Store;
 use crate::context::{Context, Git, InputError, Modes, read_dockerfile, read_dockerfile_from, read_ignore, usual_name};
 use crate::event::{Event, Events};
 use crate::execute::{is_archive, open_archive};
@@ -305,9 +306,10 @@ pub(super) fn open_folder(
     folder: &Path,
     dockerfile: Option<&Path>,
     request: &Request,
+    store: &Store,
     events: &Events,
 ) -> Result<Context, BuildError> {
-    let context = Context::open(folder, read_ignore(folder, dockerfile)?)?;
+    let context = Context::open(folder, read_ignore(folder, dockerfile)?)?.without_store(store.root());
     if !request.reproducible && request.epoch.is_none() {
         return Ok(context);
     }
@@ -330,6 +332,7 @@ pub(super) fn open_folder(
 #[expect(clippy::type_complexity, reason = "two lists, which the caller takes apart at once")]
 pub(super) fn named(
     request: &Request,
+    store: &Store,
     events: &Events,
 ) -> Result<(Vec<Arc<Context>>, BTreeMap<String, NamedContext>), BuildError> {
     let (mut folders, mut named) = (Vec::new(), BTreeMap::new());
@@ -368,7 +371,7 @@ pub(super) fn named(
             ));
         } else {
             let folder = Path::new(value);
-            let opened = open_folder(folder, None, request, events).map_err(|error| match error {
+            let opened = open_folder(folder, None, request, store, events).map_err(|error| match error {
                 BuildError::Context(_) => wrong(
                     format!("{} is no folder", folder.display()),
                     "expected a folder, `docker-image://`, `oci-layout://`, or the address of a file or git repository",

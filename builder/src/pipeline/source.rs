@@ -77,14 +77,16 @@ fn load(
     let input = places::dockerfile(request, workshop, fetcher, &found)?;
     let context = match &found.place {
         // As with Docker, neither a context nor a Dockerfile from elsewhere has rules that hide files.
-        Place::Folder(folder) => places::open_folder(folder, input.beside.as_deref(), request, events)?,
+        Place::Folder(folder) => {
+            places::open_folder(folder, input.beside.as_deref(), request, &workshop.store, events)?
+        }
         Place::Archive(_) | Place::Text(_) => {
             // Nothing of it is ever asked for: what is fetched is a root file system of its own.
             Context::open(&workshop.store.temporary()?, Ignore::default())?
         }
     };
     let is_alone = matches!(found.place, Place::Text(_));
-    let (folders, named) = places::named(request, events)?;
+    let (folders, named) = places::named(request, &workshop.store, events)?;
     found.contexts.named = named;
     let (dockerfile, mut problems) = dockerfile::parse(&input.text);
     // The argument goes before the line of the file.

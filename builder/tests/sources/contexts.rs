@@ -141,3 +141,49 @@ fn a_mount_shows_an_archive() {
     let built = place.build_with(&["-"], Some(&builder.into_inner().unwrap()));
     assert!(built.files.iter().any(|line| line.starts_with("f 644 0:0 /seen FROM scratch")), "{:?}", built.said);
 }
+
+#[test]
+fn a_store_in_the_context_is_in_no_image() {
+    let place = Place::new();
+    place.write("context/f", "x");
+    let text = "FROM scratch\nCOPY . /all/\nCOPY f .fl* /wild/\nCOPY --from=named . /named/\n";
+    place.write("context/Dockerfile", text);
+    let arguments = ["--store", "context/.fluyt", "--build-context", "named=context", "context"];
+    let notes = |said: &str| said.lines().filter(|line| line.contains("is the store")).count();
+    // Its log grows and it gets folders, builds of others too, while it would be read.
+    for round in 0..2 {
+        let built = place.build(&arguments);
+        let paths: Vec<&str> = built.files.iter().map(|line| line.split(' ').nth(3).unwrap()).collect();
+        let expected =
+            ["/all", "/all/Dockerfile", "/all/f", "/named", "/named/Dockerfile", "/named/f", "/wild", "/wild/f"];
+        assert_eq!(paths, expected, "{}", built.said);
+        assert_eq!(round > 0, built.found("COPY . /all/") && built.found("COPY --from=named . /named/"));
+        assert!(built.said.contains("`.fluyt` of ") && notes(&built.said) == 1, "{}", built.said);
+    }
+    place.write("context/Dockerfile", "FROM scratch\nCOPY .fluyt/logs /logs\n");
+    let said = place.fail(1, &arguments, None);
+    assert!(said.contains("`.fluyt/logs` is in the folder where images and cached steps are kept"), "{said}");
+    // Whoever hides it need not be told.
+    place.write("context/Dockerfile", text);
+    place.write("context/.dockerignore", ".fluyt\n");
+    assert_eq!(notes(&place.build(&arguments).said), 0);
+}
+
+#[test]
+fn a_mount_of_the_context_does_not_show_the_store() {
+    if !rustix::process::geteuid().is_root() || !std::path::Path::new("/bin/busybox").exists() {
+        println!("skipped: RUN needs root and /bin/busybox here");
+        return;
+    }
+    let place = Place::new();
+    place.write("context/busybox", std::fs::read("/bin/busybox").unwrap());
+    place.write(
+        "context/Dockerfile",
+        "FROM scratch\nCOPY --chmod=755 busybox /bin/busybox\nRUN --mount=target=/m --mount=from=named,target=/n \
+         [\"/bin/busybox\", \"sh\", \"-c\", \"/bin/busybox ls -A /m /n > /seen\"]\n",
+    );
+    let built = place.build(&["--store", "context/.fluyt", "--build-context", "named=context", "context"]);
+    let seen = "f 644 0:0 /seen /m:\nDockerfile\nbusybox\n\n/n:\nDockerfile\nbusybox";
+    assert!(built.files.iter().any(|line| line == seen), "{:?}", built.files);
+    assert!(built.said.contains("`.fluyt` of "), "{}", built.said);
+}

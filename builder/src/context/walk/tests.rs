@@ -246,3 +246,30 @@ fn a_pattern_below_a_source_brings_the_folders_above_what_it_matches() {
     let behind = "is left out by `--exclude`, or is behind a symbolic link, which `--parents` does not follow";
     assert_eq!(only("", "ld/b/f"), format!("error: `ld/b/f` {behind}"));
 }
+
+#[test]
+fn the_store_is_left_out_under_any_name() {
+    let tree = Tree::new(&["a/file", "a/kept/blobs/x.rs", "a/link -> kept", "b"]);
+    let without = |rules: &str, store: &Path| tree.open(rules).without_store(store);
+    let store = tree.path("a/kept");
+    let all = without("", &store);
+    assert_eq!(show(all.select("b")), "b: ");
+    assert_eq!(all.store_left_out(), None, "nobody has asked for it");
+    assert_eq!(show(all.select("")), ": / a/ a/file a/link->kept b");
+    assert_eq!(all.store_left_out().as_deref(), Some("a/kept"));
+    // By what it is: here by another path to it.
+    assert_eq!(show(without("", &tree.path("a/link")).select("a")), "a: / file link->kept");
+    let wild = without("", &store);
+    assert_eq!(show(wild.select("a/k*")), "");
+    assert_eq!(show(wild.select("a/*/blobs")), "");
+    assert_eq!(wild.store_left_out().as_deref(), Some("a/kept"));
+    for path in ["a/kept", "a/kept/blobs", "a/link", "a/link/blobs/x.rs"] {
+        let told = show(wild.select(path));
+        assert!(told.starts_with(&format!("error: `{path}` is in the folder where images and ")), "{told}");
+    }
+    // What rules take back is not taken either, and that they hide the store is enough.
+    let hidden = without("**\n!**/*.rs\n!b", &store);
+    assert_eq!(show(hidden.select("")), ": / b");
+    assert_eq!(hidden.store_left_out(), None);
+    assert_eq!(show(without("", &tree.path("nowhere")).select("b")), "b: ");
+}
