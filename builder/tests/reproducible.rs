@@ -52,3 +52,50 @@ fn umasks_and_times_of_checkouts_do_not_count() {
     // Without the flag, modes are those of the files, as Docker has them.
     assert_ne!(digest("open", "000", &[]), digest("closed", "077", &[]));
 }
+
+#[test]
+fn umasks_of_checkouts_of_submodules_do_not_count() {
+    if Command::new("git").arg("--version").output().is_err() {
+        println!("skipped: there is no git");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let shell = |script: &str, umask: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh", umask]).current_dir(folder.path()).env("GIT_CONFIG_GLOBAL", "/dev/null");
+        for (name, value) in [("NAME", "n"), ("EMAIL", "e"), ("DATE", "1700000000 +0000")] {
+            command.env(format!("GIT_COMMITTER_{name}"), value).env(format!("GIT_AUTHOR_{name}"), value);
+        }
+        assert!(command.status().unwrap().success(), "{script}");
+    };
+    // `empty` is checked out nowhere, `inner` lies two submodules deep.
+    shell(
+        "set -e; git() { command git -c protocol.file.allow=always \"$@\"; }; \
+         new() { git init -q $1; echo $1 > $1/file; echo $1 > $1/run; chmod 755 $1/run; git -C $1 add .; }; \
+         new inner; git -C inner commit -q -m one; git init -q sub; git -C sub submodule --quiet add ../inner deep; \
+         git -C sub commit -q -m one; new top; for name in sub empty; do \
+         git -C top submodule --quiet add \"$PWD/sub\" below/$name; done; \
+         printf 'FROM scratch\\nCOPY below /below\\n' > top/Dockerfile; git -C top add .; git -C top commit -q -m one",
+        "",
+    );
+    let clone = "set -e; git() { command git -c protocol.file.allow=always \"$@\"; }; umask $1; git clone -q top $1; \
+                 cd $1; git submodule --quiet update --init --recursive below/sub";
+    let digest = |umask: &str| {
+        shell(clone, umask);
+        let mode =
+            |name: &str| fs::metadata(folder.path().join(umask).join(name)).unwrap().permissions().mode() & 0o777;
+        let mask = !u32::from_str_radix(umask, 8).unwrap();
+        for (name, mode_of) in [("below/sub/deep/file", 0o666), ("below/sub/.git", 0o666), ("below/empty", 0o777)] {
+            assert_eq!(mode(name), mode_of & mask, "{name}: the umask had no effect");
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt"));
+        command.env("FLUYT_STORE", folder.path().join("store")).env_remove("SOURCE_DATE_EPOCH");
+        let built = command.args(["build", "--reproducible"]).arg(folder.path().join(umask)).output().unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        String::from_utf8(built.stdout).unwrap()
+    };
+    let usual = digest("022");
+    for umask in ["027", "077", "000"] {
+        assert_eq!(digest(umask), usual, "umask {umask}");
+    }
+}

@@ -16,7 +16,7 @@ const WRITE_OF_OTHERS: u32 = 0o022;
 pub struct Modes {
     /// Tracked files, by path in the context, with whether they can be executed.
     files: HashMap<Vec<u8>, bool>,
-    /// Folders that hold tracked files.
+    /// Folders that hold tracked files, and submodules that are not checked out.
     folders: HashSet<Vec<u8>>,
     /// When the commit that is checked out was made, in seconds since 1970.
     committed_at: Option<i64>,
@@ -41,8 +41,9 @@ impl Modes {
         if !context.ancestors().any(|folder| folder.join(".git").exists()) {
             return Git::Absent;
         }
-        // `./` keeps to the context and makes the paths relative to it.
-        let listed = match git(&context, &["ls-files", "--stage", "-z", "--", "./"]) {
+        // `./` keeps to the context and makes the paths relative to it. What is in submodules only newer gits tell.
+        let list = |how: &[&str]| git(&context, &[&["ls-files", "--stage", "-z"], how, &["--", "./"]].concat());
+        let listed = match list(&["--recurse-submodules"]).or_else(|_| list(&[])) {
             Ok(listed) => listed,
             Err(reason) => return Git::Silent(reason),
         };
@@ -61,9 +62,11 @@ impl Modes {
             let Some(tab) = row.iter().position(|byte| *byte == b'\t') else { continue };
             let (about, path) = (&row[..tab], &row[tab + 1..]);
             match about.get(..6) {
-                Some(b"100755") => modes.files.insert(path.to_vec(), true),
-                Some(b"100644") => modes.files.insert(path.to_vec(), false),
-                // Links have no modes, and a submodule is a check-out of its own.
+                Some(b"100755") => modes.files.insert(path.to_vec(), true).is_some(),
+                Some(b"100644") => modes.files.insert(path.to_vec(), false).is_some(),
+                // A submodule of which nothing is known: an empty folder, if it is not checked out.
+                Some(b"160000") => modes.folders.insert(path.to_vec()),
+                // Links have no modes.
                 _ => continue,
             };
             let mut folder = path;
@@ -88,6 +91,8 @@ impl Modes {
         match (is_folder, self.files.get(path)) {
             (false, Some(true)) => 0o755,
             (false, Some(false)) => 0o644,
+            // What git writes at the top of a submodule.
+            (false, None) if path.strip_suffix(b"/.git").is_some_and(|top| self.folders.contains(top)) => 0o644,
             // The context's own folder is there on every machine that has the files.
             (true, _) if self.folders.contains(path) || (path.is_empty() && !self.files.is_empty()) => 0o755,
             _ => mode & !WRITE_OF_OTHERS,
@@ -129,6 +134,9 @@ mod tests {
             ("a", 0o777, false, 0o644),
             ("src/deep/run.sh", 0o700, false, 0o755),
             ("src", 0o700, true, 0o755),
+            ("sub", 0o700, true, 0o755),
+            ("sub/.git", 0o600, false, 0o644),
+            ("untracked/.git", 0o600, false, 0o600),
             ("src/deep", 0o775, true, 0o755),
             ("", 0o700, true, 0o755),
             ("untracked", 0o664, false, 0o644),
