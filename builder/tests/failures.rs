@@ -81,6 +81,7 @@ fn every_failure_that_happened_is_reported() {
     let platform = pipeline::host_platform();
     let request = Request {
         context: ContextSource::Folder(context),
+        copied: None,
         contexts: std::collections::BTreeMap::new(),
         certificates: None,
         file: None,

@@ -5,10 +5,15 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-fn verify(folder: &Path, arguments: &[&str]) -> Output {
+fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt"));
     command.env("FLUYT_STORE", folder.join("store")).env_remove("SOURCE_DATE_EPOCH").current_dir(folder);
-    command.arg("verify").args(arguments).arg("context").output().unwrap()
+    command.arg("verify").args(arguments);
+    command
+}
+
+fn verify(folder: &Path, arguments: &[&str]) -> Output {
+    command(folder, arguments).arg("context").output().unwrap()
 }
 
 fn place(dockerfile: &str) -> tempfile::TempDir {
@@ -195,4 +200,101 @@ fn nothing_is_written_anywhere_by_mistake() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output.stderr));
     }
     assert!(!folder.path().join("out").exists());
+}
+
+/// Each is seen by a command, or on the process that builds; but for the folder's name, which no build shows.
+#[test]
+fn what_is_otherwise_in_the_second_build_is_really_so() {
+    if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
+        println!("skipped: RUN needs root and /bin/busybox here");
+        return;
+    }
+    let folder = place(
+        "FROM scratch\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n\
+         RUN --mount=target=/c stat -c %Y /c/tree/a > /times && date +%s > /date && nproc > /processors && umask > /umask; sleep 1\n",
+    );
+    std::fs::copy("/bin/busybox", folder.path().join("context/busybox")).unwrap();
+    let mut child = command(folder.path(), &["--json", "-q", "context"]);
+    let mut child = child.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut umasks = Vec::new();
+    while child.try_wait().unwrap().is_none() {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let umask = status.lines().find_map(|line| line.strip_prefix("Umask:")).map(|umask| umask.trim().to_owned());
+        umasks.extend(umask.filter(|umask| umasks.last() != Some(umask)));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let listed = text(&child.wait_with_output().unwrap().stdout);
+    let report: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let paths: Vec<_> =
+        report["differences"].as_array().unwrap().iter().map(|row| row["path"].as_str().unwrap()).collect();
+    let several = std::thread::available_parallelism().unwrap().get() > 1;
+    let expected: &[&str] = if several { &["/date", "/processors", "/times"] } else { &["/date", "/times"] };
+    assert_eq!(paths, expected, "{listed}");
+    let changed: Vec<_> = report["changed"].as_array().unwrap().iter().map(|row| row.as_str().unwrap()).collect();
+    assert!(
+        ["folder", "file times", "time of the build", "umask"].iter().all(|name| changed.contains(name)),
+        "{listed}"
+    );
+    assert_eq!(changed.contains(&"number of processors"), several, "{listed}");
+    assert!(umasks.len() > 1 && umasks[1] == if umasks[0] == "0077" { "0022" } else { "0077" }, "{umasks:?}");
+}
+
+#[test]
+fn a_store_in_the_context_is_no_part_of_it() {
+    let folder = place("FROM scratch\nCOPY . /\n");
+    let output = command(folder.path(), &["--store", "context/.fluyt", "--json", "-q", "context"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(folder.path().join("context/.fluyt/blobs").is_dir());
+}
+
+/// The copy has what the build sees of the context and what it reads first, wherever rules and links are.
+#[test]
+fn rules_hold_in_the_second_build_too() {
+    let folder = place("FROM scratch\nCOPY nothing-of-this /\n");
+    let context = folder.path().join("context");
+    std::fs::create_dir_all(context.join("hidden/inside")).unwrap();
+    std::fs::write(context.join("hidden/inside/real"), "FROM scratch\nCOPY . /\n").unwrap();
+    std::os::unix::fs::symlink("hidden/inside/real", context.join("named")).unwrap();
+    // This file goes before the other one.
+    std::fs::write(context.join(".dockerignore"), "*\n").unwrap();
+    let fifo = std::process::Command::new("mkfifo").arg(context.join("tree/pipe")).status().unwrap();
+    assert!(fifo.success());
+    for rules in ["hidden\n*named*\n.dockerignore\nDockerfile\n", "hidden\n", "*\n!tree\n!tree/below/c\n"] {
+        std::fs::write(context.join("named.dockerignore"), rules).unwrap();
+        let output = verify(folder.path(), &["-q", "-f", "context/named"]);
+        assert_eq!(output.status.code(), Some(0), "{rules}: {}{}", text(&output.stdout), text(&output.stderr));
+    }
+}
+
+#[test]
+fn what_is_no_folder_is_told_before_anybody_is_asked() {
+    let folder = place("FROM scratch\n");
+    let told = |arguments: &[&str], code: i32| {
+        // Where nobody answers, so that whoever is asked shows.
+        let mut command = command(folder.path(), arguments);
+        command.env("HTTPS_PROXY", "http://127.0.0.1:9").env("HTTP_PROXY", "http://127.0.0.1:9");
+        let output = command.args(["--retry", "0"]).stdin(std::process::Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    for (name, near) in [("contxt", "context"), ("./contxt", "./context"), ("context/tere", "context/tree")] {
+        let said = told(&[name], 1 + 2 * i32::from(name.starts_with("context/")));
+        let expected = format!("there is no folder {name} to be the build context; did you mean `{near}`?");
+        assert!(said.contains(&expected), "{said}");
+        assert_eq!(said.contains("cannot pull"), name.starts_with("context/"), "{said}");
+    }
+    let said = told(&["absent"], 1);
+    assert!(said.starts_with("error: there is no folder absent to be the build context\n"), "{said}");
+    assert!(
+        said.contains("hint: nor has the store an image of that name")
+            && said.contains("`docker.io/library/absent:latest`"),
+        "{said}"
+    );
+    let said = told(&["./absent"], 1);
+    assert!(!said.contains("image of that name"), "{said}");
+    // With a tag it is an image.
+    let said = told(&["contxt:1"], 3);
+    assert!(said.contains("cannot pull docker.io/library/contxt:1") && !said.contains("folder"), "{said}");
+    assert!(told(&["-"], 2).contains("hint: unpack it, and name the folder"));
+    assert!(told(&["-f", "-", "context"], 2).contains("hint: write the Dockerfile into a file"));
 }

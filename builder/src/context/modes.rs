@@ -80,6 +80,12 @@ impl Modes {
         modes
     }
 
+    /// Those of a copy that has git's modes already, of a commit of that time.
+    #[must_use]
+    pub fn committed(committed_at: Option<i64>) -> Self {
+        Self { committed_at, ..Self::default() }
+    }
+
     /// When the commit that is checked out was made, in seconds since 1970.
     #[must_use]
     pub fn committed_at(&self) -> Option<i64> {

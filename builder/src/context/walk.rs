@@ -36,8 +36,13 @@ pub enum ContextError {
     #[error("the build context {} is not a directory", .0.display())]
     NotADirectory(PathBuf),
     /// Nothing is where the context should be.
-    #[error("there is no folder {} to be the build context", .0.display())]
-    NotThere(PathBuf),
+    #[error("there is no folder {} to be the build context{}", .path.display(), nearest_hint(.nearest.as_deref()))]
+    NotThere {
+        /// The folder.
+        path: PathBuf,
+        /// The closest folder that is there.
+        nearest: Option<String>,
+    },
     /// A literal path that is not there.
     #[error("`{path}` is not in the build context{}", nearest_hint(.nearest.as_deref()))]
     Missing {
@@ -103,6 +108,16 @@ fn nearest_hint(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
 }
 
+/// The folder that was meant by a path with nothing but its last name wrong.
+fn nearest_folder(wanted: &Path) -> Option<String> {
+    let above = wanted.parent()?;
+    let beside = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+    let entries = beside.read_dir().ok()?.filter_map(|entry| Some(entry.ok()?.file_name()));
+    let names: Vec<_> = entries.filter(|name| beside.join(name).is_dir()).collect();
+    let nearest = nearest_file_name(wanted.file_name()?.as_bytes(), names.iter().map(|name| name.as_bytes()))?;
+    Some(above.join(OsStr::from_bytes(nearest)).display().to_string())
+}
+
 /// A folder of files for a build.
 #[derive(Debug)]
 pub struct Context {
@@ -142,7 +157,7 @@ impl Context {
     pub fn open(folder: &Path, ignore: Ignore) -> Result<Self, ContextError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(folder, flags, Mode::empty()).map_err(|error| match error {
-            Errno::NOENT => ContextError::NotThere(folder.to_owned()),
+            Errno::NOENT => ContextError::NotThere { path: folder.to_owned(), nearest: nearest_folder(folder) },
             Errno::NOTDIR => ContextError::NotADirectory(folder.to_owned()),
             other => ContextError::Read { path: folder.to_owned(), source: other.into() },
         })?;

@@ -297,7 +297,7 @@ impl BuildError {
                 "UTF-16 text" | "text in another encoding" => "save it as UTF-8".to_owned(),
                 _ => "name the Dockerfile, which is text, with `--file PATH`".to_owned(),
             }],
-            Self::Context(ContextError::NotADirectory(_) | ContextError::NotThere(_)) => {
+            Self::Context(ContextError::NotADirectory(_) | ContextError::NotThere { .. }) => {
                 vec!["CONTEXT is the folder that COPY reads; a Dockerfile elsewhere is named with `--file`".to_owned()]
             }
             Self::Unusable { hint, .. } | Self::Usage { hint, .. } => vec![hint.clone()],

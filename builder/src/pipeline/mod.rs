@@ -14,6 +14,7 @@ mod redact;
 mod report;
 mod request;
 mod room;
+mod seen;
 mod shown;
 mod slips;
 mod source;
@@ -30,8 +31,9 @@ pub use bases::{PULLED_FROM, lend_bases, lend_image};
 pub use error::{BuildError, Fault, export_fault, remote_fault};
 pub use outputs::Destination;
 pub use report::{Answer, Argument, Found, Needed, Outline, Question, Refusal, Report, Target, report};
-pub use request::{Built, ContextSource, DockerfileSource, ImageForm, Request};
+pub use request::{Built, ContextSource, Copied, DockerfileSource, ImageForm, Request};
 pub use room::room_hint;
+pub use seen::{Seen, no_folder, seen};
 
 use crate::blob::Store;
 use crate::cache::{Mode, Records};
@@ -50,6 +52,7 @@ use crate::secrets::{SEARCHED_MIN_BYTES, Search};
 use crate::snapshot::Chosen;
 use fluyt_client::Client;
 
+pub use crate::context::{FileKind, SourceEntry};
 pub use crate::execute::memory_limit_bytes;
 pub use crate::graph::{Allowed, Conditions, Limit, Network, Platform, PlatformError};
 

@@ -301,10 +301,11 @@ fn archive_failed(error: crate::execute::StepError) -> BuildError {
     unusable(format!("the context cannot be read: {error}"), "send it again")
 }
 
-/// Opens a folder with the rules that hide files of it.
+/// Opens a folder with the rules that hide files of it, and with `modes` where those are known.
 pub(super) fn open_folder(
     folder: &Path,
     dockerfile: Option<&Path>,
+    modes: Option<Modes>,
     request: &Request,
     store: &Store,
     events: &Events,
@@ -313,7 +314,7 @@ pub(super) fn open_folder(
     if !request.reproducible && request.epoch.is_none() {
         return Ok(context);
     }
-    Ok(context.with_modes(match Modes::ask(folder) {
+    Ok(context.with_modes(match modes.map_or_else(|| Modes::ask(folder), Git::Known) {
         Git::Known(modes) => modes,
         Git::Absent => Modes::default(),
         Git::Silent(reason) => {
@@ -371,7 +372,7 @@ pub(super) fn named(
             ));
         } else {
             let folder = Path::new(value);
-            let opened = open_folder(folder, None, request, store, events).map_err(|error| match error {
+            let opened = open_folder(folder, None, None, request, store, events).map_err(|error| match error {
                 BuildError::Context(_) => wrong(
                     format!("{} is no folder", folder.display()),
                     "expected a folder, `docker-image://`, `oci-layout://`, or the address of a file or git repository",

@@ -23,6 +23,8 @@ use crate::secrets::Secrets;
 pub struct Request {
     /// The context.
     pub context: ContextSource,
+    /// The context is a copy of what a build sees of another folder.
+    pub copied: Option<Copied>,
     /// The Dockerfile, when it was named.
     pub file: Option<DockerfileSource>,
     /// `--build-context`, by name as typed.
@@ -75,6 +77,13 @@ pub struct Request {
     pub isolation: Wish,
     /// The time of the build.
     pub now: Timestamp,
+}
+
+/// What of a context is lost in a copy of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Copied {
+    /// When the commit that is checked out in the original was made, in seconds since 1970.
+    pub committed_at: Option<i64>,
 }
 
 /// Where the context is.

@@ -8,7 +8,7 @@ use super::fetching::Fetcher;
 use super::places::{self, Place};
 use super::shown::Shown;
 use super::{BuildError, Request, Workshop};
-use crate::context::{Context, ContextError, Ignore};
+use crate::context::{Context, ContextError, Ignore, Modes};
 use crate::dockerfile::{self, CheckOptions, Dockerfile, Instruction, Lines, Problem, Stage, nearest_name};
 use crate::event::{Event, Events};
 use crate::execute::{ExecuteError, StepCounter, StepError, StepFailure};
@@ -78,7 +78,8 @@ fn load(
     let context = match &found.place {
         // As with Docker, neither a context nor a Dockerfile from elsewhere has rules that hide files.
         Place::Folder(folder) => {
-            places::open_folder(folder, input.beside.as_deref(), request, &workshop.store, events)?
+            let modes = request.copied.map(|copied| Modes::committed(copied.committed_at));
+            places::open_folder(folder, input.beside.as_deref(), modes, request, &workshop.store, events)?
         }
         Place::Archive(_) | Place::Text(_) => {
             // Nothing of it is ever asked for: what is fetched is a root file system of its own.

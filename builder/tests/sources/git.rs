@@ -158,6 +158,30 @@ fn an_image_is_verified_against_the_commit_that_it_names() {
 }
 
 #[test]
+fn the_address_of_a_repository_is_verified_like_a_folder() {
+    let repositories = repository();
+    repositories.commit("r", &[("own/Dockerfile", "FROM scratch\nCOPY f /\n"), ("own/f", "f")]);
+    let server = repositories.serve(None);
+    let place = Place::new();
+    let verify = |address: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt"));
+        command.env("FLUYT_STORE", place.path("store")).env_remove("SOURCE_DATE_EPOCH");
+        let output = command.args(["verify", "--json", "--progress", "plain", address]).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{told}");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["same"], true, "{told}");
+        assert!(told.contains("second build: another time of the build, umask"), "{told}");
+        report["first"].as_str().unwrap().to_owned()
+    };
+    // What is verified is what a build of the address gives.
+    for address in [server.url("/r.git"), server.url("/r.git#main:own")] {
+        let built = place.run(&["--reproducible", &address], None);
+        assert_eq!(String::from_utf8_lossy(&built.stdout).trim(), verify(&address));
+    }
+}
+
+#[test]
 fn an_image_of_a_folder_of_a_repository_is_verified_by_the_folder_that_it_names() {
     let repositories = Repositories::new();
     let commit = repositories.commit("v", &[("service/Dockerfile", "FROM scratch\nCOPY a /\n"), ("service/a", "one")]);

@@ -28,7 +28,7 @@ use crate::cli::build::{Asked, open_store, request};
 use crate::cli::failure::{Blame, Failure};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::{output, transfer};
-use crate::pipeline::{self, Built, ContextSource, DockerfileSource, Request, Workshop};
+use crate::pipeline::{self, Built, ContextSource, Copied, DockerfileSource, Request, Workshop};
 use crate::sandbox::{self, InMemory, Isolation, Rung, Shown, Wish};
 
 /// What the other process is to build.
@@ -39,6 +39,8 @@ struct Order {
     context: PathBuf,
     /// The Dockerfile, where it is one of the context.
     file: Option<PathBuf>,
+    /// See [`Copied`].
+    committed_at: Option<i64>,
 }
 
 /// What it says at its end.
@@ -87,6 +89,8 @@ pub(super) struct AnotherUser {
     pub(super) has_other_order: bool,
     store: PathBuf,
     context: PathBuf,
+    file: Option<PathBuf>,
+    committed_at: Option<i64>,
     // Dropped in this order.
     _shown: Shown,
     _memory: InMemory,
@@ -94,8 +98,9 @@ pub(super) struct AnotherUser {
 }
 
 impl AnotherUser {
-    /// `context` is the copy that was given to the user. `None` where memory cannot be mounted, or there is little of it.
-    pub(super) fn with(user: u32, context: &Path, one: &Built, ours: &Store) -> Option<Self> {
+    /// `second` is of the copy that was given to the user. `None` where memory cannot be mounted, or there is little of it.
+    pub(super) fn with(user: u32, second: &Request, one: &Built, ours: &Store) -> Option<Self> {
+        let ContextSource::Folder(copy) = &second.context else { return None };
         let size_bytes = usable_bytes()?;
         let here = listed(ours.temporary_folder().ok()?.path()).ok()?;
         let folder = Folder::make().ok()?;
@@ -103,19 +108,26 @@ impl AnotherUser {
         let has_other_order = listed(&folder.0).ok()? != here;
         let (store, shown) = (folder.0.join("store"), folder.0.join("a copy"));
         fs::create_dir(&shown).ok()?;
-        let context = Shown::at(context, &shown).ok()??;
+        let context = Shown::at(copy, &shown).ok()??;
         pipeline::lend_bases(one, ours, &Store::open(&store).ok()?).ok()?;
         give_all(&store, user).ok()?;
-        Some(Self { user, has_other_order, store, context: shown, _shown: context, _memory: memory, _folder: folder })
+        let file = match &second.file {
+            Some(DockerfileSource::Path(file)) => file.strip_prefix(copy).ok().map(|file| shown.join(file)),
+            _ => None,
+        };
+        let committed_at = second.copied.and_then(|copied| copied.committed_at);
+        let (_shown, _memory, _folder) = (context, memory, folder);
+        Some(Self { user, has_other_order, store, context: shown, file, committed_at, _shown, _memory, _folder })
     }
 
-    /// Builds; the image comes to `ours`. `file` is the Dockerfile below the context.
-    pub(super) async fn build(&self, title: &str, file: Option<&Path>, ours: &Store) -> Result<Outcome, Failure> {
+    /// Builds; the image comes to `ours`.
+    pub(super) async fn build(&self, title: &str, ours: &Store) -> Result<Outcome, Failure> {
         let order = Order {
             title: format!("{title} (user {} here, on {})", self.user, Rung::Rootless),
             store: self.store.clone(),
             context: self.context.clone(),
-            file: file.map(|file| self.context.join(file)),
+            file: self.file.clone(),
+            committed_at: self.committed_at,
         };
         // A Dockerfile whose path is no text cannot be named in the order.
         let Ok(order) = serde_json::to_string(&order) else {
@@ -233,7 +245,8 @@ pub(super) async fn build(order: &str, arguments: BuildArguments) -> Result<(), 
     let client = transfer::client(&registries)?;
     let store = open_store(Some(&order.store))?;
     let file = order.file.map(DockerfileSource::Path).or_else(|| request.file.clone());
-    let second = Request { context: ContextSource::Folder(order.context), file, ..wanted(request) };
+    let copied = Some(Copied { committed_at: order.committed_at });
+    let second = Request { context: ContextSource::Folder(order.context), copied, file, ..wanted(request) };
     let workshop = |store, cancel| Workshop {
         store,
         client: client.clone(),

@@ -9,13 +9,13 @@ use oci_spec::image::{Descriptor, ImageManifest};
 use super::compare::{self, Difference};
 use super::{Builds, Conditions, report};
 use crate::blob::Store;
-use crate::cli::args::VerifyArguments;
-use crate::cli::build::{Asked, open_store, request};
+use crate::cli::args::{BuildArguments, VerifyArguments};
+use crate::cli::build::{Asked, request};
 use crate::cli::failure::{Blame, Failure};
 use crate::cli::{image, output, settings, transfer};
 use crate::event::{Event, Sink, StepId};
 use crate::image::ImageConfig;
-use crate::pipeline::{Built, ContextSource, Destination, Request, Workshop};
+use crate::pipeline::{self, Built, ContextSource, Destination, Request, Workshop};
 use crate::remote::{Platform, Remote, RemoteError};
 
 /// Labels and annotations of the OCI image specification (annotations.md), which CI writes from outside the Dockerfile.
@@ -30,20 +30,37 @@ const REVISION: &str = "org.opencontainers.image.revision";
 /// Largest manifest or configuration that is read from the store, in bytes.
 const DOCUMENT_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
 
-/// The image that the typed context names, where it is no folder and no address.
-pub(super) fn named(typed: &VerifyArguments) -> Option<Reference> {
-    let text = typed.build.context.to_str()?;
-    let is_path = text.starts_with(['/', '.']) || typed.build.context.exists();
-    let is_folder_or_address =
-        is_path || ContextSource::parse(typed.build.context.as_os_str()) != ContextSource::Folder(text.into());
-    if is_folder_or_address { None } else { settings::reference(text).ok() }
+/// The image that the typed context names, where it is no folder and no address. A bare name is an image's of the store
+/// alone: no registry is asked for what was to be a folder.
+pub(super) fn named(typed: &VerifyArguments, store: &Store) -> Result<Option<Reference>, Failure> {
+    let reference = reference(&typed.build.context);
+    Ok(match reference {
+        Some((reference, true)) => image::find(store, &reference)?.map(|_| reference),
+        Some((reference, false)) => Some(reference),
+        None => None,
+    })
 }
 
-pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, reference: Reference) -> Result<(), Failure> {
+/// The image's name that a context may be, and whether it is a bare one.
+fn reference(context: &Path) -> Option<(Reference, bool)> {
+    let text = context.to_str()?;
+    let is_path = text.starts_with(['/', '.']) || context.exists();
+    let is_folder_or_address =
+        is_path || ContextSource::parse(context.as_os_str()) != ContextSource::Folder(text.into());
+    if is_folder_or_address { None } else { Some((settings::reference(text).ok()?, !text.contains(['/', ':', '@']))) }
+}
+
+/// Says of a context that is not there that it could have been an image.
+pub(super) fn no_image(typed: &BuildArguments, failure: Failure) -> Failure {
+    failure.hints(reference(&typed.context).map(|(reference, _)| {
+        format!("nor has the store an image of that name; one of a registry is named with its registry or tag: `{reference}`")
+    }))
+}
+
+pub(super) async fn run(store: &Store, typed: VerifyArguments, reference: Reference) -> Result<(), Failure> {
     let arguments = typed.build;
     let Asked { request, agents: _agents, .. } = request(&arguments)?;
     let client = transfer::client(&arguments.registries)?;
-    let store = open_store(store)?;
     let builds = Builds::new(
         &arguments,
         |store, cancel| Workshop {
@@ -53,7 +70,7 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, reference:
             stdout: output::stdout,
             stdin: output::stdin,
         },
-        Some(&store),
+        Some(store),
     );
     let platform = Platform {
         os: request.platform.os.clone(),
@@ -61,7 +78,11 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, reference:
         variant: request.platform.variant.clone(),
     };
     let remote = Remote::new(client.clone(), store.clone(), Arc::new(Silent));
-    let published = Published::find(&store, &remote, &reference, &platform).await?;
+    let published = Published::find(store, &remote, &reference, &platform).await.map_err(|failure| {
+        // With a tag or a digest it was meant as it is.
+        let may_be_folder = !arguments.context.to_string_lossy().contains([':', '@']);
+        failure.hints(pipeline::no_folder(&arguments.context).filter(|_| may_be_folder))
+    })?;
     let address = published.address(&reference)?;
     let is_normalized = request.normalize;
     let mut wanted = Request {
@@ -74,7 +95,7 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, reference:
     };
     published.told_from_outside(&mut wanted);
     let (mut best, mut found) =
-        builds.compared(&published, wanted.clone(), &format!("building {address}"), &store).await?;
+        builds.compared(&published, wanted.clone(), &format!("building {address}"), store).await?;
     // The image may have been built with an epoch, which it tells as its own time.
     if !found.is_empty()
         && wanted.epoch.is_none()
@@ -82,7 +103,7 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, reference:
     {
         let title = format!("building it again with SOURCE_DATE_EPOCH={epoch}, the image's own time");
         let (again, fewer) =
-            builds.compared(&published, Request { epoch: Some(epoch), ..wanted }, &title, &store).await?;
+            builds.compared(&published, Request { epoch: Some(epoch), ..wanted }, &title, store).await?;
         if fewer.len() <= found.len() {
             (best, found) = (again, fewer);
         }
@@ -213,7 +234,7 @@ fn context(source: &str, revision: &str) -> String {
 }
 
 /// A pull is said in one line by whoever asks for it.
-struct Silent;
+pub(super) struct Silent;
 
 impl Sink for Silent {
     fn hear(&self, _: Event) {}

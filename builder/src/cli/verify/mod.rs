@@ -24,7 +24,7 @@ use super::progress::Shown;
 use super::settings::Surroundings;
 use crate::blob::Store;
 use crate::event::{Event, Events, Sink};
-use crate::pipeline::{self, Built, ContextSource, Destination, DockerfileSource, Request, Workshop};
+use crate::pipeline::{self, Built, ContextSource, Copied, Destination, DockerfileSource, Request, Workshop};
 use crate::secrets::Redactor;
 use another::{AnotherUser, Outcome};
 use compare::Difference;
@@ -42,24 +42,41 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, another: O
     if let Some(order) = another {
         return another::build(order, typed.build).await;
     }
-    if let Some(reference) = image::named(&typed) {
-        return image::run(store, typed, reference).await;
+    let store = open_store(store)?;
+    if let Some(reference) = image::named(&typed, &store)? {
+        return image::run(&store, typed, reference).await;
     }
     let arguments = typed.build;
     let Asked { request, insecure, agents: _agents, .. } = request(&arguments)?;
     let mut registries = arguments.registries.clone();
     registries.insecure_registry.extend(insecure);
     let client = super::transfer::client(&registries)?;
-    let store = open_store(store)?;
-    let copy = store.temporary_folder().map_err(|error| Failure::from_error(Blame::Environment, &error))?;
     let first = wanted(request);
-    let ContextSource::Folder(folder) = &first.context else {
-        return Err(Failure::usage("`verify` builds a folder of this machine").hint("check it out and name the folder"));
-    };
     let (wish, is_normalized) = (first.isolation, first.normalize);
-    let user = another::user(wish);
-    let second_context = conditions::copy_context(folder, copy.path(), user)?;
-    let user = user.filter(|_| second_context.is_given);
+    let copy = store.temporary_folder().map_err(|error| Failure::from_error(Blame::Environment, &error))?;
+    let (second, user, differs) = match &first.context {
+        ContextSource::Folder(folder) => {
+            let seen = pipeline::seen(folder, &first, &store, &(Arc::new(image::Silent) as Events));
+            let seen = seen.map_err(|error| image::no_image(&arguments, failure(error)))?;
+            let user = another::user(wish);
+            let context = conditions::copy_context(folder, &seen, copy.path(), user)?;
+            // A Dockerfile of the context is read from the copy, one from elsewhere where it is.
+            let file = seen.file.map(|file| DockerfileSource::Path(context.path.join(file)));
+            let second = Request {
+                context: ContextSource::Folder(context.path),
+                copied: Some(Copied { committed_at: seen.committed_at }),
+                file: file.or_else(|| first.file.clone()),
+                ..first.clone()
+            };
+            (second, user.filter(|_| context.is_given), &["folder", "file times"][..])
+        }
+        // It is fetched by each build, and has the times of the commit.
+        ContextSource::Address(_) => (first.clone(), None, &[][..]),
+        ContextSource::Stdin => {
+            return Err(Failure::usage("`verify` builds twice, and standard input comes once")
+                .hint("unpack it, and name the folder"));
+        }
+    };
     let workshop = |store, cancel| Workshop {
         store,
         client: client.clone(),
@@ -68,7 +85,7 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, another: O
         stdin: output::stdin,
     };
     let builds = Builds::new(&arguments, workshop, Some(&store));
-    let (one, two, conditions) = both(&builds, &store, first, second_context.path, user, &arguments).await?;
+    let (one, two, conditions) = both(&builds, &store, first, second, user, differs).await?;
     drop(copy);
     let differences = compare::images(&store, &one, &two)?;
     let hint = conditions.changed.contains(&USER).then(|| another::hint(wish));
@@ -83,6 +100,10 @@ fn wanted(request: Request) -> Request {
 /// What a build gives is compared here; it goes nowhere else.
 fn refuse(typed: &BuildArguments) -> Result<(), Failure> {
     let files = [&typed.iidfile, &typed.digest_file, &typed.metadata_file, &typed.timeline];
+    if typed.file.as_ref().is_some_and(|file| file.as_os_str() == "-") {
+        return Err(Failure::usage("`verify` builds twice, and standard input comes once")
+            .hint("write the Dockerfile into a file, and name that"));
+    }
     if typed.push || typed.load || !typed.outputs.is_empty() || files.iter().any(|file| file.is_some()) {
         return Err(Failure::usage("`verify` compares two builds and writes neither anywhere")
             .hint("leave out --push, --load, --output and the flags that name files"));
@@ -131,33 +152,24 @@ async fn both<W: Fn(Store, crate::sandbox::Cancel) -> Workshop>(
     builds: &Builds<W>,
     store: &Store,
     first: Request,
-    second_context: PathBuf,
+    mut second: Request,
     user: Option<u32>,
-    typed: &BuildArguments,
+    differs: &[&'static str],
 ) -> Result<(Built, Built, Conditions), Failure> {
     let began = Instant::now();
-    let mut second = Request { context: ContextSource::Folder(second_context.clone()), ..first.clone() };
-    // A Dockerfile of the context is read from the copy, one from elsewhere where it is.
-    let below = typed.file.as_ref().and_then(|file| {
-        let (file, context) = (file.canonicalize().ok()?, typed.context.canonicalize().ok()?);
-        Some(file.strip_prefix(context).ok()?.to_owned())
-    });
-    if let Some(below) = &below {
-        second.file = Some(DockerfileSource::Path(second_context.join(below)));
-    }
     let one = builds.build("first build: as things are", first, store).await?;
     tokio::time::sleep(APART.saturating_sub(began.elapsed())).await;
     second.now = jiff::Timestamp::now();
-    let mut conditions =
-        Conditions { changed: vec!["folder", "file times", "time of the build", "umask"], same: Vec::new() };
+    let changed = [differs, &["time of the build", "umask"]].concat();
+    let mut conditions = Conditions { changed, same: Vec::new() };
     let processors = conditions::OneProcessor::take();
     conditions.add("number of processors", processors.is_some());
     let umask = conditions::OtherUmask::take();
-    if let Some(another) = user.and_then(|user| AnotherUser::with(user, &second_context, &one, store)) {
+    if let Some(another) = user.and_then(|user| AnotherUser::with(user, &second, &one, store)) {
         let mut conditions = conditions.clone();
         conditions.add(ORDER, another.has_other_order);
         conditions.add(USER, true);
-        match another.build(&conditions.title(), below.as_deref(), store).await? {
+        match another.build(&conditions.title(), store).await? {
             Outcome::Built(two) => return Ok((one, *two, conditions)),
             Outcome::Refused(reason) => tracing::debug!(reason, "the second build is not another user's"),
             Outcome::Failed(status) => output::message(&format!(

@@ -224,7 +224,7 @@ fn what_is_no_folder_is_no_context() {
     let tree = Tree::new(&["f"]);
     for name in ["f", "none"] {
         let error = Context::open(&tree.path(name), Ignore::default()).unwrap_err();
-        assert!(matches!(error, ContextError::NotADirectory(_) | ContextError::NotThere(_)), "{error}");
+        assert!(matches!(error, ContextError::NotADirectory(_) | ContextError::NotThere { .. }), "{error}");
     }
 }
 
