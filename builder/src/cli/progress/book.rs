@@ -170,6 +170,8 @@ pub(super) struct Source {
 pub(super) struct Book {
     pub(super) steps: BTreeMap<StepId, Step>,
     pub(super) source: Source,
+    /// Whether all lines are in a log that is there when the build has ended.
+    pub(super) has_log: bool,
     checks: Vec<Check>,
 }
 
@@ -302,7 +304,8 @@ impl Book {
         let _ = writeln!(text, "------\n > {}:", super::text::one_line(&step.name));
         let hidden = step.line_count - step.tail.len();
         if hidden > 0 {
-            let _ = writeln!(text, "   ... {hidden} earlier lines are in the log");
+            let place = if self.has_log { "in the log" } else { "not kept" };
+            let _ = writeln!(text, "   ... {hidden} earlier lines are {place}");
         }
         for line in &step.tail {
             let _ = writeln!(text, "{:.3} {}", line.age.as_secs_f64(), clean(&line.bytes, colour));

@@ -53,6 +53,11 @@ impl Log {
         &self.path
     }
 
+    /// Whether all could be written so far.
+    pub(super) fn is_whole(&self) -> bool {
+        self.failed.is_none()
+    }
+
     pub(super) fn event(&mut self, book: &Book, now: Duration, event: &Event) {
         let text = match event {
             Event::Warning { .. } | Event::Check { .. } | Event::Note { .. } => remark(event),

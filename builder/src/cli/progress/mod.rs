@@ -268,6 +268,7 @@ impl State {
     }
 
     fn end(&mut self, now: Duration) -> Left {
+        self.book.has_log = self.log.as_ref().is_some_and(Log::is_whole);
         let text = self.view.end(&self.book, now);
         self.show(&text);
         let timeline = timeline::timeline(&self.book, now);

@@ -93,7 +93,11 @@ fn recorded() -> Vec<(u64, Event)> {
 }
 
 /// Plays a record to a view, with ticks between, and gives what it wrote.
-fn played(mut view: Box<dyn View>, record: &[(u64, Event)], until: Option<u64>) -> String {
+fn played(view: Box<dyn View>, record: &[(u64, Event)], until: Option<u64>) -> String {
+    played_with(view, None, record, until)
+}
+
+fn played_with(mut view: Box<dyn View>, log: Option<Log>, record: &[(u64, Event)], until: Option<u64>) -> String {
     let text = Arc::new(Mutex::new(String::new()));
     let sink = text.clone();
     let mut now = 0;
@@ -102,7 +106,7 @@ fn played(mut view: Box<dyn View>, record: &[(u64, Event)], until: Option<u64>) 
     let mut state = State {
         book: Book::default(),
         view: std::mem::replace(&mut view, Box::new(quiet::Quiet::default())),
-        log: None,
+        log,
         write: Box::new(write),
         over: false,
     };
@@ -272,6 +276,25 @@ fn the_timeline_has_a_row_a_step() {
     }
     let text = String::from_utf8(timeline::timeline(&book, Duration::from_millis(1900))).unwrap();
     insta::assert_snapshot!(text.replace("},{", "},\n{"));
+}
+
+#[test]
+fn a_log_is_named_only_where_there_is_one() {
+    let lines: String = (0..book::TAIL_LINES + 7).map(|line| format!("line {line}\n")).collect();
+    let record = [
+        (0, planned(1, "[1/1] RUN something", (2, 2), &[])),
+        (0, started(1, "[1/1] RUN something")),
+        (100, output(1, &lines)),
+        (200, Event::Failed { step: step(1), error: "it failed".to_owned() }),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let log = Log::begin(folder.path(), Timestamp::UNIX_EPOCH).unwrap();
+    for (log, expected) in
+        [(Some(log), "   ... 7 earlier lines are in the log\n"), (None, "   ... 7 earlier lines are not kept\n")]
+    {
+        let text = played_with(Box::new(quiet::Quiet::default()), log, &record, None);
+        assert!(text.contains(expected), "{text}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::blob::{Store, StoreError};
 use crate::cli::failure::{Blame, Failure};
 use crate::image::ImageConfig;
-use crate::layer::{IndexEntry, Kind, LayerError, LayerIndex, LayerPath, Limits, index_layer, read_layer};
+use crate::layer::{Entry, IndexEntry, Kind, LayerError, LayerIndex, LayerPath, Limits, index_layer, read_layer};
 use crate::pipeline::Built;
 use crate::suspects::{REORDERED, Suspect, suspect};
 
@@ -215,7 +215,7 @@ fn entries(one: &IndexEntry, two: &IndexEntry) -> Option<(&'static str, Option<(
         return Some(("owner", both(format!("{}:{}", a.uid, a.gid), format!("{}:{}", b.uid, b.gid))));
     }
     if a.modified != b.modified {
-        let time = |entry: &crate::layer::Entry| {
+        let time = |entry: &Entry| {
             let time =
                 jiff::Timestamp::new(entry.modified.seconds, i32::try_from(entry.modified.nanoseconds).unwrap_or(0));
             time.map_or_else(|_| entry.modified.seconds.to_string(), |time| time.to_string())
@@ -223,12 +223,20 @@ fn entries(one: &IndexEntry, two: &IndexEntry) -> Option<(&'static str, Option<(
         return Some(("time", both(time(a), time(b))));
     }
     if a.xattrs != b.xattrs {
-        let names = |entry: &crate::layer::Entry| {
-            entry.xattrs.keys().map(|name| String::from_utf8_lossy(name).into_owned()).collect::<Vec<_>>().join(" ")
-        };
-        return Some(("extended attributes", both(names(a), names(b))));
+        return Some(("extended attributes", both(attributes(a, b), attributes(b, a))));
     }
     None
+}
+
+/// The extended attributes of an entry that the other one has not, or has otherwise.
+fn attributes(own: &Entry, other: &Entry) -> String {
+    let differs = own.xattrs.iter().filter(|(name, value)| other.xattrs.get(*name) != Some(*value));
+    let shown = differs.map(|(name, value)| {
+        let others = other.xattrs.get(name).map_or(&[][..], Vec::as_slice);
+        format!("{} has at {}", String::from_utf8_lossy(name), piece(value, common(value, others)))
+    });
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    if shown.is_empty() { "none of these".to_owned() } else { shown }
 }
 
 fn kind(kind: &Kind) -> &'static str {
@@ -265,22 +273,29 @@ fn contents(
     path: &str,
 ) -> Result<(Option<(String, String)>, bool), Failure> {
     let (a, b) = (content(store, one, path)?, content(store, two, path)?);
-    let common = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
-    if common == a.len().min(b.len()) && a.len() == b.len() {
+    if a == b {
         return Ok((None, false));
     }
-    let from = common.saturating_sub(SHOWN_BYTES / 3);
-    let piece = |bytes: &[u8]| {
-        let to = bytes.len().min(from + SHOWN_BYTES);
-        let shown = bytes.get(from.min(to)..to).unwrap_or_default().escape_ascii().to_string();
-        format!("byte {common} of {}: \"{shown}\"", bytes.len())
-    };
+    let common = common(&a, &b);
     let lines = |bytes: &[u8]| {
         let mut lines: Vec<Vec<u8>> = bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
         lines.sort();
         lines
     };
-    Ok((Some((piece(&a), piece(&b))), lines(&a) == lines(&b)))
+    Ok((Some((piece(&a, common), piece(&b, common))), lines(&a) == lines(&b)))
+}
+
+/// How many bytes both begin with.
+fn common(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// What stands around the first byte that differs, which is the one at `at`.
+fn piece(bytes: &[u8], at: usize) -> String {
+    let from = at.saturating_sub(SHOWN_BYTES / 3);
+    let to = bytes.len().min(from + SHOWN_BYTES);
+    let shown = bytes.get(from.min(to)..to).unwrap_or_default().escape_ascii().to_string();
+    format!("byte {at} of {}: \"{shown}\"", bytes.len())
 }
 
 fn content(store: &Store, layer: &Descriptor, path: &str) -> Result<Vec<u8>, Failure> {
@@ -329,5 +344,51 @@ fn compare(place: &str, one: &Value, two: &Value, found: &mut Vec<Difference>) {
             suspect: None,
         }),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::FileTime;
+
+    #[test]
+    fn attributes_that_differ_are_shown_with_their_values() {
+        let entry = |attributes: &[(&str, &[u8])]| IndexEntry {
+            entry: Entry {
+                path: LayerPath::root(),
+                kind: Kind::Directory,
+                mode: 0o755,
+                uid: 0,
+                gid: 0,
+                modified: FileTime::default(),
+                xattrs: attributes.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec())).collect(),
+            },
+            content: None,
+        };
+        let values = |one: &[(&str, &[u8])], two: &[(&str, &[u8])]| {
+            let (what, values) = entries(&entry(one), &entry(two)).unwrap();
+            assert_eq!(what, "extended attributes");
+            values.unwrap()
+        };
+        let (long, longer) = ([b'x'; 100], [b'x'; 200]);
+        let of = |one: &str, two: &str| (one.to_owned(), two.to_owned());
+        assert_eq!(
+            values(
+                &[("user.a", b"same"), ("security.capability", b"\x01\0\x02")],
+                &[("user.a", b"same"), ("security.capability", b"\x01\0\x03")]
+            ),
+            of(
+                r#"security.capability has at byte 2 of 3: "\x01\x00\x02""#,
+                r#"security.capability has at byte 2 of 3: "\x01\x00\x03""#
+            )
+        );
+        assert_eq!(
+            values(&[("user.a", b"one"), ("user.b", b"two")], &[]),
+            of(r#"user.a has at byte 0 of 3: "one", user.b has at byte 0 of 3: "two""#, "none of these")
+        );
+        let (one, two) = values(&[("user.a", &long)], &[("user.a", &longer)]);
+        assert_eq!(one, format!(r#"user.a has at byte 100 of 100: "{}""#, "x".repeat(16)));
+        assert_eq!(two, format!(r#"user.a has at byte 100 of 200: "{}""#, "x".repeat(48)));
     }
 }
