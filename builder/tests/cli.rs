@@ -503,6 +503,12 @@ fn doctor_tells_how_commands_run_here() {
     let report: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
     let rung = report["rung"].as_str().unwrap().to_owned();
     assert_eq!(rung != "r5", report["fidelity"].is_string(), "{report}");
+    let (snapshots, network) = match rung.as_str() {
+        "r1" | "r2" | "r3" => ("overlay", "host"),
+        "r4" | "r6" => ("mutable-root", "host"),
+        _ => ("none", "none"),
+    };
+    assert_eq!((&report["snapshots"], &report["network"]), (&snapshots.into(), &network.into()), "{report}");
     for refused in report["refused"].as_array().unwrap() {
         assert!(refused["rung"].is_string() && !refused["fix"].as_str().unwrap().is_empty(), "{report}");
     }

@@ -310,20 +310,29 @@ fn what_a_copy_meets_counts() {
 #[test]
 fn builds_that_miss_together_are_never_mixed() {
     let Some(place) = Place::new() else { return };
-    let text = "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /id\nRUN cp /id /copy\n";
-    place.dockerfile(text);
-    for round in 0..3 {
-        let builds: Vec<_> = (0..2)
-            .map(|_| place.command(&["--no-cache"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-            .collect();
-        for mut build in builds {
-            assert!(build.wait().unwrap().success());
+    for mode in [&[][..], &["--reproducible"]] {
+        for round in 0..2 {
+            // Neither ends before both have begun: each waits for the other's id in a mount that both see.
+            let text = format!(
+                "FROM busybox\nRUN --mount=type=cache,id={}{round},target=/meet cat /proc/sys/kernel/random/uuid > /id && \
+                 touch /meet/$(cat /id) && for i in $(seq 300); do [ $(ls /meet | wc -l) = 2 ] && exit 0; sleep 0.2; done; \
+                 exit 1\nRUN cp /id /copy\n",
+                mode.len()
+            );
+            place.dockerfile(&text);
+            let command = || place.command(mode).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            for mut build in [command(), command()] {
+                assert!(build.wait().unwrap().success(), "{mode:?}: they did not meet");
+            }
+            place.dockerfile(&format!("{text}RUN cp /copy /third\n"));
+            let folder = tempfile::tempdir_in(place.path("")).unwrap().keep();
+            let (_, said) = place.build(&[mode, &["-o", folder.to_str().unwrap()]].concat());
+            for found in ["RUN cp /id /copy", "exit 1"] {
+                assert_eq!(fate(&said, found), "CACHED", "{said}");
+            }
+            let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+            assert_eq!((read("copy"), read("third")), (read("id"), read("id")), "{mode:?}, round {round}");
         }
-        place.dockerfile(&format!("{text}RUN echo {round} > /round\n"));
-        let files = place.files(&[]);
-        let read = |name: &str| fs::read_to_string(files.join(name)).unwrap();
-        assert_eq!(read("id"), read("copy"), "round {round}");
-        place.dockerfile(text);
     }
 }
 

@@ -241,25 +241,99 @@ fn matches(pattern: &str, path: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// One for each pattern, in their order.
+    const EXAMPLES: &[&str] = &[
+        "var/log/apt/history.log",
+        "var/log/dpkg.log",
+        "var/log/alternatives.log",
+        "var/log/bootstrap.log",
+        "var/log/dnf.rpm.log",
+        "var/log/yum.log",
+        "var/log/hawkey.log",
+        "var/log/zypp/history",
+        "var/log/pacman.log",
+        "var/log/apk.log",
+        "var/log/faillog",
+        "var/cache/ldconfig/aux-cache",
+        "etc/machine-id",
+        "var/lib/dbus/machine-id",
+        "var/lib/systemd/random-seed",
+        "var/lib/urandom/random-seed",
+        "var/cache/apt/pkgcache.bin",
+        "var/lib/apt/lists/deb.debian.org_debian_dists_trixie_InRelease",
+        "etc/passwd-",
+        "etc/group-",
+        "etc/shadow-",
+        "etc/gshadow-",
+        "etc/subuid-",
+        "etc/subgid-",
+        "var/lib/dpkg/status-old",
+        "var/lib/dpkg/available-old",
+        "var/lib/dpkg/diversions-old",
+        "var/lib/dpkg/statoverride-old",
+        "var/cache/debconf/config.dat-old",
+        "var/cache/debconf/config.dat",
+        "var/lib/dpkg/triggers-old",
+        "etc/app.conf-",
+        "etc/shadow",
+        "etc/gshadow",
+        "usr/lib/python3/dist-packages/__pycache__/six.cpython-313.pyc",
+        "usr/lib/python2.7/six.pyc",
+        "var/lib/rpm/rpmdb.sqlite",
+        "usr/lib/sysimage/rpm/rpmdb.sqlite",
+        "lib/apk/db/scripts.tar",
+        "usr/lib/apk/db/scripts.tar.gz",
+        "var/cache/fontconfig/CACHEDIR.TAG",
+        "var/cache/man/index.db",
+        "root/.cache/pip/selfcheck.json",
+        "home/app/.cache/go-build/trim.txt",
+        "root/.npm/_logs/debug.log",
+        "home/app/.npm/_update-notifier-last-checked",
+        "var/cache/dnf/fedora.solv",
+        "tmp/build-1",
+        "var/tmp/build-1",
+        "run/lock/apache2",
+        "usr/share/info/dir",
+        "usr/local/lib/libapp.a",
+        "app/app.jar",
+        "app/app.war",
+        "app/app.zip",
+        "app/app-1.0-py3-none-any.whl",
+        "usr/share/man/man1/app.1.gz",
+        "app/app-1.0.tgz",
+        "app/app-1.0.tar",
+        "src/.git/index",
+        "app/target/release/.fingerprint/app-1/lib-app",
+        "app/target/debug/incremental/app-1/dep-graph.bin",
+        "app/target/release/build/app-1/output",
+        "etc/ssl/certs/java/cacerts",
+        "etc/pki/java/cacerts",
+        "etc/ssh/ssh_host_ed25519_key",
+    ];
+
     #[test]
-    fn known_files_are_found_and_others_not() {
-        for (path, word) in [
-            ("/var/log/apt/history.log", "package manager's log"),
-            ("/var/log/other.log", "a log"),
-            ("/var/cache/ldconfig/aux-cache", "ldconfig"),
-            ("/etc/machine-id", "machine's id"),
-            ("/usr/lib/python3/x/__pycache__/a.cpython-311.pyc", "byte code"),
-            ("/etc/passwd-", "backup"),
-            ("/root/.cache/pip/x", "a cache"),
-            ("/app/target/release/build/x/output", "cargo"),
-            ("/lib.a", "static library"),
-        ] {
-            let found = suspect(path).map(|suspect| suspect.what).unwrap_or_default();
-            assert!(found.contains(word), "{path}: {found}");
+    fn every_pattern_finds_what_no_other_row_takes() {
+        let rows = KNOWN.iter().enumerate();
+        let patterns: Vec<_> =
+            rows.flat_map(|(row, known)| known.0.iter().map(move |pattern| (row, *pattern))).collect();
+        assert_eq!(patterns.len(), EXAMPLES.len(), "a pattern without an example, or an example without one");
+        for ((row, pattern), path) in patterns.into_iter().zip(EXAMPLES) {
+            let fits = |patterns: &[&str]| patterns.iter().any(|pattern| matches(pattern, path));
+            assert_eq!(KNOWN.iter().position(|known| fits(known.0)), Some(row), "{path}");
+            assert!(matches(pattern, path), "{pattern}: {path}");
+            let others: Vec<&str> = KNOWN[row].0.iter().copied().filter(|other| *other != pattern).collect();
+            assert!(!fits(&others), "{pattern} is not needed for {path}");
         }
-        for path in ["/usr/bin/app", "/etc/passwd", "/etc/default/x-", "/var/logs/x"] {
+    }
+
+    #[test]
+    fn other_files_are_no_suspects() {
+        for path in
+            ["/usr/bin/app", "/etc/passwd", "/etc/default/x-", "/var/logs/x", "/etc/machine-id/x", "/x/tmp/a", "/a.a.b"]
+        {
             assert_eq!(suspect(path), None, "{path}");
         }
+        assert!(suspect("/lib.a").is_some(), "at the top too");
     }
 
     #[test]

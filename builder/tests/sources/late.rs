@@ -415,7 +415,7 @@ fn a_file_that_is_changed_during_a_download_fails_the_step_that_takes_it() {
         tar.append_data(&mut header, "in", &b"old"[..]).unwrap();
         tar.into_inner().unwrap()
     };
-    for take in take {
+    for (take, mode) in take.iter().flat_map(|take| [(take, &[][..]), (take, &["--reproducible"])]) {
         let file = place.path("context/f");
         let changes: [(&str, &dyn Fn()); 4] = [
             ("found no file", &|| std::fs::remove_file(&file).unwrap()),
@@ -438,20 +438,27 @@ fn a_file_that_is_changed_during_a_download_fails_the_step_that_takes_it() {
             dockerfile(&place, &server, &text.replace("$TAKE", take));
             log.take();
             let said = std::thread::scope(|scope| {
-                let build = scope.spawn(|| place.run(&["--no-cache", "context"], None));
+                let build = scope.spawn(|| place.run(&[&["--no-cache", "context"], mode].concat(), None));
                 assert!(log.waits_for("/ran", PATIENCE));
                 change();
                 log.add("changed");
                 let output = build.join().unwrap();
                 let said = String::from_utf8_lossy(&output.stderr).into_owned();
-                assert_eq!(output.status.code(), Some(i32::from(!found.is_empty())), "{take}, {found}: {said}");
+                assert_eq!(
+                    output.status.code(),
+                    Some(i32::from(!found.is_empty())),
+                    "{take}, {mode:?}, {found}: {said}"
+                );
                 said
             });
             let told = said.lines().find(|line| line.starts_with("caused by: ")).unwrap_or_default();
             let expected = format!("caused by: {} changed while the image was built: ", file.display());
             let is_told =
                 told.starts_with(&expected) && told.contains(found) && told.ends_with("; run the build again");
-            assert!(found.is_empty() || is_told && said.contains("(Dockerfile:8)"), "{take}, {found}: {said}");
+            assert!(
+                found.is_empty() || is_told && said.contains("(Dockerfile:8)"),
+                "{take}, {mode:?}, {found}: {said}"
+            );
         }
     }
 }
