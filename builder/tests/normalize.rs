@@ -243,3 +243,30 @@ fn the_flag_counts_and_is_told() {
     assert_eq!(digest(&back), digest(&first));
     assert!(!text(&back).contains("runs again"), "{}", text(&back));
 }
+
+/// A source that a cache mount knew with other content is shown with the time of the run, which no image has: byte code that
+/// names this time is mended too.
+#[test]
+fn byte_code_of_a_source_with_another_time_is_mended() {
+    let steps = "COPY a.py /opt/app/a.py\nRUN --mount=type=cache,target=/c cd /opt/app; t=$(stat -c %Y a.py); \
+                 { printf '\\247\\015\\r\\n\\0\\0\\0\\0'; for at in 0 8 16 24; do printf \"\\\\$(printf %o $(((t >> at) & 255)))\"; done; \
+                 printf '\\011\\0\\0\\0code'; } > __pycache__/a.cpython-311.pyc; touch /c/used; echo $t > /tmp/time\n";
+    let Some(place) = Place::new(steps) else { return };
+    let source = place.path("context/a.py");
+    for rung in ["r1", "r4"] {
+        let out = place.path(&format!("out-{rung}"));
+        let output = format!("type=local,dest={}", out.display());
+        let mut shown = String::new();
+        for (number, text) in ["print(2)\n", "print(1)\n"].into_iter().enumerate() {
+            fs::write(&source, text).unwrap();
+            let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+            fs::File::options().write(true).open(&source).unwrap().set_modified(old).unwrap();
+            let built = place.build(rung, &["--normalize", "--no-cache", "-o", &output]);
+            assert!(built.status.success(), "{rung}: {}", self::text(&built));
+            shown = fs::read_to_string(out.join("tmp/time")).unwrap();
+            let code = fs::read(out.join("opt/app/__pycache__/a.cpython-311.pyc")).unwrap();
+            assert_eq!(code[4], 3, "{rung} {number}: {code:?}");
+        }
+        assert_ne!(shown, "1700000000\n", "{rung}: it was shown with its own time");
+    }
+}

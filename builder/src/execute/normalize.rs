@@ -46,8 +46,8 @@ const SHADOW_MAX_BYTES: u64 = 1024 * 1024;
 /// Largest source whose byte code is mended, in bytes; it is read as a whole.
 const SOURCE_MAX_BYTES: u64 = 16 * 1024 * 1024;
 
-/// What stands in a machine's id until its first start (machine-id(5)).
-const NO_ID_YET: &[u8] = b"uninitialized";
+/// As much as is read of a machine's id, in bytes: it has 33.
+const ID_MAX_BYTES: u64 = 64;
 
 /// Most files that are named.
 const NAMED_MAX: usize = 3;
@@ -318,15 +318,15 @@ impl Left<'_> {
     }
 }
 
-/// Empties a machine's id, where it is one.
+/// Empties a machine's id, where it was drawn.
 fn empty(file: &mut File) -> io::Result<bool> {
-    let mut text = Vec::new();
-    (&*file).take(NO_ID_YET.len() as u64 + 2).read_to_end(&mut text)?;
-    if matches!(text.trim_ascii(), b"" | NO_ID_YET) {
-        return Ok(false);
+    let mut id = Vec::new();
+    (&*file).take(ID_MAX_BYTES).read_to_end(&mut id)?;
+    let is_drawn = suspects::is_drawn(&id);
+    if is_drawn {
+        file.set_len(0)?;
     }
-    file.set_len(0)?;
-    Ok(true)
+    Ok(is_drawn)
 }
 
 fn rewrite(file: &mut File, text: &[u8]) -> io::Result<()> {

@@ -37,12 +37,18 @@ pub struct Suspect {
 pub enum Mend {
     /// As if the command had left it alone: a new one is removed, one that was there before is what it was.
     Undo,
-    /// A machine's id becomes empty, which has a system draw another at its start (machine-id(5)).
+    /// A machine's id becomes empty, if [it is one](is_drawn), which has a system draw another at its start (machine-id(5)).
     Empty,
     /// By [`with_day_of`].
     Days,
     /// By [`with_hash`].
     ByteCode,
+}
+
+/// Whether a machine's id was drawn already. Until then the file is empty, or says so.
+#[must_use]
+pub fn is_drawn(id: &[u8]) -> bool {
+    !matches!(id.trim_ascii(), b"" | b"uninitialized")
 }
 
 /// What has the same lines both times.
@@ -58,22 +64,33 @@ const BYTE_CODE: &str = "Python's byte code, which holds its source's time, or t
 const NO_BYTE_CODE: &str = "declare `ARG SOURCE_DATE_EPOCH`, or set PYTHONDONTWRITEBYTECODE=1";
 
 /// Patterns of paths without their leading `/`: `*` stands for any characters but `/`, `**` for any. The first that fits
-/// counts.
+/// counts. Where a mend is added or changed, the version of mends in the keys of steps is raised (`cache::key`).
 const KNOWN: &[(&[&str], &str, &str, Option<Mend>)] = &[
     (
-        &["var/log/apt/**", "var/log/dpkg.log", "var/log/alternatives.log", "var/log/bootstrap.log"],
+        &[
+            "var/log/apt/**",
+            "var/log/dpkg.log",
+            "var/log/alternatives.log",
+            "var/log/bootstrap.log",
+            // By a script of Debian's package.
+            "var/log/fontconfig.log",
+        ],
         "a package manager's log",
         "remove /var/log/apt, /var/log/dpkg.log and /var/log/alternatives.log at the end of the same RUN",
         Some(Mend::Undo),
     ),
     (
         &[
+            "var/log/aptitude",
             "var/log/dnf*",
+            "var/log/tdnf*",
             "var/log/yum.log",
             "var/log/hawkey.log",
             "var/log/zypp/**",
+            "var/log/zypper.log",
             "var/log/pacman.log",
             "var/log/apk.log",
+            "**/.npm/_logs/**",
         ],
         "a package manager's log",
         REMOVE,
@@ -343,6 +360,8 @@ mod tests {
             ("/var/log/dpkg.log", Some(Mend::Undo)),
             ("/var/log/dnf.rpm.log", Some(Mend::Undo)),
             ("/var/log/app.log", None),
+            ("/root/.npm/_logs/2026-11-29T17_00_00_000Z-debug-0.log", Some(Mend::Undo)),
+            ("/root/.npm/_cacache/x", None),
             ("/var/cache/ldconfig/aux-cache", Some(Mend::Undo)),
             ("/var/cache/apt/pkgcache.bin", Some(Mend::Undo)),
             ("/var/cache/apt/archives/x.deb", None),
@@ -365,6 +384,15 @@ mod tests {
             ("/etc/ssh/ssh_host_rsa_key", None),
         ] {
             assert_eq!(suspect(path).and_then(|suspect| suspect.mend), mend, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_drawn_once() {
+        for (id, drawn) in
+            [("", false), ("\n", false), ("uninitialized\n", false), ("b0c1d2\n", true), ("uninit", true)]
+        {
+            assert_eq!(is_drawn(id.as_bytes()), drawn, "{id:?}");
         }
     }
 
