@@ -111,7 +111,7 @@ pub(super) struct Delivery<'a> {
 
 impl Delivery<'_> {
     pub(super) async fn deliver(&self) -> Result<(), BuildError> {
-        let (image, request, store) = (self.image, self.request, &self.workshop.store);
+        let (image, request) = (self.image, self.request);
         let pushes = request.destinations.contains(&Destination::Registry);
         if pushes && request.tags.is_empty() {
             return Err(BuildError::NoName);
@@ -125,21 +125,35 @@ impl Delivery<'_> {
         for destination in request.destinations.iter().filter(|destination| destination.is_export()) {
             self.export(destination).await?;
         }
-        let by_digest = |name: &Reference| name.with_digest(image.manifest.digest());
+        // Before the pushes: whatever becomes of them, no name in the store means an image that is older than its registry's.
+        self.name().await?;
         if pushes {
+            let by_digest = |name: &Reference| name.with_digest(image.manifest.digest());
             for name in &request.tags {
                 self.push(&if request.form.by_digest { by_digest(name) } else { name.clone() }).await?;
             }
         }
-        // Under a name in the store stands only what is whole there.
-        if self.root.layers.iter().all(|layer| store.contains(&layer.digest)) {
-            for name in &request.tags {
-                if !request.form.by_digest {
-                    self.tag(&name.to_string()).await?;
-                }
-                if request.form.by_digest || request.form.canonical_name {
-                    self.tag(&format!("{}@{}", name.name(), image.manifest.digest())).await?;
-                }
+        Ok(())
+    }
+
+    /// Gives the image its names in the store. Under a name there stands only what is whole; the name of an image that is not
+    /// is taken away from the one that had it.
+    async fn name(&self) -> Result<(), BuildError> {
+        let (request, store) = (self.request, &self.workshop.store);
+        let is_whole = self.root.layers.iter().all(|layer| store.contains(&layer.digest));
+        for name in &request.tags {
+            if !request.form.by_digest && is_whole {
+                self.tag(&name.to_string()).await?;
+            } else if !request.form.by_digest && store.untag(&name.to_string())? {
+                let text = format!(
+                    "{0} in the store was an earlier image, and lost its name: layers of the new one are in registries \
+                     alone; `fluyt pull {0}` fetches it whole",
+                    name.familiar()
+                );
+                self.events.hear(Event::Note { text });
+            }
+            if is_whole && (request.form.by_digest || request.form.canonical_name) {
+                self.tag(&format!("{}@{}", name.name(), self.image.manifest.digest())).await?;
             }
         }
         Ok(())

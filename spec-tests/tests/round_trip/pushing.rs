@@ -9,6 +9,7 @@ use spec_tests::folder::TestDir;
 use spec_tests::image::{Layout, violations};
 use spec_tests::program;
 use spec_tests::registry::Registry;
+use spec_tests::samples;
 
 use crate::sample::{busybox, odd_context, shell_context};
 
@@ -148,6 +149,43 @@ fn layers_of_a_base_pass_from_registry_to_registry() {
     let _ = fluyt.build(context.path(), &["--push", "-t", &reference]).expect_success();
     assert_eq!(from.image("other/app", "one").digest, image.digest);
     assert!(!in_store(&fluyt, &image.layers[0].descriptor["digest"]));
+}
+
+/// The store has only part of what a push put in the place of an image that it has whole.
+#[test]
+fn a_name_means_no_image_that_a_push_replaced() {
+    let (registry, fluyt, context) = (Registry::start(), Fluyt::new(), TestDir::new());
+    let name = |rest: &str| format!("{}/{rest}", registry.host());
+    let (upstream, base) = (name("up/stream:1"), name("team/base:1"));
+    let upstream_is = |content: &str| {
+        let context = TestDir::new();
+        context.write("release", content);
+        context.write("Dockerfile", "FROM scratch\nCOPY release /release\n");
+        let _ = Fluyt::new().build(context.path(), &["--push", "-t", &upstream]).expect_success();
+    };
+    context.write("Dockerfile", format!("FROM {upstream}\nCOPY --link Dockerfile /\n"));
+    upstream_is("first");
+    let old = fluyt.build(context.path(), &["-t", &base]).expect_success();
+    upstream_is("second");
+    let new = fluyt.build(context.path(), &["-t", &base, "--push"]).expect_success();
+    assert_ne!(old.text(), new.text());
+    let pushed = registry.image("team/base", "1");
+    assert_eq!(pushed.digest, new.text());
+    assert!(!in_store(&fluyt, &pushed.layers[0].descriptor["digest"]), "this is about an image that is not whole here");
+
+    let other = TestDir::new();
+    other.write("Dockerfile", format!("FROM {base}\nCOPY Dockerfile /other\n"));
+    let _ = fluyt.build(other.path(), &["-t", &name("app:1"), "--push"]).expect_success();
+    let files = registry.image("app", "1").files();
+    assert_eq!(files["release"].content, samples::digest(b"second"));
+    let inspected = fluyt.run(["inspect", "--json", &base]).expect_success();
+    assert_eq!(serde_json::from_str::<Value>(&inspected.stdout).unwrap()["digest"], new.text());
+    let _ = fluyt.run(["push", &base]).expect_code(1).expect_message(&["the store has no image"]);
+    assert_eq!(registry.image("team/base", "1").digest, new.text());
+    // What the note says brings it back.
+    assert!(new.stderr.contains(&format!("`fluyt pull {base}`")), "{}", new.stderr);
+    let _ = fluyt.run(["pull", &base]).expect_success();
+    let _ = fluyt.run(["push", &base]).expect_success();
 }
 
 #[test]
