@@ -240,7 +240,7 @@ impl<'a> Run<'a> {
         std::thread::scope(|scope| {
             self.go_on();
             loop {
-                if self.executor.cancel.is_cancelled() {
+                if self.executor.cancel.is_cancelled() && !self.is_done() {
                     self.stop();
                 }
                 while let Some(id) = self.work.start(slots) {
@@ -259,7 +259,7 @@ impl<'a> Run<'a> {
                 }
                 self.say_who_waits();
                 // Who brings what is on its way waits for no step: nothing is left to do for it when it is stopped.
-                if self.work.is_done() && (self.is_stopped || self.pending.is_empty()) {
+                if self.is_done() {
                     break;
                 }
                 let told = match self.patience {
@@ -288,11 +288,16 @@ impl<'a> Run<'a> {
             self.executor.cancel.cancel();
         }
         self.executor.end_explaining(&self.states);
-        if self.is_stopped || self.executor.cancel.is_cancelled() {
+        if self.is_stopped {
             return Err(self.error());
         }
         self.fill_in();
         Ok(self.states)
+    }
+
+    /// Nothing is left to do. That includes what was stopped too late to miss anything.
+    fn is_done(&self) -> bool {
+        self.work.is_done() && (self.is_stopped || self.pending.is_empty())
     }
 
     /// A step's thread is over.

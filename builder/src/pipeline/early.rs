@@ -131,7 +131,8 @@ impl Early {
         let step = self.step(&mut running);
         running.step = None;
         self.events.hear(Event::Failed { step, error: error.to_string() });
-        running.failure = Some(BuildError::Push { reference: target.to_string(), source: Box::new(error) });
+        running.failure =
+            Some(BuildError::Push { reference: target.to_string(), is_kept: false, source: Box::new(error) });
         drop(running);
         self.stop.cancel();
     }

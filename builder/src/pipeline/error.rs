@@ -135,6 +135,8 @@ pub enum BuildError {
     Push {
         /// Where to.
         reference: String,
+        /// The image is in the store, whole and with its names.
+        is_kept: bool,
         /// Why.
         source: Box<RemoteError>,
     },
@@ -313,6 +315,9 @@ impl BuildError {
                 may_be_there(found),
             ],
             Self::NoName => vec!["name the image with `-t REGISTRY/NAME:TAG`".to_owned()],
+            Self::Push { is_kept: true, reference, .. } => {
+                vec![format!("the image is in the store: `fluyt push {reference}` tries again")]
+            }
             Self::Step { source, about, .. } => match &**source {
                 StepError::NoProgram { program } if program.ends_with("sh") => vec![format!(
                     "`RUN command` needs {program} in the image: start from one that has it, name another with `SHELL`, or \

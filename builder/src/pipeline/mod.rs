@@ -42,7 +42,7 @@ use crate::dockerfile::Problem;
 use crate::event::{Event, Events};
 use crate::execute::{
     BaseImage, EARLIEST_ZIP_TIME, Executor, Explain, Flights, MountSources, NoCache, Options, StatCache, StepCounter,
-    Trees, Watcher, layers_run_on,
+    StepError, Trees, Watcher, layers_run_on,
 };
 use crate::graph::{self, Graph, ImageRequest, LowerInput, Lowered};
 use crate::layer::{FileTime, LayerOptions, Times};
@@ -155,13 +155,16 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     let bases = executor.bases.clone().into_iter().collect();
     let guard = early::Guard::of(early.clone());
     let graph = Arc::new(*graph);
-    let (states, root) = {
+    let (states, root, refused) = {
         let (graph, force) = (graph.clone(), request.form.force_compression);
         let fetches = tokio::spawn(fetcher.all(jobs, arrivals));
         let steps = tokio::task::spawn_blocking(move || {
             let states = executor.run(&graph, on_the_way).map_err(|error| read.failed(error))?;
             let root = states.of(graph.result.root);
-            let compressed = |source| BuildError::Compress { source: Box::new(source) };
+            let compressed = |source| match source {
+                StepError::Cancelled => BuildError::Cancelled,
+                source => BuildError::Compress { source: Box::new(source) },
+            };
             let root = if force { Arc::new(executor.force_compression(&root).map_err(compressed)?) } else { root };
             Ok::<_, BuildError>((states, root))
         });
@@ -169,17 +172,18 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         let fetches = fetches.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         let steps = steps.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         let stopped = early.and_then(|early| early.end());
-        match (BuildError::of_sides(fetches, steps), stopped) {
-            // Stopped from there, or it would have been had the steps taken longer: what it says is why, and was told.
-            (Ok(_) | Err(BuildError::Cancelled), Some(why)) if !cancel.is_cancelled() => return Err(why),
-            (result, _) => result?,
+        match (BuildError::of_sides(fetches, steps), stopped.filter(|_| !cancel.is_cancelled())) {
+            // Stopped from there: what it says is why, and was told.
+            (Err(BuildError::Cancelled), Some(why)) => return Err(why),
+            // It would have been stopped, had the steps taken longer. The image is made by now, and kept for another try.
+            (result, refused) => result.map(|(states, root)| (states, root, refused))?,
         }
     };
     let assemble = async || assemble::assemble(&graph, &states, &root, &request, committed_at, &search, &store);
     let image = Built { bases, ..pruner.with_room("the image", assemble).await? };
     let origins: Origins =
         root.layers.iter().filter_map(|layer| Some((layer.digest.clone(), layer.origin.clone()?))).collect();
-    let delivery = outputs::Delivery {
+    let mut delivery = outputs::Delivery {
         image: &image,
         root: &root,
         origins: &origins,
@@ -191,6 +195,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         events: &events,
         steps: &steps,
         pruner: &pruner,
+        refused,
     };
     delivery.deliver().await?;
     guard.finish();

@@ -107,10 +107,12 @@ pub(super) struct Delivery<'a> {
     pub(super) events: &'a Events,
     pub(super) steps: &'a StepCounter,
     pub(super) pruner: &'a Arc<Pruner>,
+    /// Why there will be no push, as is known by now.
+    pub(super) refused: Option<BuildError>,
 }
 
 impl Delivery<'_> {
-    pub(super) async fn deliver(&self) -> Result<(), BuildError> {
+    pub(super) async fn deliver(&mut self) -> Result<(), BuildError> {
         let (image, request) = (self.image, self.request);
         let pushes = request.destinations.contains(&Destination::Registry);
         if pushes && request.tags.is_empty() {
@@ -126,19 +128,27 @@ impl Delivery<'_> {
             self.export(destination).await?;
         }
         // Before the pushes: whatever becomes of them, no name in the store means an image that is older than its registry's.
-        self.name().await?;
+        let is_kept = self.name().await? && !request.form.by_digest;
+        let kept = |error| match error {
+            BuildError::Push { reference, source, .. } => BuildError::Push { reference, is_kept, source },
+            other => other,
+        };
+        if let Some(error) = self.refused.take() {
+            return Err(kept(error));
+        }
         if pushes {
             let by_digest = |name: &Reference| name.with_digest(image.manifest.digest());
             for name in &request.tags {
-                self.push(&if request.form.by_digest { by_digest(name) } else { name.clone() }).await?;
+                let name = if request.form.by_digest { by_digest(name) } else { name.clone() };
+                self.push(&name).await.map_err(kept)?;
             }
         }
         Ok(())
     }
 
     /// Gives the image its names in the store. Under a name there stands only what is whole; the name of an image that is not
-    /// is taken away from the one that had it.
-    async fn name(&self) -> Result<(), BuildError> {
+    /// is taken away from the one that had it. Gives whether it is whole.
+    async fn name(&self) -> Result<bool, BuildError> {
         let (request, store) = (self.request, &self.workshop.store);
         let is_whole = self.root.layers.iter().all(|layer| store.contains(&layer.digest));
         for name in &request.tags {
@@ -156,7 +166,7 @@ impl Delivery<'_> {
                 self.tag(&format!("{}@{}", name.name(), self.image.manifest.digest())).await?;
             }
         }
-        Ok(())
+        Ok(is_whole)
     }
 
     async fn tag(&self, name: &str) -> Result<(), BuildError> {
@@ -195,7 +205,7 @@ impl Delivery<'_> {
             }
             Err(error) => {
                 self.events.hear(Event::Failed { step, error: error.to_string() });
-                Err(BuildError::Push { reference: name.to_string(), source: Box::new(error) })
+                Err(BuildError::Push { reference: name.to_string(), is_kept: false, source: Box::new(error) })
             }
         }
     }

@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::place::Place;
@@ -68,6 +71,31 @@ fn a_step_that_fails_says_why_and_the_push_nothing_of_its_own() {
     let said = place.fail(1, &["--push", "-t", &format!("{}/a:1", server.address), "context"], None);
     assert_eq!(said.matches(" ERROR: ").count(), 1, "{said}");
     assert!(!said.contains("no image to push"), "{said}");
+}
+
+#[test]
+fn what_was_not_pushed_is_kept_under_its_name() {
+    let place = Place::new();
+    place.write("context/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    let is_open = Arc::new(AtomicBool::new(false));
+    let opened = Arc::clone(&is_open);
+    let server = Server::start(move |asked| match (opened.load(Ordering::SeqCst), asked.method.as_str()) {
+        (false, _) => Reply::new(403, "{}"),
+        (true, "PUT") => Reply::new(201, ""),
+        (true, _) => Reply::new(200, ""),
+    });
+    let name = format!("{}/a:1", server.address);
+    // Refused while the steps run or after them: all the same to who reads it.
+    for flags in [&[][..], &["--no-cache"]] {
+        let said = place.fail(1, &[&["--push", "-t", &name, "context"], flags].concat(), None);
+        let hint = format!("hint: the image is in the store: `fluyt push {name}` tries again\n");
+        assert!(said.contains(&hint), "{said}");
+    }
+    is_open.store(true, Ordering::SeqCst);
+    let mut push = Command::new(env!("CARGO_BIN_EXE_fluyt"));
+    let pushed = push.env("FLUYT_STORE", place.path("store")).args(["push", &name]).output().unwrap();
+    assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
+    assert!(server.asked().iter().any(|asked| asked.method == "PUT" && asked.target == "/v2/a/manifests/1"));
 }
 
 #[test]
