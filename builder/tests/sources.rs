@@ -13,6 +13,8 @@ mod contexts;
 mod git;
 #[path = "sources/http.rs"]
 mod http;
+#[path = "sources/interrupted.rs"]
+mod interrupted;
 #[path = "sources/late.rs"]
 mod late;
 #[path = "sources/named.rs"]

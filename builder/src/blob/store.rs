@@ -19,6 +19,17 @@ use super::{BlobInfo, BlobWriter, Hasher, StoreError, Temporary, Trash, names, p
 #[derive(Clone, Debug)]
 pub struct Store {
     inner: Arc<Inner>,
+    stop: Option<Stop>,
+}
+
+/// Whether reading is to break off.
+#[derive(Clone)]
+struct Stop(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl std::fmt::Debug for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stop")
+    }
 }
 
 #[derive(Debug)]
@@ -44,7 +55,7 @@ impl Store {
         fs::create_dir_all(&blobs).map_err(StoreError::at("creating", &blobs))?;
         let scratch = Scratch::open(&root.join("tmp"))?;
         let holds = Holds::open(&root)?;
-        let store = Self { inner: Arc::new(Inner { root, scratch, holds }) };
+        let store = Self { inner: Arc::new(Inner { root, scratch, holds }), stop: None };
         names::prepare(&store)?;
         Ok(store)
     }
@@ -53,6 +64,12 @@ impl Store {
     #[must_use]
     pub fn is_another_users(root: &Path) -> bool {
         place::owner(root).is_ok_and(|owner| owner != rustix::process::geteuid().as_raw())
+    }
+
+    /// The same store, but that its verified blobs fail to be read as soon as `is_stopped` says so.
+    #[must_use]
+    pub fn until(&self, is_stopped: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { stop: Some(Stop(Arc::new(is_stopped))), ..self.clone() }
     }
 
     /// The folder, absolute.
@@ -359,6 +376,9 @@ impl Read for VerifiedBlob {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
+        }
+        if self.store.stop.as_ref().is_some_and(|stop| (stop.0)()) {
+            return Err(io::Error::other("reading was stopped"));
         }
         let count = self.file.read(buffer)?;
         if count > 0 {

@@ -65,10 +65,14 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
         drop(shown.end());
         return call.print(&report.map_err(|error| failure(error).without(&redactor))?);
     }
-    let built = interrupt.guard(pipeline::build(workshop, request, events.clone())).await;
-    if !interrupt.cancel.is_cancelled() {
-        keep_limit(typed.store_limit.unwrap_or_default(), store.clone(), &shown.events()).await;
-    }
+    let build = async {
+        let built = pipeline::build(workshop, request, events.clone()).await;
+        if !interrupt.cancel.is_cancelled() {
+            keep_limit(typed.store_limit.unwrap_or_default(), store.clone(), &shown.events()).await;
+        }
+        built
+    };
+    let built = interrupt.guard(build).await;
     let left = shown.end();
     let timeline = typed.timeline.as_ref().map(|path| write_file(path, &left.timeline)).transpose();
     let built = built.map_err(|error| {

@@ -7,11 +7,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::failure::Blame;
+use crate::export;
 use crate::pipeline::BuildError;
 use crate::sandbox::Cancel;
 
 /// How long a stopped build may take to tidy up. A transfer that hangs must not hold the user longer.
 const TIDY_UP: Duration = Duration::from_secs(5);
+
+/// How long it takes at most to remove what exports have not finished. A file is gone at once; a folder may hold many.
+const ABANDON: Duration = Duration::from_secs(2);
 
 /// Hears SIGINT, SIGTERM and SIGHUP.
 #[derive(Debug)]
@@ -57,18 +61,22 @@ impl Interrupt {
     /// Waits for a build, and after a signal only as long as it may take to tidy up.
     pub(super) async fn guard<T>(&self, build: impl Future<Output = Result<T, BuildError>>) -> Result<T, BuildError> {
         tokio::pin!(build);
-        tokio::select! {
+        let result = tokio::select! {
             result = &mut build => result,
-            () = self.heard.notified() => {
-                tokio::time::timeout(TIDY_UP, build).await.unwrap_or(Err(BuildError::Cancelled))
-            }
-        }
+            () = self.heard.notified() => tokio::time::timeout(TIDY_UP, build).await.unwrap_or_else(|_| {
+                export::abandon(ABANDON);
+                Err(BuildError::Cancelled)
+            }),
+        };
+        // Who was told that it stops is not told that all is well.
+        if self.cancel.is_cancelled() { result.and(Err(BuildError::Cancelled)) } else { result }
     }
 }
 
-/// What is half done lies in the store's `tmp`, and the next command that opens the store removes it.
+/// What else is half done lies in the store's `tmp`, and the next command that opens the store removes it.
 #[expect(clippy::exit, reason = "the user asked twice; whatever still runs must not delay the end")]
 fn end_now() -> ! {
+    export::abandon(ABANDON);
     std::process::exit(i32::from(Blame::Interrupted.exit_code()))
 }
 

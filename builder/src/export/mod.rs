@@ -20,7 +20,7 @@ pub use layout::{layout_folder, layout_tar};
 pub use load::{PROGRAMS, load};
 pub use local::local;
 pub use root_tar::root_tar;
-pub use whole::write_file;
+pub use whole::{abandon, write_file};
 pub use writable::{check_file, check_folder, check_layout};
 
 #[cfg(test)]

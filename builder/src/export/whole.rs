@@ -1,10 +1,36 @@
 //! Files and folders that appear whole or not at all: made beside their place, and renamed into it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 use super::ExportError;
+use crate::blob::remove_tree;
+
+/// The neighbours of this process; `None` once it has abandoned them.
+static NEIGHBOURS: Mutex<Option<BTreeSet<PathBuf>>> = Mutex::new(Some(BTreeSet::new()));
+
+fn neighbours() -> MutexGuard<'static, Option<BTreeSet<PathBuf>>> {
+    NEIGHBOURS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes what is not whole yet, and lets nothing more be begun: for a process that ends while a thread still writes. Takes no
+/// longer than `patience`.
+pub fn abandon(patience: Duration) {
+    let Some(neighbours) = neighbours().take() else { return };
+    let (done, is_done) = mpsc::channel();
+    std::thread::spawn(move || {
+        // Whoever writes may make another file in a folder while that is emptied, and cannot once it is gone.
+        for path in neighbours.iter().chain(&neighbours) {
+            remove_tree(path);
+        }
+        let _ = done.send(());
+    });
+    let _ = is_done.recv_timeout(patience);
+}
 
 /// Writes the file at `path` through `write`.
 ///
@@ -49,17 +75,24 @@ impl Neighbour {
         let random = |error: getrandom::Error| io::Error::other(error.to_string());
         getrandom::fill(&mut bytes).map_err(|error| ExportError::io("naming a file beside", path, random(error)))?;
         let parent = path.parent().unwrap_or(Path::new(""));
-        Ok(Self { path: parent.join(format!(".{name}.{}", hex::encode(bytes))) })
+        let neighbour = parent.join(format!(".{name}.{}", hex::encode(bytes)));
+        let is_over = || ExportError::io("creating", &neighbour, io::Error::other("the export was stopped"));
+        neighbours().as_mut().ok_or_else(is_over)?.insert(neighbour.clone());
+        Ok(Self { path: neighbour })
     }
 }
 
 impl Drop for Neighbour {
     fn drop(&mut self) {
         // After the rename there is nothing left to remove.
-        let Ok(there) = fs::symlink_metadata(&self.path) else { return };
-        let removed = if there.is_dir() { fs::remove_dir_all(&self.path) } else { fs::remove_file(&self.path) };
-        if let Err(error) = removed {
-            tracing::warn!(path = %self.path.display(), %error, "a temporary file could not be removed");
+        if let Ok(there) = fs::symlink_metadata(&self.path) {
+            let removed = if there.is_dir() { fs::remove_dir_all(&self.path) } else { fs::remove_file(&self.path) };
+            if let Err(error) = removed {
+                tracing::warn!(path = %self.path.display(), %error, "a temporary file could not be removed");
+            }
+        }
+        if let Some(neighbours) = neighbours().as_mut() {
+            neighbours.remove(&self.path);
         }
     }
 }

@@ -61,6 +61,22 @@ fn at(error: BuildError, place: &Shown) -> BuildError {
     }
 }
 
+/// Waits for something, and no longer than the build goes on.
+pub(super) async fn unless_stopped<T>(
+    stop: &Cancel,
+    work: impl Future<Output = Result<T, BuildError>>,
+) -> Result<T, BuildError> {
+    tokio::pin!(work);
+    loop {
+        if stop.is_cancelled() {
+            return Err(BuildError::Cancelled);
+        }
+        if let Ok(done) = tokio::time::timeout(LOOK, &mut work).await {
+            return done;
+        }
+    }
+}
+
 impl Fetcher {
     pub(super) fn new(
         workshop: &Workshop,
@@ -76,19 +92,6 @@ impl Fetcher {
             steps: Arc::clone(steps),
             pruner: Arc::clone(pruner),
             stop: workshop.cancel.child(),
-        }
-    }
-
-    /// Waits for something, and no longer than the build goes on.
-    async fn unless_stopped<T>(&self, work: impl Future<Output = Result<T, BuildError>>) -> Result<T, BuildError> {
-        tokio::pin!(work);
-        loop {
-            if let Ok(done) = tokio::time::timeout(LOOK, &mut work).await {
-                return done;
-            }
-            if self.stop.is_cancelled() {
-                return Err(BuildError::Cancelled);
-            }
         }
     }
 
@@ -198,7 +201,7 @@ impl Fetcher {
                 };
                 let (client, store) = (&self.workshop.client, &self.workshop.store);
                 let work = async { fetch::url(client, store, &request, &self.events, step).await.map_err(failed) };
-                self.unless_stopped(work).await
+                unless_stopped(&self.stop, work).await
             }
             FetchOp::Git { remote, checksum, keep_git_dir, by_user } => {
                 let request = self

@@ -1,5 +1,6 @@
 //! Where a finished image goes.
 
+use std::error::Error as _;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -8,10 +9,11 @@ use std::sync::Arc;
 use fluyt_client::{Blob, Reference};
 use oci_spec::image::Descriptor;
 
+use super::fetching::unless_stopped;
 use super::room::Pruner;
 use super::{BuildError, Built, Request, Workshop};
 use crate::blob::Store;
-use crate::event::{Event, Events};
+use crate::event::{Event, Events, StepId};
 use crate::execute::{BuiltLayer, RootState, StepCounter};
 use crate::export::{self, ExportError};
 use crate::layer::Times;
@@ -125,8 +127,10 @@ impl Delivery<'_> {
             self.fetch_missing().await?;
         }
         for destination in request.destinations.iter().filter(|destination| destination.is_export()) {
+            self.go_on()?;
             self.export(destination).await?;
         }
+        self.go_on()?;
         // Before the pushes: whatever becomes of them, no name in the store means an image that is older than its registry's.
         let is_kept = self.name().await? && !request.form.by_digest;
         let kept = |error| match error {
@@ -144,6 +148,10 @@ impl Delivery<'_> {
             }
         }
         Ok(())
+    }
+
+    fn go_on(&self) -> Result<(), BuildError> {
+        if self.workshop.cancel.is_cancelled() { Err(BuildError::Cancelled) } else { Ok(()) }
     }
 
     /// Gives the image its names in the store. Under a name there stands only what is whole; the name of an image that is not
@@ -180,42 +188,57 @@ impl Delivery<'_> {
         if missing.is_empty() {
             return Ok(());
         }
-        let step = self.steps.next();
-        self.events.hear(Event::Started { step, name: "fetch the base image's layers".to_owned() });
+        let step = self.begin("fetch the base image's layers".to_owned());
         let blob = |layer: &&BuiltLayer| {
             let blob = Blob { digest: layer.digest.clone(), size_bytes: layer.size_bytes };
             Some((layer.origin.clone()?, blob))
         };
         let fetch = async || self.remote.fetch_blobs(missing.iter().filter_map(blob), step).await;
-        if let Err(error) = self.pruner.with_room("fetching the base image's layers", fetch).await {
-            self.events.hear(Event::Failed { step, error: error.to_string() });
-            return Err(BuildError::Layers { source: Box::new(error) });
-        }
-        self.events.hear(Event::Finished { step });
-        Ok(())
+        let fetched = async {
+            let fetched = self.pruner.with_room("fetching the base image's layers", fetch).await;
+            fetched.map_err(|error| BuildError::Layers { source: Box::new(error) })
+        };
+        self.end(step, unless_stopped(&self.workshop.cancel, fetched).await)
+    }
+
+    fn begin(&self, name: String) -> StepId {
+        let step = self.steps.next();
+        self.events.hear(Event::Started { step, name });
+        step
+    }
+
+    fn end<T>(&self, step: StepId, result: Result<T, BuildError>) -> Result<T, BuildError> {
+        self.events.hear(match &result {
+            Ok(_) => Event::Finished { step },
+            Err(BuildError::Cancelled) => Event::Stopped { step },
+            Err(error) => {
+                Event::Failed { step, error: error.source().map_or_else(|| error.to_string(), ToString::to_string) }
+            }
+        });
+        result
     }
 
     async fn push(&self, name: &Reference) -> Result<(), BuildError> {
-        let step = self.steps.next();
-        self.events.hear(Event::Started { step, name: format!("push {name}") });
-        match self.uploads.push(&self.image.manifest, name, self.origins, step).await {
-            Ok(_) => {
-                self.events.hear(Event::Finished { step });
-                Ok(())
-            }
-            Err(error) => {
-                self.events.hear(Event::Failed { step, error: error.to_string() });
-                Err(BuildError::Push { reference: name.to_string(), is_kept: false, source: Box::new(error) })
-            }
-        }
+        let step = self.begin(format!("push {name}"));
+        let push = async {
+            let pushed = self.uploads.push(&self.image.manifest, name, self.origins, step).await;
+            pushed.map(|_| ()).map_err(|error| BuildError::Push {
+                reference: name.to_string(),
+                is_kept: false,
+                source: Box::new(error),
+            })
+        };
+        self.end(step, unless_stopped(&self.workshop.cancel, push).await)
     }
 
     async fn export(&self, destination: &Destination) -> Result<(), BuildError> {
-        let (step, events) = (self.steps.next(), self.events);
-        events.hear(Event::Started { step, name: format!("export to {}", destination.describe()) });
+        let (step, cancel) = (self.begin(format!("export to {}", destination.describe())), &self.workshop.cancel);
         let write = async || {
             let order = Order {
-                store: self.workshop.store.clone(),
+                store: self.workshop.store.until({
+                    let cancel = cancel.clone();
+                    move || cancel.is_cancelled()
+                }),
                 manifest: self.image.manifest.clone(),
                 names: self.request.tags.iter().map(ToString::to_string).collect(),
                 destination: destination.clone(),
@@ -230,17 +253,15 @@ impl Delivery<'_> {
             true => self.pruner.with_room(&format!("the export to {}", destination.describe()), write).await,
             false => write().await,
         };
-        match result {
-            Ok(said) => {
-                events.hear(Event::Finished { step });
-                said.into_iter().for_each(|text| events.hear(Event::Note { text }));
-                Ok(())
-            }
-            Err(source) => {
-                events.hear(Event::Failed { step, error: source.to_string() });
-                Err(BuildError::Export { destination: destination.describe(), source: Box::new(source) })
-            }
-        }
+        let result = match result {
+            // Whatever it says: it was stopped.
+            _ if cancel.is_cancelled() => Err(BuildError::Cancelled),
+            Err(source) => Err(BuildError::Export { destination: destination.describe(), source: Box::new(source) }),
+            Ok(said) => Ok(said),
+        };
+        let said = self.end(step, result)?;
+        said.into_iter().for_each(|text| self.events.hear(Event::Note { text }));
+        Ok(())
     }
 }
 
