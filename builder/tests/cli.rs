@@ -87,6 +87,31 @@ fn files_with_digests_appear() {
     assert_eq!(metadata["containerimage.descriptor"]["digest"], digest(&built));
 }
 
+/// As with buildx: folders that are written make those above them, files do not.
+#[test]
+fn folders_of_an_output_are_made_with_those_above() {
+    let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
+    let path = |name: &str| place.folder.path().join(name);
+    for (output, made) in [
+        ("out/bin", "out/bin/a"),
+        ("type=local,dest=./far/away/", "far/away/a"),
+        ("type=oci,tar=false,dest=layouts/one", "layouts/one/index.json"),
+    ] {
+        for _ in 0..2 {
+            let built = place.run(&["build", "-o", output, "context"]);
+            assert!(built.status.success(), "{output}: {}", text(&built.stderr));
+            assert!(path(made).is_file(), "{output}");
+        }
+    }
+    let built = place.run(&["build", "-o", "type=tar,dest=new/a.tar", "context"]);
+    assert_eq!(built.status.code(), Some(1));
+    assert!(text(&built.stderr).contains("there is no folder new; make it first"), "{}", text(&built.stderr));
+    assert!(!path("new").exists());
+    let built = place.run(&["build", "-o", "context/Dockerfile/below", "context"]);
+    assert_eq!(built.status.code(), Some(1), "{}", text(&built.stderr));
+    assert!(!text(&built.stderr).contains("COPY"), "{}", text(&built.stderr));
+}
+
 #[test]
 fn images_are_named_and_unnamed() {
     let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
@@ -310,6 +335,7 @@ fn places_without_rights_are_told_before_the_build() {
         &["-o", "type=oci,dest=new.tar"],
         &["-o", "type=oci,tar=false,dest=new"],
         &["-o", "new"],
+        &["-o", "new/deep/down"],
         &["-o", "context"],
         &["--iidfile", "new"],
         &["--digest-file", "there.tar"],

@@ -9,7 +9,7 @@ use oci_spec::image::Descriptor;
 use serde_json::{Map, Value, json};
 
 use super::whole::Neighbour;
-use super::writable::is_layout;
+use super::writable::{is_layout, make_above};
 use super::{ExportError, contents};
 use crate::blob::Store;
 use crate::layer::{Entry, FileTime, Kind, LayerPath, TarWriter};
@@ -28,6 +28,7 @@ const CONTAINERD_NAME: &str = "io.containerd.image.name";
 pub fn layout_folder(store: &Store, image: &Descriptor, names: &[String], path: &Path) -> Result<(), ExportError> {
     let blobs = contents::blobs(store, image)?;
     if !is_layout(path)? {
+        make_above(path)?;
         let temporary = Neighbour::of(path)?;
         fs::create_dir(&temporary.path).map_err(ExportError::at("creating", &temporary.path))?;
         write_blobs(store, &blobs, &temporary.path)?;

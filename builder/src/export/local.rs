@@ -17,7 +17,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps
 use super::ExportError;
 use super::root::Root;
 use super::whole::Neighbour;
-use super::writable::is_folder;
+use super::writable::{is_folder, make_above};
 use crate::blob::Store;
 use crate::layer::{Entry, FileTime, Kind, LayerPath, Times};
 
@@ -38,7 +38,12 @@ pub fn local(
     let root = Root::open(store, image, "a folder of its files")?;
     let exists = is_folder(path)?;
     // Inside a folder that exists, as that may be a file system of its own.
-    let staging = if exists { Neighbour::of(&path.join("fluyt"))? } else { Neighbour::of(path)? };
+    let staging = if exists {
+        Neighbour::of(&path.join("fluyt"))?
+    } else {
+        make_above(path)?;
+        Neighbour::of(path)?
+    };
     fs::create_dir(&staging.path).map_err(ExportError::at("creating", &staging.path))?;
     let mut files = Files {
         root: staging.path.clone(),

@@ -28,9 +28,16 @@ pub fn check_file(path: &Path) -> Result<(), ExportError> {
 /// Whether [`super::local()`] can be expected to write into this folder, or to make it.
 ///
 /// # Errors
-/// When it is a file, when there is no folder to make it in, and when it, or that, may not be written.
+/// When it is a file, and when it, or the folder that it is to be made in, may not be written.
 pub fn check_folder(path: &Path) -> Result<(), ExportError> {
-    if is_folder(path)? { may_write(path, Access::WRITE_OK | Access::EXEC_OK) } else { check_beside(path) }
+    // Folders above that are not there are made too.
+    let above = path.ancestors().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+    for folder in above {
+        if is_folder(folder)? {
+            return may_write(folder, Access::WRITE_OK | Access::EXEC_OK);
+        }
+    }
+    Ok(())
 }
 
 /// Whether [`super::layout_folder`] can be expected to write into this folder, or to make it.
@@ -39,7 +46,7 @@ pub fn check_folder(path: &Path) -> Result<(), ExportError> {
 /// Those of [`check_folder`], and [`ExportError::NotALayout`].
 pub fn check_layout(path: &Path) -> Result<(), ExportError> {
     // An empty one is replaced.
-    if is_layout(path)? { check_folder(path) } else { check_beside(path) }
+    if is_layout(path)? || !is_folder(path)? { check_folder(path) } else { check_beside(path) }
 }
 
 /// Whether there is a layout to add to; none in a folder that is empty or not there.
@@ -62,6 +69,12 @@ pub(super) fn is_folder(path: &Path) -> Result<bool, ExportError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(ExportError::io("looking at", path, error)),
     }
+}
+
+/// Makes the folders above one that is to be made.
+pub(super) fn make_above(path: &Path) -> Result<(), ExportError> {
+    let Some(above) = path.parent() else { return Ok(()) };
+    fs::create_dir_all(above).map_err(ExportError::at("creating", above))
 }
 
 /// Whether something new can stand at a path.
