@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::Descriptor;
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
 use super::ExportError;
 use super::root::Root;
@@ -23,18 +23,12 @@ use crate::layer::{Entry, FileTime, Kind, LayerPath, Times};
 
 /// Writes the root file system of `image`, which must be for one platform, into the folder `path`.
 ///
-/// Owners and capabilities are kept with `keep_owners`, if we are root; otherwise everything is ours. Gives the device files that were left
-/// out, which only root can make.
+/// Everything belongs to who runs this process, root or not, as with buildx: they are files of this machine, whose users are
+/// not the image's. Gives the device files that were left out, which only root can make.
 ///
 /// # Errors
 /// [`ExportError::SeveralImages`].
-pub fn local(
-    store: &Store,
-    image: &Descriptor,
-    times: Times,
-    keep_owners: bool,
-    path: &Path,
-) -> Result<Vec<LayerPath>, ExportError> {
+pub fn local(store: &Store, image: &Descriptor, times: Times, path: &Path) -> Result<Vec<LayerPath>, ExportError> {
     let root = Root::open(store, image, "a folder of its files")?;
     let exists = is_folder(path)?;
     // Inside a folder that exists, as that may be a file system of its own.
@@ -47,7 +41,7 @@ pub fn local(
     fs::create_dir(&staging.path).map_err(ExportError::at("creating", &staging.path))?;
     let mut files = Files {
         root: staging.path.clone(),
-        owners: keep_owners && rustix::process::geteuid().is_root(),
+        owner: (rustix::process::getuid(), rustix::process::getgid()),
         folders: Vec::new(),
         left_out: Vec::new(),
     };
@@ -70,7 +64,7 @@ fn rename(from: &Path, to: &Path) -> Result<(), ExportError> {
 /// Makes entries in a folder that is ours alone.
 struct Files {
     root: PathBuf,
-    owners: bool,
+    owner: (Uid, Gid),
     /// Folders get their mode and time last: a mode may forbid to write in them, and writing in them moves the time.
     folders: Vec<Entry>,
     left_out: Vec<LayerPath>,
@@ -79,15 +73,6 @@ struct Files {
 impl Files {
     fn write(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), ExportError> {
         let path = below(&self.root, &entry.path);
-        let (owner, group) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-        let owners = self.owners;
-        let own_link = |path: &Path| -> Result<(), ExportError> {
-            if owners {
-                let chown = rustix::fs::chownat(CWD, path, Some(owner), Some(group), AtFlags::SYMLINK_NOFOLLOW);
-                chown.map_err(ExportError::errno("setting the owner of", path))?;
-            }
-            Ok(())
-        };
         match &entry.kind {
             Kind::Directory => {
                 fs::create_dir(&path).map_err(ExportError::at("creating", &path))?;
@@ -102,13 +87,13 @@ impl Files {
             Kind::Symlink(target) => {
                 std::os::unix::fs::symlink(OsStr::from_bytes(target), &path)
                     .map_err(ExportError::at("creating the symbolic link", &path))?;
-                own_link(&path)?;
+                self.own(CWD, &path, &path, AtFlags::SYMLINK_NOFOLLOW)?;
             }
             Kind::Fifo | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => {
                 if !self.special(entry, &path)? {
                     return Ok(());
                 }
-                own_link(&path)?;
+                self.own(CWD, &path, &path, AtFlags::SYMLINK_NOFOLLOW)?;
                 let mode = Mode::from_raw_mode(entry.mode);
                 rustix::fs::chmod(&path, mode).map_err(ExportError::errno("setting the mode of", &path))?;
             }
@@ -141,20 +126,25 @@ impl Files {
         }
     }
 
-    /// Owner first: a change of owner takes setuid bits and capabilities away.
+    /// Gives a file its owner, where it has another: in a folder that hands its group on, or when it was there before.
+    fn own(&self, folder: impl AsFd, name: &Path, path: &Path, flags: AtFlags) -> Result<(), ExportError> {
+        let (owner, group) = self.owner;
+        let there = rustix::fs::statat(&folder, name, flags).map_err(ExportError::errno("looking at", path))?;
+        if (there.st_uid, there.st_gid) == (owner.as_raw(), group.as_raw()) {
+            return Ok(());
+        }
+        match rustix::fs::chownat(folder, name, Some(owner), Some(group), flags) {
+            // Some file systems say themselves whose their files are.
+            Ok(()) | Err(rustix::io::Errno::PERM) => Ok(()),
+            Err(error) => Err(ExportError::io("setting the owner of", path, error.into())),
+        }
+    }
+
+    /// Owner first: a change of owner takes setuid bits away.
     fn finish(&self, file: impl AsFd, entry: &Entry, path: &Path) -> Result<(), ExportError> {
         let errno = |during| ExportError::errno(during, path);
-        if self.owners {
-            let (owner, group) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-            rustix::fs::fchown(&file, Some(owner), Some(group)).map_err(errno("setting the owner of"))?;
-        }
+        self.own(&file, Path::new(""), path, AtFlags::EMPTY_PATH)?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode)).map_err(errno("setting the mode of"))?;
-        if self.owners
-            && let Some(value) = entry.xattrs.get(&b"security.capability"[..])
-        {
-            rustix::fs::fsetxattr(&file, c"security.capability", value, XattrFlags::empty())
-                .map_err(errno("setting the capabilities of"))?;
-        }
         rustix::fs::futimens(&file, &stamps(entry.modified)).map_err(errno("setting the time of"))
     }
 

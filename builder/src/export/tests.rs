@@ -168,7 +168,7 @@ fn hard_links_that_are_still_one_file_stay_hard_links() {
     root_tar(&place.store, &image, Times::Fixed(7), &mut tar).unwrap();
     assert_eq!(listing(&tar), "644 /b \"1\"\n644 /c = /b\n");
     let folder = place.at("out");
-    local(&place.store, &image, Times::Fixed(7), true, &folder).unwrap();
+    local(&place.store, &image, Times::Fixed(7), &folder).unwrap();
     let (b, c) = (fs::metadata(folder.join("b")).unwrap(), fs::metadata(folder.join("c")).unwrap());
     assert_eq!((b.ino(), b.mtime()), (c.ino(), 7));
 }
@@ -178,7 +178,7 @@ fn files_are_written_to_a_new_folder() {
     let place = open();
     let image = sample(&place);
     let out = place.at("out");
-    let left_out = local(&place.store, &image, Times::Real, true, &out).unwrap();
+    let left_out = local(&place.store, &image, Times::Real, &out).unwrap();
     assert!(left_out.is_empty());
     assert_eq!(fs::read_to_string(out.join("bin/a")).unwrap(), "new");
     assert!(!out.join("bin/gone").exists());
@@ -188,6 +188,41 @@ fn files_are_written_to_a_new_folder() {
     assert_eq!(fs::metadata(out.join("locked/key")).unwrap().mtime(), 1_000_000_000);
     assert_eq!(fs::symlink_metadata(out.join("lib")).unwrap().mtime(), 1_000_000_000);
     assert_eq!(place.names(), ["out"]);
+}
+
+/// Only in a tar do they belong to the image's users.
+#[test]
+fn files_of_a_folder_belong_to_who_writes_them() {
+    let place = open();
+    let given = |mut change: Change| {
+        (change.entry.uid, change.entry.gid) = (4321, 1234);
+        change
+    };
+    let folder = given(plain("there", Kind::Directory, 0o2750));
+    let mut tool = file("there/tool", "t");
+    tool.entry.mode = 0o4755;
+    let link = given(link("there/link", "tool"));
+    let image = place.image(&[&[given(plain("pipe", Kind::Fifo, 0o640)), folder, link, given(tool)]]);
+    let out = place.at("out");
+    // One folder hands its group on; another was somebody else's before. Only root can make them so.
+    fs::create_dir_all(out.join("there")).unwrap();
+    fs::set_permissions(&out, fs::Permissions::from_mode(0o2755)).unwrap();
+    for there in [&out, &out.join("there")] {
+        let _ = std::os::unix::fs::chown(there, None, Some(7777));
+    }
+    local(&place.store, &image, Times::Real, &out).unwrap();
+    let ours = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    for (name, mode) in [("there", 0o2750), ("there/tool", 0o4755), ("there/link", 0o777), ("pipe", 0o640)] {
+        let found = fs::symlink_metadata(out.join(name)).unwrap();
+        assert_eq!(((found.uid(), found.gid()), found.permissions().mode() & 0o7777), (ours, mode), "{name}");
+    }
+    let mut tar = Vec::new();
+    root_tar(&place.store, &image, Times::Real, &mut tar).unwrap();
+    read_layer::<LayerError>(&tar[..], "", &Limits::DEFAULT, &mut |entry, _| {
+        assert_eq!((entry.uid, entry.gid), (4321, 1234), "{}", entry.path);
+        Ok(())
+    })
+    .unwrap();
 }
 
 #[test]
@@ -204,7 +239,7 @@ fn files_go_over_what_is_there_and_leave_the_rest() {
     symlink(&outside, out.join("bin")).unwrap();
     symlink(outside.join("target"), out.join("pipe")).unwrap();
     for _ in 0..2 {
-        local(&place.store, &image, Times::Real, true, &out).unwrap();
+        local(&place.store, &image, Times::Real, &out).unwrap();
         assert_eq!(fs::read_to_string(out.join("etc/one")).unwrap(), "changed");
         assert_eq!(fs::read_to_string(out.join("mine")).unwrap(), "stays");
         assert_eq!(fs::read_to_string(out.join("bin/a")).unwrap(), "new");
@@ -231,7 +266,7 @@ fn a_damaged_or_missing_layer_leaves_nothing_behind() {
             write_file(&file, |sink| layout_tar(store, image, &[], sink)),
             write_file(&file, |sink| docker_archive(store, image, &[], sink)),
             write_file(&file, |sink| root_tar(store, image, Times::Real, sink)),
-            local(store, image, Times::Real, true, &place.at("files")).map(drop),
+            local(store, image, Times::Real, &place.at("files")).map(drop),
         ]
         .map(|outcome| outcome.unwrap_err().to_string())
         .to_vec()
@@ -247,7 +282,7 @@ fn a_damaged_or_missing_layer_leaves_nothing_behind() {
         assert!(place.names().is_empty(), "{:?}", place.names());
     }
     fs::write(place.store.path(&layer), &damaged).unwrap();
-    let error = local(&place.store, &image, Times::Real, true, &place.at("files")).unwrap_err();
+    let error = local(&place.store, &image, Times::Real, &place.at("files")).unwrap_err();
     assert!(error.to_string().contains("gzip stream is damaged"), "{error}");
     fs::write(place.store.path(&layer), &damaged).unwrap();
     let tar = write_file(&place.at("file"), |sink| layout_tar(&place.store, &image, &[], sink)).unwrap_err();
@@ -304,7 +339,7 @@ fn destinations_of_the_wrong_kind_are_refused() {
     );
     let text = layout_folder(&place.store, &image, &[], &file).unwrap_err().to_string();
     assert!(text.ends_with("thesis.txt is a file, and `dest` must be a folder"), "{text}");
-    let text = local(&place.store, &image, Times::Real, true, &file).unwrap_err().to_string();
+    let text = local(&place.store, &image, Times::Real, &file).unwrap_err().to_string();
     assert!(text.ends_with("thesis.txt is a file, and `dest` must be a folder"), "{text}");
     let text = write_file(&full, |_| Ok(())).unwrap_err().to_string();
     assert!(text.ends_with("full is a folder, and `dest` must be a file"), "{text}");

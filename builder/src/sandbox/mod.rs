@@ -74,7 +74,7 @@ mod wire;
 pub use cancel::Cancel;
 pub use capabilities::CapabilityChange;
 pub use chroot::recover;
-pub use entry::{another_user, enter, enter_as_another, entered, is_root_inside_only};
+pub use entry::{another_user, enter, enter_as_another, entered};
 pub use error::{Failure, SandboxError};
 pub use groups::Resources;
 pub use in_memory::{InMemory, Shown};

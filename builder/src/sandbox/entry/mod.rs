@@ -48,7 +48,6 @@ use super::{capabilities, in_memory, recorder, stage, wire};
 #[derive(Debug, Default)]
 struct Entry {
     entered: Option<Rung>,
-    was_root: bool,
     /// Whether root can run commands where it is, for who waits to hear it.
     as_root: Option<Awaited>,
     /// This process has a mount namespace of its own.
@@ -127,13 +126,6 @@ pub fn entered() -> Option<Rung> {
     ENTRY.get().and_then(|entry| entry.entered)
 }
 
-/// Whether this process is root only in the namespace that it has entered: files that it gives to others belong to
-/// subordinate ids outside.
-#[must_use]
-pub fn is_root_inside_only() -> bool {
-    ENTRY.get().is_some_and(|entry| entry.entered.is_some() && !entry.was_root)
-}
-
 /// Whether root can run commands where it is; `None` when the entry did not look.
 pub(super) fn as_root() -> Option<Result<(), Refusal>> {
     Some(LazyLock::force(ENTRY.get()?.as_root.as_ref()?).clone())
@@ -145,7 +137,7 @@ pub(super) fn refusal(rung: Rung) -> Option<Refusal> {
 }
 
 fn attempt(wish: Wish) -> Entry {
-    let mut entry = Entry { was_root: geteuid().is_root(), ..Entry::default() };
+    let mut entry = Entry::default();
     match wish.against(Rung::Root) {
         Some(_) => {}
         None => match trial::may_be_root().and_then(|()| look_as_root()) {
