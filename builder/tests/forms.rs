@@ -272,10 +272,67 @@ fn media_types_annotations_and_names_are_as_asked() {
     assert_eq!(index["manifests"][0]["annotations"]["c"], "d");
     let metadata: Value = serde_json::from_slice(&std::fs::read(place.path("meta.json")).unwrap()).unwrap();
     assert_eq!(metadata["image.name"], "docker.io/library/app:1");
-    assert_eq!(metadata["containerimage.descriptor"]["annotations"]["c"], "d");
+    let descriptor = &metadata["containerimage.descriptor"];
+    assert_eq!((&descriptor["annotations"]["c"], &descriptor["digest"]), (&"d".into(), &image.digest.clone().into()));
     let reference = metadata["buildx.build.ref"].as_str().unwrap();
     assert_eq!(reference.split('/').map(str::len).collect::<Vec<_>>(), [5, 5, 25], "{reference}");
     assert!(metadata.get("buildx.build.warnings").is_none());
+}
+
+/// What scripts read of it, as BuildKit's exporters give it for an image without attestations.
+#[test]
+fn the_metadata_describe_the_image_as_buildx_does() {
+    let Some(place) = Place::new("FROM scratch\nCOPY src /src\n") else { return };
+    let created = "org.opencontainers.image.created";
+    let descriptor = |arguments: &[&str], epoch: Option<&str>| {
+        let mut command = place.command("store", &[arguments, &["--metadata-file", "meta.json", "context"]].concat());
+        command.envs(epoch.map(|epoch| ("SOURCE_DATE_EPOCH", epoch)));
+        let built = command.output().unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        let metadata: Value = serde_json::from_slice(&std::fs::read(place.path("meta.json")).unwrap()).unwrap();
+        metadata["containerimage.descriptor"].clone()
+    };
+    let store = descriptor(&["--platform", "linux/arm/v6"], None);
+    assert_eq!(store["platform"], serde_json::json!({"architecture": "arm", "os": "linux", "variant": "v6"}));
+    let store = descriptor(&["--platform", "linux/arm64"], None);
+    assert_eq!(store["platform"], serde_json::json!({"architecture": "arm64", "os": "linux"}));
+    assert_eq!(store["mediaType"], "application/vnd.oci.image.manifest.v1+json");
+    assert!(store["size"].is_u64() && store.get("annotations").is_none(), "{store}");
+    let archive = descriptor(&["-o", "type=oci,dest=a.tar"], Some("1700000000"));
+    assert_eq!(archive["annotations"], serde_json::json!({created: "2023-11-14T22:13:20Z"}));
+    let archive = descriptor(&["-o", "type=docker,dest=a.tar"], None);
+    let time: jiff::Timestamp = archive["annotations"][created].as_str().unwrap().parse().unwrap();
+    assert!(jiff::Timestamp::now().duration_since(time).as_secs() < 600, "{time}");
+}
+
+#[test]
+fn the_metadata_tell_warnings_to_who_asks() {
+    use base64::Engine as _;
+    let Some(place) = Place::new("FROM scratch\nCOPY src $NOWHERE/src\n") else { return };
+    let warnings = |asked: &str| {
+        let mut command = place.command("store", &["--metadata-file", "meta.json", "context"]);
+        let built = command.env("BUILDX_METADATA_WARNINGS", asked).output().unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        let metadata: Value = serde_json::from_slice(&std::fs::read(place.path("meta.json")).unwrap()).unwrap();
+        metadata.get("buildx.build.warnings").cloned()
+    };
+    // What Go's ParseBool takes for true.
+    for asked in ["1", "t", "T", "TRUE", "true", "True"] {
+        let rows = warnings(asked).unwrap();
+        let [row] = &rows.as_array().unwrap()[..] else { panic!("{rows}") };
+        let text = |value: &Value| {
+            let bytes = base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap()).unwrap();
+            String::from_utf8(bytes).unwrap()
+        };
+        assert_eq!(text(&row["short"]), "UndefinedVar: Usage of undefined variable '$NOWHERE' (line 2)");
+        assert_eq!(row["range"], serde_json::json!([{"start": {"line": 2}, "end": {"line": 2}}]));
+        assert_eq!(row["sourceInfo"]["filename"], "Dockerfile");
+        assert_eq!(text(&row["sourceInfo"]["data"]), "FROM scratch\nCOPY src $NOWHERE/src\n");
+        assert!(!text(&row["detail"][0]).is_empty() && row["url"].as_str().unwrap().starts_with("https://"), "{row}");
+    }
+    for asked in ["0", "no", "yes", ""] {
+        assert_eq!(warnings(asked), None, "{asked}");
+    }
 }
 
 #[test]

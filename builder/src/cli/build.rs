@@ -12,7 +12,7 @@ use super::destination::Output;
 use super::failure::{Blame, Failure};
 use super::form::{self, Wishes};
 use super::interrupt::Interrupt;
-use super::metadata::{self, Warnings};
+use super::metadata::{self, Wanted, Warnings};
 use super::progress::{Shown, size};
 use super::settings::Surroundings;
 use super::{destination, output, settings};
@@ -45,7 +45,7 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
         let flags = buildx::limits(&typed.buildx).join(", ");
         return Err(Failure::new(Blame::User, format!("{flags}: {wrong}")));
     }
-    let (tags, by_digest) = (request.tags.clone(), request.form.by_digest);
+    let wanted = Wanted::of(&request);
     let shown = Shown::begin(kind, &Surroundings::from_process(), Some(&store.root().join(LOGS)));
     let events = Warnings::of(shown.events());
     let notes = notes.into_iter().chain(refused_limits(&mut request, &typed));
@@ -81,7 +81,7 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
         failure(error).hints(room).hints(hint).without(&redactor)
     })?;
     timeline?;
-    metadata::write(&typed, &built, &tags, by_digest, &events)?;
+    metadata::write(&typed, &built, &wanted, &events)?;
     if prints_digest && !stdout_is_taken {
         super::print(format!("{}\n", built.manifest.digest()).as_bytes())?;
     }

@@ -317,6 +317,8 @@ mod tests {
             ("type=tar,dest=-", "Tar(None)"),
             ("type=oci,dest=a.tar", r#"OciTar(Some("a.tar"))"#),
             ("type=oci,dest=a,tar=false", r#"OciFolder("a")"#),
+            ("type=oci,dest=a,tar=F", r#"OciFolder("a")"#),
+            ("type=image,push=True", "Registry"),
             ("type=docker,dest=a.tar", r#"DockerTar(Some("a.tar"))"#),
             ("type=docker", "Load"),
             ("type=registry", "Registry"),

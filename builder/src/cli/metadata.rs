@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use fluyt_client::Reference;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::args::BuildArguments;
@@ -11,7 +12,7 @@ use super::build::write_file;
 use super::failure::{Blame, Failure};
 use super::settings;
 use crate::event::{Event, Events, Sink, short_text};
-use crate::pipeline::Built;
+use crate::pipeline::{Built, Destination, Platform, Request};
 
 /// Hears for another, and keeps the warnings.
 pub(super) struct Warnings {
@@ -74,12 +75,57 @@ fn base64(text: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(text)
 }
 
+/// What the files tell of what was asked for.
+pub(super) struct Wanted {
+    tags: Vec<Reference>,
+    by_digest: bool,
+    platform: Platform,
+    /// The time that the image's descriptor carries.
+    created: Option<Timestamp>,
+}
+
+impl Wanted {
+    pub(super) fn of(request: &Request) -> Self {
+        let last = request.destinations.iter().rfind(|destination| destination.is_image());
+        // BuildKit's exporters of archives put it there, and those of images do not; the last of several is told of.
+        let has_time = last.is_some_and(|last| !matches!(last, Destination::Store | Destination::Registry));
+        let time = request.epoch.and_then(|epoch| Timestamp::from_second(epoch).ok()).unwrap_or(request.now);
+        Self {
+            tags: request.tags.clone(),
+            by_digest: request.form.by_digest,
+            platform: request.platform.clone(),
+            created: has_time.then_some(time),
+        }
+    }
+
+    /// The manifest's descriptor as BuildKit tells it of an image for one platform.
+    fn descriptor(&self, built: &Built) -> Value {
+        let mut descriptor = json!(built.manifest);
+        if let Some(time) = self.created
+            && descriptor["annotations"].get(CREATED).is_none()
+        {
+            descriptor["annotations"][CREATED] = json!(time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        }
+        if let Some(annotations) = descriptor.get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.sort_keys();
+        }
+        let Platform { os, architecture, variant, .. } = &self.platform;
+        descriptor["platform"] = json!({ "architecture": architecture, "os": os });
+        if let Some(variant) = variant {
+            descriptor["platform"]["variant"] = json!(variant);
+        }
+        descriptor
+    }
+}
+
+/// The annotation of the time at which an image was made (image specification, annotations.md).
+const CREATED: &str = "org.opencontainers.image.created";
+
 /// Writes the files that were asked for, each whole or not at all.
 pub(super) fn write(
     typed: &BuildArguments,
     built: &Built,
-    tags: &[Reference],
-    by_digest: bool,
+    wanted: &Wanted,
     warnings: &Warnings,
 ) -> Result<(), Failure> {
     let digest = built.manifest.digest().to_string();
@@ -93,12 +139,12 @@ pub(super) fn write(
     let mut metadata = json!({
         "buildx.build.ref": format!("fluyt/fluyt/{}", build_name()?),
         "containerimage.config.digest": built.config_digest.to_string(),
-        "containerimage.descriptor": built.manifest,
+        "containerimage.descriptor": wanted.descriptor(built),
         "containerimage.digest": digest,
     });
-    if !tags.is_empty() {
-        let name = |name: &Reference| if by_digest { name.name() } else { name.to_string() };
-        metadata["image.name"] = json!(tags.iter().map(name).collect::<Vec<_>>().join(","));
+    if !wanted.tags.is_empty() {
+        let name = |name: &Reference| if wanted.by_digest { name.name() } else { name.to_string() };
+        metadata["image.name"] = json!(wanted.tags.iter().map(name).collect::<Vec<_>>().join(","));
     }
     if settings::metadata_has_warnings() {
         metadata["buildx.build.warnings"] = Value::Array(warnings.rows());

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use fluyt_client::{Environment, Reference, RetryPolicy};
 
 use super::args::RegistryArguments;
+use super::buildx::truth;
 use super::failure::{Blame, Failure};
 use crate::secrets::{Secret, Secrets, Value};
 use crate::ssh_agent::{self, Keys, Served};
@@ -299,7 +300,7 @@ fn moment(name: &str, text: &str) -> Result<i64, Failure> {
 /// Whether `--metadata-file` tells the build's warnings too, as buildx asks it.
 #[must_use]
 pub fn metadata_has_warnings() -> bool {
-    matches!(std::env::var("BUILDX_METADATA_WARNINGS").as_deref(), Ok("1" | "true" | "t" | "yes"))
+    variable("BUILDX_METADATA_WARNINGS").is_some_and(|text| truth(&text) == Some(true))
 }
 
 /// A reference as typed.
