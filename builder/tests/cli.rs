@@ -476,6 +476,38 @@ fn a_quiet_build_shows_what_a_failed_command_printed() {
 }
 
 #[test]
+fn the_log_has_every_line_of_a_command_that_failed() {
+    let busybox = Path::new("/bin/busybox");
+    if !rustix::process::geteuid().is_root() || !busybox.is_file() {
+        eprintln!("skipped: needs root and busybox-static");
+        return;
+    }
+    // To both streams, and faster than anybody reads.
+    let script = "i=0; while [ $i -lt 300 ]; do echo out $i; echo err $i >&2; i=$((i+1)); done; exit 7";
+    let place = Place::new(&format!("FROM scratch\nCOPY busybox /bin/sh\nRUN {script}\n"));
+    std::fs::copy(busybox, place.context().join("busybox")).unwrap();
+    for flags in [&["-q"][..], &["--progress", "plain"]] {
+        let failed = place.run(&[&["build"], flags, &["context"]].concat());
+        assert_eq!(failed.status.code(), Some(1));
+        let told = text(&failed.stderr);
+        let end = &told[told.find("------\n > ").unwrap()..];
+        assert!(end.contains("earlier lines are in the log\n"), "{told}");
+        assert!(end.contains(" 299\n") && !end.contains(" out 200\n") && !end.contains(" err 200\n"), "{told}");
+        let log = end.lines().find_map(|line| line.strip_prefix("hint: the whole log is in ")).unwrap();
+        let log = std::fs::read_to_string(log).unwrap();
+        for stream in ["out", "err"] {
+            let lines = log.lines().filter_map(|line| line.split_once(&format!(" {stream} ")));
+            // Those of the step itself, and not the end that is shown once more.
+            let numbers: Vec<usize> = lines
+                .filter(|(before, _)| before.starts_with('#'))
+                .filter_map(|(_, number)| number.parse().ok())
+                .collect();
+            assert_eq!(numbers, (0..300).collect::<Vec<_>>(), "{stream}");
+        }
+    }
+}
+
+#[test]
 fn what_has_no_effect_yet_is_said_once_and_what_cannot_be_is_refused() {
     let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
     let plain = place.run(&["build", "context"]);

@@ -257,6 +257,18 @@ fn media_types_annotations_and_names_are_as_asked() {
     let image = Image::open(&docker);
     assert_eq!(image.manifest["mediaType"], "application/vnd.docker.distribution.manifest.v2+json");
     assert_eq!(image.manifest["layers"][0]["mediaType"], "application/vnd.docker.image.rootfs.diff.tar.gzip");
+    // BuildKit writes this pair too.
+    let zstd = place.path("zstd");
+    let output = format!("type=oci,tar=false,dest={},oci-mediatypes=false,compression=zstd", zstd.display());
+    let built = place.run("store", &["-t", "zstd:1", "-o", &output, "-o", "files", "context"]);
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let zstd = Image::open(&zstd);
+    assert_eq!(zstd.manifest["layers"][0]["mediaType"], "application/vnd.docker.image.rootfs.diff.tar.zstd");
+    assert!(zstd.tar(0) == image.tar(0));
+    assert_eq!(std::fs::read(place.path("files/src/deep/b")).unwrap(), b"b\n");
+    std::fs::write(place.path("context/above"), "FROM zstd:1\nCOPY src/a /top\n").unwrap();
+    let above = place.image("store", None, &["-f", "context/above"]);
+    assert_eq!(above.types(), ["tar+zstd", "tar+gzip"]);
 
     let layout = place.path("annotated");
     let output =

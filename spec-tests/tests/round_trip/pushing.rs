@@ -6,7 +6,7 @@ use serde_json::Value;
 use spec_tests::client::{Fluyt, Podman, skopeo_copy};
 use spec_tests::docker::Dockerd;
 use spec_tests::folder::TestDir;
-use spec_tests::image::{Layout, violations};
+use spec_tests::image::{Image, LayerBlob, Layout, violations};
 use spec_tests::program;
 use spec_tests::registry::Registry;
 use spec_tests::samples;
@@ -186,6 +186,36 @@ fn a_name_means_no_image_that_a_push_replaced() {
     assert!(new.stderr.contains(&format!("`fluyt pull {base}`")), "{}", new.stderr);
     let _ = fluyt.run(["pull", &base]).expect_success();
     let _ = fluyt.run(["push", &base]).expect_success();
+}
+
+/// The base's layers are in its registry alone: they have to come here to be compressed again.
+#[test]
+fn a_base_that_is_elsewhere_is_compressed_as_forced() {
+    let (registry, other, fluyt, context) = (Registry::start(), Registry::start(), Fluyt::new(), TestDir::new());
+    let base = base_in(&registry, "team/base:one");
+    context.write("file", "content\n");
+    context.write("Dockerfile", format!("FROM {base}\nCOPY --link file /file\n"));
+    let types = |image: &Image| -> Vec<String> {
+        let name =
+            |layer: &LayerBlob| layer.descriptor["mediaType"].as_str().unwrap().rsplit('.').next().unwrap().to_owned();
+        image.layers.iter().map(name).collect()
+    };
+    let plain = ["-t", &format!("{}/app:plain", registry.host()), "--push", "--compression", "zstd"].map(str::to_owned);
+    let plain: Vec<&str> = plain.iter().map(String::as_str).collect();
+    let _ = fluyt.build(context.path(), &plain).expect_success();
+    let plain = registry.image("app", "plain");
+    assert_eq!(types(&plain), ["tar+gzip", "tar+gzip", "tar+zstd"]);
+    assert!(!in_store(&fluyt, &plain.layers[0].descriptor["digest"]), "this is about a base that is not here");
+    for to in [&registry, &other] {
+        let name = format!("{}/app:forced", to.host());
+        let flags = ["-t", &name, "--push", "--compression", "zstd", "--force-compression"];
+        let built = fluyt.build(context.path(), &flags).expect_success();
+        let forced = to.image("app", "forced");
+        assert_eq!((types(&forced), &forced.digest[..]), (vec!["tar+zstd".to_owned(); 3], built.text()));
+        assert_eq!(violations(&forced), Vec::<String>::new());
+        assert!(forced.files() == plain.files());
+        assert_eq!(forced.config["rootfs"], plain.config["rootfs"]);
+    }
 }
 
 #[test]
