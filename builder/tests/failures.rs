@@ -82,6 +82,7 @@ fn every_failure_that_happened_is_reported() {
     let request = Request {
         context: ContextSource::Folder(context),
         copied: None,
+        other_store: None,
         contexts: std::collections::BTreeMap::new(),
         certificates: None,
         file: None,

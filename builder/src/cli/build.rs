@@ -226,6 +226,7 @@ pub(super) fn request(typed: &BuildArguments) -> Result<Asked, Failure> {
     let request = Request {
         context: ContextSource::parse(typed.context.as_os_str()),
         copied: None,
+        other_store: None,
         file: typed.file.as_ref().map(|file| DockerfileSource::parse(file.as_os_str())),
         contexts: typed.build_contexts.iter().cloned().collect(),
         tags,

@@ -125,15 +125,10 @@ pub struct Context {
     folder: OwnedFd,
     ignore: Ignore,
     modes: Option<Modes>,
-    store: Option<StoreFolder>,
-}
-
-/// The store's folder, wherever it is met: by what it is, as a mount may show it under another name.
-#[derive(Debug)]
-struct StoreFolder {
-    device: u64,
-    inode: u64,
-    met: OnceLock<Vec<u8>>,
+    /// The folders of stores, wherever they are met: by device and inode, as a mount may show one under another name.
+    stores: Vec<(u64, u64)>,
+    /// Where one was met.
+    store_met: OnceLock<Vec<u8>>,
 }
 
 /// Where a path leads.
@@ -163,33 +158,30 @@ impl Context {
         })?;
         // Entries say where they are absolutely, whatever the working directory becomes.
         let root = folder.canonicalize().map_err(|source| ContextError::Read { path: folder.to_owned(), source })?;
-        Ok(Self { root, folder: opened, ignore, modes: None, store: None })
+        Ok(Self { root, folder: opened, ignore, modes: None, stores: Vec::new(), store_met: OnceLock::new() })
     }
 
-    /// Without the store: what is written while it is read would be another thing in each build, and in the image too.
+    /// Without a store: what is written while it is read would be another thing in each build, and in the image too.
     #[must_use]
     pub fn without_store(mut self, folder: &Path) -> Self {
-        self.store = rustix::fs::stat(folder).ok().map(|stat| {
-            let (device, inode) = identity(&stat);
-            StoreFolder { device, inode, met: OnceLock::new() }
-        });
+        self.stores.extend(rustix::fs::stat(folder).ok().map(|stat| identity(&stat)));
         self
     }
 
-    /// Where in it the store was met and left out, relative to it.
+    /// Where in it a store was met and left out, relative to it.
     #[must_use]
     pub fn store_left_out(&self) -> Option<String> {
-        Some(shown(self.store.as_ref()?.met.get()?))
+        self.store_met.get().map(|path| shown(path))
     }
 
     fn is_store(&self, stat: &Stat) -> bool {
-        self.store.as_ref().is_some_and(|store| (store.device, store.inode) == identity(stat))
+        self.stores.contains(&identity(stat))
     }
 
     /// That a rule hides it too is no news.
     fn meet_store(&self, path: Vec<u8>) {
-        if let Some(store) = self.store.as_ref().filter(|_| !self.ignore.matches(&path).hidden) {
-            store.met.get_or_init(|| path);
+        if !self.ignore.matches(&path).hidden {
+            self.store_met.get_or_init(|| path);
         }
     }
 

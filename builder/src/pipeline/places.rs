@@ -310,7 +310,9 @@ pub(super) fn open_folder(
     store: &Store,
     events: &Events,
 ) -> Result<Context, BuildError> {
-    let context = Context::open(folder, read_ignore(folder, dockerfile)?)?.without_store(store.root());
+    let context = Context::open(folder, read_ignore(folder, dockerfile)?)?;
+    let context =
+        [store.root()].into_iter().chain(request.other_store.as_deref()).fold(context, Context::without_store);
     if !request.reproducible && request.epoch.is_none() {
         return Ok(context);
     }

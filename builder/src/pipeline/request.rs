@@ -25,6 +25,8 @@ pub struct Request {
     pub context: ContextSource,
     /// The context is a copy of what a build sees of another folder.
     pub copied: Option<Copied>,
+    /// A store beside the build's own that is in no context either.
+    pub other_store: Option<PathBuf>,
     /// The Dockerfile, when it was named.
     pub file: Option<DockerfileSource>,
     /// `--build-context`, by name as typed.

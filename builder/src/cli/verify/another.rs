@@ -41,6 +41,8 @@ struct Order {
     file: Option<PathBuf>,
     /// See [`Copied`].
     committed_at: Option<i64>,
+    /// See [`Request`].
+    other_store: Option<PathBuf>,
 }
 
 /// What it says at its end.
@@ -128,6 +130,7 @@ impl AnotherUser {
             context: self.context.clone(),
             file: self.file.clone(),
             committed_at: self.committed_at,
+            other_store: Some(ours.root().to_owned()),
         };
         // A Dockerfile whose path is no text cannot be named in the order.
         let Ok(order) = serde_json::to_string(&order) else {
@@ -246,7 +249,8 @@ pub(super) async fn build(order: &str, arguments: BuildArguments) -> Result<(), 
     let store = open_store(Some(&order.store))?;
     let file = order.file.map(DockerfileSource::Path).or_else(|| request.file.clone());
     let copied = Some(Copied { committed_at: order.committed_at });
-    let second = Request { context: ContextSource::Folder(order.context), copied, file, ..wanted(request) };
+    let (context, other_store) = (ContextSource::Folder(order.context), order.other_store);
+    let second = Request { context, copied, other_store, file, ..wanted(request) };
     let workshop = |store, cancel| Workshop {
         store,
         client: client.clone(),

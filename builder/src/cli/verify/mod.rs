@@ -51,7 +51,8 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, another: O
     let mut registries = arguments.registries.clone();
     registries.insecure_registry.extend(insecure);
     let client = super::transfer::client(&registries)?;
-    let first = wanted(request);
+    // The second build has another store, and folders that are not copied may hold this one.
+    let first = Request { other_store: Some(store.root().to_owned()), ..wanted(request) };
     let (wish, is_normalized) = (first.isolation, first.normalize);
     let copy = store.temporary_folder().map_err(|error| Failure::from_error(Blame::Environment, &error))?;
     let (second, user, differs) = match &first.context {
