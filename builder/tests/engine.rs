@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// What every Dockerfile here begins with.
 const BUSYBOX: &str = "FROM scratch AS busybox\n\
@@ -63,6 +63,14 @@ impl Place {
         self.build(&[arguments, &["-o", folder.to_str().unwrap()]].concat());
         folder
     }
+}
+
+/// Removes what is not needed, all or of one type.
+fn prune(place: &Place, arguments: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt"));
+    command.args(["--store", place.path("store").to_str().unwrap(), "prune"]).args(arguments);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The step of a build's progress that this instruction is, with what became of it.
@@ -479,4 +487,39 @@ fn why_a_step_was_missed_is_said_in_words() {
     assert!(mode[0].ends_with("--chmod changed from `644` to `600`"), "{mode:?}");
     let told = explained(&["--no-cache"]);
     assert!(told.iter().all(|line| line.ends_with("it was told to run again (--no-cache)")), "{told:?}");
+}
+
+/// The layers of a reproducible build carry constant times; those that a command sees stand in their indexes alone.
+#[test]
+fn a_command_never_sees_the_times_that_a_layer_was_given() {
+    let Some(place) = Place::new() else { return };
+    fs::write(place.path("context/old"), "old\n").unwrap();
+    fs::write(place.path("context/new"), "new\n").unwrap();
+    // What was edited after something was made of what it was before.
+    let edited = fs::File::options().write(true).open(place.path("context/new")).unwrap();
+    edited.set_modified(SystemTime::now() + Duration::from_secs(3600)).unwrap();
+    let build = |slow: &str, last: &str| {
+        place.dockerfile(&format!(
+            "FROM busybox AS slow\nRUN {slow}; touch /slow\n\
+             FROM busybox\nCOPY old /source\nRUN cp /source /made\nCOPY new /source\nCOPY --from=slow /slow /slow\n\
+             RUN {last}; [ /source -nt /made ] && cp /source /made; true\n"
+        ));
+        fs::read_to_string(place.files(&["--reproducible"]).join("made")).unwrap()
+    };
+    assert_eq!(build("true", "echo 1"), "new\n");
+    // Only the indexes go, so that the blobs are still found, and nothing that was unpacked of them.
+    prune(&place, &["--filter", "type=layer"]);
+    prune(&place, &["--filter", "type=index"]);
+    assert_eq!(build("true", "echo 2"), "new\n");
+    // All goes that the build does not hold, between finding the layers and unpacking them.
+    prune(&place, &["--filter", "type=layer"]);
+    let made = std::thread::scope(|scope| {
+        let building = scope.spawn(|| build("sleep 2", "echo 3"));
+        while !building.is_finished() {
+            std::thread::sleep(Duration::from_millis(500));
+            prune(&place, &[]);
+        }
+        building.join().unwrap()
+    });
+    assert_eq!(made, "new\n");
 }

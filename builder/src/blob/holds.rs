@@ -74,8 +74,8 @@ impl Holds {
 
     /// Does `remove` while nobody else holds the entry; `None` when somebody does, this process included.
     pub(super) fn alone<T>(&self, name: &str, remove: impl FnOnce() -> T) -> Result<Option<T>, StoreError> {
-        let names = self.names();
-        if names.values().any(|held| *held == byte_of(name)) {
+        let (names, byte) = (self.names(), byte_of(name));
+        if names.values().any(|held| *held == byte) {
             return Ok(None);
         }
         if !self.try_alone(name, &names)? {

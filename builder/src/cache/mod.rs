@@ -8,4 +8,4 @@ mod record;
 pub use explain::{Preimage, Preimages};
 pub use key::{Content, Key, LayerContent, LayerContentHasher, Mode};
 pub use plan::{PlanKey, SelectionHasher, SourceKey};
-pub use record::{BaseRecord, ConvertedRecord, LayerRecord, PlanRecord, PlannedLayer, Records, Stamps};
+pub use record::{BaseRecord, ConvertedRecord, LayerRecord, PlanRecord, PlannedLayer, REAL_TIMES, Records, Stamps};

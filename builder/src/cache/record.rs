@@ -39,6 +39,9 @@ pub enum Stamps {
     Context,
 }
 
+/// What [`LayerRecord::times`] says of times that were left as they are.
+pub const REAL_TIMES: &str = "real";
+
 /// What a step made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {
@@ -52,7 +55,7 @@ pub struct LayerRecord {
     pub media_type: String,
     /// How it was compressed, with the compressor's version: a blob is taken only by a build that wants the same.
     pub compression: String,
-    /// How times were treated when it was written (`real`, or the epoch that they were clamped to or that all have).
+    /// How times were treated when it was written ([`REAL_TIMES`], or the epoch that they were clamped to or that all have).
     pub times: String,
     /// Whose times they are, which tells how they are treated.
     #[serde(default)]
@@ -67,6 +70,14 @@ pub struct LayerRecord {
     pub fidelity: Fidelity,
     /// When it was made, in seconds since 1970: an image that is found whole in the cache keeps its times, and so its digest.
     pub made_at: i64,
+}
+
+impl LayerRecord {
+    /// Whether the blob has the times that a command sees. Of any other the layer's index alone has them.
+    #[must_use]
+    pub fn has_real_times(&self) -> bool {
+        self.times == REAL_TIMES
+    }
 }
 
 /// A step's layer and all those below it that steps made.

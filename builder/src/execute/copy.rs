@@ -20,7 +20,7 @@ use crate::cache::{Key, LayerContent, LayerContentHasher, LayerRecord, PlannedLa
 use crate::context::{Filter, split_at_pivot};
 use crate::event::{Event, StepId};
 use crate::graph::{CopyFrom, CopyOp, InlineFile, Root};
-use crate::layer::{Change, Kind, Layer, LayerBuilder, LayerPath, Source, Times, Tree};
+use crate::layer::{Change, Kind, Layer, LayerBuilder, LayerIndex, LayerPath, Source, Times, Tree};
 use crate::sandbox::Fidelity;
 
 impl Executor {
@@ -261,10 +261,12 @@ impl Executor {
         Ok(self.stored(key, &made))
     }
 
-    /// The layer of a record, when its blob is there.
+    /// The layer of a record, when its blob is there, and with it what the blob does not tell.
     fn stored(&self, key: Key, record: &LayerRecord) -> Option<(BuiltLayer, LayerContent)> {
         let layer = self.built(key, record)?;
-        let there = self.store.size(&layer.digest).ok()? == Some(layer.size_bytes);
+        let there = self.store.size(&layer.digest).ok()? == Some(layer.size_bytes)
+            // Held from here on: a command that sees the blob's times takes what it finds made for newer than it is.
+            && (record.has_real_times() || LayerIndex::is_of_step(&self.store, &layer.diff_id));
         there.then_some((layer, record.content))
     }
 

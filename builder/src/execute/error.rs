@@ -200,6 +200,14 @@ pub enum StepError {
         /// The file.
         path: String,
     },
+    /// The times of a layer's files are gone, which its blob does not have.
+    #[error(
+        "the index of layer {diff_id} is gone or damaged, which alone had the times of its files; run the build again"
+    )]
+    NoTimes {
+        /// The layer.
+        diff_id: String,
+    },
     /// A layer does not unpack to what the image's configuration says.
     #[error("layer {digest} unpacks to {found}, and the image's configuration says {expected}")]
     DiffId {

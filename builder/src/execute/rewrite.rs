@@ -6,9 +6,9 @@ use std::collections::HashSet;
 use fluyt_client::Reference;
 
 use super::{BuiltLayer, Executor, RootState, StepError};
-use crate::cache::{ConvertedRecord, LayerRecord, Stamps};
+use crate::cache::{ConvertedRecord, LayerRecord, REAL_TIMES, Stamps};
 use crate::event::{Event, StepId};
-use crate::layer::{LayerError, LayerIndex, LayerOptions, LayerPath, Times, recompress, restamp};
+use crate::layer::{LayerError, LayerOptions, LayerPath, Times, recompress, restamp};
 
 impl Executor {
     /// How the layer of a step is written whose entries get their times in this way.
@@ -60,7 +60,7 @@ impl Executor {
             })
         } else {
             // Whatever the blob's times are, the index has those that a RUN sees.
-            let Ok(Some(index)) = LayerIndex::load(&self.store, &diff_id) else { return Ok(None) };
+            let Some(index) = self.kept_index(&diff_id, Some(record)) else { return Ok(None) };
             let fixed: HashSet<&str> = record.fixed.iter().map(String::as_str).collect();
             let of = |path: &LayerPath| match fixed.contains(&*path.to_string()) {
                 true => self.written_with(Stamps::Context).times,
@@ -151,7 +151,7 @@ impl Executor {
 /// Times as records spell them.
 fn recorded_times(times: Times) -> String {
     match times {
-        Times::Real => "real".to_owned(),
+        Times::Real => REAL_TIMES.to_owned(),
         Times::Clamp(epoch) => format!("clamp {epoch}"),
         Times::Fixed(epoch) => format!("fixed {epoch}"),
     }

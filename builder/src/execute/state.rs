@@ -10,7 +10,7 @@ use oci_spec::image::Digest;
 
 use super::{Executor, StepError};
 use crate::blob::{Arriving, StoreError};
-use crate::cache::{Content, PlannedLayer};
+use crate::cache::{Content, LayerRecord, PlannedLayer};
 use crate::event::StepId;
 use crate::layer::{LayerIndex, Limits, Tree, index_layer};
 
@@ -31,6 +31,24 @@ pub struct BuiltLayer {
     pub made_at: Option<i64>,
     /// What the cache has of it; none for a base image's.
     pub planned: Option<Arc<PlannedLayer>>,
+}
+
+impl BuiltLayer {
+    /// What the cache has of it; none for a base image's.
+    pub(super) fn record(&self) -> Option<&LayerRecord> {
+        self.planned.as_deref().map(|planned| &planned.record)
+    }
+
+    /// That the blob has the times which a command sees; its index can be made again then.
+    ///
+    /// # Errors
+    /// When it has others. The index was there, and held, when the layer was found: nobody but a user removes it.
+    pub(super) fn tells_times(&self) -> Result<(), StepError> {
+        match self.record() {
+            Some(record) if !record.has_real_times() => Err(StepError::NoTimes { diff_id: self.diff_id.to_string() }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A root file system as a chain of layers, bottom first.
@@ -107,10 +125,20 @@ impl Executor {
         })
     }
 
+    /// The index that is kept of a layer, with the times that a command sees: where the layer's blob has others, as its record
+    /// says, none but its step's will do.
+    pub(super) fn kept_index(&self, diff_id: &Digest, record: Option<&LayerRecord>) -> Option<LayerIndex> {
+        let kept = match record {
+            Some(record) if !record.has_real_times() => LayerIndex::load_of_step(&self.store, diff_id),
+            _ => LayerIndex::load(&self.store, diff_id),
+        };
+        // A damaged index is made again like one that is not there.
+        kept.ok().flatten()
+    }
+
     /// The index of a layer: kept beside it, or made by reading it once.
     pub(super) fn index(&self, step: StepId, layer: &BuiltLayer) -> Result<LayerIndex, StepError> {
-        // A damaged index is made again like one that is not there.
-        if let Ok(Some(index)) = LayerIndex::load(&self.store, &layer.diff_id) {
+        if let Some(index) = self.kept_index(&layer.diff_id, layer.record()) {
             return Ok(index);
         }
         self.ensure_blob(step, layer)?;
@@ -118,7 +146,11 @@ impl Executor {
     }
 
     /// Makes a layer's index of its blob, and keeps it.
+    ///
+    /// # Errors
+    /// Also where the blob does not tell the times.
     pub(super) fn make_index(&self, blob: impl Read, layer: &BuiltLayer) -> Result<LayerIndex, StepError> {
+        layer.tells_times()?;
         let (scan, index) = index_layer(blob, &layer.media_type, &Limits::DEFAULT)?;
         if scan.diff_id != layer.diff_id {
             return Err(StepError::DiffId {

@@ -85,14 +85,13 @@ impl Executor {
 
     /// Unpacks what takes nothing from the layers below it.
     fn unpack_beside(&self, step: StepId, layers: &[&BuiltLayer], fetches: &Fetches) -> Result<(), StepError> {
-        beside(layers, |layer| match LayerIndex::load(&self.store, &layer.diff_id) {
-            Ok(Some(index)) if stands_alone(&index) => {
+        beside(layers, |layer| match self.kept_index(&layer.diff_id, layer.record()) {
+            Some(index) if stands_alone(&index) => {
                 self.arrived(step, layer, fetches)?;
                 self.unpack_one(layer, &[], &index)
             }
-            Ok(Some(_)) => Ok(()),
-            // A damaged index is made again like one that is not there.
-            Ok(None) | Err(_) => self.unpack_unknown(step, layer, fetches),
+            Some(_) => Ok(()),
+            None => self.unpack_unknown(step, layer, fetches),
         })
     }
 
@@ -132,6 +131,9 @@ impl Executor {
     }
 
     /// A layer that takes something from below is left for later.
+    ///
+    /// # Errors
+    /// Also where the blob does not tell the times.
     fn unpack_and_index(
         &self,
         layer: &BuiltLayer,
@@ -140,6 +142,7 @@ impl Executor {
         if self.cancel.is_cancelled() {
             return Err(StepError::Cancelled);
         }
+        layer.tells_times()?;
         let flight = self.flights.layer(&layer.diff_id);
         let _one_at_a_time = flight.lock().unwrap_or_else(PoisonError::into_inner);
         if self.snapshots.has(&layer.diff_id) {

@@ -1,7 +1,9 @@
 //! What is in a layer, kept beside it, so that questions about it need not one byte of it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::Path;
 
 use oci_spec::image::Digest;
 use serde::{Deserialize, Serialize, Serializer};
@@ -9,8 +11,18 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::{Entry, FileTime, Kind, LayerError, LayerPath};
 use crate::blob::{ContentHash, Store};
 
-/// The form of the JSON. Raise it when its meaning changes; an index of another version is made again.
-const VERSION: u32 = 2;
+/// The form of the JSON. Raise it when its meaning changes; an index of another version is made again, if need be by its step.
+const VERSION: u32 = 3;
+
+/// Where the times of an index are from.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Origin {
+    /// The step that made the layer: those that a command sees, whatever the blob was given.
+    Step,
+    /// The layer's blob.
+    Blob,
+}
 
 /// Largest account file whose text is kept. The largest real ones have some thousand lines.
 pub const ACCOUNTS_SIZE_MAX_BYTES: u64 = 1024 * 1024;
@@ -43,14 +55,39 @@ pub fn is_account_file(path: &LayerPath) -> bool {
 }
 
 impl LayerIndex {
-    /// Reads the index that is kept for the layer; `None` when there is none of this version.
+    /// Reads the index that is kept for the layer, and holds it; `None` when there is none of this version.
     ///
     /// # Errors
-    /// [`LayerError::BadIndex`] when the file is not what we write.
+    /// [`LayerError::BadIndex`] when the file is not what we write; it is gone then.
     pub fn load(store: &Store, diff_id: &Digest) -> Result<Option<Self>, LayerError> {
-        let Some(bytes) = store.read_entry(&place(diff_id))? else { return Ok(None) };
-        store.entry_used(&place(diff_id));
-        Self::from_json(&bytes).map_err(|reason| LayerError::BadIndex { diff_id: diff_id.clone(), reason })
+        let place = place(diff_id);
+        store.hold(&place, || Ok(Self::is_kept(store, diff_id).then_some(())))?;
+        let Some(bytes) = store.read_entry(Path::new(&place))? else { return Ok(None) };
+        store.entry_used(Path::new(&place));
+        Self::from_json(&bytes).map_err(|reason| {
+            // Else it would be found again by who only looks whether there is one.
+            let _ = fs::remove_file(store.root().join(&place));
+            LayerError::BadIndex { diff_id: diff_id.clone(), reason }
+        })
+    }
+
+    /// As [`LayerIndex::load`], and `None` too when the index was made of the blob.
+    ///
+    /// # Errors
+    /// Those of [`LayerIndex::load`].
+    pub fn load_of_step(store: &Store, diff_id: &Digest) -> Result<Option<Self>, LayerError> {
+        if Self::is_of_step(store, diff_id) { Self::load(store, diff_id) } else { Ok(None) }
+    }
+
+    /// Whether the index is there with the times that the layer's step gave it; then it is held. Read of it is its head alone.
+    pub fn is_of_step(store: &Store, diff_id: &Digest) -> bool {
+        let place = place(diff_id);
+        let head = || {
+            let mut head = [0; OF_STEP.len()];
+            File::open(store.root().join(&place)).and_then(|mut file| file.read_exact(&mut head)).ok()?;
+            (head == OF_STEP).then_some(())
+        };
+        matches!(store.hold(&place, || Ok(head())), Ok(Some(())))
     }
 
     /// Whether there is something at the place of a layer's index; [`LayerIndex::load`] finds it damaged, or an index.
@@ -58,23 +95,31 @@ impl LayerIndex {
         store.root().join(place(diff_id)).exists()
     }
 
-    /// Keeps the index for the layer, synced: it may hold times that the layer's blob does not.
+    /// Keeps the index that a step made with its layer, and holds it: it may have times that the layer's blob has not, and is
+    /// synced for that.
     pub fn save(&self, store: &Store, diff_id: &Digest) -> Result<(), LayerError> {
-        Ok(store.write_entry(&place(diff_id), &self.to_json())?)
+        let place = place(diff_id);
+        // Held from before it is there: nobody prunes what has just been made.
+        store.hold(&place, || Ok(Some(())))?;
+        Ok(store.write_entry(Path::new(&place), &self.to_json())?)
     }
 
     /// The same for an index that reading the blob would give again: a machine that loses its power may lose it, or the end
     /// of it, and then it is made again.
     pub fn save_unsynced(&self, store: &Store, diff_id: &Digest) -> Result<(), LayerError> {
-        Ok(store.write_hint(&place(diff_id), &self.to_json())?)
+        Ok(store.write_hint(Path::new(&place(diff_id)), &self.json(Origin::Blob))?)
     }
 
-    /// The JSON form; the same index gives the same bytes.
+    /// The JSON form of a step's index; the same index gives the same bytes.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
+        self.json(Origin::Step)
+    }
+
+    fn json(&self, of: Origin) -> Vec<u8> {
         let accounts: BTreeMap<String, &String> =
             self.accounts.iter().map(|(path, text)| (escape(path.as_bytes()), text)).collect();
-        let stored = Written { version: VERSION, entries: &self.entries, accounts };
+        let stored = Written { version: VERSION, of, entries: &self.entries, accounts };
         serde_json::to_vec(&stored).expect("strings, numbers and maps with string keys always have a JSON form")
     }
 
@@ -98,8 +143,9 @@ impl LayerIndex {
     }
 }
 
-fn place(diff_id: &Digest) -> PathBuf {
-    PathBuf::from("indexes").join(format!("{}.json", diff_id.digest()))
+/// Where an index is below the store, and the name under which it is held.
+fn place(diff_id: &Digest) -> String {
+    format!("indexes/{}.json", diff_id.digest())
 }
 
 #[derive(Deserialize)]
@@ -109,10 +155,14 @@ struct Stored {
     accounts: BTreeMap<String, String>,
 }
 
+/// What the JSON of an index of [`Origin::Step`] begins with.
+const OF_STEP: [u8; 25] = *br#"{"version":3,"of":"step","#;
+
 /// The same while it is written, each row when its turn comes.
 #[derive(Serialize)]
 struct Written<'a> {
     version: u32,
+    of: Origin,
     #[serde(serialize_with = "rows")]
     entries: &'a [IndexEntry],
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -303,21 +353,42 @@ mod tests {
         assert_eq!(
             json,
             concat!(
-                r#"{"version":2,"entries":[{"p":"bin/50%25","k":"f","s":3,"m":493,"g":5,"t":-1,"#,
+                r#"{"version":3,"of":"step","entries":[{"p":"bin/50%25","k":"f","s":3,"m":493,"g":5,"t":-1,"#,
                 r#""x":{"security.capability":"01ff"},"#,
                 r#""h":"6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"},"#,
                 r#"{"p":"bin/l","k":"l","to":"caf%E9/é","m":493,"t":-1}],"accounts":{"etc/passwd":"root:x:0:0\n"}}"#
             )
         );
         assert_eq!(LayerIndex::from_json(json.as_bytes()).unwrap(), Some(index));
+        assert!(json.as_bytes().starts_with(&OF_STEP));
     }
 
     #[test]
     fn another_version_is_made_again_and_damage_is_an_error() {
         assert_eq!(LayerIndex::from_json(br#"{"version":1,"entries":[{"old":1}]}"#), Ok(None));
         assert!(LayerIndex::from_json(b"").is_err());
-        let escaping = br#"{"version":2,"entries":[{"p":"../x","k":"d","m":0,"t":0}]}"#;
+        let escaping = br#"{"version":3,"entries":[{"p":"../x","k":"d","m":0,"t":0}]}"#;
         assert!(LayerIndex::from_json(escaping).unwrap_err().contains("is no path inside a root"));
+    }
+
+    #[test]
+    fn an_index_of_a_step_is_told_from_one_of_a_blob() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        let (diff_id, index) = (crate::blob::sha256(b"a layer"), LayerIndex::default());
+        let of_step = || LayerIndex::load_of_step(&store, &diff_id).unwrap();
+        assert!(!LayerIndex::is_of_step(&store, &diff_id));
+        index.save_unsynced(&store, &diff_id).unwrap();
+        assert!(!LayerIndex::is_of_step(&store, &diff_id) && of_step().is_none());
+        assert_eq!(LayerIndex::load(&store, &diff_id).unwrap(), Some(index.clone()));
+        index.save(&store, &diff_id).unwrap();
+        assert!(LayerIndex::is_of_step(&store, &diff_id));
+        assert_eq!(of_step(), Some(index));
+        // What is damaged behind its head is found when it is read, and then it is there no more.
+        fs::write(store.root().join(place(&diff_id)), OF_STEP).unwrap();
+        assert!(LayerIndex::is_of_step(&store, &diff_id));
+        assert!(matches!(LayerIndex::load(&store, &diff_id), Err(LayerError::BadIndex { .. })));
+        assert!(!LayerIndex::is_of_step(&store, &diff_id) && LayerIndex::load(&store, &diff_id).unwrap().is_none());
     }
 
     #[test]

@@ -466,6 +466,7 @@ fn step_fault(error: &StepError) -> Fault {
         | StepError::DiskFull { .. }
         | StepError::NotFetched { .. }
         | StepError::DiffId { .. }
+        | StepError::NoTimes { .. }
         | StepError::IndexMismatch { .. } => Fault::Environment,
     }
 }

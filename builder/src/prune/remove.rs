@@ -184,6 +184,12 @@ impl Pruning<'_> {
             }
             // A build was killed while a command had a cache mount in the root; the next build brings it home.
             Kind::MutableRoot if path.join("root.lent").exists() => Ok(false),
+            // An index may be the only one to have the times of a layer that a build found.
+            Kind::Index => self
+                .store
+                .alone(&entry.name, || gone(fs::remove_file(&path)))
+                .map_err(io::Error::other)?
+                .unwrap_or(Ok(false)),
             Kind::Layer | Kind::MutableRoot => {
                 let removed = self.store.alone(&entry.name, || self.move_to_trash(&path));
                 removed.map_err(io::Error::other)?.unwrap_or(Ok(false))
@@ -197,7 +203,7 @@ impl Pruning<'_> {
                 Some(_lock) => gone(fs::remove_file(&path)),
                 None => Ok(false),
             },
-            Kind::Index | Kind::Record => gone(fs::remove_file(&path)),
+            Kind::Record => gone(fs::remove_file(&path)),
         }
     }
 
@@ -317,7 +323,7 @@ impl Pruning<'_> {
 pub(super) fn is_held(store: &Store, kind: Kind, name: &str) -> bool {
     let path = store.root().join(name);
     match kind {
-        Kind::Blob | Kind::Layer | Kind::MutableRoot => !matches!(store.alone(name, || ()), Ok(Some(()))),
+        Kind::Blob | Kind::Index | Kind::Layer | Kind::MutableRoot => !matches!(store.alone(name, || ()), Ok(Some(()))),
         Kind::Temporary => lock_folder(&path).is_none(),
         Kind::CacheMount => fs::read_dir(&path).is_ok_and(|copies| {
             copies
@@ -326,7 +332,7 @@ pub(super) fn is_held(store: &Store, kind: Kind, name: &str) -> bool {
                 .any(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err())
         }),
         Kind::Log => lock_file(&path).is_none(),
-        Kind::Index | Kind::Record => false,
+        Kind::Record => false,
     }
 }
 

@@ -153,24 +153,26 @@ impl Found<'_> {
 
     /// A layer's index is kept as long as its blob: to make it again, the whole blob is read.
     fn age_indexes(&mut self) {
-        let blobs: HashMap<&str, (SystemTime, bool)> = self
+        let blobs: HashMap<&str, (SystemTime, bool, bool)> = self
             .entries
             .iter()
             .filter(|entry| entry.kind == Kind::Blob)
-            .map(|entry| (entry.name.as_str(), (entry.used, entry.needed)))
+            .map(|entry| (entry.name.as_str(), (entry.used, entry.needed, entry.held)))
             .collect();
         let mut ages = HashMap::new();
         for (diff_id, digests) in &self.blobs_of {
             let found = digests.iter().filter_map(|digest| blobs.get(place_of(digest).as_str()));
-            let age = found
-                .fold((SystemTime::UNIX_EPOCH, false), |(used, needed), blob| (used.max(blob.0), needed || blob.1));
+            let age = found.fold((SystemTime::UNIX_EPOCH, false, false), |(used, needed, held), blob| {
+                (used.max(blob.0), needed || blob.1, held || blob.2)
+            });
             ages.insert(format!("indexes/{}.json", diff_id.trim_start_matches("sha256:")), age);
         }
         for entry in self.entries.iter_mut().filter(|entry| entry.kind == Kind::Index) {
-            if let Some((used, needed)) = ages.get(&entry.name) {
+            if let Some((used, needed, held)) = ages.get(&entry.name) {
                 // Of one time, blobs go before indexes.
                 entry.used = entry.used.max(*used);
                 entry.needed |= needed;
+                entry.held |= held;
             }
         }
     }

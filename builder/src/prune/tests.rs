@@ -119,6 +119,32 @@ fn what_a_build_holds_stays_until_it_is_done() {
 }
 
 #[test]
+fn an_index_stays_with_a_build_that_holds_it_or_its_blob() {
+    let sample = Sample::new();
+    let (blob, diff_id) = (sample.blob("a layer", 50), sha256(b"its tar"));
+    let index = format!("indexes/{}.json", diff_id.digest());
+    let record = json!({"layer": {"diff_id": diff_id.as_ref(), "digest": blob.as_ref()}}).to_string();
+    sample.open().write_entry(Path::new("records/1/layer.json"), record.as_bytes()).unwrap();
+    sample.open().write_entry(Path::new(&index), b"{}").unwrap();
+    let asked_for = Policy { kinds: vec![Kind::Index], ..Policy::default() };
+    let build = sample.open();
+    build.hold(&index, || Ok(Some(()))).unwrap();
+    let store = sample.open();
+    assert_eq!(prune(&store, &asked_for).unwrap().removed, []);
+    // It was taken by a build that had found it before it was looked at.
+    let mut before = survey(&store).unwrap();
+    before.entries.iter_mut().for_each(|entry| entry.held = false);
+    assert_eq!(remove::prune_surveyed(&store, &asked_for, before, None).unwrap().removed, []);
+    drop(build);
+    let build = sample.open();
+    assert!(build.contains(&blob));
+    assert_eq!(prune(&store, &asked_for).unwrap().removed, []);
+    drop(build);
+    assert_eq!(prune(&store, &asked_for).unwrap().removed.len(), 1);
+    assert!(!store.root().join(&index).exists() && there(&store, &blob));
+}
+
+#[test]
 fn a_name_that_was_given_after_the_look_is_seen() {
     let sample = Sample::new();
     let layer = sample.image("late", 10);

@@ -219,7 +219,8 @@ impl MutableRoot {
         let missing = || SnapshotError::NotUnpacked { diff_id: diff_id.clone() };
         let digest = self.blob(diff_id)?.ok_or_else(missing)?;
         let blob = self.layers.open_verified(&digest)?;
-        let index = LayerIndex::load(&self.layers, diff_id).ok().flatten();
+        let index = LayerIndex::load(&self.layers, diff_id)
+            .map_err(|error| SnapshotError::Apply { diff_id: diff_id.clone(), source: Box::new(error.into()) })?;
         let applied =
             apply_layer_with_times(blob, "", &Limits::DEFAULT, root, Form::FlatWithoutDevices, index.as_ref())
                 .map_err(|source| SnapshotError::Apply { diff_id: diff_id.clone(), source: source.into() })?;
@@ -246,7 +247,9 @@ impl Read for Copied<'_> {
 
 impl Snapshotter for MutableRoot {
     fn has(&self, diff_id: &Digest) -> bool {
-        matches!(self.blob(diff_id), Ok(Some(_)))
+        // An index of another version, which would not be read, is brought again.
+        let is_told = !LayerIndex::is_kept(&self.layers, diff_id) || LayerIndex::is_of_step(&self.layers, diff_id);
+        is_told && matches!(self.blob(diff_id), Ok(Some(_)))
     }
 
     fn unpack(
