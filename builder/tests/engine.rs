@@ -523,3 +523,66 @@ fn a_command_never_sees_the_times_that_a_layer_was_given() {
     });
     assert_eq!(made, "new\n");
 }
+
+/// Flips a bit of the largest blob below a size, and lets go of what was unpacked of it.
+fn damage(place: &Place, at_most_bytes: u64) {
+    let blobs = fs::read_dir(place.path("store/blobs/sha256")).unwrap().map(|blob| blob.unwrap().path());
+    let size = |path: &PathBuf| fs::metadata(path).unwrap().len();
+    let blob = blobs.filter(|blob| size(blob) < at_most_bytes).max_by_key(size).unwrap();
+    let mut bytes = fs::read(&blob).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(&blob, bytes).unwrap();
+    prune(place, &["--filter", "type=layer"]);
+}
+
+#[test]
+fn a_damaged_layer_fails_one_build_and_is_made_again_by_the_next() {
+    let numbers: String = (0..60_000_u32).map(|number| format!("{number}\n")).collect();
+    for compression in ["gzip", "zstd"] {
+        let Some(place) = Place::new() else { return };
+        fs::write(place.path("context/numbers"), &numbers).unwrap();
+        let below_busybox = fs::metadata("/bin/busybox").unwrap().len() / 3;
+        let arguments = ["--compression", compression, "-t", "app"];
+        let dockerfile = |last: &str| place.dockerfile(&format!("FROM busybox\nCOPY numbers /numbers\nRUN {last}\n"));
+        dockerfile("true");
+        place.build(&arguments);
+        damage(&place, below_busybox);
+        dockerfile("wc -l /numbers");
+        let refused = place.run(&arguments);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(3), "{said}");
+        assert!(
+            said.contains("was damaged on disk") && said.contains("has been removed; run the command again"),
+            "{said}"
+        );
+        let (_, said) = place.build(&arguments);
+        assert!(said.contains("60000 /numbers"), "{said}");
+    }
+}
+
+#[test]
+fn a_command_that_fails_is_told_whatever_its_mounts_do() {
+    let Some(place) = Place::new() else { return };
+    place.dockerfile("FROM busybox\nRUN --mount=type=cache,target=/a --mount=type=cache,target=/b sleep 2; exit 7\n");
+    let mounts = place.path("store/cache-mounts");
+    let memories = || -> Vec<PathBuf> {
+        let mounts = fs::read_dir(&mounts).into_iter().flatten();
+        mounts.map(|mount| mount.unwrap().path().join("1/memory")).filter(|memory| memory.exists()).collect()
+    };
+    let failed = std::thread::scope(|scope| {
+        let building = scope.spawn(|| place.run(&[]));
+        while memories().len() < 2 {
+            assert!(!building.is_finished());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // What the build would write when the command has ended cannot be written.
+        for memory in memories() {
+            fs::create_dir(memory.with_file_name("memory.new")).unwrap();
+        }
+        building.join().unwrap()
+    });
+    let said = String::from_utf8_lossy(&failed.stderr);
+    assert_eq!(failed.status.code(), Some(1), "{said}");
+    assert!(said.contains("the command exited with status 7"), "{said}");
+}

@@ -193,6 +193,18 @@ impl Store {
         Ok(VerifiedBlob { store: self.clone(), digest: digest.clone(), file, hasher: Some(hasher) })
     }
 
+    /// Reads a blob that something was wrong with once more: when it was damaged on disk, that is the reason, and it is removed.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] then; also when it cannot be read.
+    pub fn check(&self, digest: &Digest) -> Result<(), StoreError> {
+        let read = io::copy(&mut self.open_verified(digest)?, &mut io::sink());
+        read.map(drop).map_err(|error| match error.downcast::<StoreError>() {
+            Ok(error) => error,
+            Err(error) => StoreError::io("reading", &self.path(digest), error),
+        })
+    }
+
     /// Reads a small blob whole, and checks it.
     ///
     /// # Errors

@@ -162,15 +162,19 @@ impl Executor {
         let flight = self.flights.layer(&layer.diff_id);
         let _one_at_a_time = flight.lock().unwrap_or_else(PoisonError::into_inner);
         let blob = self.store.open_blob(&layer.digest)?;
-        self.snapshots.unpack(
+        let unpacked = self.snapshots.unpack(
             &layer.diff_id,
             below,
             Box::new(io::BufReader::new(blob)),
             &layer.media_type,
             &Limits::DEFAULT,
             Some(index),
-        )?;
-        Ok(())
+        );
+        // Not checked on the way, which is work for nothing nearly always.
+        if let Err(SnapshotError::Apply { .. } | SnapshotError::WrongDiffId { .. }) = unpacked {
+            self.store.check(&layer.digest)?;
+        }
+        Ok(unpacked?)
     }
 }
 

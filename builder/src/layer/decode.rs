@@ -92,23 +92,27 @@ impl<R: Read> Decoded<R> {
                 Ok(count) => return Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    return Err(match self.failure.take() {
-                        Some(failure) => read_failure(failure),
-                        None => LayerError::Compressed { format, source: error },
+                    if let Some(failure) = self.failure.take() {
+                        return Err(read_failure(failure));
+                    }
+                    // Most often the reason is that the bytes are not what they should be, which is told at their end.
+                    return Err(match self.finish() {
+                        Err(damage @ LayerError::Store(_)) => damage,
+                        _ => LayerError::Compressed { format, source: error },
                     });
                 }
             }
         }
     }
 
-    /// Reads the source to its end, as a source that checks its bytes does so there.
-    pub(super) fn finish(self) -> Result<(), LayerError> {
-        let mut source = match self.stream {
+    /// Reads the source to its end, as a source that checks its bytes does so there. What is left of the tar is not decoded.
+    pub(super) fn finish(&mut self) -> Result<(), LayerError> {
+        let source = match &mut self.stream {
             Stream::Plain(stream) => stream,
-            Stream::Gzip(stream) => stream.into_inner(),
-            Stream::Zstd(stream) => stream.finish(),
+            Stream::Gzip(stream) => stream.get_mut(),
+            Stream::Zstd(stream) => stream.get_mut(),
         };
-        io::copy(&mut source, &mut io::sink()).map_err(|error| read_failure(self.failure.take().unwrap_or(error)))?;
+        io::copy(source, &mut io::sink()).map_err(|error| read_failure(self.failure.take().unwrap_or(error)))?;
         Ok(())
     }
 }

@@ -40,8 +40,8 @@ pub fn read_layer<E: From<LayerError>>(
 ) -> Result<Scan, E> {
     check_media_type(media_type)?;
     let source = Hashed { decoded: Decoded::new(reader)?, hasher: Hasher::sha256() };
-    let (uncompressed_bytes, source) = read_entries(source, limits, visit)?;
-    source.decoded.finish()?;
+    let (uncompressed_bytes, mut source) = read_entries(source, limits, visit)?;
+    source.finish()?;
     Ok(Scan { diff_id: source.hasher.finish(), uncompressed_bytes })
 }
 
@@ -52,12 +52,12 @@ pub(super) fn read_entries<S: Source, E: From<LayerError>>(
     visit: &mut dyn FnMut(&Entry, &mut dyn Read) -> Result<(), E>,
 ) -> Result<(u64, S), E> {
     let mut tar = TarReader::new(source, *limits);
-    while let Some(raw) = tar.next()? {
-        let Some(entry) = checked(raw, limits)? else { continue };
+    while let Some(raw) = tar.next().map_err(|error| tar.reason(error))? {
+        let Some(entry) = checked(raw, limits).map_err(|error| tar.reason(error))? else { continue };
         let outcome = visit(&entry, &mut tar);
         // The visitor saw an error of the layer as a failed read; ours says what it was.
         if let Some(failure) = tar.take_failure() {
-            return Err(failure.into());
+            return Err(tar.reason(failure).into());
         }
         outcome?;
     }
@@ -83,6 +83,10 @@ impl<R: Read> Source for Hashed<R> {
         let count = self.decoded.read(buffer)?;
         self.hasher.update(&buffer[..count]);
         Ok(count)
+    }
+
+    fn finish(&mut self) -> Result<(), LayerError> {
+        self.decoded.finish()
     }
 }
 

@@ -12,6 +12,10 @@ const BLOCK_BYTES: usize = 512;
 /// The bytes of a tar, one after another, until 0.
 pub(super) trait Source {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError>;
+
+    /// Reads no more of the tar, and all that is left of what it comes from: a source that checks its bytes does so at their
+    /// end.
+    fn finish(&mut self) -> Result<(), LayerError>;
 }
 
 /// One entry, unchecked but for its numbers.
@@ -275,6 +279,14 @@ impl<S: Source> TarReader<S> {
     /// The error that a read of the content ended with, if one did.
     pub(super) fn take_failure(&mut self) -> Option<LayerError> {
         self.failure.take()
+    }
+
+    /// Why the layer cannot be read on: `error`, or that its bytes are not what they should be, which explains any other.
+    pub(super) fn reason(&mut self, error: LayerError) -> LayerError {
+        match self.source.finish() {
+            Err(damage @ LayerError::Store(_)) => damage,
+            _ => error,
+        }
     }
 
     /// Bytes of the tar read so far, and the source.

@@ -10,7 +10,6 @@ use oci_spec::image::{Descriptor, Digest, MediaType};
 use tokio::sync::OnceCell;
 
 use super::{Remote, RemoteError, places};
-use crate::blob::StoreError;
 use crate::event::{Event, StepId};
 use crate::image::{Manifest, manifest};
 
@@ -187,7 +186,7 @@ impl Remote {
             Ok(file)
         };
         let pushed = match self.client.push_blob(target, &blob, &mount_from, source, &progress).await {
-            Err(error @ ClientError::Damaged { .. }) => return Err(self.damaged(&blob.digest, error)?),
+            Err(error @ ClientError::Damaged { .. }) => return Err(self.damaged(&blob.digest, error)),
             pushed => pushed?,
         };
         if pushed != Pushed::Uploaded {
@@ -199,10 +198,8 @@ impl Remote {
 
     /// Reads a blob that is said to be damaged once more by the store itself, which removes it if that is so and says
     /// what to do; else `error` stands.
-    fn damaged(&self, digest: &Digest, error: ClientError) -> Result<RemoteError, RemoteError> {
-        let read = io::copy(&mut self.store.open_verified(digest)?, &mut io::sink());
-        let told = read.err().and_then(|error| error.into_inner()?.downcast::<StoreError>().ok());
-        Ok(told.map_or_else(|| error.into(), |told| RemoteError::Store(*told)))
+    fn damaged(&self, digest: &Digest, error: ClientError) -> RemoteError {
+        self.store.check(digest).err().map_or_else(|| error.into(), RemoteError::Store)
     }
 
     fn manifest_bytes(&self, image: &Descriptor, target: &Reference) -> Result<Vec<u8>, RemoteError> {

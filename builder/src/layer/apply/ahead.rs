@@ -1,7 +1,7 @@
 //! Inflating and hashing in one thread, writing files in another: both take about as long.
 
 use std::io::{self, Read};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::thread;
 
 use oci_spec::image::Digest;
@@ -32,7 +32,7 @@ pub(super) fn read_ahead(
         let (used, spares) = channel();
         let thread = thread::Builder::new().name("inflate".to_owned());
         let reader = thread.spawn_scoped(scope, move || send(blob, &sender, &spares)).map_err(LayerError::Read)?;
-        let source = Chunks { chunks, used, current: Vec::new(), taken: 0 };
+        let source = Chunks { chunks, used: Some(used), current: Vec::new(), taken: 0 };
         // After an error the chunks go with the source, and the thread ends when it finds nobody to send to.
         let (uncompressed_bytes, source) = read_entries(source, limits, visit)?;
         drop(source);
@@ -52,7 +52,16 @@ fn send(blob: impl Read, chunks: &SyncSender<Chunk>, spares: &Receiver<Vec<u8>>)
         let mut decoded = Decoded::new(blob)?;
         loop {
             // New memory would have to be cleared by the kernel for each.
-            let mut chunk = spares.try_recv().unwrap_or_default();
+            let mut chunk = match spares.try_recv() {
+                Err(TryRecvError::Disconnected) => {
+                    // No more of the tar is wanted. Whoever still listens waits to hear whether its bytes were what they should be.
+                    if chunks.send(Ok(Vec::new())).is_ok() {
+                        decoded.finish()?;
+                    }
+                    return Ok(false);
+                }
+                spare => spare.unwrap_or_default(),
+            };
             chunk.resize(CHUNK_BYTES, 0);
             let mut filled = 0;
             while filled < chunk.len() {
@@ -85,9 +94,10 @@ fn send(blob: impl Read, chunks: &SyncSender<Chunk>, spares: &Receiver<Vec<u8>>)
 
 /// The other end.
 struct Chunks {
+    /// The first to be dropped: with `used` alone gone, the other thread goes on.
     chunks: Receiver<Chunk>,
-    /// Where chunks go back to.
-    used: Sender<Vec<u8>>,
+    /// Where chunks go back to; none when no more of the tar is wanted.
+    used: Option<Sender<Vec<u8>>>,
     current: Vec<u8>,
     /// Bytes of `current` that are used up.
     taken: usize,
@@ -98,13 +108,23 @@ impl Source for Chunks {
         if self.taken == self.current.len() {
             // A thread that is gone has said why before, or sent the end.
             let next = self.chunks.recv().unwrap_or_else(|_| Ok(Vec::new()))?;
+            let used = std::mem::replace(&mut self.current, next);
             // Nobody takes it once all is sent.
-            let _ = self.used.send(std::mem::replace(&mut self.current, next));
+            let _ = self.used.as_ref().map(|spares| spares.send(used));
             self.taken = 0;
         }
         let count = buffer.len().min(self.current.len() - self.taken);
         buffer[..count].copy_from_slice(&self.current[self.taken..self.taken + count]);
         self.taken += count;
         Ok(count)
+    }
+
+    fn finish(&mut self) -> Result<(), LayerError> {
+        self.used = None;
+        // What was inflated before the other thread saw that; it ends then.
+        while let Ok(chunk) = self.chunks.recv() {
+            chunk?;
+        }
+        Ok(())
     }
 }

@@ -423,6 +423,34 @@ fn a_damaged_blob_of_the_store_is_told_as_such() {
 }
 
 #[test]
+fn a_blob_that_is_damaged_anywhere_is_told_as_such_and_is_gone() {
+    let text = b"a line of text that compresses\n".repeat(40);
+    let tar = Tar::default().file("a", &text).file("b", b"1").end();
+    let folder = tempfile::tempdir().unwrap();
+    let store = crate::blob::Store::open(&folder.path().join("store")).unwrap();
+    for bytes in [gzip(&tar), zstd::encode_all(&tar[..], 3).unwrap(), tar] {
+        let digest = store.put(&bytes).unwrap().digest;
+        for place in (0..bytes.len()).step_by(bytes.len() / 150 + 1) {
+            let mut damaged = bytes.clone();
+            damaged[place] ^= 4;
+            let told = |read: &dyn Fn(crate::blob::VerifiedBlob) -> String| {
+                std::fs::write(store.path(&digest), &damaged).unwrap();
+                let error = read(store.open_verified(&digest).unwrap());
+                assert!(error.contains("was damaged on disk"), "{place} of {}: {error}", bytes.len());
+                assert!(!store.contains(&digest), "{place} of {}", bytes.len());
+            };
+            told(&|blob| read_layer::<LayerError>(blob, "", &SMALL, &mut |_, _| Ok(())).unwrap_err().to_string());
+            told(&|blob| {
+                let root = tempfile::tempdir().unwrap();
+                crate::layer::apply_layer(blob, "", &SMALL, root.path(), crate::layer::Form::Flat)
+                    .unwrap_err()
+                    .to_string()
+            });
+        }
+    }
+}
+
+#[test]
 fn the_visitors_error_ends_the_reading() {
     let tar = Tar::default().file("a", b"1").file("b", b"2").end();
     let mut seen = 0;
