@@ -567,8 +567,10 @@ fn a_command_that_fails_is_told_whatever_its_mounts_do() {
     place.dockerfile("FROM busybox\nRUN --mount=type=cache,target=/a --mount=type=cache,target=/b sleep 2; exit 7\n");
     let mounts = place.path("store/cache-mounts");
     let memories = || -> Vec<PathBuf> {
-        let mounts = fs::read_dir(&mounts).into_iter().flatten();
-        mounts.map(|mount| mount.unwrap().path().join("1/memory")).filter(|memory| memory.exists()).collect()
+        let mounts = fs::read_dir(&mounts).into_iter().flatten().map(|mount| mount.unwrap().path().join("1/memory"));
+        let mut memories: Vec<PathBuf> = mounts.filter(|memory| memory.exists()).collect();
+        memories.sort();
+        memories
     };
     let failed = std::thread::scope(|scope| {
         let building = scope.spawn(|| place.run(&[]));
@@ -576,13 +578,13 @@ fn a_command_that_fails_is_told_whatever_its_mounts_do() {
             assert!(!building.is_finished());
             std::thread::sleep(Duration::from_millis(20));
         }
-        // What the build would write when the command has ended cannot be written.
-        for memory in memories() {
-            fs::create_dir(memory.with_file_name("memory.new")).unwrap();
-        }
+        // What the build would write of the first when the command has ended cannot be written.
+        fs::create_dir(memories()[0].with_file_name("memory.new")).unwrap();
         building.join().unwrap()
     });
     let said = String::from_utf8_lossy(&failed.stderr);
     assert_eq!(failed.status.code(), Some(1), "{said}");
     assert!(said.contains("the command exited with status 7"), "{said}");
+    let is_running = |memory: &PathBuf| fs::read_to_string(memory).unwrap().contains("\nrunning ");
+    assert_eq!(memories().iter().map(is_running).collect::<Vec<_>>(), [true, false]);
 }

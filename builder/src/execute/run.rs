@@ -65,8 +65,9 @@ impl Executor {
         let ended = self.run_on(step, choice.rung, &spec);
         // It may hold secrets.
         drop(spec);
-        made.finish()?;
+        let finished = made.finish();
         ended.map_err(|error| without_program(error, &op.argv, &tree))?;
+        finished?;
 
         if let Some(normalizer) = normalizer {
             self.normalize(step, &normalizer, &mut workspace, &tree)?;

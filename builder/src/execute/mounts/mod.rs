@@ -91,12 +91,13 @@ pub(super) struct MadeMounts {
 
 impl MadeMounts {
     /// To be called when the command has ended, however it did.
+    ///
+    /// # Errors
+    /// When a cache mount's memory cannot be written. The others' are nonetheless.
     pub(super) fn finish(self) -> Result<(), StepError> {
         let now = times::now();
-        for held in self.caches {
-            held.end(now)?;
-        }
-        Ok(())
+        let ends: Vec<_> = self.caches.into_iter().map(|held| held.end(now)).collect();
+        Ok(ends.into_iter().collect::<Result<(), _>>()?)
     }
 }
 
