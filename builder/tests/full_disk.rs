@@ -187,6 +187,38 @@ fn a_base_that_cannot_be_unpacked_prunes_and_is_tried_again() {
     place.refused(&base("more"), "RUN true");
 }
 
+#[test]
+fn no_more_is_pruned_than_is_needed_and_cache_mounts_go_last() {
+    let Some(place) = Place::new(64) else { return };
+    place.noise("old", 1, 28 * MIB);
+    place.noise("recent", 2, 6 * MIB);
+    let run = |id: &str, mib: usize| {
+        format!(
+            "{BUSYBOX}RUN --mount=type=cache,id={id},target=/c echo line >> /c/log && cat /c/log && \
+             dd if=/dev/zero of=/big bs=1M count={mib}\n"
+        )
+    };
+    let mounts = || fs::read_dir(place.path("store/cache-mounts")).unwrap().count();
+    let lines = |said: &str| said.lines().filter(|line| line.ends_with(" line")).count();
+    place.built(&run("another", 0));
+    place.built("FROM scratch\nCOPY old /\n");
+    place.built("FROM scratch\nCOPY recent /\n");
+    place.built(&run("own", 0));
+    // That which was used least recently is enough: what came later stays, and the mount of the oldest build.
+    let said = place.built(&run("own", 34));
+    assert_eq!(said.matches("is tried once more").count(), 1, "{said}");
+    assert!(place.built("FROM scratch\nCOPY recent /\n").contains("CACHED"));
+    assert_eq!((mounts(), lines(&said)), (2, 2 + 3), "{said}");
+    // All is not enough: then only the mount that the command uses is left.
+    let (output, said) = place.build(&run("own", 70), &[]);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert_eq!(mounts(), 1, "{said}");
+    assert!(!place.built("FROM scratch\nCOPY recent /\n").contains("CACHED"));
+    let said = place.built(&run("own", 1));
+    assert!(lines(&said) > 5, "{said}");
+    place.assert_whole();
+}
+
 /// A server that answers every request with a file of the context, as long as the test's process lives; its address.
 fn served(file: PathBuf) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -32,6 +32,12 @@ impl Room {
         })
     }
 
+    /// What is free on the file system of `folder`; nothing where it does not answer.
+    #[must_use]
+    pub fn free_in(folder: &Path) -> u64 {
+        Self::of(folder).map_or(0, |room| room.free_bytes)
+    }
+
     /// Whether there is room for bytes, and none for the files that would hold them.
     #[must_use]
     pub fn lacks_files(self) -> bool {

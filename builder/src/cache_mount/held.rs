@@ -4,16 +4,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::CacheMountError;
 use super::lock::Lock;
 use super::memory::{LastUse, Memory, Moment, Seen};
-use super::{CacheMountError, Share};
 
 /// A mount that nobody removes, and that nobody else uses where it is not shared, while this lives.
 #[derive(Debug)]
 pub struct HeldMount {
     place: PathBuf,
     lock: Option<Lock>,
-    share: Share,
     begun: Option<Begun>,
 }
 
@@ -33,8 +32,8 @@ pub struct Turn {
 }
 
 impl HeldMount {
-    pub(super) fn new(place: PathBuf, lock: Lock, share: Share) -> Self {
-        Self { place, lock: Some(lock), share, begun: None }
+    pub(super) fn new(place: PathBuf, lock: Lock) -> Self {
+        Self { place, lock: Some(lock), begun: None }
     }
 
     /// Its content.
@@ -123,12 +122,6 @@ impl HeldMount {
         }
         // It may have been removed in this moment, with its memory.
         if path.exists() { self.write(&memory) } else { Ok(()) }
-    }
-
-    /// Whether others may write to it while this run does.
-    #[must_use]
-    pub fn is_shared(&self) -> bool {
-        self.share == Share::Shared
     }
 
     fn write(&self, memory: &Memory) -> Result<(), CacheMountError> {

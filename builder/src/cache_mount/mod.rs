@@ -9,14 +9,16 @@
 //!                              /cover-*     files with the times that they were last shown with; see `execute`
 //! ```
 //!
-//! The locks are advisory ones of the kernel's, so they are gone with the process that had them, however it ended. Who
-//! removes a mount takes `lock` alone first; who takes it looks again whether what it has is still there.
+//! The locks are advisory ones of the kernel's, so they are gone with the process that had them, however it ended. A build
+//! holds the whole mount in its store until it ends, so that what its steps share stays. Who removes a mount takes `lock`
+//! alone first; who takes it looks again whether what it has is still there.
 
 mod error;
 mod held;
 mod lock;
 mod memory;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -90,13 +92,40 @@ impl CacheMounts {
     /// as used.
     #[must_use]
     pub fn is_used(&self, id: &str) -> bool {
-        let mounts = fs::read_dir(self.store.root().join("cache-mounts")).into_iter().flatten().flatten();
-        mounts.map(|mount| mount.path()).any(|mount| {
-            let about = fs::read(mount.join("about.json")).ok();
-            let about = about.and_then(|json| serde_json::from_slice::<Wanted>(&json).ok());
+        self.all().any(|(mount, about)| {
             let copies = fs::read_dir(&mount).into_iter().flatten().flatten();
             about.is_none_or(|about| about.id == id)
                 && copies.map(|copy| copy.path()).any(|copy| copy.join("memory").exists())
+        })
+    }
+
+    /// Sees that nobody removes what there is of the mounts of these ids, until the store is closed.
+    ///
+    /// # Errors
+    /// When the file system cannot lock.
+    pub fn hold(&self, ids: &BTreeSet<&str>) -> Result<(), CacheMountError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        for (_, about) in self.all() {
+            if let Some(wanted) = about.filter(|about| ids.contains(&*about.id)) {
+                self.hold_one(&wanted)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hold_one(&self, wanted: &Wanted) -> Result<(), CacheMountError> {
+        let held = self.store.hold(&format!("cache-mounts/{}", wanted.name()), || Ok(Some(())));
+        held.map(drop).map_err(CacheMountError::Store)
+    }
+
+    /// The folders of all mounts, each with what it is as far as that can be read.
+    fn all(&self) -> impl Iterator<Item = (PathBuf, Option<Wanted>)> + use<> {
+        let mounts = fs::read_dir(self.store.root().join("cache-mounts")).into_iter().flatten().flatten();
+        mounts.map(|mount| {
+            let about = fs::read(mount.path().join("about.json")).ok();
+            (mount.path(), about.and_then(|json| serde_json::from_slice(&json).ok()))
         })
     }
 
@@ -113,6 +142,8 @@ impl CacheMounts {
         wait: &mut dyn FnMut() -> bool,
     ) -> Result<Option<HeldMount>, E> {
         let folder = self.store.root().join("cache-mounts").join(wanted.name());
+        // Before there is any copy: who removes the mount holds it alone then, and sees all copies that there are.
+        self.hold_one(wanted)?;
         let mut number = 1;
         loop {
             let place = folder.join(number.to_string());
@@ -134,7 +165,7 @@ impl CacheMounts {
                         None => {}
                     }
                 }
-                Some(lock) => return Ok(Some(HeldMount::new(place, lock, share))),
+                Some(lock) => return Ok(Some(HeldMount::new(place, lock))),
                 None if share == Share::Private && number < COPIES_MAX => number += 1,
                 None if !place.is_dir() => {}
                 None if !wait() => return Ok(None),
@@ -152,18 +183,7 @@ impl CacheMounts {
         fill: &mut dyn FnMut(&Path) -> Result<(), E>,
     ) -> Result<(), E> {
         let fresh = self.store.temporary_folder().map_err(CacheMountError::Store)?;
-        self.make_at(fresh.path(), folder, place, wanted, fill)
-    }
-
-    fn make_at<E: From<CacheMountError>>(
-        &self,
-        fresh: &Path,
-        folder: &Path,
-        place: &Path,
-        wanted: &Wanted,
-        fill: &mut dyn FnMut(&Path) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let one = fresh.join("one");
+        let one = fresh.path().join("one");
         let data = one.join("data");
         fs::create_dir_all(&data).map_err(CacheMountError::at("making", &data))?;
         fill(&data)?;

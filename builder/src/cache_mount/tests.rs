@@ -50,6 +50,24 @@ fn locked_is_one_at_a_time_shared_is_everyone_and_private_is_a_copy() {
 }
 
 #[test]
+fn a_build_holds_the_mounts_that_it_used_or_names() {
+    let (_folder, mounts) = open();
+    let is_held = |id: &str| {
+        let pruning = Store::open(mounts.store.root()).unwrap();
+        pruning.alone(&format!("cache-mounts/{}", wanted(id).name()), || ()).unwrap().is_none()
+    };
+    {
+        let earlier = CacheMounts::new(Store::open(mounts.store.root()).unwrap());
+        drop(["used", "named", "other"].map(|id| take(&earlier, id, Share::Shared)));
+        assert!(is_held("used") && is_held("named") && is_held("other"));
+    }
+    assert!(!is_held("used") && !is_held("named"));
+    drop(take(&mounts, "used", Share::Shared));
+    mounts.hold(&BTreeSet::from(["named", "not there"])).unwrap();
+    assert!(is_held("used") && is_held("named") && !is_held("other"));
+}
+
+#[test]
 fn a_mount_whose_filling_fails_is_not_there() {
     let (_folder, mounts) = open();
     let fail = || CacheMountError::at("filling", Path::new("x"))(std::io::ErrorKind::Other.into());

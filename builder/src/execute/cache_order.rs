@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::blob::Store;
 use crate::cache_mount::CacheMounts;
-use crate::graph::{MountKind, OpId, RunOp, Sharing};
+use crate::graph::{Graph, MountKind, Op, OpId, RunOp, Sharing};
 
 /// Who waits for whom; asked for each command in the order of the Dockerfile.
 #[derive(Debug)]
@@ -29,6 +29,18 @@ pub(super) struct CacheOrder<'g, F> {
 pub(super) fn cache_order<'g>(store: &Store) -> CacheOrder<'g, impl FnMut(&str) -> bool + use<'g>> {
     let mounts = CacheMounts::new(store.clone());
     CacheOrder::new(move |id| mounts.is_used(id))
+}
+
+/// Sees that the mounts which a graph's commands may use stay as long as the build goes on, also when the disk is full.
+pub(super) fn hold_caches(store: &Store, graph: &Graph) {
+    let mounts = graph.ops().filter_map(|(_, node)| if let Op::Run(op) = &node.op { Some(&op.mounts) } else { None });
+    let caches = mounts.flatten().filter_map(|mount| match &mount.kind {
+        MountKind::Cache { id, .. } => Some(id.as_str()),
+        _ => None,
+    });
+    if let Err(error) = CacheMounts::new(store.clone()).hold(&caches.collect()) {
+        tracing::debug!(%error, "cache mounts are not held before they are used");
+    }
 }
 
 impl<'g, F: FnMut(&str) -> bool> CacheOrder<'g, F> {

@@ -69,7 +69,7 @@ pub use flights::Flights;
 pub use mounts::MountSources;
 pub use owner::{Accounts, Identity, OwnerError};
 pub use placing::PlacingError;
-pub use relief::Relief;
+pub use relief::{Amount, Relief};
 pub use run::EARLIEST_ZIP_TIME;
 pub use select::SelectError;
 pub use state::{BuiltLayer, RootState, Trees};
@@ -171,7 +171,7 @@ pub struct Executor {
     /// Views that were made lately.
     pub trees: Trees,
     /// Who makes room when the disk is full.
-    pub relief: Option<Arc<dyn Relief>>,
+    pub relief: Arc<dyn Relief>,
     /// Digests of the context's files that are known without reading them.
     pub stats: StatCache,
     /// Who hears of finished layers.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::agree::taken_from;
-use super::cache_order::cache_order;
+use super::cache_order::{cache_order, hold_caches};
 use super::engine::chain;
 use super::item::Content;
 use super::leaving::Leaving;
@@ -103,6 +103,7 @@ impl Executor {
     /// of this build can have put anything there.
     pub(super) fn begin_plans<'g>(&self, graph: &'g Graph) -> Plans<'g> {
         let mut order = cache_order(&self.store);
+        hold_caches(&self.store, graph);
         let leaves: HashSet<OpId> = graph.result.root.op().into_iter().flat_map(|top| chain(graph, top)).collect();
         let mut steps: Vec<Arc<StepPlan>> = Vec::with_capacity(graph.ops().len());
         // Cache mounts that are written anew because the user wants it so: who sees one runs again too, as the step's outputs

@@ -1,14 +1,15 @@
 //! A full disk: what can be made again goes, and the step is tried once more.
 //!
-//! What a step wrote half is gone when its attempt is over: every writer removes what it did not finish. So the second
-//! attempt has that much room again, and what was pruned. A step that fails for want of room twice has failed.
+//! What a step wrote half is gone when its attempt is over: every writer removes what it did not finish. So the next
+//! attempt has that much room again, and what was pruned: at first as much as there was, and where that will not do, all.
+//! A step that fails for want of room then has failed.
 
 use std::path::Path;
 
 use super::plan::StepPlan;
 use super::{Executor, RootState, States, StepError};
-use crate::blob::{Room, Store, is_disk_full, is_quota_exceeded};
-use crate::event::{Event, StepId, size};
+use crate::blob::{Room, is_disk_full, is_quota_exceeded};
+use crate::event::StepId;
 use crate::graph::Node;
 
 /// A command that left less than this found the disk full, whatever it says: no file system gives its last blocks away
@@ -22,10 +23,26 @@ const NEARLY_FULL_PERCENT: u64 = 10;
 /// What programs print when a write failed for want of room: the C library's words.
 const COMPLAINTS: &[&[u8]] = &[b"No space left on device", b"Disk quota exceeded"];
 
+/// How much room is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// As much as there was before, at least.
+    Again,
+    /// All that can be had.
+    All,
+}
+
+impl Amount {
+    /// What is tried, one after the other.
+    pub const EACH: [Self; 2] = [Self::Again, Self::All];
+}
+
 /// Makes room on the store's disk.
 pub trait Relief: Send + Sync {
-    /// Removes what nobody uses and what can be had again; gives how many bytes that was.
-    fn make_room(&self) -> u64;
+    /// Removes what nobody uses and what can be had again, the least recently used first and cache mounts last; then says
+    /// that `what`, which began when `free_before` bytes were free, is tried once more. Gives how many bytes were removed;
+    /// `None` when there is nothing to hope for.
+    fn make_room(&self, what: &str, free_before: u64, amount: Amount) -> Option<u64>;
 }
 
 impl Executor {
@@ -40,30 +57,18 @@ impl Executor {
         if is_nearly_full(self.store.root()) {
             self.store.trash().empty();
         }
-        let free_before = free_bytes(&self.store);
-        let first = match self.operation(step, node, plan, states) {
-            Err(error) if self.lacks_room(&error) => error,
-            outcome => return outcome,
-        };
-        // What the attempt left is among the trash.
-        self.store.trash().empty();
-        let pruned_bytes = self.relief.as_ref().map_or(0, |relief| relief.make_room());
-        let had_bytes = free_bytes(&self.store);
-        // Somebody else may have made room meanwhile: another build that ended, or a step that ran beside this one.
-        if pruned_bytes == 0 && had_bytes <= free_before {
-            return Err(self.no_room(free_before, 0, first));
-        }
-        let root = self.store.root().display();
-        self.events.hear(Event::Warning {
-            text: format!(
-                "the disk of the store {root} is full; {} of what can be made again was removed, and the step is tried once more with {} free",
-                size(pruned_bytes),
-                size(had_bytes)
-            ),
-        });
-        match self.operation(step, node, plan, states) {
-            Err(error) if self.lacks_room(&error) => Err(self.no_room(had_bytes, pruned_bytes, error)),
-            outcome => outcome,
+        let (mut had_bytes, mut pruned_bytes) = (Room::free_in(self.store.root()), 0);
+        let mut amounts = Amount::EACH.into_iter();
+        loop {
+            let error = match self.operation(step, node, plan, states) {
+                Err(error) if self.lacks_room(&error) => error,
+                outcome => return outcome,
+            };
+            // What the attempt left is among the trash.
+            self.store.trash().empty();
+            let made = amounts.next().and_then(|amount| self.relief.make_room("the step", had_bytes, amount));
+            let Some(made) = made else { return Err(self.no_room(had_bytes, pruned_bytes, error)) };
+            (had_bytes, pruned_bytes) = (Room::free_in(self.store.root()), pruned_bytes + made);
         }
     }
 
@@ -111,10 +116,6 @@ impl Executor {
 /// Whether a command's output tells of a full disk.
 pub(super) fn complains(output: &[u8]) -> bool {
     COMPLAINTS.iter().any(|words| output.windows(words.len()).any(|window| window == *words))
-}
-
-fn free_bytes(store: &Store) -> u64 {
-    Room::of(store.root()).map_or(0, |room| room.free_bytes)
 }
 
 fn is_full(folder: &Path) -> bool {

@@ -14,7 +14,7 @@ use super::source::{Read, first_line};
 use super::{BuildError, Request, Workshop};
 use crate::blob::is_disk_full;
 use crate::event::{DOWNLOAD, Event, Events, StepId};
-use crate::execute::{Arrivals, Coming, OnTheWay, StepCounter};
+use crate::execute::{Amount, Arrivals, Coming, OnTheWay, StepCounter};
 use crate::fetch::{self, FetchError, FetchedFile, GitAddress, GitError, GitRequest, UrlRequest};
 use crate::graph::{FetchOp, Graph, Op, without_password};
 use crate::sandbox::Cancel;
@@ -156,11 +156,15 @@ impl Fetcher {
 
     async fn found(&self, op: &FetchOp, place: &Shown, step: StepId) -> Result<FetchedFile, BuildError> {
         // Not by `with_room`: what a task of its own does must be `Send`, which the compiler cannot tell of a closure's work.
-        let free_before = self.pruner.free_bytes();
+        let mut free_before = self.pruner.free_bytes();
         let mut found = self.bring(op, place, step).await;
-        if found.as_ref().is_err_and(|error| is_disk_full(error))
-            && self.pruner.made_room(&op.what(), free_before).await
-        {
+        for amount in Amount::EACH {
+            if !found.as_ref().is_err_and(|error| is_disk_full(error))
+                || !self.pruner.made_room(&op.what(), free_before, amount).await
+            {
+                break;
+            }
+            free_before = self.pruner.free_bytes();
             found = self.bring(op, place, step).await;
         }
         self.events.hear(match &found {

@@ -147,7 +147,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
         explain: Explain::new(&place, read.name(), &request.platform.to_string(), request.explain),
         flights: Flights::default(),
         trees: Trees::default(),
-        relief: Some(pruner.clone()),
+        relief: pruner.clone(),
         stats: StatCache::load(&store, read.context.root(), !request.no_cache),
         watcher: early.clone().map(|early| early as Arc<dyn Watcher>),
         mounts: MountSources::new(request.secrets.clone(), search.clone(), request.agents.clone()),

@@ -13,7 +13,8 @@ use crate::blob::{Room, Store};
 /// its 20 all their life.
 const RESERVED_PERCENT: u64 = 10;
 const MAX_USED_PERCENT: u64 = 60;
-const MIN_FREE_PERCENT: u64 = 10;
+/// What is to stay free of the disk in any case.
+pub const MIN_FREE_PERCENT: u64 = 10;
 
 /// The file whose time tells when the store was last looked at.
 const STAMP: &str = "last-looked-at";

@@ -21,6 +21,8 @@ pub struct Policy {
     pub max_used_bytes: Option<u64>,
     /// What must stay free on the disk.
     pub min_free_bytes: Option<u64>,
+    /// Whether cache mounts go only when all else has gone: no build gives the content of one again.
+    pub cache_mounts_last: bool,
     /// Remove nothing, and say what would be.
     pub dry_run: bool,
 }
@@ -49,7 +51,11 @@ impl Policy {
     pub(super) fn order<'e>(&self, entries: &'e [Entry]) -> Vec<&'e Entry> {
         let mut chosen: Vec<&Entry> =
             entries.iter().filter(|entry| entry.reclaimable() && self.covers(entry)).collect();
-        chosen.sort_by(|a, b| (a.used, a.kind, &a.name).cmp(&(b.used, b.kind, &b.name)));
+        let key = |entry: &&'e Entry| {
+            let is_last = self.cache_mounts_last && entry.kind == Kind::CacheMount;
+            (is_last, entry.used, entry.kind, entry.name.as_str())
+        };
+        chosen.sort_by(|a, b| key(a).cmp(&key(b)));
         chosen
     }
 }

@@ -194,7 +194,10 @@ impl Pruning<'_> {
                 let removed = self.store.alone(&entry.name, || self.move_to_trash(&path));
                 removed.map_err(io::Error::other)?.unwrap_or(Ok(false))
             }
-            Kind::CacheMount => self.take_mount(&path),
+            Kind::CacheMount => {
+                let removed = self.store.alone(&entry.name, || self.take_mount(&path));
+                removed.map_err(io::Error::other)?.unwrap_or(Ok(false))
+            }
             Kind::Temporary => {
                 let Some(_lock) = lock_folder(&path) else { return Ok(false) };
                 self.move_to_trash(&path)
@@ -217,8 +220,8 @@ impl Pruning<'_> {
         Ok(taken)
     }
 
-    /// A cache mount and its copies: a RUN holds the file `lock` of the copy that it uses.
-    fn take_mount(&mut self, mount: &Path) -> io::Result<bool> {
+    /// A cache mount and its copies: a RUN holds the file `lock` of the copy that it uses, also when its build was killed.
+    fn take_mount(&self, mount: &Path) -> io::Result<bool> {
         let mut locks = Vec::new();
         for copy in fs::read_dir(mount)? {
             let lock = copy?.path().join("lock");
@@ -323,14 +326,10 @@ impl Pruning<'_> {
 pub(super) fn is_held(store: &Store, kind: Kind, name: &str) -> bool {
     let path = store.root().join(name);
     match kind {
-        Kind::Blob | Kind::Index | Kind::Layer | Kind::MutableRoot => !matches!(store.alone(name, || ()), Ok(Some(()))),
+        Kind::Blob | Kind::Index | Kind::Layer | Kind::CacheMount | Kind::MutableRoot => {
+            !matches!(store.alone(name, || ()), Ok(Some(())))
+        }
         Kind::Temporary => lock_folder(&path).is_none(),
-        Kind::CacheMount => fs::read_dir(&path).is_ok_and(|copies| {
-            copies
-                .flatten()
-                .filter_map(|copy| File::open(copy.path().join("lock")).ok())
-                .any(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err())
-        }),
         Kind::Log => lock_file(&path).is_none(),
         Kind::Record => false,
     }

@@ -216,8 +216,7 @@ impl Found<'_> {
     }
 
     fn add(&mut self, kind: Kind, name: String, size_bytes: u64, used: SystemTime, needed: bool) {
-        // Cache mounts are not tried: a RUN that asks for one in that moment would take another copy.
-        let held = kind != Kind::CacheMount && super::remove::is_held(self.store, kind, &name);
+        let held = super::remove::is_held(self.store, kind, &name);
         self.entries.push(Entry { kind, name, size_bytes, used, needed, held, names: Vec::new() });
     }
 }
