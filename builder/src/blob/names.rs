@@ -1,5 +1,6 @@
 //! `index.json`: the names (`-t`) of images in the store, as an OCI image layout has them.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -49,9 +50,14 @@ impl Store {
 
     /// Takes the name away; `false` when nothing had it. The content stays.
     pub fn untag(&self, name: &str) -> Result<bool, StoreError> {
+        self.untag_all(&BTreeSet::from([name]))
+    }
+
+    /// Takes these names away at once; `false` when nothing had any of them.
+    pub fn untag_all(&self, names: &BTreeSet<&str>) -> Result<bool, StoreError> {
         self.change(|rows| {
             let before = rows.len();
-            rows.retain(|row| name_of(row) != Some(name));
+            rows.retain(|row| !name_of(row).is_some_and(|name| names.contains(name)));
             rows.len() != before
         })
     }

@@ -97,7 +97,21 @@ pub struct Entry {
     pub(super) names: Vec<String>,
 }
 
+/// Where the blob of a digest is, below the store.
+pub(super) fn place_of(digest: &str) -> String {
+    format!("blobs/{}", digest.replacen(':', "/", 1))
+}
+
 impl Entry {
+    /// The digest of a blob, or the diff id of an index's layer.
+    pub(super) fn digest(&self) -> Option<String> {
+        match self.kind {
+            Kind::Blob => Some(self.name.strip_prefix("blobs/")?.replacen('/', ":", 1)),
+            Kind::Index => Some(format!("sha256:{}", self.name.strip_prefix("indexes/")?.strip_suffix(".json")?)),
+            _ => None,
+        }
+    }
+
     /// Whether it is kept for its own sake, not for that of an image's name.
     pub(super) fn is_of_no_name(&self) -> bool {
         match self.kind {

@@ -1,6 +1,6 @@
 //! What the images of the store's names need.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::Path;
@@ -17,19 +17,40 @@ const DOCUMENT_MAX_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The digests that the images of all names mention: manifests, configurations, layers, and the diff ids of layers.
 pub(super) fn needed(store: &Store) -> Result<BTreeSet<String>, PruneError> {
-    let mut needed = BTreeSet::new();
-    let mut ahead = store.roots()?;
-    while let Some(digest) = ahead.pop() {
-        if !needed.insert(digest.as_ref().to_owned()) {
-            continue;
+    Ok(Documents::default().needed_by(store, store.roots()?))
+}
+
+/// Documents, each read once.
+#[derive(Default)]
+pub(super) struct Documents(HashMap<Digest, Named>);
+
+/// What a document names.
+#[derive(Default)]
+struct Named {
+    documents: Vec<Digest>,
+    layers: BTreeSet<String>,
+}
+
+impl Documents {
+    /// The digests that these roots mention, they themselves included.
+    pub(super) fn needed_by(&mut self, store: &Store, roots: Vec<Digest>) -> BTreeSet<String> {
+        let (mut needed, mut ahead) = (BTreeSet::new(), roots);
+        while let Some(digest) = ahead.pop() {
+            if !needed.insert(digest.as_ref().to_owned()) {
+                continue;
+            }
+            let named = self.0.entry(digest).or_insert_with_key(|digest| {
+                let mut named = Named::default();
+                if let Some(document) = document(store, digest) {
+                    descriptors(&document, &mut named.documents, &mut named.layers);
+                }
+                named
+            });
+            needed.extend(named.layers.iter().cloned());
+            ahead.extend(named.documents.iter().cloned());
         }
-        let mut found = Vec::new();
-        if let Some(document) = document(store, &digest) {
-            descriptors(&document, &mut found, &mut needed);
-        }
-        ahead.extend(found);
+        needed
     }
-    Ok(needed)
 }
 
 /// A manifest, an index or a configuration, read without holding it: whoever prunes uses nothing.

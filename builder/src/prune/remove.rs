@@ -1,6 +1,6 @@
 //! Removing entries beside running builds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +12,7 @@ use rustix::fs::FlockOperation;
 use super::PruneError;
 use super::choose::Policy;
 use super::entry::{Entry, Kind};
-use super::needed::needed;
+use super::needed::{Documents, needed};
 use super::survey::{Survey, survey};
 use crate::blob::{Store, Trash};
 
@@ -74,6 +74,7 @@ pub(super) fn prune_surveyed(
         limit_bytes: policy.limit(used_bytes, survey.free_bytes),
         used_bytes,
         survey,
+        gone: HashSet::new(),
         trash: store.trash(),
         outcome: Outcome::default(),
         names: names.unwrap_or_default(),
@@ -121,10 +122,79 @@ impl Names {
     }
 }
 
+/// The images of the store's names, and what is free without them.
+struct Images {
+    /// Names that may go, the next at the end, each with what its image needs.
+    names: Vec<(String, BTreeSet<String>)>,
+    /// How many rows of `index.json` need a digest.
+    uses: HashMap<String, usize>,
+    /// What goes with a digest.
+    bytes: HashMap<String, u64>,
+}
+
+impl Images {
+    fn of(pruning: &Pruning<'_>) -> Result<Self, PruneError> {
+        let Pruning { store, policy, survey, .. } = pruning;
+        let (mut documents, mut uses, mut bytes) = (Documents::default(), HashMap::new(), HashMap::new());
+        for root in store.roots()? {
+            for digest in documents.needed_by(store, vec![root]) {
+                *uses.entry(digest).or_insert(0) += 1;
+            }
+        }
+        let mut blobs = HashMap::new();
+        for entry in &survey.entries {
+            let Some(digest) = entry.digest() else { continue };
+            if !entry.held && policy.covers(entry) {
+                *bytes.entry(digest.clone()).or_insert(0) += entry.size_bytes;
+            }
+            if entry.kind == Kind::Blob {
+                blobs.insert(digest, entry);
+            }
+        }
+        let mut names = Vec::new();
+        for (name, descriptor) in store.tags()? {
+            let entry = blobs.get(descriptor.digest().as_ref());
+            let used = entry.map_or(SystemTime::UNIX_EPOCH, |entry| entry.used);
+            if policy.until.is_none_or(|until| used < until) && entry.is_none_or(|entry| !entry.held) {
+                let needs = documents.needed_by(store, vec![descriptor.digest().clone()]);
+                names.push((used, name, needs));
+            }
+        }
+        names.sort();
+        let names = names.into_iter().rev().map(|(_, name, needs)| (name, needs)).collect();
+        Ok(Self { names, uses, bytes })
+    }
+
+    /// The next names that take so much with them, or all that are left.
+    fn choose(&mut self, wanted_bytes: u64) -> Vec<String> {
+        let (mut chosen, mut freed_bytes) = (Vec::new(), 0);
+        while freed_bytes < wanted_bytes
+            && let Some((name, needs)) = self.names.pop()
+        {
+            for digest in needs {
+                let uses = self.uses.entry(digest.clone()).or_insert(1);
+                *uses = uses.saturating_sub(1);
+                if *uses == 0 {
+                    freed_bytes += self.bytes.get(&digest).copied().unwrap_or(0);
+                }
+            }
+            chosen.push(name);
+        }
+        chosen
+    }
+
+    /// What is needed without the names that were chosen.
+    fn needed(&self) -> BTreeSet<String> {
+        self.uses.iter().filter(|(_, uses)| **uses > 0).map(|(digest, _)| digest.clone()).collect()
+    }
+}
+
 struct Pruning<'a> {
     store: &'a Store,
     policy: &'a Policy,
     survey: Survey,
+    /// The names of those of its entries that were removed.
+    gone: HashSet<String>,
     used_bytes: u64,
     limit_bytes: u64,
     trash: Trash,
@@ -144,6 +214,9 @@ impl Pruning<'_> {
             if self.done() {
                 break;
             }
+            if self.gone.contains(&entry.name) {
+                continue;
+            }
             // Those of a removed blob go at the end; alone they go only when they are asked for, or name nothing.
             if entry.kind != Kind::Record || entry.names.is_empty() || self.policy.kinds.contains(&Kind::Record) {
                 self.remove(&entry);
@@ -158,7 +231,7 @@ impl Pruning<'_> {
                 self.outcome.freed_bytes += entry.size_bytes;
                 let (kind, name, size_bytes) = (entry.kind, entry.name.clone(), entry.size_bytes);
                 self.outcome.removed.push(Removed::Entry { kind, name, size_bytes });
-                self.survey.entries.retain(|other| other.name != entry.name);
+                self.gone.insert(entry.name.clone());
             }
             Ok(false) => {}
             Err(error) => self.outcome.failed.push((entry.name.clone(), error.to_string())),
@@ -173,12 +246,11 @@ impl Pruning<'_> {
         }
         match entry.kind {
             Kind::Blob => {
-                let digest = entry.name.trim_start_matches("blobs/").replacen('/', ":", 1);
                 let (store, names) = (self.store, &mut self.names);
                 // A build names its image before it lets go of what is in it.
-                let removed = store.alone(&entry.name, || match names.need(store, &digest) {
-                    true => Ok(false),
-                    false => gone(fs::remove_file(&path)),
+                let removed = store.alone(&entry.name, || match entry.digest() {
+                    Some(digest) if names.need(store, &digest) => Ok(false),
+                    _ => gone(fs::remove_file(&path)),
                 });
                 removed.map_err(io::Error::other)?.unwrap_or(Ok(false))
             }
@@ -242,75 +314,44 @@ impl Pruning<'_> {
         if !self.policy.kinds.is_empty() && !self.policy.kinds.contains(&Kind::Blob) {
             return Ok(());
         }
-        let place = |digest: &str| format!("blobs/{}", digest.replacen(':', "/", 1));
-        let mut names: Vec<(SystemTime, String, String)> = Vec::new();
-        for (name, descriptor) in self.store.tags()? {
-            let place = place(descriptor.digest().as_ref());
-            let entry = self.survey.entries.iter().find(|entry| entry.name == place);
-            let used = entry.map_or(SystemTime::UNIX_EPOCH, |entry| entry.used);
-            if self.policy.until.is_none_or(|until| used < until) && entry.is_none_or(|entry| !entry.held) {
-                names.push((used, name, place));
-            }
-        }
-        names.sort();
-        for (_, name, _) in names {
-            if self.done() {
+        let mut images = Images::of(self)?;
+        while !self.done() {
+            // Of an image that somebody has begun to use, not all goes that should: then it is the next one's turn.
+            let names = images.choose(self.used_bytes - self.limit_bytes);
+            if names.is_empty() {
                 break;
             }
-            self.outcome.removed.push(Removed::Name(name.clone()));
             if self.policy.dry_run {
-                continue;
+                self.names.needed = images.needed();
+            } else {
+                self.store.untag_all(&names.iter().map(String::as_str).collect())?;
+                self.names = Names::read(self.store)?;
             }
-            self.store.untag(&name)?;
-            self.names = Names::read(self.store)?;
-            self.mark_needed();
-            self.entries();
-        }
-        if self.policy.dry_run {
-            // Without their names nothing is needed.
-            self.survey.entries.iter_mut().for_each(|entry| entry.needed = false);
+            self.outcome.removed.extend(names.into_iter().map(Removed::Name));
+            for entry in &mut self.survey.entries {
+                if let Some(digest) = entry.digest() {
+                    entry.needed = self.names.needed.contains(&digest);
+                }
+            }
             self.entries();
         }
         Ok(())
     }
 
-    fn mark_needed(&mut self) {
-        let needed = &self.names.needed;
-        for entry in &mut self.survey.entries {
-            let digest = match entry.kind {
-                Kind::Blob => entry.name.trim_start_matches("blobs/").replacen('/', ":", 1),
-                Kind::Index => {
-                    format!("sha256:{}", entry.name.trim_start_matches("indexes/").trim_end_matches(".json"))
-                }
-                _ => continue,
-            };
-            entry.needed = needed.contains(&digest);
-        }
-    }
-
     /// Removes the records that name something which is gone, and those that name nothing that is here.
     fn records(&mut self) {
-        let gone: BTreeSet<String> = self
-            .outcome
-            .removed
-            .iter()
-            .filter_map(|removed| match removed {
-                Removed::Entry { kind: Kind::Blob, name, .. } => {
-                    Some(name.trim_start_matches("blobs/").replacen('/', ":", 1))
-                }
-                _ => None,
-            })
-            .collect();
+        let blobs =
+            self.survey.entries.iter().filter(|entry| entry.kind == Kind::Blob && self.gone.contains(&entry.name));
+        let gone: BTreeSet<String> = blobs.filter_map(Entry::digest).collect();
         if gone.is_empty() {
             return;
         }
-        let records: Vec<Entry> = self
-            .survey
-            .entries
-            .iter()
-            .filter(|entry| entry.kind == Kind::Record && entry.names.iter().any(|name| gone.contains(name)))
-            .cloned()
-            .collect();
+        let names_one = |entry: &&Entry| {
+            entry.kind == Kind::Record
+                && !self.gone.contains(&entry.name)
+                && entry.names.iter().any(|name| gone.contains(name))
+        };
+        let records: Vec<Entry> = self.survey.entries.iter().filter(names_one).cloned().collect();
         for record in records {
             // A build that made the step again since has written it anew.
             let path = self.store.root().join(&record.name);

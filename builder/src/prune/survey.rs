@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::PruneError;
-use super::entry::{Entry, Kind};
+use super::entry::{Entry, Kind, place_of};
 use super::needed::{digests_of, needed};
 use super::trees::{on_disk, size_of};
 use crate::blob::{Room, Store};
@@ -80,8 +80,7 @@ impl Found<'_> {
                 let hex = blob.file_name().to_string_lossy().into_owned();
                 let Ok(metadata) = blob.metadata() else { continue };
                 let used = metadata.accessed().ok().max(metadata.modified().ok()).unwrap_or(SystemTime::UNIX_EPOCH);
-                let needed = self.needed.contains(&format!("{prefix}:{hex}"));
-                self.add(Kind::Blob, format!("blobs/{prefix}/{hex}"), on_disk(&metadata), used, needed);
+                self.add(Kind::Blob, format!("blobs/{prefix}/{hex}"), on_disk(&metadata), used, false);
             }
         }
         Ok(())
@@ -114,11 +113,8 @@ impl Found<'_> {
     fn indexes(&mut self) -> Result<(), PruneError> {
         for index in list(&self.store.root().join("indexes"))? {
             let Ok(metadata) = index.metadata() else { continue };
-            let name = index.file_name().to_string_lossy().into_owned();
-            let hex = name.strip_suffix(".json").unwrap_or(&name);
-            let needed = self.needed.contains(&format!("sha256:{hex}"));
             let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            self.add(Kind::Index, below("indexes", &index), on_disk(&metadata), used, needed);
+            self.add(Kind::Index, below("indexes", &index), on_disk(&metadata), used, false);
         }
         Ok(())
     }
@@ -217,17 +213,14 @@ impl Found<'_> {
 
     fn add(&mut self, kind: Kind, name: String, size_bytes: u64, used: SystemTime, needed: bool) {
         let held = super::remove::is_held(self.store, kind, &name);
-        self.entries.push(Entry { kind, name, size_bytes, used, needed, held, names: Vec::new() });
+        let mut entry = Entry { kind, name, size_bytes, used, needed, held, names: Vec::new() };
+        entry.needed |= entry.digest().is_some_and(|digest| self.needed.contains(&digest));
+        self.entries.push(entry);
     }
 }
 
 fn is_preimage(file_name: &OsStr) -> bool {
     file_name.as_encoded_bytes().starts_with(PREIMAGES.as_bytes())
-}
-
-/// Where the blob of a digest is, below the store.
-fn place_of(digest: &str) -> String {
-    format!("blobs/{}", digest.replacen(':', "/", 1))
 }
 
 /// The layers that a record tells of: all that has both a diff id and a digest.

@@ -205,6 +205,34 @@ fn all_takes_names_too_the_oldest_first() {
 }
 
 #[test]
+fn no_more_names_go_than_a_limit_asks_for() {
+    let sample = Sample::new();
+    for (name, hours) in [("oldest", 90), ("older", 80), ("old", 70), ("new", 1)] {
+        sample.image(name, hours);
+    }
+    // Another name of the same image, and one of an image with the same layer.
+    let store = sample.open();
+    let tags = store.tags().unwrap();
+    let of = |name: &str| tags.iter().find(|(tag, _)| tag == name).unwrap().1.clone();
+    store.tag("oldest-too", of("oldest")).unwrap();
+    drop(store);
+    let store = sample.open();
+    let all = survey(&store).unwrap().size_bytes();
+    let policy = |max_used_bytes| Policy { all: true, max_used_bytes: Some(max_used_bytes), ..Policy::default() };
+    // Three blobs each: the first image goes with both its names, and the second too.
+    let limit = all - all / 4 - 1;
+    let looked = prune(&store, &Policy { dry_run: true, ..policy(limit) }).unwrap();
+    assert_eq!(store.tags().unwrap().len(), 5);
+    let outcome = prune(&store, &policy(limit)).unwrap();
+    let mut told = [looked, outcome].map(|outcome| outcome.removed);
+    told.iter_mut().for_each(|removed| removed.sort_by_key(|removed| format!("{removed:?}")));
+    assert_eq!(told[0], told[1]);
+    let names: Vec<String> = store.tags().unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["new", "old"]);
+    assert_eq!(prune(&store, &policy(0)).unwrap().left_bytes, 0);
+}
+
+#[test]
 fn records_of_nothing_that_is_here_go_as_they_are_said_to() {
     let sample = Sample::new();
     sample.record("gone", &sha256(b"not here"));
