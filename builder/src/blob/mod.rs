@@ -37,6 +37,7 @@ pub use digest::{Hasher, HashingReader, HashingWriter, sha256};
 pub use error::StoreError;
 pub use removal::remove_tree;
 pub use room::{Room, is_about_the_path, is_disk_full, is_quota_exceeded};
+pub use scratch::lock_leftover;
 pub use store::{Store, VerifiedBlob};
 pub use trash::{Temporary, Trash};
 pub use writer::{BlobInfo, BlobWriter};

@@ -108,13 +108,19 @@ fn lock_folder(path: &Path, operation: FlockOperation) -> io::Result<Option<File
 fn take_leftovers(tmp: &Path, trash: &Trash) -> Result<(), StoreError> {
     for entry in fs::read_dir(tmp).map_err(StoreError::at("listing", tmp))? {
         let path = entry.map_err(StoreError::at("listing", tmp))?.path();
-        // A lock that is held (`WouldBlock`) means a living owner. Whatever else goes wrong with a leftover is not
-        // worth failing a build for: it stays for the next process.
-        if let Ok(Some(_lock)) = lock_folder(&path, FlockOperation::NonBlockingLockExclusive) {
+        if let Some(_lock) = lock_leftover(&path) {
             trash.take(&path);
         }
     }
     Ok(())
+}
+
+/// The lock on what a process has below `tmp/`, when that process is dead.
+///
+/// A lock that is held means a living owner. Whatever else goes wrong with a leftover is not worth failing a build for: it
+/// stays for the next process.
+pub fn lock_leftover(path: &Path) -> Option<File> {
+    lock_folder(path, FlockOperation::NonBlockingLockExclusive).ok().flatten()
 }
 
 #[cfg(test)]

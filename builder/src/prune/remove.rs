@@ -14,7 +14,7 @@ use super::choose::Policy;
 use super::entry::{Entry, Kind};
 use super::needed::{Documents, needed};
 use super::survey::{Survey, survey};
-use crate::blob::{Store, Trash};
+use crate::blob::{Store, Trash, lock_leftover};
 
 /// One entry, or one name, that was removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -248,30 +248,19 @@ impl Pruning<'_> {
             Kind::Blob => {
                 let (store, names) = (self.store, &mut self.names);
                 // A build names its image before it lets go of what is in it.
-                let removed = store.alone(&entry.name, || match entry.digest() {
+                alone(store, entry, || match entry.digest() {
                     Some(digest) if names.need(store, &digest) => Ok(false),
                     _ => gone(fs::remove_file(&path)),
-                });
-                removed.map_err(io::Error::other)?.unwrap_or(Ok(false))
+                })
             }
             // A build was killed while a command had a cache mount in the root; the next build brings it home.
             Kind::MutableRoot if path.join("root.lent").exists() => Ok(false),
             // An index may be the only one to have the times of a layer that a build found.
-            Kind::Index => self
-                .store
-                .alone(&entry.name, || gone(fs::remove_file(&path)))
-                .map_err(io::Error::other)?
-                .unwrap_or(Ok(false)),
-            Kind::Layer | Kind::MutableRoot => {
-                let removed = self.store.alone(&entry.name, || self.move_to_trash(&path));
-                removed.map_err(io::Error::other)?.unwrap_or(Ok(false))
-            }
-            Kind::CacheMount => {
-                let removed = self.store.alone(&entry.name, || self.take_mount(&path));
-                removed.map_err(io::Error::other)?.unwrap_or(Ok(false))
-            }
+            Kind::Index => alone(self.store, entry, || gone(fs::remove_file(&path))),
+            Kind::Layer | Kind::MutableRoot => alone(self.store, entry, || self.move_to_trash(&path)),
+            Kind::CacheMount => alone(self.store, entry, || self.take_mount(&path)),
             Kind::Temporary => {
-                let Some(_lock) = lock_folder(&path) else { return Ok(false) };
+                let Some(_lock) = lock_leftover(&path) else { return Ok(false) };
                 self.move_to_trash(&path)
             }
             Kind::Log => match lock_file(&path) {
@@ -363,6 +352,11 @@ impl Pruning<'_> {
     }
 }
 
+/// Removes an entry unless somebody holds it.
+fn alone(store: &Store, entry: &Entry, remove: impl FnOnce() -> io::Result<bool>) -> io::Result<bool> {
+    store.alone(&entry.name, remove).map_err(io::Error::other)?.unwrap_or(Ok(false))
+}
+
 /// Whether somebody uses an entry. What cannot be told counts as used.
 pub(super) fn is_held(store: &Store, kind: Kind, name: &str) -> bool {
     let path = store.root().join(name);
@@ -370,19 +364,10 @@ pub(super) fn is_held(store: &Store, kind: Kind, name: &str) -> bool {
         Kind::Blob | Kind::Index | Kind::Layer | Kind::CacheMount | Kind::MutableRoot => {
             !matches!(store.alone(name, || ()), Ok(Some(())))
         }
-        Kind::Temporary => lock_folder(&path).is_none(),
+        Kind::Temporary => lock_leftover(&path).is_none(),
         Kind::Log => lock_file(&path).is_none(),
         Kind::Record => false,
     }
-}
-
-/// The lock on the folder of a process below `tmp/`, when that process is dead.
-fn lock_folder(path: &Path) -> Option<File> {
-    let folder = File::open(path).ok()?;
-    rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive).ok()?;
-    let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-    let there = fs::symlink_metadata(path).ok().map(id);
-    (folder.metadata().ok().map(id) == there).then_some(folder)
 }
 
 /// The lock on a log, when nobody writes it.
