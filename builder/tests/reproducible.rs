@@ -77,7 +77,7 @@ fn umasks_of_checkouts_of_submodules_do_not_count() {
         }
         assert!(command.status().unwrap().success(), "{script}");
     };
-    // `empty` is checked out nowhere, `inner` lies two submodules deep.
+    // `empty` is known and checked out nowhere, `inner` lies two submodules deep.
     shell(
         "set -e; git() { command git -c protocol.file.allow=always \"$@\"; }; \
          new() { git init -q $1; echo $1 > $1/file; echo $1 > $1/run; chmod 755 $1/run; git -C $1 add .; }; \
@@ -88,7 +88,7 @@ fn umasks_of_checkouts_of_submodules_do_not_count() {
         "",
     );
     let clone = "set -e; git() { command git -c protocol.file.allow=always \"$@\"; }; umask $1; git clone -q top $1; \
-                 cd $1; git submodule --quiet update --init --recursive below/sub";
+                 cd $1; git submodule --quiet init; git submodule --quiet update --init --recursive below/sub";
     let digest = |umask: &str| {
         shell(clone, umask);
         let mode =

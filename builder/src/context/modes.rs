@@ -11,12 +11,15 @@ use std::process::{Command, Stdio};
 /// What the file system says of umasks rather than of content.
 const WRITE_OF_OTHERS: u32 = 0o022;
 
+/// How git calls the kind of a submodule.
+const SUBMODULE: &[u8] = b"160000";
+
 /// Modes for the entries of one context.
 #[derive(Clone, Debug, Default)]
 pub struct Modes {
     /// Tracked files, by path in the context, with whether they can be executed.
     files: HashMap<Vec<u8>, bool>,
-    /// Folders that hold tracked files, and submodules that are not checked out.
+    /// Folders that hold tracked files, and submodules, which are empty where they are not checked out.
     folders: HashSet<Vec<u8>>,
     /// When the commit that is checked out was made, in seconds since 1970.
     committed_at: Option<i64>,
@@ -41,12 +44,16 @@ impl Modes {
         if !context.ancestors().any(|folder| folder.join(".git").exists()) {
             return Git::Absent;
         }
-        // `./` keeps to the context and makes the paths relative to it. What is in submodules only newer gits tell.
+        // `./` keeps to the context and makes the paths relative to it.
         let list = |how: &[&str]| git(&context, &[&["ls-files", "--stage", "-z"], how, &["--", "./"]].concat());
-        let listed = match list(&["--recurse-submodules"]).or_else(|_| list(&[])) {
+        let mut listed = match list(&[]) {
             Ok(listed) => listed,
             Err(reason) => return Git::Silent(reason),
         };
+        if listed.split(|byte| *byte == 0).any(|row| row.starts_with(SUBMODULE)) {
+            // Beside the first list: this one leaves out those that are not checked out. Only newer gits make it.
+            listed.extend(list(&["--recurse-submodules"]).unwrap_or_default());
+        }
         let mut modes = Self::parse(&listed);
         // A repository without a commit has tracked files too.
         modes.committed_at = git(&context, &["log", "-1", "--no-show-signature", "--format=%ct", "HEAD"])
@@ -64,8 +71,7 @@ impl Modes {
             match about.get(..6) {
                 Some(b"100755") => modes.files.insert(path.to_vec(), true).is_some(),
                 Some(b"100644") => modes.files.insert(path.to_vec(), false).is_some(),
-                // A submodule of which nothing is known: an empty folder, if it is not checked out.
-                Some(b"160000") => modes.folders.insert(path.to_vec()),
+                Some(SUBMODULE) => modes.folders.insert(path.to_vec()),
                 // Links have no modes.
                 _ => continue,
             };
