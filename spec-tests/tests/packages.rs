@@ -78,3 +78,32 @@ fn packages_leave_the_same_system_on_each_rung() {
         println!("{name}: {} entries as root leaves them", found.len());
     }
 }
+
+/// What a package manager leaves has times, ids and days in it; `--normalize` mends all of it.
+#[test]
+fn packages_installed_twice_give_one_image() {
+    if !program::all_installed("packages", &["mmdebstrap"]) {
+        return;
+    }
+    let Some(ground) = Plan::named("root").unwrap().enter("packages", Network::Host) else { return };
+    let prepared = program::run(program::repository().join("examples/prepare"), ["debian-base"]).expect_success();
+    let folder = ground.new_folder();
+    let context = folder.folder("context");
+    let _ = fs::copy(PathBuf::from(prepared.text()).join("debian.tar"), context.join("debian.tar")).unwrap();
+    let dockerfile = "FROM scratch
+ADD debian.tar /
+ENV DEBIAN_FRONTEND=noninteractive
+RUN apt-get update && apt-get install --yes --no-install-recommends dbus fontconfig man-db openssh-client python3 systemd
+RUN useradd --create-home app && echo 'x = 1' > /opt/mine.py && cd /opt && python3 -c 'import mine'
+RUN cd /opt && python3 -v -c 'import mine' 2>&1 | grep -q 'mine.cpython.* matches'
+";
+    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+    ground.give(folder.path());
+    let store = ground.store("normalized");
+    let mut command = Command::new(ground.fluyt());
+    command.args(["verify", "--progress", "plain", "--normalize"]).arg(&context);
+    command.current_dir(folder.path()).env("FLUYT_STORE", &store).env("HOME", folder.path()).env("NO_COLOR", "1");
+    let outcome = program::finish(ground.command(command));
+    ground.remove(&store);
+    assert!(outcome.expect_success().text().starts_with("same: sha256:"));
+}
