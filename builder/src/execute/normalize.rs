@@ -23,7 +23,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, OFlags, unlinkat};
+use rustix::fs::{AtFlags, FileType, OFlags, fstat, unlinkat};
 
 use super::mounts::{Below, find_below, open_all, open_in};
 use super::run::{EARLIEST_ZIP_TIME, EPOCH};
@@ -213,10 +213,9 @@ struct Was {
 impl Left<'_> {
     /// Whether the file was mended, rather than in no need of it, or such as is left alone.
     fn mend(&self, path: &LayerPath, mend: Mend) -> io::Result<bool> {
-        let flags = OFlags::RDWR | OFlags::NONBLOCK;
-        let mut file = File::from(open_in(&self.written, as_path(path), flags)?);
+        let Some(mut file) = self.open(path, OFlags::RDWR)? else { return Ok(false) };
         let metadata = file.metadata()?;
-        if !metadata.is_file() || metadata.nlink() != 1 {
+        if metadata.nlink() != 1 {
             return Ok(false);
         }
         let is_mended = match mend {
@@ -231,7 +230,17 @@ impl Left<'_> {
         Ok(is_mended)
     }
 
-    /// What was at that path before the command; none where it was no file.
+    /// Opens a file among what the command wrote; none where something else is there. That is looked up first, since some
+    /// devices do something when they are opened.
+    fn open(&self, path: &LayerPath, flags: OFlags) -> io::Result<Option<File>> {
+        let there = open_in(&self.written, as_path(path), OFlags::PATH)?;
+        if FileType::from_raw_mode(fstat(&there)?.st_mode) != FileType::RegularFile {
+            return Ok(None);
+        }
+        Ok(Some(File::from(open_in(&self.written, as_path(path), flags | OFlags::NONBLOCK)?)))
+    }
+
+    /// The file that was at that path before the command. By the tree it was one; none where it is not there all the same.
     fn was(&self, path: &LayerPath) -> io::Result<Option<Was>> {
         if let Some(Kept { copy, modified }) = self.normalizer.kept.get(path) {
             return Ok(Some(Was { file: File::open(copy)?, modified: *modified }));
@@ -270,7 +279,8 @@ impl Left<'_> {
     fn days(&self, path: &LayerPath, file: &mut File) -> io::Result<bool> {
         let mut before = Vec::new();
         if let Some(node) = self.tree.get(path) {
-            let Some(was) = self.was(path)?.filter(|_| is_file(node)) else { return Ok(false) };
+            let was = if is_file(node) { self.was(path)? } else { None };
+            let Some(was) = was else { return Ok(false) };
             was.file.take(SHADOW_MAX_BYTES).read_to_end(&mut before)?;
         }
         let mut now = Vec::new();
@@ -293,7 +303,7 @@ impl Left<'_> {
             return Ok(false);
         }
         file.read_exact_at(&mut header, 0)?;
-        let Some(source) = self.now(&path) else { return Ok(false) };
+        let Some(source) = self.now(&path)? else { return Ok(false) };
         let seconds = self.workspace.seconds_shown(as_path(&path), &source.metadata()?);
         let mut text = Vec::new();
         if source.take(SOURCE_MAX_BYTES + 1).read_to_end(&mut text)? as u64 > SOURCE_MAX_BYTES {
@@ -305,16 +315,16 @@ impl Left<'_> {
     }
 
     /// The file that is at that path after the command, whoever made it; none where there is none. No link is followed.
-    fn now(&self, path: &LayerPath) -> Option<File> {
+    fn now(&self, path: &LayerPath) -> io::Result<Option<File>> {
         if self.gone.contains(path) {
-            return None;
+            return Ok(None);
         }
-        if let Ok(opened) = open_in(&self.written, as_path(path), OFlags::RDONLY | OFlags::NONBLOCK) {
-            let file = File::from(opened);
-            return file.metadata().is_ok_and(|metadata| metadata.is_file()).then_some(file);
+        match self.open(path, OFlags::RDONLY) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened,
         }
-        self.tree.get(path).filter(|node| is_file(node))?;
-        find_below(&self.below, as_path(path)).map(|below| below.file)
+        let is_below = self.tree.get(path).is_some_and(is_file);
+        Ok(if is_below { find_below(&self.below, as_path(path)).map(|below| below.file) } else { None })
     }
 }
 
