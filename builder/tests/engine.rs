@@ -492,29 +492,42 @@ fn why_a_step_was_missed_is_said_in_words() {
 /// The layers of a reproducible build carry constant times; those that a command sees stand in their indexes alone.
 #[test]
 fn a_command_never_sees_the_times_that_a_layer_was_given() {
+    never_sees_the_times_that_a_layer_was_given("auto");
+}
+
+#[test]
+fn nor_does_one_in_a_root_that_is_written_in_place() {
+    never_sees_the_times_that_a_layer_was_given("r4");
+}
+
+fn never_sees_the_times_that_a_layer_was_given(isolation: &str) {
     let Some(place) = Place::new() else { return };
     fs::write(place.path("context/old"), "old\n").unwrap();
     fs::write(place.path("context/new"), "new\n").unwrap();
     // What was edited after something was made of what it was before.
     let edited = fs::File::options().write(true).open(place.path("context/new")).unwrap();
     edited.set_modified(SystemTime::now() + Duration::from_secs(3600)).unwrap();
-    let build = |slow: &str, last: &str| {
+    let build = |slow: &str, last: &str, arguments: &[&str]| {
         place.dockerfile(&format!(
             "FROM busybox AS slow\nRUN {slow}; touch /slow\n\
              FROM busybox\nCOPY old /source\nRUN cp /source /made\nCOPY new /source\nCOPY --from=slow /slow /slow\n\
              RUN {last}; [ /source -nt /made ] && cp /source /made; true\n"
         ));
-        fs::read_to_string(place.files(&["--reproducible"]).join("made")).unwrap()
+        fs::read_to_string(
+            place.files(&[&["--reproducible", "--isolation", isolation], arguments].concat()).join("made"),
+        )
+        .unwrap()
     };
-    assert_eq!(build("true", "echo 1"), "new\n");
+    let layout = ["-o", "type=oci,tar=false,dest=layout"];
+    assert_eq!(build("true", "echo 1", &layout), "new\n");
     // Only the indexes go, so that the blobs are still found, and nothing that was unpacked of them.
     prune(&place, &["--filter", "type=layer"]);
     prune(&place, &["--filter", "type=index"]);
-    assert_eq!(build("true", "echo 2"), "new\n");
+    assert_eq!(build("true", "echo 2", &[]), "new\n");
     // All goes that the build does not hold, between finding the layers and unpacking them.
     prune(&place, &["--filter", "type=layer"]);
     let made = std::thread::scope(|scope| {
-        let building = scope.spawn(|| build("sleep 2", "echo 3"));
+        let building = scope.spawn(|| build("sleep 2", "echo 3", &[]));
         while !building.is_finished() {
             std::thread::sleep(Duration::from_millis(500));
             prune(&place, &[]);
@@ -522,6 +535,11 @@ fn a_command_never_sees_the_times_that_a_layer_was_given() {
         building.join().unwrap()
     });
     assert_eq!(made, "new\n");
+    // Another machine begins with the image, whose layers have no other times there, and then builds what is in it.
+    fs::remove_dir_all(place.path("store")).unwrap();
+    place.dockerfile("FROM app\nRUN [ ! /source -nt /made ]\n");
+    place.build(&["--build-context", "app=oci-layout://layout", "--isolation", isolation]);
+    assert_eq!(build("true", "echo 1", &[]), "new\n");
 }
 
 /// Flips a bit of the largest blob below a size, and lets go of what was unpacked of it.

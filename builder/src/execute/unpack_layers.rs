@@ -36,7 +36,7 @@ struct Transfer {
 impl Executor {
     /// Unpacks the layers of a root file system that are not unpacked yet. All that is not here is fetched at once.
     pub(super) fn unpack_all(&self, step: StepId, state: &RootState) -> Result<(), StepError> {
-        let absent = |layer: &&BuiltLayer| !self.snapshots.has(&layer.diff_id);
+        let absent = |layer: &&BuiltLayer| !self.is_unpacked(layer);
         let layers: Vec<&BuiltLayer> = state.layers.iter().filter(absent).collect();
         let fetches = self.begin_fetches(step, &layers)?;
         if self.snapshots.unpacks_apart() {
@@ -50,6 +50,22 @@ impl Executor {
             self.unpack_one(layer, &state.diff_ids()[..number], &index)?;
         }
         Ok(())
+    }
+
+    /// Whether a layer is there as a command should see it.
+    fn is_unpacked(&self, layer: &BuiltLayer) -> bool {
+        if !self.snapshots.has(&layer.diff_id) {
+            return false;
+        }
+        if layer.tells_times().is_ok() || self.flights.is_timed(&layer.diff_id) {
+            return true;
+        }
+        let index = self.kept_index(&layer.diff_id, layer.record());
+        let has_times = index.is_none_or(|index| self.snapshots.has_times(&layer.diff_id, &index));
+        if has_times {
+            self.flights.timed(&layer.diff_id);
+        }
+        has_times
     }
 
     /// Sees that layers which are about to be looked into have indexes, as far as they can be made beside each other.

@@ -54,6 +54,10 @@ impl Snapshotter for Chosen {
         self.get().is_ok_and(|snapshots| snapshots.has(diff_id))
     }
 
+    fn has_times(&self, diff_id: &Digest, index: &LayerIndex) -> bool {
+        self.get().is_ok_and(|snapshots| snapshots.has_times(diff_id, index))
+    }
+
     fn unpack(
         &self,
         diff_id: &Digest,

@@ -1,8 +1,10 @@
 //! Unpacked layers on disk: found, made visible, thrown away.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::SnapshotError;
 use super::boot::this_boot;
 use crate::blob::{Store, sha256};
+use crate::layer::{Kind, LayerIndex};
 use crate::owners;
 
 /// The file that tells whether an entry is what was written.
@@ -56,6 +59,17 @@ pub(super) struct Entry {
     pub(super) meta: Meta,
 }
 
+impl Entry {
+    /// Whether the files have the times of this index. A blob's times are all cut in one way, so the newest file tells.
+    pub(super) fn has_times(&self, index: &LayerIndex) -> bool {
+        let files = index.entries.iter().map(|row| &row.entry).filter(|entry| matches!(entry.kind, Kind::File { .. }));
+        files.max_by_key(|entry| entry.modified).is_none_or(|newest| {
+            let path = self.fs.join(OsStr::from_bytes(newest.path.as_bytes()));
+            fs::symlink_metadata(path).is_ok_and(|found| found.mtime() == newest.modified.seconds)
+        })
+    }
+}
+
 /// The folder of unpacked layers.
 #[derive(Clone, Debug)]
 pub(super) struct Entries {
@@ -88,7 +102,12 @@ impl Entries {
 
     /// The form of a layer that is the same whatever is below it.
     pub(super) fn find_independent(&self, diff_id: &Digest) -> Option<Entry> {
-        self.open(&self.place(diff_id, None))
+        self.open_timed(&self.place(diff_id, None))
+    }
+
+    /// What is at a place, with its step's times where it is there with the blob's too.
+    fn open_timed(&self, place: &Path) -> Option<Entry> {
+        self.open(&timed(place)).or_else(|| self.open(place))
     }
 
     /// Opens and holds an entry; `None` when it is not there, or not what was written.
@@ -102,7 +121,7 @@ impl Entries {
 
     /// The layer above those layers.
     pub(super) fn find(&self, diff_id: &Digest, below: &[Digest]) -> Option<Entry> {
-        self.find_independent(diff_id).or_else(|| self.open(&self.place(diff_id, Some(below))))
+        self.find_independent(diff_id).or_else(|| self.open_timed(&self.place(diff_id, Some(below))))
     }
 
     /// All layers of a chain, bottom first.
@@ -115,7 +134,8 @@ impl Entries {
         Ok(entries)
     }
 
-    /// Makes `folder`, in which `fs` is finished, the entry of a layer. When there is one already, `folder` goes.
+    /// Makes `folder`, in which `fs` is finished, the entry of a layer. When there is one already, `folder` goes; but where that
+    /// one has not the times of `index`, as somebody unpacked the layer who did not know them, there are two from then on.
     ///
     /// Where it is not known which run of the machine this is, all files must reach the disk before the name does. One
     /// `syncfs` does that for all of them: a layer has thousands of small files, and an `fsync` each is slower than the
@@ -126,6 +146,7 @@ impl Entries {
         diff_id: &Digest,
         below: Option<&[Digest]>,
         has_root: bool,
+        index: Option<&LayerIndex>,
     ) -> Result<(), SnapshotError> {
         let fs = folder.join("fs");
         let metadata = fs::symlink_metadata(&fs).map_err(SnapshotError::at("looking at", &fs))?;
@@ -141,7 +162,7 @@ impl Entries {
             rustix::fs::syncfs(&opened).map_err(SnapshotError::errno("syncing", folder))?;
         }
 
-        let target = self.place(diff_id, below);
+        let mut target = self.place(diff_id, below);
         let layers = self.store.root().join("layers");
         fs::create_dir_all(&layers).map_err(SnapshotError::at("creating", &layers))?;
         loop {
@@ -162,11 +183,15 @@ impl Entries {
                 Some(error)
                     if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) =>
                 {
-                    if self.open(&target).is_some() {
-                        self.store.trash().take(folder);
-                        return Ok(());
+                    let timed = timed(&self.place(diff_id, below));
+                    match self.open(&target) {
+                        Some(entry) if target == timed || index.is_none_or(|index| entry.has_times(index)) => {
+                            self.store.trash().take(folder);
+                            return Ok(());
+                        }
+                        Some(_) => target = timed,
+                        None => self.throw_away(&target)?,
                     }
-                    self.throw_away(&target)?;
                 }
                 Some(error) => return Err(SnapshotError::at("renaming a finished layer to", &target)(error)),
             }
@@ -232,6 +257,11 @@ impl Entries {
             _ => Ok(()),
         }
     }
+}
+
+/// Where an entry is with the times of its step, when others have it with those of its blob.
+fn timed(place: &Path) -> PathBuf {
+    place.with_extension("timed")
 }
 
 /// The name under which an entry is held: its path below the store.

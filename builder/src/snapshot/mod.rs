@@ -4,6 +4,7 @@
 //! <store>/layers/<hex>/fs/               a layer, unpacked; <hex> is that of its diff id
 //!                     /meta.json         which folder `fs` was when it was written
 //!         layers/<hex>-<chain>/          the same for a layer whose unpacked form depends on what is below it
+//!         layers/<either>.timed/         the same with the times of the layer's step, beside one with those of its blob
 //!         mutable/                       of `MutableRoot`
 //! ```
 //!
@@ -43,10 +44,18 @@ pub trait Snapshotter: Send + Sync {
     /// their owner from below): [`Snapshotter::unpack`] tells, and returns at once when there is nothing to do.
     fn has(&self, diff_id: &Digest) -> bool;
 
+    /// Whether a layer that is [there](Snapshotter::has) shows the times of `index`: somebody who did not know them may have
+    /// unpacked it, as a part of a base image, with those of its blob.
+    fn has_times(&self, diff_id: &Digest, index: &LayerIndex) -> bool {
+        let _ = (diff_id, index);
+        true
+    }
+
     /// Unpacks a layer's blob, in any compression, as the layer above `below` (bottom first, all unpacked), with the
     /// times of `index` where it is given: those in the blob may be cut or clamped.
     ///
-    /// Atomic: after a crash or an error it is there whole or not at all. Does nothing when it is there.
+    /// Atomic: after a crash or an error it is there whole or not at all. Does nothing when it is there, with the times of
+    /// `index`.
     ///
     /// # Errors
     /// When a layer below is not unpacked, the blob cannot be read or is not the layer with that diff id, or the file

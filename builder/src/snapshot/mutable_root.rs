@@ -252,6 +252,10 @@ impl Snapshotter for MutableRoot {
         is_told && matches!(self.blob(diff_id), Ok(Some(_)))
     }
 
+    fn has_times(&self, diff_id: &Digest, index: &LayerIndex) -> bool {
+        matches!(LayerIndex::load(&self.layers, diff_id), Ok(Some(kept)) if kept.entries == index.entries)
+    }
+
     fn unpack(
         &self,
         diff_id: &Digest,
@@ -262,6 +266,11 @@ impl Snapshotter for MutableRoot {
         index: Option<&LayerIndex>,
     ) -> Result<(), SnapshotError> {
         if let Some(index) = index {
+            if self.has(diff_id) && !self.has_times(diff_id, index) {
+                // The root may hold the layer as it was.
+                let _lock = self.lock()?;
+                self.forget_state()?;
+            }
             index
                 .save(&self.layers, diff_id)
                 .map_err(|error| SnapshotError::Apply { diff_id: diff_id.clone(), source: Box::new(error.into()) })?;

@@ -39,6 +39,10 @@ impl Snapshotter for Overlay {
         self.entries.find_independent(diff_id).is_some()
     }
 
+    fn has_times(&self, diff_id: &Digest, index: &LayerIndex) -> bool {
+        self.entries.find_independent(diff_id).is_none_or(|entry| entry.has_times(index))
+    }
+
     fn unpack(
         &self,
         diff_id: &Digest,
@@ -48,7 +52,8 @@ impl Snapshotter for Overlay {
         limits: &Limits,
         index: Option<&LayerIndex>,
     ) -> Result<(), SnapshotError> {
-        if self.entries.find(diff_id, below).is_some() {
+        let found = self.entries.find(diff_id, below);
+        if found.is_some_and(|entry| index.is_none_or(|index| entry.has_times(index))) {
             return Ok(());
         }
         let chain = self.entries.chain(below)?;
@@ -61,7 +66,7 @@ impl Snapshotter for Overlay {
         check(&applied, diff_id)?;
         applied.owners.write_for(&fs).map_err(SnapshotError::at("writing the owners beside", &fs))?;
         let below = applied.depends_on_lowers.then_some(below);
-        self.entries.reveal(folder.path(), diff_id, below, applied.has_root)
+        self.entries.reveal(folder.path(), diff_id, below, applied.has_root, index)
     }
 
     fn unpack_and_index(
@@ -84,7 +89,7 @@ impl Snapshotter for Overlay {
             return Ok(None);
         }
         applied.owners.write_for(&fs).map_err(SnapshotError::at("writing the owners beside", &fs))?;
-        self.entries.reveal(folder.path(), diff_id, None, applied.has_root)?;
+        self.entries.reveal(folder.path(), diff_id, None, applied.has_root, None)?;
         Ok(Some(index))
     }
 
@@ -122,7 +127,7 @@ impl Snapshotter for Overlay {
         self.entries.store().trash().take(work);
         let below = depends_on_lowers.then_some(&workspace.chain[..]);
         // The workspace's drop finds nothing left to remove.
-        self.entries.reveal(folder.path(), &layer.diff_id, below, false)
+        self.entries.reveal(folder.path(), &layer.diff_id, below, false, None)
     }
 }
 
