@@ -68,6 +68,30 @@ fn layers_are_those_that_root_makes() {
     assert!(text(&doctor).contains("\"rung\":\"r2\",\"fidelity\":\"exact\""), "{}", text(&doctor));
 }
 
+/// Files of ids that the user's namespace alone gives, with modes that keep their owner out.
+#[test]
+fn what_root_mends_a_user_mends() {
+    let Some(user) = User::new() else { return };
+    let context = user.context(
+        "COPY --chown=33:65534 --chmod=400 log /var/log/dpkg.log\nCOPY --chown=5:6 log /var/log/yum.log\n\
+         RUN mkdir -p /etc /var/lib/dbus && chown 7:8 /var/lib/dbus && chmod 500 /var/lib/dbus && \
+         for file in /etc/machine-id /var/lib/dbus/machine-id /var/log/dpkg.log /etc/passwd-; do \
+         head -c 9 /dev/urandom >> $file; chown 44:55 $file; chmod 0 $file; done\n\
+         RUN find /etc /var | sort | xargs stat -c '%n %a %u:%g %s' > /listing; cat /var/log/dpkg.log >> /listing\n",
+    );
+    fs::write(context.join("log"), "base\n").unwrap();
+    let build = |mut fluyt: Command| {
+        let flags = ["build", "--reproducible", "--normalize", "--no-cache", "--progress=plain"];
+        fluyt.args(flags).arg(&context).output().unwrap()
+    };
+    let mut as_root = Command::new(user.path("fluyt"));
+    as_root.arg("--store").arg(user.path("store-root"));
+    let (rootless, expected) = (build(user.fluyt()), build(as_root));
+    assert_eq!(digest(&rootless), digest(&expected), "{}{}", text(&rootless), text(&expected));
+    let note = "normalized 4 files: /etc/machine-id, /etc/passwd-, /var/lib/dbus/machine-id and 1 more\n";
+    assert!(text(&rootless).contains(note), "{}", text(&rootless));
+}
+
 #[test]
 fn owners_above_the_map_and_devices_of_an_image_stay_in_its_layers() {
     let Some(user) = User::new() else { return };
