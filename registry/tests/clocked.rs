@@ -13,7 +13,7 @@ use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedLis
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartId, MultipartUpload, ObjectMeta, ObjectStore,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartId, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
@@ -30,6 +30,8 @@ struct Clock {
     written: HashMap<Path, SystemTime>,
     multiparts: Vec<Unfinished>,
     room: Option<Room>,
+    /// Whether what others began is nobody's business.
+    is_discreet: bool,
 }
 
 impl<P> Clocked<P> {
@@ -39,7 +41,7 @@ impl<P> Clocked<P> {
 
     /// One whose clock begins then.
     pub(crate) fn at(port: P, now: SystemTime) -> Self {
-        let clock = Clock { now, written: HashMap::new(), multiparts: Vec::new(), room: None };
+        let clock = Clock { now, written: HashMap::new(), multiparts: Vec::new(), room: None, is_discreet: false };
         Self { port, clock: Arc::new(Mutex::new(clock)) }
     }
 
@@ -50,6 +52,11 @@ impl<P> Clocked<P> {
 
     pub(crate) fn set_room(&self, room: Option<Room>) {
         self.clock.lock().unwrap().room = room;
+    }
+
+    /// From now on unfinished uploads can be neither listed nor swept, as without the right to it.
+    pub(crate) fn be_discreet(&self) {
+        self.clock.lock().unwrap().is_discreet = true;
     }
 
     fn note(&self, location: &Path) {
@@ -162,8 +169,18 @@ impl<P: Port + fmt::Debug> Port for Clocked<P> {
             return Ok(Some(Vec::new()));
         }
         let clock = self.clock.lock().unwrap();
+        if clock.is_discreet {
+            return Err(Error::Generic { store: "clocked", source: "AccessDenied".into() });
+        }
         let ours = clock.multiparts.iter().filter(|unfinished| unfinished.path.as_ref().starts_with(prefix));
         Ok(Some(ours.cloned().collect()))
+    }
+
+    async fn sweep_temporary(&self, before: SystemTime) -> Result<Vec<String>> {
+        if self.clock.lock().unwrap().is_discreet {
+            return Err(Error::Generic { store: "clocked", source: "EACCES".into() });
+        }
+        self.port.sweep_temporary(before).await
     }
 
     fn least_part_bytes(&self) -> u64 {

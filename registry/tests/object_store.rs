@@ -29,11 +29,13 @@ pub(crate) struct Strict {
     uploads: Arc<Mutex<HashMap<String, Parts>>>,
     count: Arc<std::sync::atomic::AtomicU64>,
     pub(crate) public: bool,
+    /// How often it was asked to sign, where it refuses.
+    pub(crate) refused: Option<Arc<std::sync::atomic::AtomicU64>>,
 }
 
 impl Strict {
     pub(crate) fn new(store: Memory) -> Self {
-        Self { store, uploads: Arc::default(), count: Arc::default(), public: false }
+        Self { store, uploads: Arc::default(), count: Arc::default(), public: false, refused: None }
     }
 
     /// Ids of uploads that were begun and not ended.
@@ -151,6 +153,10 @@ impl Port for Strict {
     }
 
     async fn presign(&self, path: &Path, expires: Duration) -> Result<Option<Url>> {
+        if let Some(count) = &self.refused {
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            return Err(refused("SASforSASNotSupported".to_owned()));
+        }
         let text = format!("https://store.example.net/{path}?expires={}", expires.as_secs());
         Ok(Some(Url::parse(&text).unwrap()))
     }

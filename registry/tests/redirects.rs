@@ -77,3 +77,19 @@ async fn a_store_that_cannot_sign_gives_the_bytes_itself() {
     let digest = app.blob("a", b"small").await;
     assert_eq!(app.get(&format!("GET /v2/a/blobs/{digest}")).await.body, b"small");
 }
+
+#[tokio::test]
+async fn a_store_that_is_not_allowed_to_sign_gives_the_bytes_itself() {
+    let store = Memory::default();
+    let mut strict = Strict::new(store.clone());
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    (strict.public, strict.refused) = (true, Some(asked.clone()));
+    let app = TestApp::with_redirects(strict, store, Redirects::default()).await;
+    app.blob("a", &vec![b'x'; LARGE]).await;
+    for _ in 0..3 {
+        let answer = app.get(&format!("GET {}", large())).await;
+        assert_eq!((answer.status.as_u16(), answer.body.len()), (200, LARGE));
+    }
+    // It costs a request, on some, and is said in the log.
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 1);
+}

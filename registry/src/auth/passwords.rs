@@ -103,15 +103,18 @@ impl Passwords {
         if self.is_remembered(&pair) {
             return Ok(());
         }
+        // Of many at once the first ones may have used it up.
+        self.limit(&culprit)?;
         let known = hash.is_some();
         let hash = hash.or(users.costliest()).unwrap_or(NOBODY).to_owned();
         let password = password.to_owned();
         let checked = tokio::task::spawn_blocking(move || {
-            // Held here, so that a request given up does not let the next one begin before this check is over.
-            let _permit = permit;
-            bcrypt::verify(password, &hash).unwrap_or(false)
+            // Held here, so that a request given up does not let the next one begin before this check is over; and until it
+            // is counted.
+            (bcrypt::verify(password, &hash).unwrap_or(false), permit)
         });
-        let right = checked.await.unwrap_or(false) && known;
+        let checked = checked.await;
+        let right = known && checked.as_ref().is_ok_and(|(right, _)| *right);
         if right {
             self.remember(pair);
             self.failures().remove(&culprit);
@@ -171,13 +174,28 @@ impl Passwords {
             failures.clear();
         }
         let count = failures.get(&culprit).map_or(0, |failures| failures.now());
-        failures.insert(culprit, Failures { count: count.saturating_add(1), last: Instant::now() });
+        failures.insert(culprit, Failures { count: count.saturating_add(1).min(FAILURES_MAX), last: Instant::now() });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn many_at_once_use_up_no_more_than_one_after_the_other() {
+        let passwords = passwords(&[("ann", "a")]);
+        let address = Some("192.0.2.7".parse().unwrap());
+        let guesses = (0..40).map(|guess| {
+            let passwords = &passwords;
+            async move { passwords.check("ann", &format!("wrong {guess}"), address).await }
+        });
+        let answers = futures_util::future::join_all(guesses).await;
+        let wrong = answers.iter().filter(|answer| **answer == Err(AuthError::Wrong)).count();
+        assert_eq!(wrong, FAILURES_MAX as usize, "{answers:?}");
+        let counted: Vec<u32> = passwords.failures().values().map(|failures| failures.count).collect();
+        assert_eq!(counted, [FAILURES_MAX], "one is forgiven when Retry-After says so");
+    }
 
     fn users(pairs: &[(&str, &str)]) -> Users {
         let lines: Vec<String> =

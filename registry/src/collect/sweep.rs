@@ -39,8 +39,12 @@ async fn uploads(pass: &mut Pass<'_>) -> Result<(), CollectError> {
             pass.removed(removal);
         }
     }
-    let swept = pass.storage.sweep_unfinished(stale, &going_on, pass.dry_run).await?;
-    for key in swept {
+    let swept = pass.storage.sweep_unfinished(stale, &going_on, pass.dry_run).await;
+    // A store may keep us from these alone, and for good: everything else has to be looked at all the same.
+    for error in swept.failures {
+        pass.failed(format!("uploads that were not finished: {}", CollectError::from(error)));
+    }
+    for key in swept.removed {
         let removal = Removal::paper(key, Why::Stale, 0);
         if pass.dry_run {
             pass.report.removed.push(removal);

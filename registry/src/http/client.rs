@@ -107,7 +107,9 @@ impl Client {
     /// What the headers of a trusted proxy add.
     fn behind(mut self, headers: &HeaderMap, is_trusted: impl Fn(IpAddr) -> bool) -> Self {
         self.through_proxy = true;
-        let hops = if headers.contains_key(FORWARDED) { forwarded(headers) } else { x_forwarded(headers) };
+        // A proxy writes one of them, mostly this one, and hands on as it came what it does not know.
+        let names_it = headers.contains_key(FORWARDED) && !headers.contains_key(&FOR);
+        let hops = if names_it { forwarded(headers) } else { x_forwarded(headers) };
         for hop in hops.iter().rev().take(HOPS_MAX) {
             if let Some(https) = hop.https {
                 self.https = https;
@@ -235,6 +237,8 @@ mod tests {
         assert_eq!(seen("10.0.0.1", &twice), "192.0.2.7 http://inner:5000");
         let unreadable = [("x-forwarded-for", "1.1.1.1, nonsense")];
         assert_eq!(seen("10.0.0.1", &unreadable), "10.0.0.1 http://inner:5000");
+        let handed_on = [("forwarded", "for=1.1.1.1"), ("x-forwarded-for", "192.0.2.7")];
+        assert_eq!(seen("10.0.0.1", &handed_on), "192.0.2.7 http://inner:5000");
         let forwarded = [("forwarded", "for=1.1.1.1;host=evil, for=192.0.2.7;proto=https;host=r.example")];
         assert_eq!(seen("10.0.0.1", &forwarded), "192.0.2.7 https://r.example");
     }

@@ -24,8 +24,9 @@ use super::patient::Patient;
 use super::tls::Tls;
 use crate::metrics::Metrics;
 
-/// How long a client may take to send a request's head, and to begin the next one.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take to send a request's head, and to begin the next one. Load balancers keep connections for a
+/// minute (AWS, nginx): if we end one first, a push that they send on it at that moment is lost.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long a client may take to agree on an encryption.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often an HTTP/2 client that says nothing is asked whether it is still there, and how long it may take to answer.

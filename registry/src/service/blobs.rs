@@ -1,17 +1,23 @@
 //! Blobs: is it there, give it, take it away.
 
 use std::ops::Range;
+use std::sync::PoisonError;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Registry;
 use super::error::RegistryError;
 use crate::auth::{MayDelete, MayPull};
-use crate::protocol::{DeleteBlob, FindBlob};
+use crate::protocol::{DataId, DeleteBlob, FindBlob};
 use crate::spec::{Digest, ReadRange};
 use crate::storage::{Attachments, ByteStream};
 
 /// How long an address is good for: a client may have to wait before it comes to fetch from it.
 const REDIRECT_EXPIRES: Duration = Duration::from_secs(20 * 60);
+
+/// How long a store that signed no address is not asked for another.
+const UNSIGNED_FOR: Duration = Duration::from_secs(60);
 
 /// A blob that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +110,7 @@ impl Registry {
         // The greatest, as for HEAD. That its data is there is not asked for: a link says so, and the list has to do.
         if let Some(link) = links.iter().max()
             && self.redirects.apply_to(link.size_bytes, self.storage.data_address_is_public())
-            && let Some(address) = self.storage.data_address(&link.data, REDIRECT_EXPIRES).await?
+            && let Some(address) = self.address(&link.data).await
         {
             return Ok(BlobAnswer::Elsewhere(address));
         }
@@ -118,6 +124,26 @@ impl Registry {
             }
         }
         Err(unknown(pull, digest))
+    }
+
+    /// An address for clients; none where the store cannot sign one, or does not let us. Then we serve the bytes, and ask
+    /// again in a while: some identities of clouds may read and write, and not sign.
+    async fn address(&self, data: &DataId) -> Option<String> {
+        let refused_at = || self.unsigned_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused_at().is_some_and(|at| at.elapsed() < UNSIGNED_FOR) {
+            return None;
+        }
+        match self.storage.data_address(data, REDIRECT_EXPIRES).await {
+            Ok(address) => address,
+            Err(error) => {
+                *refused_at() = Some(Instant::now());
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the store signs no address: large blobs are served by this registry; `--redirect never` asks for none"
+                );
+                None
+            }
+        }
     }
 
     /// Takes the blob from the repository.

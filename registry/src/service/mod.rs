@@ -64,6 +64,8 @@ pub struct Registry {
     immutable: Vec<TagPattern>,
     /// When the keys that seal Locations and tokens were last read again.
     keys_read_at: tokio::sync::Mutex<Option<Instant>>,
+    /// When the store last refused to sign an address.
+    unsigned_at: std::sync::Mutex<Option<Instant>>,
 }
 
 /// How long keys that were read again are believed to be all, whoever shows what they do not open.
@@ -89,6 +91,7 @@ impl Registry {
             sparse,
             immutable: Vec::new(),
             keys_read_at: Default::default(),
+            unsigned_at: Default::default(),
         }
     }
 

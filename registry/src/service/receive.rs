@@ -30,7 +30,7 @@ const STEP_BYTES: u64 = 256 * 1024;
 /// A client that sends nothing for this long gives its memory back in any case.
 const SLOW: Duration = Duration::from_secs(5);
 /// One that sends nothing for this long is given up.
-const IDLE: Duration = Duration::from_secs(60);
+pub(super) const IDLE: Duration = Duration::from_secs(60);
 /// How long memory may be held while others wait for it.
 const HOLD: Duration = Duration::from_secs(5);
 /// How many tails of a body are read at once.

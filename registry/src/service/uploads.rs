@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt, stream};
 
 use super::error::RegistryError;
-use super::receive::{Received, Receiver};
+use super::receive::{IDLE, Received, Receiver};
 use super::ticket::{Held, Ticket};
 use super::{BlobInfo, Registry};
 use crate::auth::{MayPull, MayPush};
@@ -163,7 +163,7 @@ impl Registry {
             Err(error) => {
                 let repeated = self.or_repeated(push, &declared, Err(error)).await?;
                 // The client waits for the answer until all is sent.
-                while body.try_next().await.map_err(cut)?.is_some() {}
+                while patiently(body.try_next()).await?.is_some() {}
                 return Ok(repeated);
             }
             Ok(claimed) => claimed,
@@ -561,13 +561,20 @@ fn hash_again(algorithm: Algorithm, known: Digest, pieces: &[Bytes]) -> Digest {
     hasher.finish()
 }
 
+/// What comes next, if it comes in time.
+async fn patiently<T, E: std::fmt::Display>(next: impl Future<Output = Result<T, E>>) -> Result<T, RegistryError> {
+    match tokio::time::timeout(IDLE, next).await {
+        Ok(next) => next.map_err(cut),
+        Err(_) => Err(cut(format!("nothing came for {} seconds", IDLE.as_secs()))),
+    }
+}
+
 /// The body again, unless it has no bytes.
 async fn non_empty<E: std::fmt::Display>(
     mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,
 ) -> Result<Option<impl Stream<Item = Result<Bytes, E>>>, RegistryError> {
     loop {
-        let frame = body.try_next().await.map_err(cut)?;
-        match frame {
+        match patiently(body.try_next()).await? {
             None => return Ok(None),
             Some(frame) if frame.is_empty() => {}
             Some(frame) => {

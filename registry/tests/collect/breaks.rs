@@ -82,6 +82,28 @@ async fn a_run_that_breaks_off_at_any_request_is_finished_by_the_next() {
 }
 
 #[tokio::test]
+async fn a_store_that_lists_no_unfinished_uploads_is_collected_all_the_same() {
+    let place = littered().await;
+    place.store.be_discreet();
+    let collector = place.collector().await;
+    let mut failures = 0;
+    for _ in 0..3 {
+        // Each slice once.
+        for _ in 0..257 {
+            failures += collector.run_once(Mode::Slice).await.unwrap().failures.len();
+        }
+        place.store.pass_time(DAY + HOUR);
+    }
+    assert!(failures > 0, "nothing is said of it");
+    let left = place.keys_with(digest("unnamed").hex()).await;
+    // That the repository had it is forgotten later, by its hint.
+    assert!(left.iter().all(|key| key.starts_with("repos/a/_blobs/")), "{left:?}");
+    let report = collector.run_once(Mode::Whole).await.unwrap();
+    assert_eq!(report.failures.len(), 2, "{:?}", report.failures);
+    assert!(report.failures[0].contains("AccessDenied"), "{:?}", report.failures);
+}
+
+#[tokio::test]
 async fn two_collectors_at_once_do_no_harm() {
     let place = littered().await;
     for _ in 0..4 {

@@ -172,9 +172,13 @@ fn no_credentials(provider: Provider) -> &'static str {
 pub(super) fn permissions(provider: Provider) -> &'static str {
     match provider {
         Provider::S3 => {
-            "it needs s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on what is in it"
+            "it needs s3:ListBucket and s3:ListBucketMultipartUploads on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on what is in it"
         }
-        Provider::Gcs => "it needs the role Storage Object Admin (roles/storage.objectAdmin) on the bucket",
-        Provider::Azure => "it needs the role Storage Blob Data Contributor on the container",
+        Provider::Gcs => {
+            "it needs the role Storage Object Admin (roles/storage.objectAdmin) on the bucket; to send clients to it, Service Account Token Creator on itself too"
+        }
+        Provider::Azure => {
+            "it needs the role Storage Blob Data Contributor on the container; to send clients to it, Storage Blob Delegator on the account too"
+        }
     }
 }

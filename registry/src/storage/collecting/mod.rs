@@ -57,6 +57,15 @@ impl From<StoreTime> for SystemTime {
     }
 }
 
+/// What a sweep of unfinished uploads came to.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// What was given up and removed, for the report.
+    pub removed: Vec<String>,
+    /// What the store did not let us do.
+    pub failures: Vec<StorageError>,
+}
+
 /// Something stored, and when the store says that it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dated<T> {
@@ -296,26 +305,35 @@ impl Storage {
     }
 
     /// Gives up multipart uploads of ours that were begun before, except these, and removes what died while it was
-    /// written. What it was, for the report. A multipart upload of anything but our data is foreign, and left alone.
-    pub async fn sweep_unfinished(
-        &self,
-        before: StoreTime,
-        going_on: &BTreeSet<String>,
-        dry_run: bool,
-    ) -> Result<Vec<String>, StorageError> {
+    /// written. A multipart upload of anything but our data is foreign, and left alone. Where the store does not let us
+    /// list or give up, which is a right of its own in some, the rest is done all the same.
+    pub async fn sweep_unfinished(&self, before: StoreTime, going_on: &BTreeSet<String>, dry_run: bool) -> Swept {
         let error = |source| StorageError::new("sweeping unfinished uploads", source);
         let before: SystemTime = before.into();
-        let mut swept = Vec::new();
+        let mut swept = Swept::default();
         let mut after: Option<Unfinished> = None;
-        while let Some(page) = self.port.0.unfinished_multiparts(keys::DATA, after.as_ref()).await.map_err(error)? {
+        loop {
+            let page = match self.port.0.unfinished_multiparts(keys::DATA, after.as_ref()).await {
+                Ok(Some(page)) => page,
+                Ok(None) => break,
+                Err(source) => {
+                    swept.failures.push(error(source));
+                    break;
+                }
+            };
             for unfinished in &page {
                 let key = unfinished.path.as_ref();
                 let ours = keys::parse_data(key).is_some() || key == "data/unknown";
                 if ours && unfinished.since < before && !going_on.contains(&unfinished.id) {
-                    if !dry_run {
-                        self.port.0.abort_multipart(&unfinished.path, &unfinished.id).await.map_err(error)?;
+                    if !dry_run && let Err(source) = self.port.0.abort_multipart(&unfinished.path, &unfinished.id).await
+                    {
+                        // One of them tells why.
+                        if swept.failures.is_empty() {
+                            swept.failures.push(error(source));
+                        }
+                        continue;
                     }
-                    swept.push(format!("multipart/{}", unfinished.id));
+                    swept.removed.push(format!("multipart/{}", unfinished.id));
                 }
             }
             match page.into_iter().last() {
@@ -324,10 +342,14 @@ impl Storage {
             }
         }
         if !dry_run {
-            let removed = self.port.0.sweep_temporary(before).await.map_err(error)?;
-            swept.extend(removed.into_iter().map(|name| format!("temporary/{name}")));
+            match self.port.0.sweep_temporary(before).await {
+                Ok(removed) => {
+                    swept.removed.extend(removed.into_iter().map(|name| format!("temporary/{name}")));
+                }
+                Err(source) => swept.failures.push(error(source)),
+            }
         }
-        Ok(swept)
+        swept
     }
 
     /// Writes what a batch removed.

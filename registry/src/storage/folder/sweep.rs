@@ -16,8 +16,9 @@ impl Inner {
         while let Some(folder) = open.pop() {
             let entries = match fs::read_dir(&folder) {
                 Ok(entries) => entries,
-                // Taken away since it was seen.
+                // Taken away since it was seen; or not ours, as `lost+found` at the root of a volume.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && folder != self.root => continue,
                 Err(error) => return Err(error),
             };
             for entry in entries {
