@@ -105,7 +105,11 @@ fn check_store_says_which_permissions_are_missing() {
     let output = run(&["check-store", &store], variables.clone());
     let report = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{report}");
-    assert!(report.contains("FINDING") && report.contains("it needs s3:ListBucket on the bucket"), "{report}");
+    assert!(
+        report.contains("FINDING")
+            && report.contains("it needs s3:ListBucket and s3:ListBucketMultipartUploads on the bucket"),
+        "{report}"
+    );
     let output = run(&["serve", "--listen", "127.0.0.1:0", "--store", &store], variables);
     let message = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{message}");
