@@ -19,7 +19,7 @@ use std::fs::{File, FileTimes, Metadata};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -145,8 +145,10 @@ fn keep(root: &Path, files: &[&LayerPath], folder: &Path) -> Result<HashMap<Laye
         let Some(Below { file, metadata, .. }) = find_below(&roots, as_path(path)) else { continue };
         let copy = folder.join(number.to_string());
         let copied = || -> io::Result<SystemTime> {
+            // Passwords are among them.
+            let mut to = File::options().write(true).create_new(true).mode(0o600).open(&copy)?;
             // The kernel shares the blocks where the file system can.
-            io::copy(&mut &file, &mut File::create_new(&copy)?)?;
+            io::copy(&mut &file, &mut to)?;
             metadata.modified()
         };
         let modified = copied().map_err(|source| StepError::Temporary { path: copy.clone(), source })?;
