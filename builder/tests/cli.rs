@@ -356,6 +356,62 @@ fn places_without_rights_are_told_before_the_build() {
 }
 
 #[test]
+fn a_folder_that_is_there_is_filled_and_filled_again() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let place = Place::new("FROM scratch\nCOPY --chmod=555 below /below\n");
+    std::fs::create_dir_all(place.context().join("below/it")).unwrap();
+    std::fs::write(place.context().join("below/it/file"), "x").unwrap();
+    std::fs::set_permissions(place.folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = |name: &str| place.folder.path().join(name);
+    for folder in ["store", "out", "layout"] {
+        std::fs::create_dir(path(folder)).unwrap();
+        std::os::unix::fs::chown(path(folder), Some(65_534), Some(65_534)).unwrap();
+    }
+    let inode = path("layout").metadata().unwrap().ino();
+    let run = |arguments: &[&str], folder: &std::path::Path| {
+        let mut command = place.fluyt(arguments);
+        command.env("HOME", "/nonexistent").uid(65_534).gid(65_534).current_dir(folder);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
+    };
+    let context = place.context();
+    let context = context.to_str().unwrap();
+    for _ in 0..2 {
+        // A user who may nothing but what the modes say.
+        run(&["build", "--isolation", "r5", "-o", "out", context], place.folder.path());
+        run(&["build", "-t", "a:1", "-o", "type=oci,tar=false,dest=.", context], &path("layout"));
+    }
+    assert_eq!(path("out/below/it").metadata().unwrap().mode() & 0o777, 0o555);
+    assert_eq!(path("layout").metadata().unwrap().ino(), inode, "the folder may be a file system of its own");
+    let ours = |arguments: &[&str]| {
+        let mut command = place.fluyt(arguments);
+        command.env("FLUYT_STORE", path("roots"));
+        command
+    };
+    let output = ours(&["inspect", "layout"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    // Names that come at the same time all stay.
+    let builds: Vec<_> = (0..6)
+        .map(|number| {
+            let output = ["-t", &format!("b:{number}"), "-o", "type=oci,tar=false,dest=layout"].map(str::to_owned);
+            let mut build = ours(&["build"]);
+            build.args(output).arg(context).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    for build in builds {
+        let output = build.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+    let index = std::fs::read_to_string(path("layout/index.json")).unwrap();
+    for number in 0..6 {
+        assert!(index.contains(&format!("docker.io/library/b:{number}")), "{number}: {index}");
+    }
+}
+
+#[test]
 fn outputs_are_what_they_are_for_buildx() {
     let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
     let said = |arguments: &[&str]| {

@@ -6,10 +6,11 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use oci_spec::image::Descriptor;
+use rustix::fs::FlockOperation;
 use serde_json::{Map, Value, json};
 
 use super::whole::Neighbour;
-use super::writable::{is_layout, make_above};
+use super::writable::{is_folder, is_layout, make_above};
 use super::{ExportError, contents};
 use crate::blob::Store;
 use crate::layer::{Entry, FileTime, Kind, LayerPath, TarWriter};
@@ -20,23 +21,47 @@ const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 /// Writes `image` as a layout folder at `path`, under `names`.
 ///
-/// A new or empty folder appears whole or not at all. Into a folder that is a layout the image is added: its blobs first,
-/// then its names, and a name that was there moves.
+/// A new folder appears whole or not at all. Into one that is empty (which may be a file system of its own), or a layout, the
+/// image is added: its blobs first, then its names, and a name that was there moves.
 ///
 /// # Errors
 /// [`ExportError::NotALayout`] when the folder has other content.
 pub fn layout_folder(store: &Store, image: &Descriptor, names: &[String], path: &Path) -> Result<(), ExportError> {
     let blobs = contents::blobs(store, image)?;
-    if !is_layout(path)? {
-        make_above(path)?;
-        let temporary = Neighbour::of(path)?;
-        fs::create_dir(&temporary.path).map_err(ExportError::at("creating", &temporary.path))?;
-        write_blobs(store, &blobs, &temporary.path)?;
-        write_new(&temporary.path.join("index.json"), &mut &index(None, image, names)?[..])?;
-        write_new(&temporary.path.join("oci-layout"), &mut &LAYOUT[..])?;
-        return fs::rename(&temporary.path, path).map_err(ExportError::at("renaming the finished folder to", path));
+    if is_layout(path)? {
+        return add(store, &blobs, image, names, path);
     }
-    write_blobs(store, &blobs, path)?;
+    if is_folder(path)? {
+        let written = write_new(&path.join("oci-layout"), &mut &LAYOUT[..]);
+        let written = written.and_then(|()| add(store, &blobs, image, names, path));
+        if written.is_err() {
+            // It was empty, and is so again; what cannot be removed is part of a layout, to which the next build adds.
+            let _ = fs::remove_dir_all(path.join("blobs"));
+            let _ = fs::remove_file(path.join("oci-layout"));
+        }
+        return written;
+    }
+    make_above(path)?;
+    let temporary = Neighbour::of(path)?;
+    fs::create_dir(&temporary.path).map_err(ExportError::at("creating", &temporary.path))?;
+    write_blobs(store, &blobs, &temporary.path)?;
+    write_new(&temporary.path.join("index.json"), &mut &index(None, image, names)?[..])?;
+    write_new(&temporary.path.join("oci-layout"), &mut &LAYOUT[..])?;
+    fs::rename(&temporary.path, path).map_err(ExportError::at("renaming the finished folder to", path))
+}
+
+/// Adds an image to a layout.
+fn add(
+    store: &Store,
+    blobs: &BTreeMap<String, Descriptor>,
+    image: &Descriptor,
+    names: &[String],
+    path: &Path,
+) -> Result<(), ExportError> {
+    write_blobs(store, blobs, path)?;
+    // Of two builds that add at the same time, neither loses the other's names. Some file systems have no locks.
+    let folder = File::open(path).map_err(ExportError::at("opening", path))?;
+    let _ = rustix::fs::flock(&folder, FlockOperation::LockExclusive);
     let place = path.join("index.json");
     let before = match fs::read(&place) {
         Ok(bytes) => Some(bytes),

@@ -213,6 +213,7 @@ fn merge_folder(source: &File, from: &Path, target: &File, to: &Path) -> Result<
             Some(FileType::Directory) if folder => {
                 let source = open_folder(source, &name, OFlags::NOFOLLOW, &entry.path())?;
                 let target = open_folder(target, &name, OFlags::NOFOLLOW, &path)?;
+                open_up(&target);
                 merge_folder(&source, &entry.path(), &target, &path)?;
                 continue;
             }
@@ -226,6 +227,17 @@ fn merge_folder(source: &File, from: &Path, target: &File, to: &Path) -> Result<
             .map_err(ExportError::errno("renaming a finished file to", &path))?;
     }
     Ok(())
+}
+
+/// Lets us write in a folder that an earlier export made with the image's mode, which it gets at the end. Where that is not
+/// allowed, what is to be moved there says so.
+fn open_up(folder: &File) {
+    if let Ok(there) = rustix::fs::fstat(folder)
+        && let mode = Mode::from_raw_mode(there.st_mode)
+        && !mode.contains(Mode::RWXU)
+    {
+        let _ = rustix::fs::fchmod(folder, mode | Mode::RWXU);
+    }
 }
 
 fn open_folder(folder: impl AsFd, name: &OsStr, flags: OFlags, path: &Path) -> Result<File, ExportError> {

@@ -45,8 +45,8 @@ pub fn check_folder(path: &Path) -> Result<(), ExportError> {
 /// # Errors
 /// Those of [`check_folder`], and [`ExportError::NotALayout`].
 pub fn check_layout(path: &Path) -> Result<(), ExportError> {
-    // An empty one is replaced.
-    if is_layout(path)? || !is_folder(path)? { check_folder(path) } else { check_beside(path) }
+    is_layout(path)?;
+    check_folder(path)
 }
 
 /// Whether there is a layout to add to; none in a folder that is empty or not there.
