@@ -230,6 +230,75 @@ fn a_repository_of_git_and_archives_are_looked_into() {
 }
 
 #[test]
+fn what_a_command_packed_that_saw_a_secret_is_looked_into_wherever_it_comes_to() {
+    let Some(place) = Place::with_commands() else { return };
+    let work = SHELL.replace("FROM scratch", "FROM scratch AS work");
+    let tool = SHELL.replace("FROM scratch", "FROM scratch AS tool");
+    let busybox = "/bin/busybox";
+    let packs = "{b} mkdir /w; {b} cp /run/secrets/npm /w/.npmrc; {b} tar -cf - -C /w .npmrc | {b} gzip > /app.tgz; \
+                 ( {b} seq 20; {b} cat /run/secrets/npm; {b} seq 20 ) | {b} base64 > /lines";
+    let work = format!("{work}{MOUNT} {}\n", packs.replace("{b}", busybox));
+    let later = format!("RUN {busybox} tar -cf - -C /w .npmrc | {busybox} gzip > /later.tgz\n");
+    let last = "FROM scratch\nCOPY --from=";
+    for (dockerfile, expected) in [
+        (format!("{work}{last}work /app.tgz /\n"), "(Dockerfile:6)|/app.tgz (in it .npmrc) holds the secret `npm`"),
+        // The stage is found in the store.
+        (format!("{work}{last}work /app.tgz /b/\n"), "(Dockerfile:6)|/b/app.tgz (in it .npmrc) holds the secret `npm`"),
+        (format!("{work}{last}work /lines /\n"), "(Dockerfile:6)|/lines holds the secret `npm`, in base64"),
+        // Packed by a command that has no such mount, in what one left that had it.
+        (format!("{work}{later}{last}work /later.tgz /\n"), "(Dockerfile:7)|/later.tgz (in it .npmrc) holds"),
+        (
+            format!("{work}FROM scratch AS between\nCOPY --from=work /app.tgz /a\n{last}between /a /\n"),
+            "(Dockerfile:8)|/a (in it .npmrc) holds",
+        ),
+        (
+            format!("{work}{tool}RUN --mount=type=bind,from=work,target=/m {busybox} cp /m/app.tgz /taken\n"),
+            "(Dockerfile:8)|/taken (in it .npmrc) holds",
+        ),
+    ] {
+        let said = place.refused(&dockerfile);
+        assert!(expected.split('|').all(|part| said.contains(part)), "{expected}: {said}");
+    }
+    // What was copied into such a stage is none of its commands'.
+    let held = "warning: /x.7z is packed by 7z";
+    std::fs::write(place.context().join("x.7z"), b"7z\xBC\xAF\x27\x1C").unwrap();
+    let mount = format!("{SHELL}{MOUNT} {busybox} wc -c /run/secrets/npm > /count\n");
+    let output = place.build(&format!("{mount}COPY x.7z /\n"), &[]);
+    assert!(output.status.success() && !said(&output).contains(held), "{}", said(&output));
+    let output = place.build(&format!("{mount}COPY x.7z /\nRUN {busybox} cp /x.7z /y.7z\n"), &[]);
+    assert!(output.status.success() && said(&output).contains(&held.replace("/x", "/y")), "{}", said(&output));
+}
+
+#[test]
+fn a_layer_that_was_searched_plainly_is_looked_into_once_a_secret_may_be_packed_in_it() {
+    let Some(place) = Place::with_commands() else { return };
+    let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut writer, TOKEN.as_bytes()).unwrap();
+    std::fs::write(place.context().join("x.gz"), writer.finish().unwrap()).unwrap();
+    let work = SHELL.replace("FROM scratch", "FROM scratch AS work");
+    let by = |run: &str| {
+        format!(
+            "{work}{run} --mount=type=bind,target=/c /bin/busybox cp /c/x.gz /\nFROM scratch\nCOPY --from=work /x.gz /\n"
+        )
+    };
+    // Nobody saw the secret, who could have packed it.
+    let output = place.build(&by("RUN"), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let said = place.refused(&by(MOUNT));
+    assert!(said.contains("(Dockerfile:6)") && said.contains("/x.gz (unpacked) holds the secret `npm`"), "{said}");
+    // A layer that is clean all through is looked into once.
+    let clean = format!("{work}{MOUNT} /bin/busybox touch /out\nFROM scratch\nCOPY --from=work /out /else\n");
+    for _ in 0..2 {
+        assert_eq!(place.build(&clean, &[]).status.code(), Some(0));
+    }
+    let records = std::fs::read_dir(place.folder.path().join("store/records/1")).unwrap().map(Result::unwrap);
+    let marked = records.filter(|record| record.file_name().to_string_lossy().starts_with("searched-"));
+    let packed =
+        marked.filter(|record| std::fs::read_to_string(record.path()).unwrap().contains("\"packed\":{\"npm\":"));
+    assert_eq!(packed.count(), 2, "the command's layer and the last");
+}
+
+#[test]
 fn a_part_of_a_long_secret_fails_the_build() {
     let place = Place::new();
     let value: Vec<String> =

@@ -6,7 +6,7 @@
 //! <store>/records/1/plan-<key>.json       a step's layer and all those below it that steps made, as one build had them
 //! <store>/records/1/preimages-<place>.json  what the steps of a Dockerfile and context were made of (see `explain`)
 //! <store>/records/1/converted-<key>.json  another image's layer in another compression
-//! <store>/records/1/searched-<key>.json   which secrets a layer does not hold, by id and mark
+//! <store>/records/1/searched-<key>.json   which secrets a layer does not hold, plain or packed, by id and mark
 //! <store>/records/1/base-<key>.json       what a base image's name meant when its registry last answered
 //! ```
 //!
@@ -26,7 +26,7 @@ use super::key::{Content, Key, LayerContent};
 use super::plan::PlanKey;
 use crate::blob::{Store, StoreError};
 use crate::sandbox::Fidelity;
-use crate::secrets::{Marks, Search};
+use crate::secrets::{Mark, Marks, Search};
 
 /// Whose times a layer's entries have, which tells what becomes of them where the result may depend on inputs alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +137,9 @@ struct SearchedRecord {
     diff_id: String,
     /// Ids of secrets, each with its value's mark.
     secrets: Marks,
+    /// Those of them that were looked for in archives and compressed files too. Earlier versions did not tell.
+    #[serde(default, skip_serializing_if = "Marks::is_empty")]
+    packed: Marks,
 }
 
 /// The records of one store.
@@ -227,20 +230,31 @@ impl Records {
         self.write(&converted_name(&record.source, &record.compression), record)
     }
 
-    /// The secrets that the layer of this diff id was searched for, and does not hold.
+    /// The secrets that the layer of this diff id was searched for, and does not hold; with `packed`, those that were looked
+    /// for in its archives too.
     #[must_use]
-    pub fn searched(&self, diff_id: &str) -> Marks {
-        let found: Option<SearchedRecord> = self.read(&searched_name(diff_id));
-        found.filter(|found| found.diff_id == diff_id).map(|found| found.secrets).unwrap_or_default()
+    pub fn searched(&self, diff_id: &str, packed: bool) -> Marks {
+        let found = self.search_of(diff_id);
+        if packed { found.packed } else { found.secrets }
     }
 
-    /// Keeps that the layer of this diff id holds none of these secrets.
+    /// Keeps that the layer of this diff id holds none of these secrets; with `packed`, in no archive either.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn keep_searched(&self, diff_id: &str, secrets: &Marks) -> Result<(), StoreError> {
-        let record = SearchedRecord { diff_id: diff_id.to_owned(), secrets: secrets.clone() };
+    pub fn keep_searched(&self, diff_id: &str, secrets: &[(String, Mark)], packed: bool) -> Result<(), StoreError> {
+        let mut record = self.search_of(diff_id);
+        record.secrets.extend(secrets.iter().cloned());
+        if packed {
+            record.packed.extend(secrets.iter().cloned());
+        }
         self.write(&searched_name(diff_id), &record)
+    }
+
+    fn search_of(&self, diff_id: &str) -> SearchedRecord {
+        let found: Option<SearchedRecord> = self.read(&searched_name(diff_id));
+        let none = || SearchedRecord { diff_id: diff_id.to_owned(), secrets: Marks::new(), packed: Marks::new() };
+        found.filter(|found| found.diff_id == diff_id).unwrap_or_else(none)
     }
 
     /// What a base image's name meant when its registry last answered.

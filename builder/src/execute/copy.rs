@@ -100,9 +100,9 @@ impl Executor {
         let files_of = if archives.is_empty() { source_state(op, states) } else { (*below).clone() };
         let items = self.extract(step, items, &files_of, &mut spool)?;
         let fixed = if stamps == Stamps::Context { Vec::new() } else { items.timeless() };
-        let (layer, is_clean) = self.write_items(items, stamps, &mut spool, plan)?;
+        let (layer, is_clean) = self.write_items(items, stamps, &spool, plan)?;
         if is_clean {
-            self.keep_clean(layer.diff_id.as_ref())?;
+            self.keep_clean(layer.diff_id.as_ref(), plan.leaving)?;
         }
         Ok(stacked(&below, self.keep(key, &layer, stamps, fixed, Fidelity::Exact)?))
     }
@@ -172,7 +172,7 @@ impl Executor {
         &self,
         items: Items,
         stamps: Stamps,
-        spool: &mut Spool,
+        spool: &Spool,
         plan: &StepPlan,
     ) -> Result<(Layer, bool), StepError> {
         let mut builder = LayerBuilder::new(&self.store, self.written_with(stamps))?;
@@ -186,8 +186,7 @@ impl Executor {
             match item.content {
                 Content::Spooled { offset_bytes } => {
                     let Kind::File { size_bytes } = item.entry.kind else { continue };
-                    let mut part = spool.part(offset_bytes, size_bytes)?;
-                    builder.append(&item.entry, &mut part)?;
+                    builder.append_part(&item.entry, spool.part(offset_bytes, size_bytes), spool.path())?;
                 }
                 Content::Source(Source::File { path, .. }) => {
                     let source = Source::File { path, expected: item.digest };

@@ -88,7 +88,8 @@ impl Executor {
     }
 
     /// What an earlier build made for the same plan: the step's layer and all below it.
-    fn planned(&self, step: StepId, graph: &Graph, id: OpId, plan: &StepPlan) -> Option<Found> {
+    fn planned(&self, step: StepId, graph: &Graph, id: OpId, plans: &Plans<'_>) -> Option<Found> {
+        let plan = plans.of(id);
         let record = self.records.plan(plan.key.filter(|_| plan.reads_chain)?)?;
         let mut state = self.bottom(graph, id);
         let mut chain: Vec<OpId> = chain(graph, id).collect();
@@ -98,13 +99,13 @@ impl Executor {
         let (mut steps, mut taken) = (Vec::new(), Vec::new());
         for PlannedLayer { key, record, took } in record.layers {
             let id = chain.pop()?;
-            let op = &graph.node(id).op;
-            let others = taken_from(graph, op);
+            let others = taken_from(graph, &graph.node(id).op);
             if others.len() != took.len() {
                 return None;
             }
+            let leaving = Leaving { leaves: plan.leaving.leaves, ..plans.of(id).leaving };
             // Whatever is wrong with a record, the step can be looked for by its result, or run.
-            let (layer, content) = self.in_form(step, key, &record, Leaving::of(op, plan.leaving.leaves)).ok()??;
+            let (layer, content) = self.in_form(step, key, &record, leaving).ok()??;
             let planned = Arc::new(PlannedLayer { key, record, took });
             state.content = state.content.with(content);
             steps.push((id, state.content));
@@ -195,7 +196,7 @@ impl LookUp<'_, '_> {
             if self.refused.contains(&id) {
                 return None;
             }
-            let look = || executor.planned(steps[id.index()], graph, id, self.plans.of(id));
+            let look = || executor.planned(steps[id.index()], graph, id, self.plans);
             let found = self.looked.entry(id).or_insert_with(look).as_ref()?;
             self.standing.insert(id);
             Some(found.state.clone())

@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
-use std::path::PathBuf;
+use std::io::{self, Read, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
 
 use super::item::{Content, Items};
 use super::{Executor, RootState, StepError};
 use crate::blob::Store;
 use crate::event::StepId;
-use crate::layer::{Kind, LayerPath, Limits, read_layer};
+use crate::layer::{Kind, LayerPath, Limits, Part, read_layer};
 
 /// A temporary file that holds contents back to back. It has no name: it goes with its handle.
 #[derive(Debug)]
@@ -46,11 +46,13 @@ impl Spool {
     }
 
     /// A part of what was kept.
-    pub(super) fn part(&mut self, offset_bytes: u64, size_bytes: u64) -> Result<io::Take<&mut File>, StepError> {
-        let failed = |source| StepError::Temporary { path: self.path.clone(), source };
-        self.file.flush().map_err(failed)?;
-        self.file.seek(SeekFrom::Start(offset_bytes)).map_err(failed)?;
-        Ok(Read::by_ref(&mut self.file).take(size_bytes))
+    pub(super) fn part(&self, offset_bytes: u64, size_bytes: u64) -> Part<'_> {
+        Part::of(&self.file, offset_bytes, size_bytes)
+    }
+
+    /// Where it was, for messages.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 }
 

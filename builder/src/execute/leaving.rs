@@ -6,12 +6,13 @@
 //!
 //! Layers of stages that are no part of the image stay here: what they hold is told, and fails nothing.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::plan::StepPlan;
 use super::{BuiltLayer, Executor, StepError};
 use crate::event::Event;
-use crate::graph::{MountKind, Op};
+use crate::graph::{CopyFrom, MountKind, Op, OpId, Root};
 use crate::layer::{LayerBuilder, LayerSearch};
 
 /// What decides how a step's layer is searched.
@@ -19,15 +20,34 @@ use crate::layer::{LayerBuilder, LayerSearch};
 pub(super) struct Leaving {
     /// Whether the layer is one of the image's.
     pub(super) leaves: bool,
-    /// Whether the command saw secrets, and so may have packed one.
+    /// Whether a command that saw secrets may have packed one into what the layer holds: the step's own, or one that made
+    /// what the step copies, mounts or runs on.
     pub(super) saw_secrets: bool,
 }
 
-impl Leaving {
-    pub(super) fn of(op: &Op, leaves: bool) -> Self {
+/// The steps in whose roots a command may have packed a secret.
+#[derive(Debug, Default)]
+pub(super) struct Seen(HashSet<OpId>);
+
+impl Seen {
+    /// Whether the layer of the next step may hold a packed secret. Steps come after what they need.
+    ///
+    /// What comes of the context or from elsewhere was packed by nobody who saw one, whatever it is laid on.
+    pub(super) fn saw_secrets(&mut self, id: OpId, op: &Op) -> bool {
         let is_secret = |kind: &MountKind| matches!(kind, MountKind::Secret { .. });
-        let saw_secrets = matches!(op, Op::Run(run) if run.mounts.iter().any(|mount| is_secret(&mount.kind)));
-        Self { leaves, saw_secrets }
+        let is_seen = |root: Root| root.op().is_some_and(|id| self.0.contains(&id));
+        let saw_secrets = match op {
+            Op::Run(run) => {
+                run.mounts.iter().any(|mount| is_secret(&mount.kind))
+                    || op.inputs().iter().any(|input| self.0.contains(input))
+            }
+            Op::Copy(copy) => matches!(copy.from, CopyFrom::Root(root) if is_seen(root)),
+            Op::Base(_) | Op::Fetch(_) => false,
+        };
+        if saw_secrets || op.below().is_some_and(is_seen) {
+            self.0.insert(id);
+        }
+        saw_secrets
     }
 }
 
@@ -58,13 +78,11 @@ impl Executor {
     }
 
     /// Remembers that a layer holds none of this build's secrets.
-    pub(super) fn keep_clean(&self, diff_id: &str) -> Result<(), StepError> {
+    pub(super) fn keep_clean(&self, diff_id: &str, leaving: Leaving) -> Result<(), StepError> {
         if self.mounts.search.is_empty() {
             return Ok(());
         }
-        let mut marks = self.records.searched(diff_id);
-        marks.extend(self.mounts.search.ids().iter().cloned());
-        Ok(self.records.keep_searched(diff_id, &marks)?)
+        Ok(self.records.keep_searched(diff_id, self.mounts.search.ids(), leaving.saw_secrets)?)
     }
 
     /// Looks for this build's secrets in a layer of an earlier one, where nobody has.
@@ -76,13 +94,13 @@ impl Executor {
         if search.is_empty() || !leaving.leaves {
             return Ok(());
         }
-        let known = self.records.searched(layer.diff_id.as_ref());
+        let known = self.records.searched(layer.diff_id.as_ref(), leaving.saw_secrets);
         if search.ids().iter().all(|(id, mark)| known.get(id) == Some(mark)) {
             return Ok(());
         }
         let mut search = LayerSearch::new(Arc::clone(search), leaving.saw_secrets, true);
         search.layer(self.store.open_verified(&layer.digest)?, &layer.media_type)?;
         self.tell_what_was_not_searched(&search);
-        self.keep_clean(layer.diff_id.as_ref())
+        self.keep_clean(layer.diff_id.as_ref(), leaving)
     }
 }

@@ -15,7 +15,7 @@ use super::agree::taken_from;
 use super::cache_order::{cache_order, hold_caches};
 use super::engine::chain;
 use super::item::Content;
-use super::leaving::Leaving;
+use super::leaving::{Leaving, Seen};
 use super::select::{self, Selected, SelectedEntry};
 use super::unpack::Archive;
 use super::{Executor, StepError, copy, fetched};
@@ -105,6 +105,7 @@ impl Executor {
         let mut order = cache_order(&self.store);
         hold_caches(&self.store, graph);
         let leaves: HashSet<OpId> = graph.result.root.op().into_iter().flat_map(|top| chain(graph, top)).collect();
+        let mut seen = Seen::default();
         let mut steps: Vec<Arc<StepPlan>> = Vec::with_capacity(graph.ops().len());
         // Cache mounts that are written anew because the user wants it so: who sees one runs again too, as the step's outputs
         // may lie there.
@@ -125,7 +126,8 @@ impl Executor {
                 _ => Vec::new(),
             };
             let (key, before, taken) = (None, Vec::new(), None);
-            let (leaving, takes) = (Leaving::of(&node.op, leaves.contains(&id)), taken_from(graph, &node.op));
+            let leaving = Leaving { leaves: leaves.contains(&id), saw_secrets: seen.saw_secrets(id, &node.op) };
+            let takes = taken_from(graph, &node.op);
             steps.push(Arc::new(StepPlan { id, key, before, after, taken, takes, leaving, reads_cache, reads_chain }));
         }
         let planned = vec![false; steps.len()];

@@ -187,7 +187,7 @@ impl Executor {
         let is_clean = self.searched(&mut builder);
         let layer = builder.finish()?;
         if is_clean {
-            self.keep_clean(layer.diff_id.as_ref())?;
+            self.keep_clean(layer.diff_id.as_ref(), plan.leaving)?;
         }
         Ok((layer, fixed))
     }

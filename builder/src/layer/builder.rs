@@ -8,7 +8,8 @@ use std::path::Path;
 use super::compress::Compressor;
 use super::tap::IndexTap;
 use super::{
-    Change, Entry, Kind, Layer, LayerError, LayerIndex, LayerOptions, LayerPath, LayerSearch, Source, TarWriter, Times,
+    Change, Entry, Kind, Layer, LayerError, LayerIndex, LayerOptions, LayerPath, LayerSearch, Part, Source, TarWriter,
+    Times,
 };
 use crate::blob::{BlobWriter, ContentHash, HashingWriter, Store, StoreError};
 
@@ -94,7 +95,7 @@ impl LayerBuilder {
             return Err(changed("no regular file".to_owned()));
         }
         if let Some(search) = &mut self.search {
-            search.look_into(entry, &file, path)?;
+            search.look_into(entry, Part::all(&file), path)?;
         }
         let mut failing = Failing { inner: file, failure: None };
         let outcome = self.append(entry, &mut failing);
@@ -116,6 +117,17 @@ impl LayerBuilder {
                 Ok(())
             }
         }
+    }
+
+    /// Adds a regular file whose content is a part of the file at `path`.
+    ///
+    /// # Errors
+    /// As those of [`LayerBuilder::append`].
+    pub fn append_part(&mut self, entry: &Entry, mut part: Part<'_>, path: &Path) -> Result<(), LayerError> {
+        if let Some(search) = &mut self.search {
+            search.look_into(entry, part, path)?;
+        }
+        self.append(entry, &mut part)
     }
 
     /// Adds an entry. A regular file's `content` must have exactly the bytes that its kind says; other kinds have none.

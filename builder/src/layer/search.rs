@@ -1,12 +1,10 @@
 //! Looks for secrets in the entries of a layer, in the pass that writes or reads it.
 
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Entry, Kind, LayerError, Limits, read_layer};
+use super::{Entry, Kind, LayerError, Limits, Part, read_layer};
 use crate::secrets::{Found, Nested, Search, Stream, holds_others, search_nested};
 
 /// The search in one layer.
@@ -73,18 +71,18 @@ impl LayerSearch {
         }
     }
 
-    /// Looks into the file of an entry, where it is an archive or compressed.
-    pub(super) fn look_into(&mut self, entry: &Entry, file: &File, path: &Path) -> Result<(), LayerError> {
+    /// Looks into the content of an entry, where it is an archive or compressed. It lies in the file at `path`.
+    pub(super) fn look_into(&mut self, entry: &Entry, mut file: Part<'_>, path: &Path) -> Result<(), LayerError> {
         let content = |source| LayerError::Content { path: path.to_owned(), source };
-        let mut head = [0; 512];
         if !self.nested {
             return Ok(());
         }
-        let count = file.read_at(&mut head, 0).map_err(content)?;
+        let (mut head, mut begin) = ([0; 512], file);
+        let count = begin.read(&mut head).map_err(content)?;
         if !holds_others(&head[..count]) {
             return Ok(());
         }
-        self.unpacked(entry, &mut At { file, offset: 0 })
+        self.unpacked(entry, &mut file)
     }
 
     fn unpacked(&mut self, entry: &Entry, file: &mut dyn Read) -> Result<(), LayerError> {
@@ -153,20 +151,6 @@ impl Read for Searched<'_> {
         if self.found.is_none() {
             self.found = self.stream.push(&buffer[..count]);
         }
-        Ok(count)
-    }
-}
-
-/// A file from its begin, whose own position stays where it is.
-struct At<'a> {
-    file: &'a File,
-    offset: u64,
-}
-
-impl Read for At<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read_at(buffer, self.offset)?;
-        self.offset += count as u64;
         Ok(count)
     }
 }

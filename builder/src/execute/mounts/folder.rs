@@ -56,7 +56,7 @@ pub(super) fn set_time(path: &Path, seconds: i64, nanoseconds: i64) -> io::Resul
 ///
 /// # Errors
 /// When a file of the context is not what it was when it was hashed, or the file system refuses.
-pub(super) fn write(items: &Items, mut spool: Option<&mut Spool>, folder: &Path) -> Result<(), StepError> {
+pub(super) fn write(items: &Items, spool: Option<&Spool>, folder: &Path) -> Result<(), StepError> {
     let mut folders: Vec<(PathBuf, &Entry)> = Vec::new();
     for item in items.iter() {
         let entry = &item.entry;
@@ -69,7 +69,7 @@ pub(super) fn write(items: &Items, mut spool: Option<&mut Spool>, folder: &Path)
             folders.push((path, entry));
             continue;
         }
-        write_one(item, spool.as_deref_mut(), folder, &path)?;
+        write_one(item, spool, folder, &path)?;
         if !matches!(entry.kind, Kind::Hardlink(_)) {
             set(&path, entry).map_err(failed(&path))?;
         }
@@ -80,7 +80,7 @@ pub(super) fn write(items: &Items, mut spool: Option<&mut Spool>, folder: &Path)
     Ok(())
 }
 
-fn write_one(item: &Item, spool: Option<&mut Spool>, folder: &Path, path: &Path) -> Result<(), StepError> {
+fn write_one(item: &Item, spool: Option<&Spool>, folder: &Path, path: &Path) -> Result<(), StepError> {
     let make = || File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed(path));
     let node = |kind: FileType, device: u64| {
         mknodat(CWD, path, kind, Mode::from_raw_mode(0o600), device).map_err(|errno| failed(path)(errno.into()))
@@ -93,7 +93,7 @@ fn write_one(item: &Item, spool: Option<&mut Spool>, folder: &Path, path: &Path)
         (Kind::File { size_bytes }, Content::Spooled { offset_bytes }) => {
             let mut file = make()?;
             let Some(spool) = spool else { return Ok(()) };
-            io::copy(&mut spool.part(*offset_bytes, *size_bytes)?, &mut file).map(drop).map_err(failed(path))
+            io::copy(&mut spool.part(*offset_bytes, *size_bytes), &mut file).map(drop).map_err(failed(path))
         }
         (Kind::File { .. }, _) => make().map(drop),
         (Kind::Symlink(target), _) => std::os::unix::fs::symlink(OsStr::from_bytes(target), path).map_err(failed(path)),
