@@ -22,7 +22,7 @@ pub struct Store {
     stop: Option<Stop>,
 }
 
-/// Whether reading is to break off.
+/// Whether reading and writing are to break off.
 #[derive(Clone)]
 struct Stop(Arc<dyn Fn() -> bool + Send + Sync>);
 
@@ -66,10 +66,18 @@ impl Store {
         place::owner(root).is_ok_and(|owner| owner != rustix::process::geteuid().as_raw())
     }
 
-    /// The same store, but that its verified blobs fail to be read as soon as `is_stopped` says so.
+    /// The same store, but that its verified blobs cannot be read, and no blob be written, as soon as `is_stopped` says so.
     #[must_use]
     pub fn until(&self, is_stopped: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self { stop: Some(Stop(Arc::new(is_stopped))), ..self.clone() }
+    }
+
+    /// An error as soon as reading and writing are to break off.
+    pub(super) fn go_on(&self) -> io::Result<()> {
+        match &self.stop {
+            Some(stop) if (stop.0)() => Err(io::Error::other("the build was stopped")),
+            _ => Ok(()),
+        }
     }
 
     /// The folder, absolute.
@@ -389,9 +397,7 @@ impl Read for VerifiedBlob {
         if buffer.is_empty() {
             return Ok(0);
         }
-        if self.store.stop.as_ref().is_some_and(|stop| (stop.0)()) {
-            return Err(io::Error::other("reading was stopped"));
-        }
+        self.store.go_on()?;
         let count = self.file.read(buffer)?;
         if count > 0 {
             if let Some(hasher) = &mut self.hasher {

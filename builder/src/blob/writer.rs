@@ -83,6 +83,7 @@ impl BlobWriter {
 
 impl Write for BlobWriter {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.store.go_on()?;
         let count = self.file.write(buffer)?;
         self.hasher.update(&buffer[..count]);
         self.size_bytes += count as u64;

@@ -12,7 +12,11 @@ use super::item::{Content, Items};
 use super::{Executor, RootState, StepError};
 use crate::blob::Store;
 use crate::event::StepId;
-use crate::layer::{Kind, LayerPath, Limits, Part, read_layer};
+use crate::layer::{Entry, Kind, LayerPath, Limits, Part, read_layer};
+use crate::sandbox::Cancel;
+
+/// Length of what is copied at once, in bytes: some hundredths of a second on a slow disk.
+const PIECE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A temporary file that holds contents back to back. It has no name: it goes with its handle.
 #[derive(Debug)]
@@ -50,6 +54,25 @@ impl Spool {
         Part::of(&self.file, offset_bytes, size_bytes)
     }
 
+    /// Copies a part into a file. The kernel does it where it can, in pieces, so that the build can be stopped in between.
+    ///
+    /// # Errors
+    /// Those of both files; any once the build is stopped.
+    pub(super) fn copy(&self, offset_bytes: u64, size_bytes: u64, mut to: &File, cancel: &Cancel) -> io::Result<()> {
+        let (mut from, mut left_bytes) = (&self.file, size_bytes);
+        from.seek(SeekFrom::Start(offset_bytes))?;
+        while left_bytes > 0 {
+            if cancel.is_cancelled() {
+                return Err(io::Error::other("the build was stopped"));
+            }
+            match io::copy(&mut from.take(left_bytes.min(PIECE_BYTES)), &mut to)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => left_bytes -= count,
+            }
+        }
+        Ok(())
+    }
+
     /// Where it was, for messages.
     pub(super) fn path(&self) -> &Path {
         &self.path
@@ -77,8 +100,8 @@ impl Executor {
                 continue;
             }
             self.ensure_blob(step, layer)?;
-            let blob = self.store.open_verified(&layer.digest)?;
-            read_layer(blob, &layer.media_type, &Limits::DEFAULT, &mut |entry, content| -> Result<(), StepError> {
+            let blob = self.store_until_stopped().open_verified(&layer.digest)?;
+            let mut keep = |entry: &Entry, content: &mut dyn Read| -> Result<(), StepError> {
                 // The last entry of a path counts, as it does when a layer is unpacked.
                 if let Some(place) = wanted.get_mut(&entry.path)
                     && matches!(entry.kind, Kind::File { .. })
@@ -86,7 +109,8 @@ impl Executor {
                     *place = Some(spool.keep(content)?);
                 }
                 Ok(())
-            })?;
+            };
+            self.unless_stopped(read_layer(blob, &layer.media_type, &Limits::DEFAULT, &mut keep))?;
             for item in items.iter_mut() {
                 let Content::Layer { diff_id, path } = &item.content else { continue };
                 if *diff_id != layer.diff_id {

@@ -49,6 +49,7 @@ mod schedule;
 mod select;
 mod state;
 mod stats;
+mod stop;
 mod unpack;
 mod unpack_layers;
 mod watch;

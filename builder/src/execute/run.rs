@@ -72,7 +72,7 @@ impl Executor {
         if let Some(normalizer) = normalizer {
             self.normalize(step, &normalizer, &mut workspace, &tree)?;
         }
-        let (layer, fixed) = self.collect(plan, &workspace, &tree)?;
+        let (layer, fixed) = self.unless_stopped(self.collect(plan, &workspace, &tree))?;
         let content = content_of(&layer);
         // A command that leaves what it left before keeps the layer that it left then, times included: what stands on it
         // and the image are what they were. Under `--no-cache` the user asked for a new one.
@@ -166,7 +166,8 @@ impl Executor {
     /// Makes a layer of what the command changed in the workspace, which showed `tree` before. With it come the folders that
     /// are in the layer only for what is in them.
     fn collect(&self, plan: &StepPlan, workspace: &Workspace, tree: &Tree) -> Result<(Layer, Vec<String>), StepError> {
-        let (mut builder, mut fixed) = (LayerBuilder::new(&self.store, self.options.layers)?, Vec::new());
+        let mut builder = LayerBuilder::new(&self.store_until_stopped(), self.options.layers)?;
+        let mut fixed = Vec::new();
         self.search_in(&mut builder, plan);
         for change in workspace.changes_over(tree)? {
             if self.cancel.is_cancelled() {

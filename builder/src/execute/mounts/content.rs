@@ -14,6 +14,7 @@ use crate::cache::{Key, LayerContent};
 use crate::event::StepId;
 use crate::graph::{FolderId, Mount, MountFrom, MountKind, RunOp};
 use crate::layer::{Entry, Kind, LayerPath, Tree};
+use crate::sandbox::Cancel;
 
 /// What one mount shows.
 #[derive(Clone, Debug)]
@@ -73,14 +74,14 @@ impl ContextTree {
     }
 
     /// Where it is on this machine.
-    pub(super) fn folder(&self, store: &Store) -> Result<PathBuf, StepError> {
+    pub(super) fn folder(&self, store: &Store, cancel: &Cancel) -> Result<PathBuf, StepError> {
         let mut made = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(folder) = &*made {
             return Ok(folder.path().to_owned());
         }
         let folder = store.temporary_folder()?;
         folder::open_up(folder.path())?;
-        folder::write(&self.items, None, folder.path())?;
+        folder::write(&self.items, None, folder.path(), cancel)?;
         let path = folder.path().to_owned();
         *made = Some(folder);
         Ok(path)

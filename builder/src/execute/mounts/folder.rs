@@ -12,10 +12,12 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, Xat
 use super::super::StepError;
 use super::super::extract::Spool;
 use super::super::item::{Content, Item, Items};
+use super::super::stop::{UntilStopped, unless};
 use super::content::as_path;
 use crate::blob::ContentHash;
 use crate::layer::{Entry, FileTime, Kind, LayerError, Source};
 use crate::owners::{self, Owner};
+use crate::sandbox::Cancel;
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> StepError {
     let path = path.to_owned();
@@ -55,10 +57,14 @@ pub(super) fn set_time(path: &Path, seconds: i64, nanoseconds: i64) -> io::Resul
 /// Writes all items into `folder`; `spool` has the contents that came out of layers.
 ///
 /// # Errors
-/// When a file of the context is not what it was when it was hashed, or the file system refuses.
-pub(super) fn write(items: &Items, spool: Option<&Spool>, folder: &Path) -> Result<(), StepError> {
+/// When a file of the context is not what it was when it was hashed, or the file system refuses; [`StepError::Cancelled`] when
+/// the build is stopped meanwhile.
+pub(super) fn write(items: &Items, spool: Option<&Spool>, folder: &Path, cancel: &Cancel) -> Result<(), StepError> {
     let mut folders: Vec<(PathBuf, &Entry)> = Vec::new();
     for item in items.iter() {
+        if cancel.is_cancelled() {
+            return Err(StepError::Cancelled);
+        }
         let entry = &item.entry;
         let path = folder.join(as_path(&entry.path));
         if entry.kind == Kind::Directory {
@@ -69,7 +75,7 @@ pub(super) fn write(items: &Items, spool: Option<&Spool>, folder: &Path) -> Resu
             folders.push((path, entry));
             continue;
         }
-        write_one(item, spool, folder, &path)?;
+        unless(cancel, write_one(item, spool, folder, &path, cancel))?;
         if !matches!(entry.kind, Kind::Hardlink(_)) {
             set(&path, entry).map_err(failed(&path))?;
         }
@@ -80,20 +86,20 @@ pub(super) fn write(items: &Items, spool: Option<&Spool>, folder: &Path) -> Resu
     Ok(())
 }
 
-fn write_one(item: &Item, spool: Option<&Spool>, folder: &Path, path: &Path) -> Result<(), StepError> {
+fn write_one(item: &Item, spool: Option<&Spool>, folder: &Path, path: &Path, cancel: &Cancel) -> Result<(), StepError> {
     let make = || File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed(path));
     let node = |kind: FileType, device: u64| {
         mknodat(CWD, path, kind, Mode::from_raw_mode(0o600), device).map_err(|errno| failed(path)(errno.into()))
     };
     match (&item.entry.kind, &item.content) {
         (Kind::File { .. }, Content::Source(Source::File { path: from, .. })) => {
-            copy_checked(from, item.digest, make()?, path)
+            copy_checked(from, item.digest, make()?, path, cancel)
         }
         (Kind::File { .. }, Content::Source(Source::Bytes(bytes))) => fs::write(path, bytes).map_err(failed(path)),
         (Kind::File { size_bytes }, Content::Spooled { offset_bytes }) => {
-            let mut file = make()?;
+            let file = make()?;
             let Some(spool) = spool else { return Ok(()) };
-            io::copy(&mut spool.part(*offset_bytes, *size_bytes), &mut file).map(drop).map_err(failed(path))
+            spool.copy(*offset_bytes, *size_bytes, &file, cancel).map_err(failed(path))
         }
         (Kind::File { .. }, _) => make().map(drop),
         (Kind::Symlink(target), _) => std::os::unix::fs::symlink(OsStr::from_bytes(target), path).map_err(failed(path)),
@@ -107,7 +113,13 @@ fn write_one(item: &Item, spool: Option<&Spool>, folder: &Path, path: &Path) -> 
 }
 
 /// The content must be what the key was made of.
-fn copy_checked(from: &Path, expected: Option<ContentHash>, to: File, path: &Path) -> Result<(), StepError> {
+fn copy_checked(
+    from: &Path,
+    expected: Option<ContentHash>,
+    to: File,
+    path: &Path,
+    cancel: &Cancel,
+) -> Result<(), StepError> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let unreadable = |source| StepError::Read { path: from.to_owned(), source };
     let file = File::options().read(true).custom_flags(flags).open(from).map_err(|error| {
@@ -117,7 +129,7 @@ fn copy_checked(from: &Path, expected: Option<ContentHash>, to: File, path: &Pat
     if !file.metadata().map_err(unreadable)?.is_file() {
         return Err(changed("no regular file".to_owned()));
     }
-    let found = ContentHash::copy(file, to).map_err(failed(path))?;
+    let found = ContentHash::copy(UntilStopped { inner: file, cancel }, to).map_err(failed(path))?;
     match expected {
         Some(expected) if expected != found => Err(changed(found.to_string())),
         _ => Ok(()),
@@ -134,4 +146,42 @@ fn set(path: &Path, entry: &Entry) -> io::Result<()> {
     }
     let FileTime { seconds, nanoseconds } = entry.modified;
     set_time(path, seconds, nanoseconds.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::item::made_directory;
+    use super::*;
+    use crate::blob::Store;
+    use crate::layer::LayerPath;
+
+    #[test]
+    fn nothing_is_copied_once_the_build_is_stopped() {
+        let place = tempfile::tempdir().unwrap();
+        let source = place.path().join("source");
+        fs::write(&source, b"bytes").unwrap();
+        let mut spool = Spool::create(&Store::open(&place.path().join("store")).unwrap()).unwrap();
+        let offset_bytes = spool.keep(&mut &b"bytes"[..]).unwrap();
+        let of_context = Content::Source(Source::File { path: source, expected: None });
+        for (number, content) in [of_context, Content::Spooled { offset_bytes }].into_iter().enumerate() {
+            let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+            let mut item = made_directory(LayerPath::clean(b"file").unwrap(), owner, FileTime::default());
+            (item.entry.kind, item.content) = (Kind::File { size_bytes: 5 }, content);
+            let mut items = Items::default();
+            items.put(item.clone());
+            let folder = place.path().join(number.to_string());
+            fs::create_dir(&folder).unwrap();
+            let cancel = Cancel::new();
+            write(&items, Some(&spool), &folder, &cancel).unwrap();
+            let file = folder.join("file");
+            assert_eq!(fs::read(&file).unwrap(), b"bytes");
+            fs::remove_file(&file).unwrap();
+            cancel.cancel();
+            assert!(matches!(write(&items, Some(&spool), &folder, &cancel), Err(StepError::Cancelled)));
+            assert!(!file.exists());
+            // In the middle of a file it is heard too.
+            let outcome = write_one(&item, Some(&spool), &folder, &file, &cancel);
+            assert!(outcome.is_err() && fs::read(&file).unwrap().is_empty());
+        }
+    }
 }

@@ -252,7 +252,7 @@ impl Executor {
         let items = root.items()?;
         let mut spool = Spool::create(&self.store)?;
         let items = self.extract(step, items, &root.state, &mut spool)?;
-        folder::write(&items, Some(&spool), folder)
+        folder::write(&items, Some(&spool), folder, &self.cancel)
     }
 
     /// A bind: an overlay over what it shows, whose changes go with it. `stacks` says that the sandbox has overlays; one that
@@ -272,7 +272,7 @@ impl Executor {
             Shown::Nothing => Err(StepError::NotThereYet { what: "a bind of nothing" }),
             Shown::Context(context) => {
                 inputs.add_items(number, mount, context);
-                let lower = context.folder(&self.store)?;
+                let lower = context.folder(&self.store, &self.cancel)?;
                 let root = self.over(lower, made)?;
                 Ok(MountSource::Tree {
                     root,
@@ -286,7 +286,7 @@ impl Executor {
                 folder::open_up(folder.path())?;
                 let mut spool = Spool::create(&self.store)?;
                 let items = self.extract(step, root.items()?, &root.state, &mut spool)?;
-                folder::write(&items, Some(&spool), folder.path())?;
+                folder::write(&items, Some(&spool), folder.path(), &self.cancel)?;
                 let lower = folder.path().to_owned();
                 made._folders.push(folder);
                 let (path, is_folder) = (ContextTree::within(root.is_folder), root.is_folder);

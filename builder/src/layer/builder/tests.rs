@@ -190,6 +190,24 @@ fn content_must_have_its_size() {
 }
 
 #[test]
+fn a_large_entry_is_written_no_further_once_the_build_is_stopped() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    let (_folder, store) = open();
+    let asked = std::sync::Arc::new(AtomicU32::new(0));
+    let stopping = store.until({
+        let asked = asked.clone();
+        move || asked.fetch_add(1, Ordering::Relaxed) >= 3
+    });
+    let mut builder = LayerBuilder::new(&stopping, TAR).unwrap();
+    let size_bytes = 64 << 20;
+    let content = &mut io::Read::take(io::repeat(7), size_bytes);
+    let error = builder.append(&entry("a", Kind::File { size_bytes }), content).unwrap_err();
+    assert!(matches!(error, LayerError::Store(_)), "{error}");
+    assert!(content.limit() > size_bytes / 2 && asked.load(Ordering::Relaxed) < 8);
+    assert!(matches!(builder.finish(), Err(LayerError::Unfinished)));
+}
+
+#[test]
 fn a_file_that_changed_since_its_key_was_made_is_named() {
     let (folder, store) = open();
     let at = folder.path().join("source.c");
