@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::machine::Lacks;
 use super::owner::OwnerError;
 use super::placing::PlacingError;
 use super::select::SelectError;
@@ -270,12 +271,14 @@ pub enum StepError {
         limit_bytes: u64,
     },
     /// The base image's platform is not what RUN can run here.
-    #[error("this machine runs {machine}, and the step needs {wanted}")]
+    #[error("this machine runs {machine}, and the step needs {wanted}{lacks}")]
     Platform {
         /// What the machine runs.
         machine: String,
         /// What the step is for.
         wanted: String,
+        /// What is missing for that.
+        lacks: Lacks,
     },
 }
 

@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 
 use super::copy::{accounts, content_of, stacked};
+use super::machine;
 use super::mounts::MadeMounts;
 use super::plan::StepPlan;
 use super::relief::complains;
 use super::{Executor, Identity, RootState, States, StepError};
 use crate::cache::{Stamps, key};
 use crate::event::{Event, StepId, Stream};
-use crate::graph::{Limit, Network, Platform, RunOp, Security};
+use crate::graph::{Limit, Network, RunOp, Security};
 use crate::layer::{Kind, Layer, LayerBuilder, LayerPath, Tree};
 use crate::sandbox::{self, Exit, RunSpec, Rung, SandboxError};
 use crate::snapshot::{SnapshotError, Workspace};
@@ -42,11 +43,8 @@ impl Executor {
             return Ok(stacked(&below, found));
         }
         self.missed(step, plan, states, None);
-        let machine = Platform::new("linux", std::env::consts::ARCH, None);
-        if (&op.platform.os, &op.platform.architecture) != (&machine.os, &machine.architecture) {
-            return Err(StepError::Platform { machine: machine.to_string(), wanted: op.platform.to_string() });
-        }
         let choice = self.isolation.choice();
+        machine::check(&op.platform, choice.rung)?;
         let Some(fidelity) = choice.rung.fidelity() else {
             return Err(StepError::NoSandbox { refused: choice.refused.clone() });
         };

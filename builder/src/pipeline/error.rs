@@ -5,7 +5,7 @@ use fluyt_client::{ClientError, FileError, ReferenceError};
 use super::shown::Shown;
 use crate::blob::{StoreError, is_about_the_path, is_disk_full};
 use crate::context::{ContextError, InputError};
-use crate::execute::{StepError, ways_to_run};
+use crate::execute::{Lacks, StepError, ways_to_run};
 use crate::export::ExportError;
 use crate::fetch::{FetchError, GitError};
 use crate::graph::About;
@@ -331,6 +331,15 @@ impl BuildError {
                     "`fluyt doctor` tells what a user namespace with many ids needs here".to_owned(),
                 ],
                 StepError::NoSandbox { refused } => ways_to_run(refused),
+                StepError::Platform { lacks: Lacks::Interpreter | Lacks::HeldInterpreter, .. } => vec![
+                    "register an interpreter that is held open (flag F): in a workflow of GitHub by docker/setup-qemu-action, on \
+                     Debian and Ubuntu by the packages qemu-user-static and binfmt-support; a container has to see \
+                     /proc/sys/fs/binfmt_misc too"
+                        .to_owned(),
+                ],
+                StepError::Platform { lacks: Lacks::BetterRung, .. } => {
+                    vec!["`fluyt doctor` tells what a better way to run commands would need here".to_owned()]
+                }
                 StepError::NoAgent { id } => vec![format!("give it with `--ssh {id}`, or `--ssh {id}=SOCKET`")],
                 StepError::NoSecret { id } => {
                     vec![format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`")]
