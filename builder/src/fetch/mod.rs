@@ -11,9 +11,10 @@
 //! - A redirect from TLS to plain HTTP is refused, and of secrets none goes to where a redirect leads.
 //! - `Last-Modified` alone saves a transfer too, where it is old enough to tell versions apart; the reference asks by `ETag` only.
 //! - `--checksum` takes `sha384` and `sha512` beside `sha256`.
-//! - A Dockerfile's repositories reached by ssh get the agent of `--ssh default`. One that the user names (a context) may use
-//!   the user's own agent and keys, as this process is the user's. Host keys are checked against the user's known hosts;
-//!   one that nobody knew is taken for this build, as the reference always takes them.
+//! - A Dockerfile's repositories reached by ssh, and their submodules, get the agent of `--ssh default` and nothing else: no key
+//!   of a file and none of the user's configuration. One that the user names (a context) may use the user's own agent and keys,
+//!   as this process is the user's. Host keys are checked against the user's known hosts; one that nobody knew is taken for
+//!   this build, as the reference always takes them.
 //! - Submodules are fetched by http, https, ssh and git only: not from files of the machine that builds.
 //! - A private repository's user and password in an address work, and are in no argument, image or record.
 //! - An image built `FROM` a named folder or a fetched tree has a history row for it, first; the reference adds one at the end,

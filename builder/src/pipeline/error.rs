@@ -375,6 +375,9 @@ fn may_be_there(found: &Found) -> String {
 fn fetch_hints(what: &str, error: &FetchError) -> Vec<String> {
     let hint = match error {
         FetchError::Git(GitError::NoAgent) => "give the build an agent with `--ssh default`",
+        FetchError::Git(GitError::NoAgentForSubmodule { .. }) => {
+            "give the build an agent with `--ssh default`, or leave submodules out: `?submodules=false` after the address"
+        }
         FetchError::Git(GitError::NoProgram { .. }) => "install git",
         FetchError::Git(GitError::Failed { said, .. }) if said.contains("certificate") => {
             "name a file of the certificates to trust in the variable SSL_CERT_FILE, or add them to the system's"

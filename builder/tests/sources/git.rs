@@ -296,6 +296,73 @@ fn submodules_come_along_unless_they_are_not_wanted() {
     }
 }
 
+/// An `ssh` that notes how it is run, and runs what it is asked for on this machine.
+struct NotingSsh {
+    notes: PathBuf,
+    path: String,
+}
+
+impl NotingSsh {
+    fn new(place: &Place) -> Self {
+        use std::os::unix::fs::PermissionsExt as _;
+        let notes = place.path("notes");
+        let script = format!(
+            "#!/bin/sh\n{{ echo \"agent=$SSH_AUTH_SOCK\"; for word; do echo \"$word\"; done; }} >> '{}'\n\
+             for last; do :; done\nexec sh -c \"$last\"\n",
+            notes.display()
+        );
+        place.write("programs/ssh", script);
+        fs::set_permissions(place.path("programs/ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", place.path("programs").display(), std::env::var("PATH").unwrap());
+        Self { notes, path }
+    }
+
+    /// A build by a user who has an agent, and what ssh was told since the last one.
+    fn build(&self, place: &Place, arguments: &[&str]) -> (Option<i32>, String, Vec<String>) {
+        let _ = fs::remove_file(&self.notes);
+        let mut command = place.command(&[arguments, &["-o", "type=tar,dest=result.tar"]].concat());
+        let output = command.env("PATH", &self.path).env("SSH_AUTH_SOCK", "/the/users").output().unwrap();
+        let noted = fs::read_to_string(&self.notes).unwrap_or_default().lines().map(str::to_owned).collect();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned(), noted)
+    }
+}
+
+/// It may be reached otherwise than what it is a part of.
+#[test]
+fn a_submodule_by_ssh_uses_nothing_that_the_build_was_not_given() {
+    let repositories = repository();
+    repositories.commit("inner", &[("i", "inside")]);
+    let server = repositories.serve(None);
+    repositories.git("r", &["submodule", "add", "-q", "./../inner", "deep/inner"]);
+    let address = format!("ssh://git@127.0.0.1{}", repositories.path("inner").display());
+    repositories.git("r", &["config", "-f", ".gitmodules", "submodule.deep/inner.url", &address]);
+    repositories.commit("r", &[("Dockerfile", "FROM scratch\nCOPY deep /\n")]);
+    let url = server.url("/r.git");
+    let place = Place::new();
+    let ssh = NotingSsh::new(&place);
+    place.write("context/Dockerfile", format!("FROM scratch\nADD {url} /r\n"));
+    let (code, said, noted) = ssh.build(&place, &["context"]);
+    assert_eq!(code, Some(1), "{said}{noted:?}");
+    let problem =
+        format!("its submodule deep/inner is reached by ssh ({address}), and the build was given no agent");
+    assert!(said.contains(&problem) && said.contains("hint: give the build an agent with `--ssh default`"), "{said}");
+    assert_eq!(noted, [] as [String; 0]);
+
+    let socket = place.path("given");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let (code, said, noted) = ssh.build(&place, &["--ssh", &format!("default={}", socket.display()), "context"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(noted[..3], [format!("agent={}", socket.display()), "-F".to_owned(), "/dev/null".to_owned()]);
+    assert!(noted.contains(&"IdentityFile=none".to_owned()), "{noted:?}");
+
+    // The user named the repository: what the user has does.
+    let place = Place::new();
+    let ssh = NotingSsh::new(&place);
+    let (code, said, noted) = ssh.build(&place, &[&url]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(noted[0] == "agent=/the/users" && !noted.contains(&"-F".to_owned()), "{noted:?}");
+}
+
 /// What a repository says of itself may name files of this machine.
 #[test]
 fn a_submodule_of_this_machines_files_is_refused() {

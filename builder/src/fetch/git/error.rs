@@ -64,6 +64,14 @@ pub enum GitError {
     /// A Dockerfile may not use the user's keys unless the user says so.
     #[error("the repository is reached by ssh, and the build was given no agent")]
     NoAgent,
+    /// Nor may what a Dockerfile's repository names.
+    #[error("its submodule {submodule} is reached by ssh ({address}), and the build was given no agent")]
+    NoAgentForSubmodule {
+        /// Its folder in the repository.
+        submodule: String,
+        /// Where it comes from.
+        address: String,
+    },
     /// A file of the check-out cannot be read.
     #[error("cannot read the check-out at {}", path.display())]
     Read {
@@ -103,7 +111,7 @@ impl GitError {
 
     /// Whether git failed for a reason that is none of its server's: another way to ask would fail as well.
     pub(super) fn is_ours(&self) -> bool {
-        matches!(self, Self::Stopped | Self::DiskFull { .. })
+        matches!(self, Self::Stopped | Self::DiskFull { .. } | Self::NoAgentForSubmodule { .. })
     }
 
     /// Whether the user can mend it.

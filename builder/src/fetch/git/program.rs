@@ -52,6 +52,8 @@ pub(super) struct Access {
     pub(super) settings: Vec<(String, String)>,
     /// The agent's socket.
     pub(super) agent: Option<PathBuf>,
+    /// Whether ssh may use what the user has: agent, keys and configuration.
+    pub(super) users_own: bool,
     /// Where hosts that nobody knew are noted, for this build alone.
     pub(super) known_hosts: PathBuf,
     /// CA certificates.
@@ -128,9 +130,14 @@ impl Git<'_> {
         }
         command.env("LC_ALL", "C").env("GIT_TERMINAL_PROMPT", "0").env("GIT_ASKPASS", "").env("SSH_ASKPASS", "");
         command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
-        command.env("GIT_ALLOW_PROTOCOL", "http:https:ssh:git").env("GIT_SSH_COMMAND", self.ssh());
+        // Submodules may be reached otherwise than what they are a part of.
+        let may_use_ssh = self.access.users_own || self.access.agent.is_some();
+        let protocols = if may_use_ssh { "http:https:ssh:git" } else { "http:https:git" };
+        command.env("GIT_ALLOW_PROTOCOL", protocols).env("GIT_SSH_COMMAND", self.ssh());
         if let Some(agent) = &self.access.agent {
             command.env("SSH_AUTH_SOCK", agent);
+        } else if !self.access.users_own {
+            command.env_remove("SSH_AUTH_SOCK");
         }
         if let Some(certificates) = &self.access.certificates {
             command.env("GIT_SSL_CAINFO", certificates);
@@ -155,10 +162,14 @@ impl Git<'_> {
     }
 
     /// How ssh is run: a host that is known must be who it was; one that nobody knew is taken for this build, as the
-    /// reference takes it, and noted nowhere else.
+    /// reference takes it, and noted nowhere else. Keys are the agent's alone, but where the user's own do.
     fn ssh(&self) -> OsString {
-        let mut command = OsString::from(
-            "ssh -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=4 \
+        let mut command = OsString::from("ssh");
+        if !self.access.users_own {
+            command.push(" -F /dev/null -o IdentityFile=none -o ControlPath=none");
+        }
+        command.push(
+            " -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=4 \
              -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile='\"",
         );
         // A shell reads it, and then ssh.

@@ -29,7 +29,7 @@ pub struct GitRequest {
     pub authorization: Option<Secret>,
     /// The agent's socket, for ssh.
     pub agent: Option<PathBuf>,
-    /// Whether ssh may use what the user has, where there is no agent: the user named the repository.
+    /// Whether ssh may use what the user has: the user named the repository.
     pub users_own: bool,
     /// CA certificates, in place of the system's.
     pub certificates: Option<PathBuf>,
@@ -168,6 +168,7 @@ fn access(request: &GitRequest, folder: &Path) -> Result<Access, GitError> {
     Ok(Access {
         settings,
         agent: request.agent.clone(),
+        users_own: request.users_own,
         known_hosts: folder.join("known_hosts"),
         certificates: request.certificates.clone(),
     })
@@ -250,13 +251,16 @@ fn check_out(git: &Git<'_>, remote: &str, request: &GitRequest, resolved: &Resol
     }
     git.run(&["checkout", "-q", "--detach", "--force", &resolved.commit])?;
     if request.address.submodules != Some(false) && git.folder.join(".gitmodules").exists() {
-        let update = ["submodule", "update", "-q", "--init", "--recursive"];
-        if let Err(error) = git.run(&[&update[..], &["--depth=1"]].concat()) {
+        let update = |more: &[&str]| {
+            let done = git.run(&[&["submodule", "update", "-q", "--init", "--recursive"], more].concat());
+            done.map_err(|error| submodule_without_agent(&error, git.folder).unwrap_or(error))
+        };
+        if let Err(error) = update(&["--depth=1"]) {
             if error.is_unreachable() || error.is_ours() {
                 return Err(error);
             }
             // A commit that no branch ends at is not everywhere to be had without its history.
-            git.run(&update)?;
+            update(&[])?;
         }
     }
     if request.address.keep_git_dir == Some(true) {
@@ -266,6 +270,17 @@ fn check_out(git: &Git<'_>, remote: &str, request: &GitRequest, resolved: &Resol
         }
     }
     Ok(())
+}
+
+/// What git says of a submodule that only ssh reaches, where it may not use ssh.
+fn submodule_without_agent(error: &GitError, tree: &Path) -> Option<GitError> {
+    let GitError::Failed { said, .. } = error else { return None };
+    let (_, said) = said.split_once("transport 'ssh' not allowed")?;
+    let (address, said) = said.split_once("clone of '")?.1.split_once("' into submodule path '")?;
+    let path = Path::new(said.split_once("' failed")?.0);
+    let tree = tree.canonicalize().ok()?;
+    let submodule = path.strip_prefix(tree).unwrap_or(path).display().to_string();
+    Some(GitError::NoAgentForSubmodule { submodule, address: address.to_owned() })
 }
 
 /// A folder of the check-out, without leaving it: a link may be anything.
