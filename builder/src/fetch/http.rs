@@ -6,7 +6,7 @@
 
 use std::io;
 
-use fluyt_client::{Client, FileAbout, FileAnswer, FileError, FileRequest};
+use fluyt_client::{Client, FileAbout, FileAnswer, FileError, FileRequest, without_password};
 use oci_spec::image::Digest;
 
 use super::record::Record;
@@ -52,7 +52,7 @@ pub async fn url(
     events: &Events,
     step: StepId,
 ) -> Result<FetchedFile, FetchError> {
-    let shown = super::git::hidden(&request.url);
+    let shown = without_password(&request.url);
     let known = Record::read(store, &request.url).filter(|known| known.is_there(store));
     if let (Some(known), Some(checksum)) = (&known, &request.checksum)
         && *checksum == known.digest

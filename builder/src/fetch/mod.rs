@@ -16,7 +16,7 @@
 //!   as this process is the user's. Host keys are checked against the user's known hosts; one that nobody knew is taken for
 //!   this build, as the reference always takes them.
 //! - Submodules are fetched by http, https, ssh and git only: not from files of the machine that builds.
-//! - A private repository's user and password in an address work, and are in no argument, image or record.
+//! - A private repository's user and password, or token, in an address work, and are in no argument, image or record.
 //! - An image built `FROM` a named folder or a fetched tree has a history row for it, first; the reference adds one at the end,
 //!   with the words of the last step.
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use fluyt_client::Reference;
+use fluyt_client::{Reference, without_password};
 
 use super::lower::GraphBuilder;
 use super::op::{About, CopyFrom, CopyOp, FetchOp, ImageRequest, MountFrom, Op, OpId, Root};
@@ -166,7 +166,7 @@ impl GraphBuilder<'_> {
 }
 
 impl FetchOp {
-    /// What it is, for messages: without a password that the address may hold.
+    /// What it is, for messages: without a password or token that the address may hold.
     #[must_use]
     pub fn what(&self) -> String {
         match self {
@@ -176,28 +176,13 @@ impl FetchOp {
         }
     }
 
-    /// Whether its address holds a password, so that the line which spells it must not be shown.
+    /// Whether its address holds a password or token, so that the line which spells it must not be shown.
     #[must_use]
     pub fn has_password(&self) -> bool {
         match self {
             Self::Url { url: address, .. } | Self::Git { remote: address, .. } => self.what() != *address,
             Self::Given { .. } => false,
         }
-    }
-}
-
-/// An address without the password in it.
-#[must_use]
-pub fn without_password(address: &str) -> String {
-    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
-    let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(authority_end);
-    match authority.rsplit_once('@') {
-        Some((user, host)) => match user.split_once(':') {
-            Some((name, _)) => format!("{scheme}://{name}:...@{host}{path}"),
-            None => address.to_owned(),
-        },
-        None => address.to_owned(),
     }
 }
 
@@ -243,18 +228,6 @@ mod tests {
             ("UPPER", "UPPER"),
         ] {
             assert_eq!(normal_name(name), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_password_is_not_shown() {
-        for (address, expected) in [
-            ("https://u:p@h/x", "https://u:...@h/x"),
-            ("https://u@h/x", "https://u@h/x"),
-            ("https://h/x@y:z", "https://h/x@y:z"),
-            ("git@h:x", "git@h:x"),
-        ] {
-            assert_eq!(without_password(address), expected);
         }
     }
 }

@@ -28,7 +28,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-pub use contexts::{Contexts, FetchedTree, FolderId, NamedContext, normal_name, without_password};
+pub use contexts::{Contexts, FetchedTree, FolderId, NamedContext, normal_name};
 pub use lower::lower;
 pub use mode::SymbolicMode;
 pub use op::{

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::contexts::{Files, without_password};
+use fluyt_client::without_password;
+
+use super::contexts::Files;
 use super::environment::PROXIES;
 use super::mounts::parse_mount;
 use super::op::{Conditions, CopyFrom, CopyOp, InlineFile, Mount, MountFrom, MountKind, Network, Op, RunOp, Security};
@@ -300,8 +302,7 @@ impl StageLowering<'_, '_> {
             parents: transfer.parents,
             exclude: transfer.exclude.iter().map(|word| word.text.clone()).collect(),
         };
-        let words: Vec<String> = instruction.text.split(' ').map(without_password).collect();
-        self.add_layer(Op::Copy(op), instruction, words.join(" "), created_by);
+        self.add_layer(Op::Copy(op), instruction, without_password(&instruction.text), created_by);
     }
 
     /// The heredocs of a `COPY` or `ADD`, expanded where no part of their word was quoted.

@@ -227,10 +227,10 @@ fn what_is_late_names_the_fetches_behind_it() {
 #[test]
 fn a_password_of_an_address_is_in_no_title_and_no_history() {
     let (dockerfile, _) =
-        parse("FROM scratch\nADD --link http://u:secret@h.example/f https://u:secret@h.example/g /d/\n");
+        parse("FROM scratch\nADD --link http://u:secret@h.example/f https://secret@h.example/g /d/\n");
     let Ok(Lowered::Done(graph)) = lower(&dockerfile, &input()) else { panic!("no graph") };
     let titles: Vec<String> = graph.ops().map(|(_, node)| node.about.title()).collect();
-    assert!(titles.iter().any(|title| title.ends_with("http://u:...@h.example/f https://u:...@h.example/g /d/")));
+    assert!(titles.iter().any(|title| title.ends_with("http://...@h.example/f https://...@h.example/g /d/")));
     let told = format!("{titles:?} {:?} {:?}", graph.result.history, graph.result.config);
-    assert!(!told.contains("secret") && told.contains("ADD http://u:...@h.example/f"), "{told}");
+    assert!(!told.contains("secret") && told.contains("ADD http://...@h.example/f"), "{told}");
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
+use fluyt_client::without_password;
 
 use super::places::unusable;
 use super::room::Pruner;
@@ -16,7 +17,7 @@ use crate::blob::is_disk_full;
 use crate::event::{DOWNLOAD, Event, Events, StepId};
 use crate::execute::{Amount, Arrivals, Coming, OnTheWay, StepCounter};
 use crate::fetch::{self, FetchError, FetchedFile, GitAddress, GitError, GitRequest, UrlRequest};
-use crate::graph::{FetchOp, Graph, Op, without_password};
+use crate::graph::{FetchOp, Graph, Op};
 use crate::sandbox::Cancel;
 use crate::secrets::Value;
 

@@ -9,6 +9,7 @@ use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use fluyt_client::without_password;
 use tokio::runtime::Handle;
 
 use super::fetching::Fetcher;
@@ -117,7 +118,7 @@ pub(super) fn find(request: &Request, workshop: &Workshop, fetcher: &Fetcher) ->
                 return Ok(archive(op, file));
             }
             // As the reference has it: the file is the Dockerfile, and all that there is of a context.
-            let text = read_dockerfile_from(&mut opened(&file.path)?, Path::new(address))?;
+            let text = read_dockerfile_from(&mut opened(&file.path)?, Path::new(&without_password(address)))?;
             let main = FetchedTree { fetch: op.clone(), unpack: false };
             let contexts = Contexts { main: Some(main), named: BTreeMap::new() };
             Ok(Found { contexts, fetched: HashMap::from([(op, file)]), ..Found::of(Place::Text(text)) })
@@ -160,7 +161,7 @@ pub(super) fn dockerfile(
         (Some(DockerfileSource::Address(url)), _) => {
             let op = FetchOp::Url { url: url.clone(), file_name: "Dockerfile".to_owned(), checksum: None };
             let file = Handle::current().block_on(fetcher.one(&op, &Shown::elsewhere("--file")))?;
-            Ok(plain(read_dockerfile_from(&mut opened(&file.path)?, Path::new(url))?))
+            Ok(plain(read_dockerfile_from(&mut opened(&file.path)?, Path::new(&without_password(url)))?))
         }
         (None, Place::Text(text)) => Ok(plain(text.clone())),
         // As with Docker, a Dockerfile's name is relative to where the command runs, not to the context.
@@ -346,7 +347,7 @@ pub(super) fn named(
             continue;
         }
         let wrong = |problem: String, hint: &str| {
-            unusable(format!("`--build-context {name}={}`: {problem}", crate::graph::without_password(value)), hint)
+            unusable(format!("`--build-context {name}={}`: {problem}", without_password(value)), hint)
         };
         let context = if let Some(reference) = value.strip_prefix("docker-image://") {
             match reference {

@@ -5,14 +5,14 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::PathBuf;
 
-use fluyt_client::Reference;
+use fluyt_client::{Reference, without_password};
 use jiff::Timestamp;
 use oci_spec::image::{Descriptor, Digest};
 
 use super::outputs::Destination;
 use crate::execute::BaseImage;
 use crate::fetch;
-use crate::graph::{Allowed, Conditions, ImageRequest, Network, Platform, without_password};
+use crate::graph::{Allowed, Conditions, ImageRequest, Network, Platform};
 use crate::image::Format;
 use crate::layer::Compression;
 use crate::sandbox::{Resources, Wish};

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use fluyt_client::without_password;
+
 use super::checks::Checks;
 use super::fetching::Fetcher;
 use super::places::{self, Place};
@@ -13,7 +15,7 @@ use crate::dockerfile::{self, CheckOptions, Dockerfile, Instruction, Lines, Prob
 use crate::event::{Event, Events};
 use crate::execute::{ExecuteError, StepCounter, StepError, StepFailure};
 use crate::fetch::FetchedFile;
-use crate::graph::{Contexts, FetchOp, without_password};
+use crate::graph::{Contexts, FetchOp};
 
 /// The Dockerfile and the context of a build.
 #[derive(Debug)]
@@ -57,7 +59,7 @@ pub(super) fn read(
     });
     let (name, path) = (read.name.clone(), read.path.clone());
     // Views show lines of it.
-    let text = read.text.split_inclusive(char::is_whitespace).map(without_password).collect();
+    let text = without_password(&read.text);
     events.hear(Event::Dockerfile { name, path, text });
     if problems.iter().any(Problem::is_error) {
         events.hear(Event::Failed { step, error: first_line(&read.refused(&problems)) });

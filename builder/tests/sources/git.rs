@@ -343,8 +343,7 @@ fn a_submodule_by_ssh_uses_nothing_that_the_build_was_not_given() {
     place.write("context/Dockerfile", format!("FROM scratch\nADD {url} /r\n"));
     let (code, said, noted) = ssh.build(&place, &["context"]);
     assert_eq!(code, Some(1), "{said}{noted:?}");
-    let problem =
-        format!("its submodule deep/inner is reached by ssh ({address}), and the build was given no agent");
+    let problem = format!("its submodule deep/inner is reached by ssh ({address}), and the build was given no agent");
     assert!(said.contains(&problem) && said.contains("hint: give the build an agent with `--ssh default`"), "{said}");
     assert_eq!(noted, [] as [String; 0]);
 
@@ -407,7 +406,38 @@ fn a_secret_opens_a_private_repository() {
     let with_password = url.replace("http://", "http://x-access-token:abc@");
     let (done, said) = build("OTHER", "x", &with_password);
     assert!(done, "{said}");
-    assert!(said.contains("x-access-token:...@") && !said.contains(":abc@"), "{said}");
+    assert!(said.contains("http://...@") && !said.contains("abc@"), "{said}");
+}
+
+/// Where a server asks who it is: a mere name keeps no public repository closed.
+#[test]
+fn a_token_alone_in_an_address_opens_a_repository_and_is_shown_nowhere() {
+    let repositories = repository();
+    repositories.commit("inner", &[("i", "inside")]);
+    repositories.git("r", &["submodule", "add", "-q", "./../inner", "inner"]);
+    repositories.git("r", &["config", "-f", ".gitmodules", "submodule.inner.url", "../inner.git"]);
+    repositories.commit("r", &[]);
+    // ghp_secret:
+    let server = repositories.serve(Some("Basic Z2hwX3NlY3JldDo="));
+    let with = |user: &str, server: &Server| server.url("/r.git").replace("http://", &format!("http://{user}@"));
+    let place = Place::new();
+    let secret = with("ghp_secret", &server);
+    for operands in [format!("{secret} /r"), format!("[\"{secret}\",\"/r\"]")] {
+        place.write("context/Dockerfile", format!("FROM scratch\nADD --keep-git-dir=true {operands}\n"));
+        let built = place.build(&["context"]);
+        assert!(built.files.contains(&"f 644 0:0 /r/inner/i inside".to_owned()), "{:?}", built.files);
+        let config = built.files.iter().find(|line| line.contains(" /r/.git/config ")).unwrap();
+        assert!(config.contains(&server.url("/r.git")), "{config}");
+        assert!(built.said.contains("http://...@"), "{}", built.said);
+        for text in built.files.iter().chain([&built.said]) {
+            assert!(!text.contains("ghp_secret"), "{text}");
+        }
+    }
+    let said = place.fail(1, &[&with("ghp_wrong", &server)], None);
+    assert!(said.contains("failed: fatal: Authentication failed") && !said.contains("ghp_wrong"), "{said}");
+    let public = repositories.serve(None);
+    assert_eq!(Place::new().build(&[&with("somebody", &public)]).files.len(), 2);
+    assert!(public.asked().iter().all(|asked| asked.header("authorization").is_none()));
 }
 
 #[test]

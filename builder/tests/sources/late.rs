@@ -354,7 +354,7 @@ fn an_interrupt_during_both_leaves_nothing() {
 /// Builds on a terminal, where the download of `/big` is answered once each of these was seen.
 fn seen_while_late(place: &Place, log: &Log, server: &Server, expected: &[&str]) -> (Option<i32>, String) {
     let expected: Vec<String> =
-        expected.iter().map(|text| text.replace("$BIG", &server.url("/big").replace("//", "//u:...@"))).collect();
+        expected.iter().map(|text| text.replace("$BIG", &server.url("/big").replace("//", "//...@"))).collect();
     let (log, mut is_seen) = (log.clone(), false);
     let seen = move |text: &str| {
         if !is_seen && expected.iter().all(|one| text.contains(one)) {

@@ -63,6 +63,7 @@ pub use client::{
 pub use credential::{Credential, CredentialError, Erased, Found, Keyring, Lookup, Stored};
 pub use environment::Environment;
 pub use error::{ClientError, RegistryMessage, Said};
+pub use quote::without_password;
 pub use reference::{Reference, ReferenceError, is_loopback, normal_host};
 pub use retry::RetryPolicy;
 pub use settings::Settings;

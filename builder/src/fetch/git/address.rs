@@ -9,6 +9,8 @@
 //! ...##ref=REF,commit=HASH,subdir=FOLDER
 //! ```
 
+use fluyt_client::without_password;
+
 /// Why an address of a git repository cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{address}`: {problem}")]
@@ -65,7 +67,7 @@ impl GitAddress {
     pub fn parse(text: &str) -> Option<Result<Self, AddressError>> {
         is_repository(text).then(|| {
             let mut address = Self::default();
-            address.read(text).map_err(|problem| AddressError { address: hidden(text), problem })?;
+            address.read(text).map_err(|problem| AddressError { address: without_password(text), problem })?;
             Ok(address)
         })
     }
@@ -79,7 +81,9 @@ impl GitAddress {
             Some(path) => {
                 let mut address = Self::default();
                 let read = address.read(&format!("https://github.com/{path}"));
-                Some(read.map(|()| address).map_err(|problem| AddressError { address: hidden(text), problem }))
+                Some(
+                    read.map(|()| address).map_err(|problem| AddressError { address: without_password(text), problem }),
+                )
             }
             None => Self::parse(text),
         }
@@ -249,7 +253,7 @@ fn same(there: &mut Option<String>, new: String, key: &str) -> Result<(), String
 }
 
 /// `%2F` and the like undone.
-fn unescaped(text: &str) -> Result<String, String> {
+pub(super) fn unescaped(text: &str) -> Result<String, String> {
     let wrong = || format!("`{text}` holds a `%` that no two hexadecimal digits follow");
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
@@ -264,17 +268,6 @@ fn unescaped(text: &str) -> Result<String, String> {
         rest = rest.get(2..).unwrap_or_default();
     }
     String::from_utf8(bytes).map_err(|_| format!("`{text}` is no UTF-8 text"))
-}
-
-/// An address without the password in it.
-pub(crate) fn hidden(address: &str) -> String {
-    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    match authority.rsplit_once('@').and_then(|(user, host)| Some((user.split_once(':')?.0, host))) {
-        Some((user, host)) => format!("{scheme}://{user}:...@{host}{path}"),
-        None => address.to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -380,7 +373,6 @@ mod tests {
         ] {
             assert_eq!(GitAddress::parse(text).unwrap().unwrap().host(), host, "{text}");
         }
-        assert_eq!(hidden("https://u:p@h/x.git#a"), "https://u:...@h/x.git#a");
     }
 
     proptest::proptest! {

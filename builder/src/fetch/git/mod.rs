@@ -13,7 +13,7 @@ mod error;
 mod program;
 mod repository;
 
+pub(super) use address::is_repository;
 pub use address::{AddressError, GitAddress};
-pub(super) use address::{hidden, is_repository};
 pub use error::GitError;
 pub use repository::{GitRequest, git, last_of_git};

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use fluyt_client::without_password;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::GitError;
@@ -29,7 +30,7 @@ const STRAY: [&str; 19] = [
     "GIT_CEILING_DIRECTORIES",
     "GIT_COMMON_DIR",
     "GIT_CONFIG",
-    "GIT_CONFIG_PARAMETERS",
+    "GIT_CONFIG_COUNT",
     "GIT_CONFIG_SYSTEM",
     "GIT_DEFAULT_HASH",
     "GIT_DIR",
@@ -45,11 +46,21 @@ const STRAY: [&str; 19] = [
     "GIT_WORK_TREE",
 ];
 
+/// The variable in which [`TELL_USER`] finds who asks.
+const USER: &str = "FLUYT_GIT_USER";
+
+/// A credential helper: git asks it once a server refused nobody, so that a name which nobody asked for keeps no public
+/// repository closed.
+pub(super) const TELL_USER: &str =
+    r#"!f() { test "$1" != get || printf 'username=%s\npassword=\n' "$FLUYT_GIT_USER"; }; f"#;
+
 /// How git reaches a repository.
 #[derive(Clone, Default)]
 pub(super) struct Access {
     /// Settings of git, as pairs; among them what a server is told of who asks.
     pub(super) settings: Vec<(String, String)>,
+    /// Who asks, for a server that wants to know and needs no password: a token, or a mere name.
+    pub(super) user: Option<String>,
     /// The agent's socket.
     pub(super) agent: Option<PathBuf>,
     /// Whether ssh may use what the user has: agent, keys and configuration.
@@ -153,11 +164,14 @@ impl Git<'_> {
             ("safe.directory", "*"),
         ];
         let own = own.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        // In the environment, which others on this machine cannot read, unlike arguments.
-        let settings: Vec<(String, String)> = own.chain(self.access.settings.iter().cloned()).collect();
-        command.env("GIT_CONFIG_COUNT", settings.len().to_string());
-        for (number, (name, value)) in settings.iter().enumerate() {
-            command.env(format!("GIT_CONFIG_KEY_{number}"), name).env(format!("GIT_CONFIG_VALUE_{number}"), value);
+        let settings = own.chain(self.access.settings.iter().cloned());
+        let settings: Vec<String> =
+            settings.map(|(name, value)| format!("{}={}", quoted(&name), quoted(&value))).collect();
+        // In the environment, which others on this machine cannot read, unlike arguments; and in this variable of it, which
+        // git keeps for submodules, unlike GIT_CONFIG_COUNT.
+        command.env("GIT_CONFIG_PARAMETERS", settings.join(" "));
+        if let Some(user) = &self.access.user {
+            command.env(USER, user);
         }
     }
 
@@ -177,6 +191,11 @@ impl Git<'_> {
         command.push("\" ~/.ssh/known_hosts ~/.ssh/known_hosts2'");
         command
     }
+}
+
+/// As a shell reads it, and git what it was told by `-c`.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 fn listen(stream: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
@@ -218,16 +237,7 @@ fn told(said: &str) -> String {
         (false, false) => errors,
     };
     let text = chosen.into_iter().rev().take(5).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("; ");
-    let words: Vec<String> = text.split(' ').map(without_password).collect();
-    if text.is_empty() { "it said nothing".to_owned() } else { words.join(" ") }
-}
-
-/// A word of a message, which may be an address in quotes.
-fn without_password(word: &str) -> String {
-    match word.strip_prefix('\'') {
-        Some(address) => format!("'{}", super::hidden(address)),
-        None => super::hidden(word),
-    }
+    if text.is_empty() { "it said nothing".to_owned() } else { without_password(&text) }
 }
 
 #[cfg(test)]

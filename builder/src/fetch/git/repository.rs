@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
+use fluyt_client::without_password;
 
-use super::address::is_commit;
-use super::program::{Access, Git};
-use super::{GitAddress, GitError, hidden};
+use super::address::{is_commit, unescaped};
+use super::program::{Access, Git, TELL_USER};
+use super::{GitAddress, GitError};
 use crate::blob::Store;
 use crate::event::{Event, Events, StepId};
 use crate::fetch::http::Secret;
@@ -68,14 +69,17 @@ pub fn git(
             let Some(known) = known else { return Err(error.into()) };
             check_commit(&request.address, known.etag.as_deref().unwrap_or_default())?;
             let commit = known.etag.clone().unwrap_or_default();
-            let text = format!("{error}; {} is taken as it last was, commit {commit}", hidden(&request.address.remote));
+            let text = format!(
+                "{error}; {} is taken as it last was, commit {commit}",
+                without_password(&request.address.remote)
+            );
             events.hear(Event::Warning { text });
             return known.file(store);
         }
         Err(error) => return Err(error.into()),
     };
     check_commit(&request.address, &resolved.commit)?;
-    let by_commit = format!("git commit {} {} {}", resolved.commit, named(request), hidden(&remote));
+    let by_commit = format!("git commit {} {} {}", resolved.commit, named(request), without_password(&remote));
     if let Some(known) = Record::read(store, &by_commit).filter(|known| known.is_there(store)) {
         events.hear(Event::Cached { step });
         known.keep(store, &by_commit)?;
@@ -112,7 +116,7 @@ pub fn last_of_git(store: &Store, request: &GitRequest) -> Option<FetchedFile> {
 
 /// Under which address it is kept what a request led to.
 fn by_name(request: &GitRequest) -> String {
-    format!("git name {} {}", named(request), hidden(&remote(&request.address)))
+    format!("git name {} {}", named(request), without_password(&remote(&request.address)))
 }
 
 fn now() -> i64 {
@@ -129,7 +133,7 @@ fn named(request: &GitRequest) -> String {
     )
 }
 
-/// What git is told: a password goes another way.
+/// What git is told: who asks goes another way, and so into no argument and no `.git/config`.
 fn remote(address: &GitAddress) -> String {
     match user_and_password(&address.remote) {
         Some((_, without)) => without,
@@ -137,13 +141,14 @@ fn remote(address: &GitAddress) -> String {
     }
 }
 
-/// `user:password` of an HTTP address, and the address without.
-fn user_and_password(remote: &str) -> Option<(String, String)> {
-    let (scheme, rest) = remote.split_once("://").filter(|(scheme, _)| scheme.starts_with("http"))?;
+/// What stands before the host of an HTTP address, and the address without.
+fn user_and_password(remote: &str) -> Option<(&str, String)> {
+    let is_http = |scheme: &str| ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    let (scheme, rest) = remote.split_once("://").filter(|(scheme, _)| is_http(scheme))?;
     let end = rest.find('/').unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     let (user, host) = authority.rsplit_once('@')?;
-    user.contains(':').then(|| (user.to_owned(), format!("{scheme}://{host}{path}")))
+    Some((user, format!("{scheme}://{host}{path}")))
 }
 
 fn access(request: &GitRequest, folder: &Path) -> Result<Access, GitError> {
@@ -153,20 +158,31 @@ fn access(request: &GitRequest, folder: &Path) -> Result<Access, GitError> {
     }
     let mut settings = Vec::new();
     let basic = |text: &str| format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(text));
-    let header = match (&request.authorization, user_and_password(&address.remote)) {
-        (Some(secret), _) => Some(secret.0.clone()),
-        (None, Some((user, _))) => Some(basic(&user)),
-        (None, None) => None,
+    // As in any address, `%40` stands for what would end the name; a line's end would end it for git.
+    let plain = |text: &str| {
+        unescaped(text).ok().filter(|text| !text.contains(char::is_control)).unwrap_or_else(|| text.to_owned())
     };
+    let (header, user) = match (&request.authorization, user_and_password(&address.remote)) {
+        (Some(secret), _) => (Some(secret.0.clone()), None),
+        (None, Some((user, _))) => match user.split_once(':') {
+            Some((user, password)) => (Some(basic(&format!("{}:{}", plain(user), plain(password)))), None),
+            None => (None, Some(plain(user)).filter(|user| !user.is_empty())),
+        },
+        (None, None) => (None, None),
+    };
+    // For this host alone, whatever submodules and redirects name.
+    let scope = remote(address);
+    let (scheme, rest) = scope.split_once("://").unwrap_or(("https", &scope));
+    let host = format!("{scheme}://{}", rest.split('/').next().unwrap_or_default());
     if let Some(header) = header {
-        // For this host alone, whatever submodules and redirects name.
-        let scope = remote(address);
-        let (scheme, rest) = scope.split_once("://").unwrap_or(("https", &scope));
-        let host = rest.split('/').next().unwrap_or_default();
-        settings.push((format!("http.{scheme}://{host}/.extraheader"), format!("Authorization: {header}")));
+        settings.push((format!("http.{host}/.extraheader"), format!("Authorization: {header}")));
+    }
+    if user.is_some() {
+        settings.push((format!("credential.{host}.helper"), TELL_USER.to_owned()));
     }
     Ok(Access {
         settings,
+        user,
         agent: request.agent.clone(),
         users_own: request.users_own,
         known_hosts: folder.join("known_hosts"),
@@ -416,15 +432,24 @@ mod tests {
     }
 
     #[test]
-    fn a_password_goes_into_no_argument() {
-        let address = GitAddress::parse("https://u:p@h:1/x.git").unwrap().unwrap();
-        assert_eq!(remote(&address), "https://h:1/x.git");
-        let request = GitRequest { address, ..GitRequest::default() };
-        let access = access(&request, Path::new("/f")).unwrap();
-        assert_eq!(
-            access.settings,
-            [("http.https://h:1/.extraheader".to_owned(), "Authorization: Basic dTpw".to_owned())]
-        );
+    fn who_asks_goes_into_no_argument() {
+        let (header, helper) = ("http.https://h:1/.extraheader", "credential.https://h:1.helper");
+        for (user, setting, told) in [
+            ("u:p", (header, "Authorization: Basic dTpw"), None),
+            ("u:%70", (header, "Authorization: Basic dTpw"), None),
+            ("token", (helper, TELL_USER), Some("token")),
+            ("a%40b", (helper, TELL_USER), Some("a@b")),
+            ("a%0Ab", (helper, TELL_USER), Some("a%0Ab")),
+        ] {
+            let address = GitAddress::parse(&format!("https://{user}@h:1/x.git")).unwrap().unwrap();
+            assert_eq!(remote(&address), "https://h:1/x.git");
+            let request = GitRequest { address, ..GitRequest::default() };
+            let access = access(&request, Path::new("/f")).unwrap();
+            assert_eq!(access.settings, [(setting.0.to_owned(), setting.1.to_owned())], "{user}");
+            assert_eq!(access.user.as_deref(), told, "{user}");
+        }
+        let address = GitAddress::parse("ssh://git@h/x").unwrap().unwrap();
+        assert_eq!(remote(&address), "ssh://git@h/x");
     }
 
     #[test]

@@ -243,15 +243,32 @@ fn about(response: &Response) -> FileAbout {
     }
 }
 
-/// An address for messages: without a password, and without what follows `?`, which may be a signature.
+/// An address for messages: without user and password, as a token stands for either, and without what follows `?`, which may be a signature.
 fn shown(url: &str) -> String {
     let Ok(mut parsed) = Url::parse(url) else { return "the address".to_owned() };
-    if parsed.password().is_some() {
-        // Cannot fail for an address that has one.
-        let _ = parsed.set_password(Some("..."));
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        // Cannot fail for an address that has a host.
+        let _ = parsed.set_password(None);
+        let _ = parsed.set_username("...");
     }
     let hidden = parsed.query().is_some();
     parsed.set_query(None);
     parsed.set_fragment(None);
     if hidden { format!("{parsed}?...") } else { parsed.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_is_in_no_message() {
+        for (url, expected) in [
+            ("https://me:secret@h/x", "https://...@h/x"),
+            ("https://token@h/x?signature", "https://...@h/x?..."),
+            ("https://h/x@y", "https://h/x@y"),
+        ] {
+            assert_eq!(shown(url), expected);
+        }
+    }
 }
