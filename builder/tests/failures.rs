@@ -107,6 +107,7 @@ fn every_failure_that_happened_is_reported() {
         allowed: fluyt::pipeline::Allowed::default(),
         secrets: fluyt::secrets::Secrets::default(),
         agents: std::collections::BTreeMap::new(),
+        home: None,
         now: jiff::Timestamp::now(),
         isolation: fluyt::sandbox::Wish::default(),
     };

@@ -29,3 +29,5 @@ mod repositories;
 mod server;
 #[path = "common/terminal.rs"]
 mod terminal;
+#[path = "common/user.rs"]
+mod user;

@@ -23,7 +23,7 @@ use crate::pipeline::{
     self, BuildError, ContextSource, Destination, DockerfileSource, ImageForm, Request, Workshop, export_fault,
 };
 use crate::prune::Ceiling;
-use crate::sandbox::{Resources, Wish};
+use crate::sandbox::{self, Resources, Wish};
 use crate::secrets::Redactor;
 use crate::ssh_agent::Served;
 
@@ -247,6 +247,7 @@ pub(super) fn request(typed: &BuildArguments) -> Result<Asked, Failure> {
         secrets: settings::secrets(&typed.secrets)?,
         certificates: settings::variable("SSL_CERT_FILE").map(PathBuf::from),
         agents: sockets,
+        home: sandbox::entered().and_then(|_| settings::variable("HOME")).map(PathBuf::from),
         network: commands.network,
         conditions: commands.conditions,
         resources: commands.resources,

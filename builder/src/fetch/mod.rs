@@ -14,7 +14,7 @@
 //! - A Dockerfile's repositories reached by ssh, and their submodules, get the agent of `--ssh default` and nothing else: no key
 //!   of a file and none of the user's configuration. One that the user names (a context) may use the user's own agent and keys,
 //!   as this process is the user's. Host keys are checked against the user's known hosts; one that nobody knew is taken for
-//!   this build, as the reference always takes them.
+//!   this build, as the reference always takes them. In a user namespace ssh reads no configuration of the system.
 //! - Submodules are fetched by http, https, ssh and git only: not from files of the machine that builds.
 //! - A private repository's user and password, or token, in an address work, and are in no argument, image or record.
 //! - An image built `FROM` a named folder or a fetched tree has a history row for it, first; the reference adds one at the end,

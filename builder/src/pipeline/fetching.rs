@@ -252,6 +252,7 @@ impl Fetcher {
             authorization: authorization.filter(|_| !address.is_ssh()),
             agent: self.request.agents.get("default").cloned(),
             users_own: by_user,
+            home: self.request.home.clone(),
             certificates: self.request.certificates.clone(),
             must_ask: self.request.pull,
             address,

@@ -75,6 +75,8 @@ pub struct Request {
     pub certificates: Option<PathBuf>,
     /// `--ssh`: agents' sockets, by id.
     pub agents: BTreeMap<String, PathBuf>,
+    /// The user's folder, where this process has become root of a user namespace, so that the system names another.
+    pub home: Option<PathBuf>,
     /// Which ways to run commands are wanted.
     pub isolation: Wish,
     /// The time of the build.

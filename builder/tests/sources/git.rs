@@ -1,6 +1,7 @@
 //! Git repositories as contexts, as sources of `ADD` and as named contexts, over HTTP and ssh: real git at both ends.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use super::place::Place;
 use super::repositories::{Repositories, backend};
 use super::server::{Asked, Reply, Server};
+use super::user::{self, User};
 
 const FILES: [(&str, &str); 4] = [
     ("Dockerfile", "FROM scratch\nCOPY a run.sh /\n"),
@@ -19,7 +21,6 @@ const FILES: [(&str, &str); 4] = [
 ];
 
 fn repository() -> Repositories {
-    use std::os::unix::fs::PermissionsExt as _;
     let repositories = Repositories::new();
     fs::create_dir(repositories.path("r")).unwrap();
     fs::write(repositories.path("r").join("run.sh"), "#!").unwrap();
@@ -304,7 +305,6 @@ struct NotingSsh {
 
 impl NotingSsh {
     fn new(place: &Place) -> Self {
-        use std::os::unix::fs::PermissionsExt as _;
         let notes = place.path("notes");
         let script = format!(
             "#!/bin/sh\n{{ echo \"agent=$SSH_AUTH_SOCK\"; for word; do echo \"$word\"; done; }} >> '{}'\n\
@@ -598,4 +598,35 @@ fn ssh_takes_the_agent_that_the_build_is_given() {
     let output =
         place.command(&["-o", "type=tar,dest=t.tar", &url]).env("SSH_AUTH_SOCK", ssh.agent()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// There the user is called root, whose hosts and keys are others'.
+#[test]
+fn ssh_knows_the_users_hosts_keys_and_configuration_in_a_user_namespace() {
+    let Some(user) = User::new() else { return };
+    let Some(ssh) = Ssh::start() else { return };
+    let repositories = repository();
+    let read = |name: &str| fs::read_to_string(ssh.folder.path().join(name)).unwrap();
+    let home = user.path("home");
+    fs::create_dir_all(home.join(".ssh")).unwrap();
+    let write = |name: &str, text: &str| {
+        let path = home.join(".ssh").join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let owner = fs::metadata(user.path("store")).unwrap().uid();
+        std::os::unix::fs::chown(path, Some(owner), None).unwrap();
+    };
+    write("config", &format!("Host box\n  HostName 127.0.0.1\n  Port {}\n  User root\n", ssh.port));
+    write("id_ed25519", &read("client"));
+    let url = format!("ssh://box{}", repositories.path("r").display());
+    let build = |known: &str| {
+        write("known_hosts", &format!("[127.0.0.1]:{} {known}", ssh.port));
+        let mut command = user.fluyt();
+        let output = command.env("HOME", &home).args(["build", "--progress=plain", &url]).output().unwrap();
+        (output.status.code(), user::text(&output))
+    };
+    let (code, said) = build(&read("client.pub"));
+    assert!(code == Some(1) && said.contains("Host key verification failed"), "{said}");
+    let (code, said) = build(&read("host.pub"));
+    assert_eq!(code, Some(0), "{said}");
 }

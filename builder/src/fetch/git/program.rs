@@ -1,7 +1,8 @@
 //! Runs git: nobody is asked for a password, no file of the user's or the system's configures it, no hook runs, and no other
 //! protocol is spoken than those that an address can name.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -65,6 +66,8 @@ pub(super) struct Access {
     pub(super) agent: Option<PathBuf>,
     /// Whether ssh may use what the user has: agent, keys and configuration.
     pub(super) users_own: bool,
+    /// The user's folder, where the system would name ssh another.
+    pub(super) home: Option<PathBuf>,
     /// Where hosts that nobody knew are noted, for this build alone.
     pub(super) known_hosts: PathBuf,
     /// CA certificates.
@@ -177,20 +180,50 @@ impl Git<'_> {
 
     /// How ssh is run: a host that is known must be who it was; one that nobody knew is taken for this build, as the
     /// reference takes it, and noted nowhere else. Keys are the agent's alone, but where the user's own do.
-    fn ssh(&self) -> OsString {
-        let mut command = OsString::from("ssh");
-        if !self.access.users_own {
-            command.push(" -F /dev/null -o IdentityFile=none -o ControlPath=none");
-        }
-        command.push(
-            " -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=4 \
-             -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile='\"",
-        );
-        // A shell reads it, and then ssh.
-        command.push(self.access.known_hosts.to_string_lossy().replace('\'', "'\\''"));
-        command.push("\" ~/.ssh/known_hosts ~/.ssh/known_hosts2'");
-        command
+    fn ssh(&self) -> String {
+        let folder = self.access.home.as_ref().map(|home| home.join(".ssh"));
+        let of_user = |name: &str| match &folder {
+            Some(folder) => option_value(&folder.join(name)),
+            None => format!("~/.ssh/{name}"),
+        };
+        let known_hosts = [option_value(&self.access.known_hosts), of_user("known_hosts"), of_user("known_hosts2")];
+        let mut options = vec![format!("UserKnownHostsFile={}", known_hosts.join(" "))];
+        options.extend(SSH_OPTIONS.map(str::to_owned));
+        let nothing = || PathBuf::from("/dev/null");
+        let configuration = match (self.access.users_own, &folder) {
+            (false, _) => {
+                options.extend(["IdentityFile=none", "ControlPath=none"].map(str::to_owned));
+                Some(nothing())
+            }
+            (true, None) => None,
+            // Without the system's: its files belong to a root whom this namespace does not know, and ssh refuses those.
+            (true, Some(folder)) => {
+                let there = IDENTITIES.into_iter().filter(|name| File::open(folder.join(name)).is_ok());
+                options.extend(there.map(|name| format!("IdentityFile={}", of_user(name))));
+                Some(folder.join("config")).filter(|file| File::open(file).is_ok()).or_else(|| Some(nothing()))
+            }
+        };
+        let configuration = configuration.map(|file| format!(" -F {}", quoted(&file.to_string_lossy())));
+        let options = options.iter().map(|option| format!(" -o {}", quoted(option)));
+        ["ssh".to_owned()].into_iter().chain(configuration).chain(options).collect()
     }
+}
+
+/// What ssh is told in any case.
+const SSH_OPTIONS: [&str; 5] = [
+    "BatchMode=yes",
+    "ConnectTimeout=20",
+    "ServerAliveInterval=15",
+    "ServerAliveCountMax=4",
+    "StrictHostKeyChecking=accept-new",
+];
+
+/// The files of a user's keys that ssh looks for by itself.
+const IDENTITIES: [&str; 7] = ["id_rsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk", "id_xmss", "id_dsa"];
+
+/// A path as an option of ssh holds it.
+fn option_value(path: &Path) -> String {
+    format!("\"{}\"", path.to_string_lossy().replace('%', "%%"))
 }
 
 /// As a shell reads it, and git what it was told by `-c`.
@@ -243,6 +276,58 @@ fn told(said: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_ssh_may_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().join("it's");
+        std::fs::create_dir_all(home.join(".ssh")).unwrap();
+        std::fs::write(home.join(".ssh/id_rsa"), "").unwrap();
+        let ssh = |users_own: bool, home: Option<&Path>| {
+            let access = Access {
+                users_own,
+                home: home.map(Path::to_owned),
+                known_hosts: PathBuf::from("/the 1%/known_hosts"),
+                ..Access::default()
+            };
+            let made = Git { folder: folder.path(), access: &access, stopped: &|| false }.ssh();
+            // As a shell would read it.
+            let words = Command::new("sh").args(["-c", &format!("printf '%s\\n' {made}")]).output().unwrap();
+            let words = String::from_utf8(words.stdout).unwrap().replace(folder.path().to_str().unwrap(), "");
+            let always = SSH_OPTIONS.map(|option| format!("-o\n{option}\n")).concat();
+            words.replace(&always, "...\n").replace("\n-o\n", "\n-o ").replace("-F\n", "-F ")
+        };
+        insta::assert_snapshot!(ssh(true, None), @r#"
+        ssh
+        -o UserKnownHostsFile="/the 1%%/known_hosts" ~/.ssh/known_hosts ~/.ssh/known_hosts2
+        ...
+        "#);
+        insta::assert_snapshot!(ssh(false, None), @r#"
+        ssh
+        -F /dev/null
+        -o UserKnownHostsFile="/the 1%%/known_hosts" ~/.ssh/known_hosts ~/.ssh/known_hosts2
+        ...
+        -o IdentityFile=none
+        -o ControlPath=none
+        "#);
+        insta::assert_snapshot!(ssh(false, Some(&home)), @r#"
+        ssh
+        -F /dev/null
+        -o UserKnownHostsFile="/the 1%%/known_hosts" "/it's/.ssh/known_hosts" "/it's/.ssh/known_hosts2"
+        ...
+        -o IdentityFile=none
+        -o ControlPath=none
+        "#);
+        insta::assert_snapshot!(ssh(true, Some(&home)), @r#"
+        ssh
+        -F /dev/null
+        -o UserKnownHostsFile="/the 1%%/known_hosts" "/it's/.ssh/known_hosts" "/it's/.ssh/known_hosts2"
+        ...
+        -o IdentityFile="/it's/.ssh/id_rsa"
+        "#);
+        std::fs::write(home.join(".ssh/config"), "").unwrap();
+        assert!(ssh(true, Some(&home)).starts_with("ssh\n-F /it's/.ssh/config\n-o "));
+    }
 
     #[test]
     fn why_ssh_failed_is_told_rather_than_that_it_did() {

@@ -32,6 +32,8 @@ pub struct GitRequest {
     pub agent: Option<PathBuf>,
     /// Whether ssh may use what the user has: the user named the repository.
     pub users_own: bool,
+    /// The user's folder, where this process is root of a user namespace: the system would name ssh root's.
+    pub home: Option<PathBuf>,
     /// CA certificates, in place of the system's.
     pub certificates: Option<PathBuf>,
     /// Whether an unreachable server is an error although there is a copy.
@@ -185,6 +187,7 @@ fn access(request: &GitRequest, folder: &Path) -> Result<Access, GitError> {
         user,
         agent: request.agent.clone(),
         users_own: request.users_own,
+        home: request.home.clone(),
         known_hosts: folder.join("known_hosts"),
         certificates: request.certificates.clone(),
     })
