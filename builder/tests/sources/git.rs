@@ -409,6 +409,22 @@ fn a_secret_opens_a_private_repository() {
     assert!(said.contains("http://...@") && !said.contains("abc@"), "{said}");
 }
 
+/// The user's `.netrc` is for what the user names.
+#[test]
+fn a_repository_that_a_dockerfile_names_is_told_no_password_of_the_users() {
+    let repositories = repository();
+    // u:p
+    let server = repositories.serve(Some("Basic dTpw"));
+    let place = Place::new();
+    let url = server.url("/r.git");
+    place.write("home/.netrc", "machine 127.0.0.1 login u password p\n");
+    place.write("context/Dockerfile", format!("FROM scratch\nADD {url} /r\n"));
+    for (context, expected) in [("context", Some(1)), (url.as_str(), Some(0))] {
+        let output = place.command(&[context]).env("HOME", place.path("home")).output().unwrap();
+        assert_eq!(output.status.code(), expected, "{context}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 /// Where a server asks who it is: a mere name keeps no public repository closed.
 #[test]
 fn a_token_alone_in_an_address_opens_a_repository_and_is_shown_nowhere() {

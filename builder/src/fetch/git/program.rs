@@ -148,10 +148,12 @@ impl Git<'_> {
         let may_use_ssh = self.access.users_own || self.access.agent.is_some();
         let protocols = if may_use_ssh { "http:https:ssh:git" } else { "http:https:git" };
         command.env("GIT_ALLOW_PROTOCOL", protocols).env("GIT_SSH_COMMAND", self.ssh());
+        if !self.access.users_own {
+            // In the user's folder git would find passwords for HTTP too, in `.netrc`.
+            command.env_remove("SSH_AUTH_SOCK").env("HOME", "/dev/null");
+        }
         if let Some(agent) = &self.access.agent {
             command.env("SSH_AUTH_SOCK", agent);
-        } else if !self.access.users_own {
-            command.env_remove("SSH_AUTH_SOCK");
         }
         if let Some(certificates) = &self.access.certificates {
             command.env("GIT_SSL_CAINFO", certificates);
