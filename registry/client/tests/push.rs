@@ -2,6 +2,7 @@
 
 use std::io::{self, Cursor};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fluyt_client::{Blob, Client, ClientError, Pushed, Settings};
@@ -274,7 +275,7 @@ async fn a_registry_that_stops_reading_is_left_and_little_is_read_ahead() {
     let registry = Registry::start(Options::default()).await;
     registry.trouble("PATCH", "uploads", 99, Trouble::Silence);
     let retry = fluyt_client::RetryPolicy { attempts: 1, ..settings().retry };
-    let quick = Settings { idle_timeout: std::time::Duration::from_millis(200), retry, ..settings() };
+    let quick = Settings { idle_timeout: Duration::from_millis(200), retry, ..settings() };
     let blob = Blob { size_bytes: 1 << 30, ..blob_of(b"") };
     let source = |_| Ok(Counted(&READ, io::repeat(7)));
     let quick = Client::new(quick).unwrap();
@@ -288,6 +289,25 @@ async fn a_registry_that_stops_reading_is_left_and_little_is_read_ahead() {
     // The queue, and what the two ends of the socket hold.
     let read = READ.load(Ordering::Relaxed);
     assert!(read < 16 << 20, "{read} bytes were read of the source");
+}
+
+/// A registry on a store of objects copies the blob to its place when it is closed.
+#[tokio::test]
+async fn a_registry_may_take_longer_to_close_an_upload_than_to_take_its_bytes() {
+    let retry = fluyt_client::RetryPolicy { attempts: 1, ..settings().retry };
+    let quick = Settings { idle_timeout: Duration::from_millis(200), retry, ..settings() };
+    let quick = Client::new(quick).unwrap();
+    let registry = Registry::start(Options::default()).await;
+    for length in [1000, 3_000_000] {
+        registry.trouble("PUT", "uploads", 1, Trouble::Late(Duration::from_millis(500)));
+        let content = sample(length, 15);
+        assert_eq!(push(&quick, &registry, &content, &[]).await.unwrap(), Pushed::Uploaded);
+        assert!(registry.blob("a/b", &blob_of(&content)).unwrap() == content);
+    }
+    // It is told how long was waited.
+    registry.trouble("PUT", "uploads", 1, Trouble::Silence);
+    let error = push(&quick, &registry, &sample(3_000_000, 16), &[]).await.unwrap_err();
+    assert!(matches!(error, ClientError::Timeout { after, .. } if after == Duration::from_secs(1)), "{error}");
 }
 
 #[tokio::test]

@@ -283,6 +283,7 @@ where
         let left = self.blob.size_bytes - offset;
         let flow = Arc::new(Flow::default());
         let body = if left == 0 {
+            flow.end();
             reqwest::Body::from(Bytes::new())
         } else {
             let reader = (self.source)(offset).map_err(|source| self.unreadable(source))?;

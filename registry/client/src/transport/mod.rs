@@ -163,7 +163,7 @@ impl Transport {
                 builder = builder.body(body.clone());
             }
             let response = match self.patiently(&url, subject, builder.send()).await {
-                None => return Err(self.silent(&url, subject)),
+                None => return Err(silent(&url, subject, self.idle_timeout)),
                 Some(Err(error)) => return Err(self.broken(&url, &error, subject)),
                 Some(Ok(response)) => response,
             };
@@ -182,12 +182,13 @@ impl Transport {
         Err(subject.answer(format!("it redirects more than {REDIRECTS_MAX} times")))
     }
 
-    /// Sends a request whose body is a stream, which is gone afterwards. `stalled` ends when nothing has moved for too long.
+    /// Sends a request whose body is a stream, which is gone afterwards. `stalled` ends when nothing has moved for too long,
+    /// with how long that was.
     pub(crate) async fn send_stream(
         &self,
         request: &Request,
         body: reqwest::Body,
-        stalled: impl Future<Output = ()>,
+        stalled: impl Future<Output = Duration>,
         subject: &Subject,
     ) -> Result<Response, ClientError> {
         let url = &request.url;
@@ -199,7 +200,7 @@ impl Transport {
             .send();
         tokio::select! {
             outcome = sending => outcome.map_err(|error| self.broken(url, &error, subject)),
-            () = stalled => Err(self.silent(url, subject)),
+            after = stalled => Err(silent(url, subject, after)),
         }
     }
 
@@ -212,7 +213,7 @@ impl Transport {
             came = tokio::time::timeout(self.rest(), response.chunk()).await;
         }
         match came {
-            Err(_) => Err(self.silent(response.url(), subject)),
+            Err(_) => Err(silent(response.url(), subject, self.idle_timeout)),
             Ok(Err(error)) => Err(broken::cut(&host_of(response.url()), &error, subject)),
             Ok(Ok(chunk)) => Ok(chunk),
         }
@@ -351,13 +352,13 @@ impl Transport {
         })
     }
 
-    fn silent(&self, url: &Url, subject: &Subject) -> ClientError {
-        ClientError::Timeout { host: host_of(url), what: subject.what.clone(), after: self.idle_timeout }
-    }
-
     fn broken(&self, url: &Url, error: &reqwest::Error, subject: &Subject) -> ClientError {
         broken::classify(&host_of(url), error, url.scheme() == "http", self.connect_timeout, subject)
     }
+}
+
+fn silent(url: &Url, subject: &Subject, after: Duration) -> ClientError {
+    ClientError::Timeout { host: host_of(url), what: subject.what.clone(), after }
 }
 
 /// Host and port as references write them: without the port that the scheme has anyway.

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ const CLOSING_PATIENCE: u32 = 5;
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     sent: AtomicU64,
-    ended: AtomicU64,
+    ended: AtomicBool,
     error: Mutex<Option<SourceError>>,
 }
 
@@ -38,14 +38,20 @@ pub(super) enum SourceError {
 }
 
 impl Flow {
-    /// Tells the progress, and once of each silence that is long and how long it may last; returns when it lasted too long.
+    /// Nothing is left to send: what comes now is the registry's work.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells the progress, and once of each silence that is long and how long it may last; returns how long that was when
+    /// it lasted too long.
     pub(super) async fn watch(
         &self,
         offset: u64,
         patience: Duration,
         progress: &(dyn Fn(u64) + Send + Sync),
         silent: impl Fn(Duration),
-    ) {
+    ) -> Duration {
         let mut last = (0, Instant::now());
         let mut told = false;
         loop {
@@ -57,13 +63,13 @@ impl Flow {
                 told = false;
             }
             let is_long = last.1.elapsed() > patience / TOLD_AFTER_A;
-            let patience = if self.ended.load(Ordering::Relaxed) == 0 { patience } else { patience * CLOSING_PATIENCE };
+            let patience = if self.ended.load(Ordering::Relaxed) { patience * CLOSING_PATIENCE } else { patience };
             if is_long && !told {
                 told = true;
                 silent(patience);
             }
             if last.1.elapsed() > patience {
-                return;
+                return patience;
             }
         }
     }
@@ -141,7 +147,7 @@ impl Body for SourceBody {
                 self.left = self.left.saturating_sub(piece.len() as u64);
                 self.flow.sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
                 if self.left == 0 {
-                    self.flow.ended.store(1, Ordering::Relaxed);
+                    self.flow.end();
                 }
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
