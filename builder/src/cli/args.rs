@@ -83,7 +83,7 @@ pub struct RegistryArguments {
     /// Ask this mirror first for what the registry has
     #[arg(long, value_name = "HOST=URL", value_parser = pair)]
     pub registry_mirror: Vec<(String, String)>,
-    /// Try a request that failed so often again [default: 4]
+    /// Try a request that failed so often again [default: 4, and a transfer that broke on the way for 30 s]
     #[arg(long, value_name = "N")]
     pub retry: Option<u32>,
 }

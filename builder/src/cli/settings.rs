@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fluyt_client::{Environment, Reference, RetryPolicy};
 
@@ -85,14 +86,14 @@ pub fn registries(typed: &RegistryArguments) -> fluyt_client::Settings {
     }
 }
 
-/// `--retry`: how often a request is tried after it failed, whatever the failure.
+/// `--retry`: how often a request is tried after it failed, whatever the failure and whatever was under way.
 fn retry(again: Option<u32>) -> RetryPolicy {
     let usual = RetryPolicy::default();
     match again {
         None => usual,
         Some(again) => {
             let attempts = again.saturating_add(1);
-            RetryPolicy { attempts, connect_attempts: attempts, ..usual }
+            RetryPolicy { attempts, connect_attempts: attempts, transfer_patience: Duration::ZERO, ..usual }
         }
     }
 }
@@ -353,5 +354,6 @@ mod tests {
         assert_eq!(attempts(None), (5, 3));
         assert_eq!(attempts(Some(0)), (1, 1));
         assert_eq!(attempts(Some(9)), (10, 10));
+        assert_eq!((retry(None).transfer_patience.as_secs(), retry(Some(9)).transfer_patience.as_secs()), (30, 0));
     }
 }

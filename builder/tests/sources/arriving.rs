@@ -195,7 +195,7 @@ fn what_is_told_of_a_layer_that_does_not_arrive_is_why_and_nothing_of_its_start_
             continue;
         }
         let (place, _server, _) = place(*layer, steps);
-        let said = place.fail(3, &["context"], None);
+        let said = place.fail(3, &["--retry", "2", "context"], None);
         assert!(said.contains(words), "{said}");
         assert!(!said.contains("unpacking layer") && !said.contains("did not arrive whole"), "{said}");
         assert!(!is_below(&place.path("store"), FIRST), "{said}");

@@ -164,7 +164,7 @@ fn a_cut_body_is_no_file() {
     place.write("context/Dockerfile", format!("FROM scratch\nADD {} /\n", server.url("/once")));
     assert_eq!(place.build(&["context"]).files, ["f 600 0:0 /once whole content"]);
     place.write("context/Dockerfile", format!("FROM scratch\n\nADD {} /\n", server.url("/always")));
-    let said = place.fail(3, &["context"], None);
+    let said = place.fail(3, &["--retry", "2", "context"], None);
     assert!(said.contains("cannot fetch ") && said.contains("/always (Dockerfile:3)"), "{said}");
     assert!(said.contains("caused by: the connection to "), "{said}");
 }

@@ -30,7 +30,8 @@
 //!   wrong.
 //! - What is tried again is what can be: requests that do the same when they come twice, downloads from where they broke
 //!   with the hash carried on, uploads from where the registry says they are. Waits double, with chance in them, and
-//!   `Retry-After` is kept. What got no further is given up after a few attempts.
+//!   `Retry-After` is kept. What got no further is given up after a few attempts, a transfer that was under way after half
+//!   a minute.
 //! - `Authorization` goes to the registry it is for and to the token service that this registry names by TLS; not to
 //!   where it redirects, and not to a mirror. Neither errors nor `Debug` nor logs hold a secret or a signed address.
 //! - TLS is not left for plain HTTP, except to this machine and to registries that the user names insecure.

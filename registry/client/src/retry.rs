@@ -9,8 +9,11 @@ use std::time::Duration;
 pub struct RetryPolicy {
     /// Attempts in all without any progress between them; 1 means that nothing is tried again.
     pub attempts: u32,
-    /// Attempts in all when no connection can be made: a mistyped host should be told soon.
+    /// Attempts in all when no connection can be made to a host that never answered: a mistyped one should be told soon.
     pub connect_attempts: u32,
+    /// How long a transfer that was under way is tried again at least, however many attempts that takes: so that a
+    /// registry may start again, and a network come back, without the loss of what was sent or built.
+    pub transfer_patience: Duration,
     /// The wait before the second attempt; it doubles from there.
     pub first_wait: Duration,
     /// The longest wait between two attempts that nobody asked for.
@@ -24,6 +27,7 @@ impl Default for RetryPolicy {
         Self {
             attempts: 5,
             connect_attempts: 3,
+            transfer_patience: Duration::from_secs(30),
             first_wait: Duration::from_millis(250),
             longest_wait: Duration::from_secs(10),
             longest_asked_wait: Duration::from_secs(120),
@@ -38,23 +42,45 @@ pub(crate) enum Failure {
     Connect,
     /// The connection broke, or nothing came for too long.
     Cut,
+    /// What came is not what it should be, and may be the next time.
+    Wrong,
     /// The registry answered with that status.
     Status { code: u16, asked: Option<Duration> },
+}
+
+impl Failure {
+    /// Whether it is what is seen of a server that starts again, or of a network that is gone for a while. Other errors of
+    /// a server tend to stay.
+    fn may_be_an_outage(self) -> bool {
+        match self {
+            Self::Connect | Self::Cut => true,
+            Self::Wrong => false,
+            Self::Status { code, .. } => matches!(code, 408 | 425 | 429 | 502..=504),
+        }
+    }
 }
 
 impl RetryPolicy {
     /// The wait before the next attempt after `done` attempts that failed, or `None` to give up.
     ///
-    /// `random` is a number from 0 to 1: of each wait, the second half is left to chance, so that many clients
-    /// that failed together do not come back together.
-    pub(crate) fn wait(&self, done: u32, failure: Failure, random: f64) -> Option<Duration> {
+    /// `broken_for` is how long ago a transfer that was under way failed first; `None` for all else. `random` is a number
+    /// from 0 to 1: of each wait, the second half is left to chance, so that many clients that failed together do not
+    /// come back together.
+    pub(crate) fn wait(
+        &self,
+        done: u32,
+        broken_for: Option<Duration>,
+        failure: Failure,
+        random: f64,
+    ) -> Option<Duration> {
         let most = match failure {
             Failure::Connect => self.connect_attempts.min(self.attempts),
-            Failure::Cut => self.attempts,
+            Failure::Cut | Failure::Wrong => self.attempts,
             Failure::Status { code, .. } if may_be_tried_again(code) => self.attempts,
             Failure::Status { .. } => 1,
         };
-        if done >= most {
+        let is_patient = self.attempts > 1 && failure.may_be_an_outage();
+        if done >= most && !(is_patient && broken_for.is_some_and(|lasted| lasted < self.transfer_patience)) {
             return None;
         }
         let doubled = self.first_wait.saturating_mul(1_u32 << done.saturating_sub(1).min(20));
@@ -120,36 +146,55 @@ mod tests {
     #[test]
     fn waits_double_up_to_the_bound() {
         let policy = RetryPolicy { attempts: 20, ..RetryPolicy::default() };
-        let waits: Vec<u128> = (1..9).map(|done| policy.wait(done, Failure::Cut, 1.0).unwrap().as_millis()).collect();
+        let waits: Vec<u128> =
+            (1..9).map(|done| policy.wait(done, None, Failure::Cut, 1.0).unwrap().as_millis()).collect();
         assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
-        let least: Vec<u128> = (1..4).map(|done| policy.wait(done, Failure::Cut, 0.0).unwrap().as_millis()).collect();
+        let least: Vec<u128> =
+            (1..4).map(|done| policy.wait(done, None, Failure::Cut, 0.0).unwrap().as_millis()).collect();
         assert_eq!(least, [125, 250, 500]);
-        assert!(policy.wait(19, Failure::Cut, 1.0).is_some());
-        assert_eq!(policy.wait(20, Failure::Cut, 1.0), None);
+        assert!(policy.wait(19, None, Failure::Cut, 1.0).is_some());
+        assert_eq!(policy.wait(20, None, Failure::Cut, 1.0), None);
     }
 
     #[test]
     fn only_what_may_pass_is_tried_again() {
         let policy = RetryPolicy::default();
         for code in [408, 425, 429, 500, 502, 503, 504, 507] {
-            assert!(policy.wait(1, status(code), 0.5).is_some(), "{code}");
+            assert!(policy.wait(1, None, status(code), 0.5).is_some(), "{code}");
         }
         for code in [400, 401, 403, 404, 405, 409, 416, 501, 505] {
-            assert_eq!(policy.wait(1, status(code), 0.5), None, "{code}");
+            assert_eq!(policy.wait(1, None, status(code), 0.5), None, "{code}");
         }
-        assert!(policy.wait(2, Failure::Connect, 0.5).is_some());
-        assert_eq!(policy.wait(3, Failure::Connect, 0.5), None);
+        assert!(policy.wait(2, None, Failure::Connect, 0.5).is_some());
+        assert_eq!(policy.wait(3, None, Failure::Connect, 0.5), None);
         let never = RetryPolicy { attempts: 1, ..RetryPolicy::default() };
-        assert_eq!(never.wait(1, Failure::Connect, 0.5), None);
+        assert_eq!(never.wait(1, None, Failure::Connect, 0.5), None);
+    }
+
+    #[test]
+    fn a_transfer_that_was_under_way_is_given_time_and_not_only_attempts() {
+        let policy = RetryPolicy::default();
+        let wait = |seconds, failure| policy.wait(99, Some(Duration::from_secs(seconds)), failure, 0.5);
+        for failure in [Failure::Connect, Failure::Cut, status(502), status(503), status(429)] {
+            assert!(wait(29, failure).is_some(), "{failure:?}");
+            assert_eq!(wait(30, failure), None, "{failure:?}");
+        }
+        for failure in [Failure::Wrong, status(500), status(507), status(404)] {
+            assert_eq!(wait(0, failure), None, "{failure:?}");
+        }
+        // Attempts that take long have not fewer of them.
+        assert!(policy.wait(4, Some(Duration::from_secs(300)), Failure::Cut, 0.5).is_some());
+        let never = RetryPolicy { attempts: 1, ..policy };
+        assert_eq!(never.wait(1, Some(Duration::ZERO), Failure::Cut, 0.5), None);
     }
 
     #[test]
     fn the_time_asked_for_is_kept_within_the_bound() {
         let policy = RetryPolicy::default();
         let asked = |seconds| Failure::Status { code: 429, asked: Some(Duration::from_secs(seconds)) };
-        let wait = policy.wait(1, asked(3), 1.0).unwrap();
+        let wait = policy.wait(1, None, asked(3), 1.0).unwrap();
         assert!(wait >= Duration::from_secs(3) && wait <= Duration::from_secs(4), "{wait:?}");
-        assert_eq!(policy.wait(1, asked(121), 0.5), None);
+        assert_eq!(policy.wait(1, None, asked(121), 0.5), None);
     }
 
     #[test]

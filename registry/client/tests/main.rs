@@ -8,6 +8,7 @@ mod fixture;
 mod hostile;
 mod layering;
 mod mirrors;
+mod outages;
 mod proxy;
 mod pull;
 mod push;

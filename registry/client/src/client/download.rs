@@ -11,7 +11,7 @@ use reqwest::Response;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::endpoint::Endpoint;
-use super::exchange::{Purpose, is_ours, no_place};
+use super::exchange::{Purpose, Streak, is_ours, no_place};
 use super::{Blob, Client, blob_subject};
 use crate::challenge::ScopeSet;
 use crate::error::{ClientError, Subject};
@@ -40,7 +40,7 @@ pub struct BlobStream {
     hasher: Option<Hasher>,
     position: u64,
     failed_at: u64,
-    failures: u32,
+    streak: Streak,
     _transfer: Option<OwnedSemaphorePermit>,
 }
 
@@ -103,7 +103,7 @@ impl Client {
             hasher: Some(hasher),
             position: 0,
             failed_at: 0,
-            failures: 0,
+            streak: Streak::default(),
             _transfer: transfer,
         };
         // So that a missing blob is told here.
@@ -124,7 +124,7 @@ impl Client {
     /// Those of every request, without [`ClientError::NotFound`].
     pub async fn has_blob(&self, reference: &Reference, digest: &Digest) -> Result<bool, ClientError> {
         let endpoint = self.shared.endpoints.origin(reference, &self.shared.transport)?;
-        self.has_blob_at(&endpoint, reference, digest, ScopeSet::pull(reference.repository())).await
+        self.has_blob_at(&endpoint, reference, digest, ScopeSet::pull(reference.repository()), false).await
     }
 
     pub(super) async fn has_blob_at(
@@ -133,6 +133,7 @@ impl Client {
         reference: &Reference,
         digest: &Digest,
         scopes: ScopeSet,
+        is_to_go_on: bool,
     ) -> Result<bool, ClientError> {
         let url = endpoint.url(&format!("{}/blobs/{digest}", reference.repository()));
         let purpose = Purpose {
@@ -140,6 +141,7 @@ impl Client {
             scopes,
             subject: blob_subject(reference, digest),
             also: &[301, 302, 303, 307, 308, 404],
+            is_to_go_on,
         };
         let mut request = Request { follow: false, ..Request::new(Method::HEAD, url) };
         let response = self.shared.exchange(endpoint, request.clone(), &purpose).await?;
@@ -210,30 +212,30 @@ impl BlobStream {
                 Err(error) => error,
             };
             self.response = None;
-            self.after(error).await?;
+            // A body that ended early without a broken connection is tried again as well.
+            let is_short = matches!(error, ClientError::Truncated { .. });
+            let failure = if is_short { Some(Failure::Wrong) } else { self.client.shared.failure(&error) };
+            self.after(error, failure).await?;
         }
     }
 
-    /// Decides whether to go on after a failure, and waits.
-    async fn after(&mut self, error: ClientError) -> Result<(), ClientError> {
+    /// Decides whether to go on after a failure of this kind, and waits.
+    async fn after(&mut self, error: ClientError, failure: Option<Failure>) -> Result<(), ClientError> {
         if self.position - self.failed_at >= PROGRESS_MIN_BYTES {
-            self.failures = 0;
+            self.streak.end();
         }
         self.failed_at = self.position;
-        self.failures += 1;
+        let shared = &self.client.shared;
         let Some(endpoint) = self.endpoints.last() else { return Err(self.fail(error)) };
-        if self.client.shared.moves_on(endpoint, &error) {
+        if shared.moves_on(endpoint, &error) {
             self.endpoints.pop();
-            self.failures = 0;
+            self.streak.end();
             return Ok(());
         }
-        // A body that ended early without a broken connection is a cut as well.
-        let failure = if matches!(error, ClientError::Truncated { .. }) { Some(Failure::Cut) } else { error.failure() };
-        if self.client.shared.pause_after(endpoint, self.failures, failure, &error).await {
-            Ok(())
-        } else {
-            Err(self.fail(error))
+        if shared.pause_after(endpoint, &mut self.streak, failure, &error).await {
+            return Ok(());
         }
+        Err(self.fail(error))
     }
 
     /// Opens a response that goes on at the position.
@@ -244,12 +246,13 @@ impl BlobStream {
                 Ok((response, skip_bytes)) => {
                     self.response = Some(response);
                     self.skip_bytes = skip_bytes;
+                    self.streak.is_transfer = true;
                     return Ok(());
                 }
-                Err(error) if self.client.shared.moves_on(endpoint, &error) => {
-                    self.endpoints.pop();
+                Err(error) => {
+                    let failure = self.client.shared.failure(&error);
+                    self.after(error, failure).await?;
                 }
-                Err(error) => return Err(self.fail(error)),
             }
         }
     }
@@ -266,8 +269,9 @@ impl BlobStream {
             request.headers.insert(RANGE, range);
         }
         let scopes = ScopeSet::pull(self.reference.repository());
-        let purpose = Purpose { reference: &self.reference, scopes, subject: self.subject.clone(), also: &[416] };
-        let response = self.client.shared.exchange(endpoint, request, &purpose).await?;
+        let subject = self.subject.clone();
+        let purpose = Purpose { reference: &self.reference, scopes, subject, also: &[416], is_to_go_on: false };
+        let response = self.client.shared.attempt(endpoint, request, &purpose).await?;
         match response.status().as_u16() {
             206 if self.position > 0 => {
                 let start = range_start(&response);

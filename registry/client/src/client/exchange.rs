@@ -1,5 +1,7 @@
 //! A request with all that belongs to it: authorization, another attempt after a failure, another place after a mirror.
 
+use std::time::{Duration, Instant};
+
 use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Response, Url};
@@ -20,6 +22,28 @@ pub(super) struct Purpose<'a> {
     pub(super) subject: Subject,
     /// The statuses that are answers, beside the 2xx.
     pub(super) also: &'a [u16],
+    /// Whether a transfer that was under way needs it to go on.
+    pub(super) is_to_go_on: bool,
+}
+
+/// Failures in a row of one request, or of one transfer.
+#[derive(Debug, Default)]
+pub(super) struct Streak {
+    failures: u32,
+    began: Option<Instant>,
+    /// Whether it is a transfer that was under way, which is given more time.
+    pub(super) is_transfer: bool,
+}
+
+impl Streak {
+    pub(super) fn of_transfer() -> Self {
+        Self { is_transfer: true, ..Self::default() }
+    }
+
+    /// There was progress since the last one.
+    pub(super) fn end(&mut self) {
+        *self = Self { is_transfer: self.is_transfer, ..Self::default() };
+    }
 }
 
 impl Purpose<'_> {
@@ -45,37 +69,51 @@ impl Shared {
         request: Request,
         purpose: &Purpose<'_>,
     ) -> Result<Response, ClientError> {
-        let mut done = 0;
+        let mut streak = Streak { is_transfer: purpose.is_to_go_on, ..Streak::default() };
         loop {
             let error = match self.attempt(endpoint, request.clone(), purpose).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
-            done += 1;
-            if !self.pause(endpoint, done, &error).await {
+            if !self.pause(endpoint, &mut streak, &error).await {
                 return Err(error);
             }
         }
     }
 
     /// Waits before another attempt; `false` when there shall be none. A mirror is asked once: the next place is near.
-    pub(super) async fn pause(&self, endpoint: &Endpoint, done: u32, error: &ClientError) -> bool {
-        self.pause_after(endpoint, done, error.failure(), error).await
+    pub(super) async fn pause(&self, endpoint: &Endpoint, streak: &mut Streak, error: &ClientError) -> bool {
+        self.pause_after(endpoint, streak, self.failure(error), error).await
     }
 
     /// As [`Self::pause`], for a caller that knows better what kind of failure it was.
     pub(super) async fn pause_after(
         &self,
         endpoint: &Endpoint,
-        done: u32,
+        streak: &mut Streak,
         failure: Option<Failure>,
         error: &ClientError,
     ) -> bool {
-        let wait = failure.filter(|_| !endpoint.is_mirror).and_then(|failure| self.retry.wait(done, failure, random()));
-        let Some(wait) = wait else { return false };
+        let Some(wait) = self.wait(streak, failure.filter(|_| !endpoint.is_mirror)) else { return false };
         tracing::debug!(registry = %endpoint.host, %error, ?wait, "trying again");
         tokio::time::sleep(wait).await;
         true
+    }
+
+    /// The wait before another attempt after one more failure, or `None` to give up.
+    pub(super) fn wait(&self, streak: &mut Streak, failure: Option<Failure>) -> Option<Duration> {
+        streak.failures += 1;
+        let lasted = streak.began.get_or_insert_with(Instant::now).elapsed();
+        self.retry.wait(streak.failures, streak.is_transfer.then_some(lasted), failure?, random())
+    }
+
+    /// What kind of failure an error is; `None`: another attempt cannot help.
+    pub(super) fn failure(&self, error: &ClientError) -> Option<Failure> {
+        match error {
+            // Its name is right, and it was there: it is away for a moment.
+            ClientError::Connect { host, .. } if self.transport.has_answered(host) => Some(Failure::Cut),
+            error => error.failure(),
+        }
     }
 
     /// One attempt, with authorization; a refusal (401) is answered once.

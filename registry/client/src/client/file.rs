@@ -12,9 +12,10 @@ use http::{HeaderMap, Method};
 use reqwest::{Response, Url};
 
 use super::Client;
+use super::exchange::Streak;
 use crate::error::{ClientError, Subject};
 use crate::retry::{Failure, http_date, may_be_tried_again};
-use crate::transport::{Request, asked_wait, host_of, random};
+use crate::transport::{Request, asked_wait, host_of};
 
 /// What is asked for.
 #[derive(Clone, Default)]
@@ -158,15 +159,13 @@ impl Client {
         let subject = Subject { registry: host_of(&url), what: shown.clone() };
         let request = Request { headers, ..Request::new(Method::GET, url) };
         let _transfer = self.transfer().await;
-        let mut done = 0;
+        let mut streak = Streak::default();
         loop {
-            let (error, failure) = match self.file_once(&request, &subject, open, progress).await {
+            let (error, failure) = match self.file_once(&request, &subject, &mut streak, open, progress).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
-            done += 1;
-            let wait = failure.and_then(|failure| self.shared.retry.wait(done, failure, random()));
-            let Some(wait) = wait else { return Err(error) };
+            let Some(wait) = self.shared.wait(&mut streak, failure) else { return Err(error) };
             tracing::debug!(%error, ?wait, "trying again");
             tokio::time::sleep(wait).await;
         }
@@ -176,14 +175,19 @@ impl Client {
         &self,
         request: &Request,
         subject: &Subject,
+        streak: &mut Streak,
         open: &mut (dyn FnMut() -> io::Result<W> + Send),
         progress: &(dyn Fn(u64, Option<u64>) + Send + Sync),
     ) -> Attempt<FileAnswer<W>> {
         let url = &subject.what;
         let transport = &self.shared.transport;
-        let mut response = transport.send(request, subject).await.map_err(|error| way(error, url))?;
+        let way = |error: ClientError| {
+            let failure = self.shared.failure(&error);
+            (told(error, url), failure)
+        };
+        let mut response = transport.send(request, subject).await.map_err(way)?;
         match response.status().as_u16() {
-            200 => {}
+            200 => streak.is_transfer = true,
             304 if request.headers.contains_key(IF_NONE_MATCH) || request.headers.contains_key(IF_MODIFIED_SINCE) => {
                 return Ok(FileAnswer::Unchanged);
             }
@@ -198,8 +202,7 @@ impl Client {
         let mut sink = open().map_err(sink_failed)?;
         let mut done_bytes = 0;
         loop {
-            let piece: Option<Bytes> =
-                transport.chunk(&mut response, subject).await.map_err(|error| way(error, url))?;
+            let piece: Option<Bytes> = transport.chunk(&mut response, subject).await.map_err(way)?;
             let Some(piece) = piece else { break };
             sink.write_all(&piece).map_err(sink_failed)?;
             done_bytes += piece.len() as u64;
@@ -215,17 +218,15 @@ impl Client {
 }
 
 /// What is not about a registry is told in other words.
-fn way(error: ClientError, url: &str) -> (FileError, Option<Failure>) {
-    let failure = error.failure();
+fn told(error: ClientError, url: &str) -> FileError {
     let url = url.to_owned();
-    let error = match error {
+    match error {
         ClientError::Redirect { host, problem, .. } => {
             FileError::Answer { url, problem: format!("it leads to `{host}`: {problem}") }
         }
         ClientError::Answer { problem, .. } => FileError::Answer { url, problem },
         other => FileError::Way(Box::new(other)),
-    };
-    (error, failure)
+    }
 }
 
 fn about(response: &Response) -> FileAbout {

@@ -5,12 +5,13 @@ use http::{Method, StatusCode};
 
 use super::Client;
 use super::endpoint::Endpoint;
+use super::exchange::Streak;
 use crate::auth::Claim;
 use crate::challenge::ScopeSet;
 use crate::credential::{Credential, Erased, Stored};
 use crate::error::{ClientError, Subject};
 use crate::reference::{normal_host, wire_host};
-use crate::transport::{Request, random};
+use crate::transport::Request;
 
 /// What a registry makes of credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +105,7 @@ impl Client {
     ) -> Result<reqwest::Response, ClientError> {
         let mut request = Request::new(Method::GET, endpoint.url(""));
         request.headers.extend(header.map(|header| (AUTHORIZATION, header)));
-        let mut done = 0;
+        let mut streak = Streak::default();
         loop {
             let error = match self.shared.transport.send(&request, subject).await {
                 Ok(response) if response.status().is_success() || response.status() == StatusCode::UNAUTHORIZED => {
@@ -113,8 +114,7 @@ impl Client {
                 Ok(response) => self.shared.transport.refusal(response, subject).await,
                 Err(error) => error,
             };
-            done += 1;
-            let wait = error.failure().and_then(|failure| self.shared.retry.wait(done, failure, random()));
+            let wait = self.shared.wait(&mut streak, self.shared.failure(&error));
             let Some(wait) = wait else { return Err(error) };
             tokio::time::sleep(wait).await;
         }

@@ -9,7 +9,7 @@ use oci_spec::image::{Digest, DigestAlgorithm};
 use serde::Deserialize;
 
 use super::endpoint::Endpoint;
-use super::exchange::{Purpose, no_place, what_to_say};
+use super::exchange::{Purpose, Streak, no_place, what_to_say};
 use super::{Client, Resolved};
 use crate::challenge::ScopeSet;
 use crate::error::{ClientError, Subject};
@@ -77,7 +77,7 @@ impl Client {
         accept: &[&str],
     ) -> Result<Manifest, ClientError> {
         let purpose = reading(endpoint, reference);
-        let mut done = 0;
+        let mut streak = Streak::default();
         loop {
             let response =
                 self.shared.exchange(endpoint, request(Method::GET, endpoint, reference, accept)?, &purpose).await?;
@@ -85,8 +85,7 @@ impl Client {
             match self.shared.transport.bytes(response, MANIFEST_MAX_BYTES, &purpose.subject).await {
                 Ok(bytes) => return verified(bytes, &headers, reference, &purpose.subject),
                 Err(error) => {
-                    done += 1;
-                    if !self.shared.pause(endpoint, done, &error).await {
+                    if !self.shared.pause(endpoint, &mut streak, &error).await {
                         return Err(error);
                     }
                 }
@@ -176,7 +175,8 @@ impl Client {
         })?;
         request.headers.insert(CONTENT_TYPE, media_type);
         request.body = Some(bytes);
-        let purpose = Purpose { reference, scopes: ScopeSet::push(reference.repository()), subject, also: &[] };
+        let scopes = ScopeSet::push(reference.repository());
+        let purpose = Purpose { reference, scopes, subject, also: &[], is_to_go_on: false };
         let response = self.shared.exchange(&endpoint, request, &purpose).await?;
         if let Some(stored) = named_digest(response.headers())
             .filter(|stored| stored.algorithm() == digest.algorithm() && *stored != digest)
@@ -199,6 +199,7 @@ fn reading<'a>(endpoint: &Endpoint, reference: &'a Reference) -> Purpose<'a> {
         scopes: ScopeSet::pull(reference.repository()),
         subject: Subject { registry: registry.to_owned(), ..manifest_subject(reference) },
         also: &[],
+        is_to_go_on: false,
     }
 }
 

@@ -59,7 +59,8 @@ impl Tags {
         let subject =
             Subject { registry: self.reference.host().to_owned(), what: format!("tags of {}", self.reference.name()) };
         let scopes = ScopeSet::pull(self.reference.repository());
-        let purpose = Purpose { reference: &self.reference, scopes, subject: subject.clone(), also: &[] };
+        let purpose =
+            Purpose { reference: &self.reference, scopes, subject: subject.clone(), also: &[], is_to_go_on: false };
         let shared = &self.client.shared;
         let response = shared.exchange(&self.endpoint, Request::new(Method::GET, url.clone()), &purpose).await?;
         let next = response

@@ -21,7 +21,7 @@ use oci_spec::image::Digest;
 use reqwest::{Response, Url};
 
 use super::endpoint::Endpoint;
-use super::exchange::{Purpose, authorize, is_ours};
+use super::exchange::{Purpose, Streak, authorize, is_ours};
 use super::{Blob, Client, blob_subject};
 use crate::challenge::ScopeSet;
 use crate::error::{ClientError, Subject};
@@ -125,7 +125,7 @@ impl Client {
         let _transfer = self.transfer().await;
         let endpoint = self.shared.endpoints.origin(reference, &self.shared.transport)?;
         let scopes = ScopeSet::push(reference.repository());
-        if self.has_blob_at(&endpoint, reference, &blob.digest, scopes.clone()).await? {
+        if self.has_blob_at(&endpoint, reference, &blob.digest, scopes.clone(), false).await? {
             return Ok(Pushed::Present);
         }
         let subject = blob_subject(reference, &blob.digest);
@@ -139,7 +139,7 @@ impl Client {
                 session => session,
             };
         }
-        let purpose = Purpose { reference, scopes, subject, also: &[] };
+        let purpose = Purpose { reference, scopes, subject, also: &[], is_to_go_on: true };
         let upload = Upload { client: self, endpoint: &endpoint, purpose: &purpose, blob, source: &source, progress };
         upload.run(session).await?;
         progress(blob.size_bytes);
@@ -154,6 +154,18 @@ impl Client {
         subject: &Subject,
         mount: Option<(&Digest, &str)>,
     ) -> Result<Option<Url>, ClientError> {
+        self.start_again(endpoint, reference, subject, mount, false).await
+    }
+
+    /// As [`Self::start`], and with more patience where the session is to go on with a transfer that was under way.
+    async fn start_again(
+        &self,
+        endpoint: &Endpoint,
+        reference: &Reference,
+        subject: &Subject,
+        mount: Option<(&Digest, &str)>,
+        is_to_go_on: bool,
+    ) -> Result<Option<Url>, ClientError> {
         let mut url = endpoint.url(&format!("{}/blobs/uploads/", reference.repository()));
         let mut scopes = ScopeSet::push(reference.repository());
         if let Some((digest, from)) = mount {
@@ -162,7 +174,7 @@ impl Client {
         }
         let mut request = Request::new(Method::POST, url.clone());
         request.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-        let purpose = Purpose { reference, scopes, subject: subject.clone(), also: &[] };
+        let purpose = Purpose { reference, scopes, subject: subject.clone(), also: &[], is_to_go_on };
         // Sent again after a failure like any other: what it may leave behind is an empty session, which registries sweep.
         let response = match self.shared.exchange(endpoint, request, &purpose).await {
             Ok(response) => response,
@@ -186,7 +198,7 @@ impl Client {
     /// Gives a session back; that it cannot be is the registry's sweeper's work.
     async fn cancel(&self, endpoint: &Endpoint, reference: &Reference, subject: &Subject, session: Url) {
         let scopes = ScopeSet::push(reference.repository());
-        let purpose = Purpose { reference, scopes, subject: subject.clone(), also: &[404, 405] };
+        let purpose = Purpose { reference, scopes, subject: subject.clone(), also: &[404, 405], is_to_go_on: false };
         if let Err(error) = self.shared.attempt(endpoint, Request::new(Method::DELETE, session), &purpose).await {
             tracing::debug!(%error, "an unused upload stays behind");
         }
@@ -201,18 +213,20 @@ where
     /// Sends until the blob is there, or the policy gives up.
     async fn run(&self, session: Option<Url>) -> Result<(), ClientError> {
         let mut place = session.map(|session| (session, 0));
-        let (mut failures, mut failed_at, mut resumed) = (0, 0, false);
+        let (mut streak, mut failed_at, mut resumed, mut is_first) = (Streak::of_transfer(), 0, false, true);
         loop {
             let (mut session, offset) = match place.take() {
                 Some(place) => place,
                 None => {
                     resumed = false;
-                    match self.client.start(self.endpoint, self.purpose.reference, self.subject(), None).await? {
+                    let (client, reference) = (self.client, self.purpose.reference);
+                    match client.start_again(self.endpoint, reference, self.subject(), None, !is_first).await? {
                         Some(session) => (session, 0),
                         None => return Ok(()),
                     }
                 }
             };
+            is_first = false;
             let error = match self.send(&session, offset).await {
                 Ok(Step::Done) => return Ok(()),
                 Ok(Step::At(next, taken)) if taken == self.blob.size_bytes => {
@@ -227,10 +241,9 @@ where
             };
             // A session that was gone on with and is refused now is not what we think it is: another one may be.
             let spoilt = resumed && matches!(error, ClientError::Protocol { status: 400..=499, .. });
-            let failure = if spoilt { Some(Failure::Cut) } else { Self::failure(&error) };
+            let failure = if spoilt { Some(Failure::Wrong) } else { self.failure(&error) };
             let Some(failure) = failure else { return Err(self.explain(error).await) };
-            failures += 1;
-            if !self.client.shared.pause_after(self.endpoint, failures, Some(failure), &error).await {
+            if !self.client.shared.pause_after(self.endpoint, &mut streak, Some(failure), &error).await {
                 return Err(error);
             }
             // The closing request may have been carried out, and only its answer lost.
@@ -241,7 +254,7 @@ where
             resumed = place.is_some();
             let reached = place.as_ref().map_or(0, |(_, offset)| *offset);
             if reached >= failed_at + PROGRESS_MIN_BYTES {
-                failures = 0;
+                streak.end();
             }
             failed_at = failed_at.max(reached);
         }
@@ -325,20 +338,19 @@ where
     }
 
     /// The kind of failure after which the upload may be gone on with.
-    fn failure(error: &ClientError) -> Option<Failure> {
+    fn failure(&self, error: &ClientError) -> Option<Failure> {
         match error {
             // The session is gone, or not where we think it is, or took less than was sent.
             ClientError::NotFound { .. } | ClientError::Protocol { status: 416, .. } | ClientError::Answer { .. } => {
-                Some(Failure::Cut)
+                Some(Failure::Wrong)
             }
-            error => error.failure(),
+            error => self.client.shared.failure(error),
         }
     }
 
     async fn is_there(&self) -> Result<bool, ClientError> {
-        self.client
-            .has_blob_at(self.endpoint, self.purpose.reference, &self.blob.digest, self.purpose.scopes.clone())
-            .await
+        let scopes = self.purpose.scopes.clone();
+        self.client.has_blob_at(self.endpoint, self.purpose.reference, &self.blob.digest, scopes, true).await
     }
 
     /// How far a session came; `None` when it has to be begun again.

@@ -6,7 +6,7 @@
 mod broken;
 mod proxy;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -38,6 +38,8 @@ pub(crate) struct Transport {
     connect_timeout: Duration,
     idle_timeout: Duration,
     clients: Mutex<HashMap<Profile, reqwest::Client>>,
+    /// The hosts that have answered something.
+    answered: Mutex<HashSet<String>>,
     told: Mutex<Option<Told>>,
 }
 
@@ -93,6 +95,7 @@ impl Transport {
             connect_timeout: settings.connect_timeout,
             idle_timeout: settings.idle_timeout,
             clients: Mutex::new(HashMap::new()),
+            answered: Mutex::default(),
             told: Mutex::default(),
         })
     }
@@ -100,6 +103,18 @@ impl Transport {
     /// Tells of silences from now on, instead of whom was told before.
     pub(crate) fn tell(&self, told: Told) {
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+    }
+
+    /// Whether a host has answered something before.
+    pub(crate) fn has_answered(&self, host: &str) -> bool {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).contains(host)
+    }
+
+    fn note_answer(&self, url: &Url) {
+        let host = host_of(url);
+        if !self.has_answered(&host) {
+            self.answered.lock().unwrap_or_else(PoisonError::into_inner).insert(host);
+        }
     }
 
     /// Waits for a server as long as a silence is borne, and says so when it is long; `None` when that was in vain.
@@ -167,6 +182,7 @@ impl Transport {
                 Some(Err(error)) => return Err(self.broken(&url, &error, subject)),
                 Some(Ok(response)) => response,
             };
+            self.note_answer(&url);
             let follows = request.follow
                 && matches!(request.method, Method::GET | Method::HEAD)
                 && is_redirect(response.status());
@@ -199,7 +215,11 @@ impl Transport {
             .body(body)
             .send();
         tokio::select! {
-            outcome = sending => outcome.map_err(|error| self.broken(url, &error, subject)),
+            outcome = sending => {
+                let response = outcome.map_err(|error| self.broken(url, &error, subject))?;
+                self.note_answer(url);
+                Ok(response)
+            }
             after = stalled => Err(silent(url, subject, after)),
         }
     }
