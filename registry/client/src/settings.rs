@@ -28,7 +28,7 @@ pub struct Settings {
     pub retry: RetryPolicy,
     /// The `User-Agent` header.
     pub user_agent: String,
-    /// Most blobs that are transferred at once by one client and its clones.
+    /// Most blobs that one client and its clones fetch at once; as many more are sent at once, or passed on.
     pub transfers: usize,
     /// The longest wait for a connection.
     pub connect_timeout: Duration,

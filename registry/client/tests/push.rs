@@ -310,6 +310,31 @@ async fn a_registry_may_take_longer_to_close_an_upload_than_to_take_its_bytes() 
     assert!(matches!(error, ClientError::Timeout { after, .. } if after == Duration::from_secs(1)), "{error}");
 }
 
+/// Layers that go to a registry early are nothing to wait for.
+#[tokio::test]
+async fn what_is_sent_does_not_hold_up_what_is_fetched() {
+    let registry = Registry::start(Options::default()).await;
+    let client = Client::new(Settings { transfers: 1, ..settings() }).unwrap();
+    registry.trouble("PATCH", "uploads", 1, Trouble::Silence);
+    let (content, wanted) = (sample(3_000_000, 17), registry.add_blob("base", &sample(1000, 18)));
+    let upload = push(&client, &registry, &content, &[]);
+    let fetch = async {
+        while !registry.log().contains("PATCH") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let mut sink = Vec::new();
+        client.blob(&registry.reference("base"), &wanted, &mut sink, &|_| ()).await.unwrap();
+        // A second upload has to wait, though.
+        let second = sample(10, 19);
+        let waiting = tokio::time::timeout(Duration::from_millis(50), push(&client, &registry, &second, &[]));
+        assert!(waiting.await.is_err());
+    };
+    tokio::select! {
+        outcome = upload => panic!("the upload has ended: {outcome:?}"),
+        () = fetch => {}
+    }
+}
+
 #[tokio::test]
 async fn many_blobs_go_at_once() {
     let registry = Registry::start(Options::default()).await;

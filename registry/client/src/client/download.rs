@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Write;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
@@ -26,7 +27,7 @@ const PROGRESS_MIN_BYTES: u64 = 256 * 1024;
 
 /// A blob that is being received, piece by piece.
 ///
-/// The pieces are not verified until [`Self::chunk`] has given `None`. It holds one of the client's transfers.
+/// The pieces are not verified until [`Self::chunk`] has given `None`. It holds one of the client's downloads.
 pub struct BlobStream {
     client: Client,
     reference: Reference,
@@ -41,7 +42,7 @@ pub struct BlobStream {
     position: u64,
     failed_at: u64,
     streak: Streak,
-    _transfer: Option<OwnedSemaphorePermit>,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Client {
@@ -69,23 +70,23 @@ impl Client {
         sink.flush().map_err(|source| ClientError::Sink { what: stream.subject.what.clone(), source })
     }
 
-    /// Opens a blob for reading piece by piece. Waits while the client has as many transfers as it may.
+    /// Opens a blob for reading piece by piece. Waits while the client has as many downloads as it may.
     ///
     /// # Errors
     ///
     /// [`ClientError::Algorithm`] for a digest that cannot be checked; those of every request.
     pub async fn blob_stream(&self, reference: &Reference, blob: &Blob) -> Result<BlobStream, ClientError> {
-        let transfer = self.transfer().await;
-        self.stream_within(reference, blob, transfer).await
+        let place = self.download_place().await;
+        self.stream_within(reference, blob, place).await
     }
 
     /// A stream within a transfer that the caller may have already: one that takes from a registry what it gives to another
-    /// must not wait for a second place.
+    /// has the place of an upload, and waits for no second one.
     pub(super) async fn stream_within(
         &self,
         reference: &Reference,
         blob: &Blob,
-        transfer: Option<OwnedSemaphorePermit>,
+        place: Option<OwnedSemaphorePermit>,
     ) -> Result<BlobStream, ClientError> {
         let subject = blob_subject(reference, &blob.digest);
         let hasher = Hasher::new(blob.digest.algorithm(), &subject)?;
@@ -104,17 +105,17 @@ impl Client {
             position: 0,
             failed_at: 0,
             streak: Streak::default(),
-            _transfer: transfer,
+            _place: place,
         };
         // So that a missing blob is told here.
         stream.open().await?;
         Ok(stream)
     }
 
-    /// A place among the transfers of this client.
-    pub(super) async fn transfer(&self) -> Option<OwnedSemaphorePermit> {
+    /// A place among the downloads of this client.
+    pub(super) async fn download_place(&self) -> Option<OwnedSemaphorePermit> {
         // Fails only for a closed semaphore, which this one never is.
-        std::sync::Arc::clone(&self.shared.transfers).acquire_owned().await.ok()
+        Arc::clone(&self.shared.downloads).acquire_owned().await.ok()
     }
 
     /// Whether the registry itself (no mirror) has a blob in the reference's repository.

@@ -158,7 +158,7 @@ impl Client {
         add(IF_MODIFIED_SINCE, &request.last_modified.clone().filter(|_| request.etag.is_none()))?;
         let subject = Subject { registry: host_of(&url), what: shown.clone() };
         let request = Request { headers, ..Request::new(Method::GET, url) };
-        let _transfer = self.transfer().await;
+        let _place = self.download_place().await;
         let mut streak = Streak::default();
         loop {
             let (error, failure) = match self.file_once(&request, &subject, &mut streak, open, progress).await {

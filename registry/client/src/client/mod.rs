@@ -43,7 +43,9 @@ struct Shared {
     auth: Authenticator,
     endpoints: Endpoints,
     retry: RetryPolicy,
-    transfers: Arc<Semaphore>,
+    downloads: Arc<Semaphore>,
+    /// Apart, so that what a build waits for does not wait for what it sends meanwhile.
+    uploads: Arc<Semaphore>,
 }
 
 /// Some content by its digest: what a manifest says of it.
@@ -80,7 +82,8 @@ impl Client {
                 auth: Authenticator::new(Arc::clone(&transport), keyring),
                 endpoints: Endpoints::new(&settings.mirrors)?,
                 retry: settings.retry,
-                transfers: Arc::new(Semaphore::new(settings.transfers.max(1))),
+                downloads: Arc::new(Semaphore::new(settings.transfers.max(1))),
+                uploads: Arc::new(Semaphore::new(settings.transfers.max(1))),
                 transport,
             }),
         })

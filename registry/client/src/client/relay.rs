@@ -71,7 +71,7 @@ async fn feed(
     offset: u64,
     sender: &mpsc::Sender<Result<Bytes, ClientError>>,
 ) -> Result<(), ClientError> {
-    // The upload has the place among the transfers.
+    // The upload has its place.
     let mut stream = client.stream_within(source, blob, None).await?;
     let mut skip = offset;
     while let Some(mut bytes) = stream.chunk().await? {

@@ -122,7 +122,8 @@ impl Client {
         R: Read + Send + 'static,
         S: Fn(u64) -> io::Result<R> + Send + Sync,
     {
-        let _transfer = self.transfer().await;
+        // Fails only for a closed semaphore, which this one never is.
+        let _place = Arc::clone(&self.shared.uploads).acquire_owned().await.ok();
         let endpoint = self.shared.endpoints.origin(reference, &self.shared.transport)?;
         let scopes = ScopeSet::push(reference.repository());
         if self.has_blob_at(&endpoint, reference, &blob.digest, scopes.clone(), false).await? {
