@@ -208,9 +208,12 @@ async fn mounting_is_tried_and_an_unused_session_given_back() {
     POST /v2/a/b/blobs/uploads/?mount=DIGEST&from=base/x
     PUT /v2/a/b/blobs/uploads/u2?state=opaque&digest=DIGEST
     ");
-    registry.trouble("POST", "mount", 1, Trouble::Answer(403, vec![], ""));
-    let other = sample(1000, 11);
-    assert_eq!(push(&client(), &registry, &other, &["base/x".to_owned()]).await.unwrap(), Pushed::Uploaded);
+    for (status, seed) in [(403, 11), (429, 20), (500, 21), (503, 22)] {
+        let later = vec![("retry-after", "4000".to_owned())];
+        registry.trouble("POST", "mount", 1, Trouble::Answer(status, later, ""));
+        let other = sample(1000, seed);
+        assert_eq!(push(&client(), &registry, &other, &["base/x".to_owned()]).await.unwrap(), Pushed::Uploaded);
+    }
 }
 
 /// A reader that fails on the way.

@@ -179,7 +179,8 @@ impl Client {
         // Sent again after a failure like any other: what it may leave behind is an empty session, which registries sweep.
         let response = match self.shared.exchange(endpoint, request, &purpose).await {
             Ok(response) => response,
-            Err(error) if mount.is_some() && !error.is_transient() => {
+            // A registry that stumbles over a mount may well take the bytes.
+            Err(error) if mount.is_some() && !matches!(error, ClientError::Connect { .. }) => {
                 tracing::debug!(%error, "no mount; a session without one is opened");
                 return Box::pin(self.start(endpoint, reference, subject, None)).await;
             }
