@@ -62,6 +62,22 @@ async fn a_cut_download_goes_on_where_it_broke() {
     ");
 }
 
+#[tokio::test]
+async fn a_connection_that_breaks_after_the_last_byte_has_brought_all() {
+    let registry = Registry::start(Options { chunked: true, ..Options::default() }).await;
+    for content in [sample(500_000, 30), Vec::new()] {
+        let blob = registry.add_blob("a/b", &content);
+        registry.trouble("GET", "/blobs/", 1, Trouble::CutAnswer(content.len()));
+        assert!(fetch(&client(), &registry, &blob).await.unwrap() == content);
+        assert_eq!(registry.log(), "GET /v2/a/b/blobs/DIGEST");
+    }
+    // What came is checked all the same.
+    let blob = Blob { size_bytes: 400_000, ..registry.add_blob("a/b", &sample(500_000, 30)) };
+    registry.trouble("GET", "/blobs/", 1, Trouble::CutAnswer(400_000));
+    let error = fetch(&client(), &registry, &blob).await.unwrap_err();
+    assert!(matches!(error, ClientError::DigestMismatch { .. }), "{error}");
+}
+
 fn text(registry: &Registry, error: &ClientError) -> String {
     error.to_string().replace(&registry.host(), "127.0.0.1:PORT")
 }

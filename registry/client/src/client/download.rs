@@ -206,7 +206,8 @@ impl BlobStream {
                     }
                     return Ok(Some(bytes));
                 }
-                Ok(None) if self.position == self.blob.size_bytes && self.skip_bytes == 0 => {
+                // Also where the connection breaks after the last byte: there is nothing more to ask for.
+                Ok(None) | Err(_) if self.position == self.blob.size_bytes && self.skip_bytes == 0 => {
                     return self.finish().map(|()| None);
                 }
                 Ok(None) => self.wrong_size(),
