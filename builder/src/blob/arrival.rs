@@ -31,6 +31,18 @@ pub struct ArrivingBlob {
     is_given_up: Box<dyn Fn() -> bool + Send>,
 }
 
+/// How the arrival of a blob ended.
+#[derive(Debug)]
+pub struct Arrival(Arc<Shared>);
+
+impl Arrival {
+    /// Whether other bytes came than the blob's, or not all of them.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).end == Some(End::Broken)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
@@ -87,7 +99,12 @@ impl Arriving {
 
     /// All bytes are here, and their digest is the blob's. Without [`Arriving::begin`]: the store has it.
     pub fn whole(&self) {
-        self.change(|state| state.end = Some(End::Whole));
+        self.change(|state| state.end = state.end.or(Some(End::Whole)));
+    }
+
+    /// What is here is not the blob. Who reads it is told that it did not arrive, for good; the store may have it yet.
+    pub fn spoil(&self) {
+        self.change(|state| state.end = Some(End::Broken));
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -103,6 +120,12 @@ impl Drop for Arriving {
 }
 
 impl ArrivingBlob {
+    /// Tells afterwards whether what was read here was the blob.
+    #[must_use]
+    pub fn arrival(&self) -> Arrival {
+        Arrival(Arc::clone(&self.shared))
+    }
+
     /// Waits until there is something to read, or the end: how many bytes there are.
     fn wait(&mut self) -> io::Result<u64> {
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -217,6 +240,14 @@ mod tests {
         drop(arriving);
         let error = blob.read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(error.to_string(), "the blob did not arrive whole");
+
+        // One that came another way after all is not what is read here.
+        let (arriving, mut blob, _writer) = begun(&store);
+        let arrival = blob.arrival();
+        assert!(!arrival.is_broken());
+        arriving.spoil();
+        arriving.whole();
+        assert!(blob.read_to_end(&mut Vec::new()).is_err() && arrival.is_broken());
 
         let is_stopped = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&is_stopped);

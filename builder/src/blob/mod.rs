@@ -31,7 +31,7 @@ mod store;
 mod trash;
 mod writer;
 
-pub use arrival::{Arriving, ArrivingBlob};
+pub use arrival::{Arrival, Arriving, ArrivingBlob};
 pub use content::{ContentHash, ContentHasher};
 pub use digest::{Hasher, HashingReader, HashingWriter, sha256};
 pub use error::StoreError;

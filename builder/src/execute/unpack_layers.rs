@@ -129,21 +129,35 @@ impl Executor {
     fn unpack_unknown(&self, step: StepId, layer: &BuiltLayer, fetches: &Fetches) -> Result<(), StepError> {
         let Some(Transfer { end, blob }) = take(fetches, layer) else {
             self.ensure_blob(step, layer)?;
-            return self.unpack_and_index(layer, || Ok(Box::new(self.store.open_verified(&layer.digest)?)));
+            return self.unpack_and_index(layer, || self.open_stored(layer));
         };
+        let arrival = blob.arrival();
         // What becomes visible has the diff id that the image's configuration names, whatever becomes of the blob.
         let unpacked = self.unpack_and_index(layer, || Ok(Box::new(io::BufReader::with_capacity(READ_BYTES, blob))));
         // A blob that does not arrive cannot be unpacked; why it did not is what to tell.
         self.ended(end)?;
-        unpacked
+        match unpacked {
+            // What was read came from a mirror that is wrong; the store has what is right.
+            Err(_) if arrival.is_broken() => self.unpack_and_index(layer, || self.open_stored(layer)),
+            unpacked => unpacked,
+        }
+    }
+
+    fn open_stored(&self, layer: &BuiltLayer) -> Result<Box<dyn io::Read + Send>, StepError> {
+        Ok(Box::new(self.store.open_verified(&layer.digest)?))
     }
 
     /// Makes a layer's index while its blob arrives.
     fn index_unknown(&self, step: StepId, layer: &BuiltLayer, fetches: &Fetches) -> Result<(), StepError> {
         let Some(Transfer { end, blob }) = take(fetches, layer) else { return self.index(step, layer).map(drop) };
+        let arrival = blob.arrival();
         let made = self.make_index(io::BufReader::with_capacity(READ_BYTES, blob), layer);
         self.ended(end)?;
-        made.map(drop)
+        match made {
+            // As above.
+            Err(_) if arrival.is_broken() => self.index(step, layer).map(drop),
+            made => made.map(drop),
+        }
     }
 
     /// A layer that takes something from below is left for later.

@@ -95,4 +95,10 @@ impl RemoteError {
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Client(error) if error.is_transient())
     }
+
+    /// Whether what came was not the blob that was asked for.
+    fn is_of_the_content(&self) -> bool {
+        let Self::Client(error) = self else { return false };
+        matches!(**error, ClientError::DigestMismatch { .. } | ClientError::Truncated { .. })
+    }
 }

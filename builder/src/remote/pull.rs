@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::str::FromStr;
 
-use fluyt_client::{Blob, Reference};
+use fluyt_client::{Blob, BlobStream, Reference};
 use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest};
 
 use super::{CONFIG_SIZE_MAX_BYTES, Remote, RemoteError, places};
@@ -127,7 +127,33 @@ impl Remote {
         if self.store.contains(digest) {
             return Ok(());
         }
-        let mut stream = self.client.blob_stream(reference, &Blob { digest: digest.clone(), size_bytes }).await?;
+        let blob = Blob { digest: digest.clone(), size_bytes };
+        let mut stream = self.client.blob_stream(reference, &blob).await?;
+        if let Err(error) = self.receive(&mut stream, &blob, step, arriving).await {
+            if !(stream.is_from_mirror() && error.is_of_the_content()) {
+                return Err(error);
+            }
+            if let Some(arriving) = arriving {
+                arriving.spoil();
+            }
+            self.events.hear(Event::Warning { text: format!("it is fetched from elsewhere: {error}") });
+            // Its place among the downloads is needed.
+            drop(stream);
+            let mut stream = self.client.blob_stream(reference, &blob).await?;
+            self.receive(&mut stream, &blob, step, None).await?;
+        }
+        places::remember(&self.store, &blob, reference);
+        Ok(())
+    }
+
+    /// Writes into the store what comes, if it is the blob.
+    async fn receive(
+        &self,
+        stream: &mut BlobStream,
+        Blob { digest, size_bytes }: &Blob,
+        step: Option<StepId>,
+        arriving: Option<&Arriving>,
+    ) -> Result<(), RemoteError> {
         let mut writer = self.store.writer_for(digest)?;
         if let Some(arriving) = arriving {
             arriving.begin(writer.path()).map_err(|error| writer.failure(error))?;
@@ -147,7 +173,7 @@ impl Remote {
                     step,
                     what: digest.to_string(),
                     done_bytes,
-                    total_bytes: Some(size_bytes),
+                    total_bytes: Some(*size_bytes),
                 });
             }
         }
@@ -156,7 +182,6 @@ impl Remote {
             arriving.whole();
         }
         writer.commit(Some(digest))?;
-        places::remember(&self.store, &Blob { digest: digest.clone(), size_bytes }, reference);
         Ok(())
     }
 

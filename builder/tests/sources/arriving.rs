@@ -31,6 +31,8 @@ enum Layer {
     NeverWhole,
     /// Gives as many bytes of another.
     Another,
+    /// Gives it.
+    Whole,
 }
 
 /// A tar of these files.
@@ -130,6 +132,7 @@ fn registry(layer: Layer, store: &Path) -> (Server, Arc<AtomicUsize>) {
             }
             Layer::NeverWhole => reply.cut_after = Some((size / 2).saturating_sub(begin)),
             Layer::Another => reply.body[size / 2] ^= 1,
+            Layer::Whole => {}
         }
         reply
     });
@@ -199,5 +202,27 @@ fn what_is_told_of_a_layer_that_does_not_arrive_is_why_and_nothing_of_its_start_
         assert!(said.contains(words), "{said}");
         assert!(!said.contains("unpacking layer") && !said.contains("did not arrive whole"), "{said}");
         assert!(!is_below(&place.path("store"), FIRST), "{said}");
+    }
+}
+
+#[test]
+fn a_wrong_layer_of_a_mirror_is_fetched_from_the_registry() {
+    // Read while it arrives, by a command or a copy, and not read at all.
+    for (steps, output) in
+        [(RUN, "type=tar,dest=image.tar"), (COPY, "type=tar,dest=image.tar"), ("", "type=oci,dest=image.tar")]
+    {
+        if steps == RUN && !can_run() {
+            continue;
+        }
+        let (place, origin, _) = place(Layer::Whole, steps);
+        let (mirror, _) = registry(Layer::Another, &place.path("store"));
+        let mirrors = format!("{}={}", origin.address, mirror.url(""));
+        let output = place.run(&["--registry-mirror", &mirrors, "-o", output, "context"], None);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        let warning =
+            format!("it is fetched from elsewhere: registry `{}` sends other content for blob ", mirror.address);
+        assert_eq!(said.matches(&warning).count(), 1, "{said}");
+        assert!(origin.asked().iter().any(|asked| asked.target.contains("/blobs/")), "{said}");
     }
 }

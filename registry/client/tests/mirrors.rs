@@ -89,6 +89,37 @@ async fn a_mirror_with_other_content_is_found_out() {
 }
 
 #[tokio::test]
+async fn a_mirror_that_gave_a_wrong_blob_is_named_and_not_asked_again() {
+    let (right, wrong) = (sample(1_000_000, 1), sample(1_000_000, 2));
+    // Some of it, all of it, or too much.
+    for trouble in [Some(Trouble::CutAnswer(400_000)), None, Some(Trouble::EndEarly(usize::MAX))] {
+        let origin = Registry::start(Options::default()).await;
+        let mirror = Registry::start(Options::default()).await;
+        let blob = origin.add_blob("a/b", &right);
+        let is_long = matches!(trouble, Some(Trouble::EndEarly(_)));
+        mirror.add_blob_as("a/b", &blob, &if is_long { wrong.repeat(2) } else { wrong.clone() });
+        if let Some(trouble) = trouble {
+            mirror.trouble("GET", "/blobs/", 1, trouble);
+        }
+        let client = client(&origin, &[format!("http://{}", mirror.host())]);
+        let mut stream = client.blob_stream(&origin.reference("a/b"), &blob).await.unwrap();
+        let error = loop {
+            if let Err(error) = stream.chunk().await {
+                break error;
+            }
+        };
+        assert!(error.to_string().starts_with(&format!("registry `{}` sends ", mirror.host())), "{error}");
+        assert!(stream.is_from_mirror());
+        drop(stream);
+        mirror.log();
+        let mut sink = Vec::new();
+        client.blob(&origin.reference("a/b"), &blob, &mut sink, &|_| ()).await.unwrap();
+        assert!(sink == right);
+        assert_eq!(mirror.log(), "");
+    }
+}
+
+#[tokio::test]
 async fn pushing_goes_to_the_registry_and_a_mirror_gets_no_credentials_of_it() {
     let origin = Registry::start(Options { guard: Guard::Basic("me", "secret"), ..Options::default() }).await;
     let mirror = Registry::start(Options { guard: Guard::Basic("other", "secret"), ..Options::default() }).await;

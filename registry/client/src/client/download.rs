@@ -35,6 +35,8 @@ pub struct BlobStream {
     subject: Subject,
     /// The place that is read from, and those to turn to when it fails.
     endpoints: Vec<Endpoint>,
+    /// The mirrors that some of it came from.
+    mirrors: Vec<Endpoint>,
     response: Option<Response>,
     /// Bytes of the open response that are there already, from a registry without ranges.
     skip_bytes: u64,
@@ -99,6 +101,7 @@ impl Client {
             blob: blob.clone(),
             subject,
             endpoints,
+            mirrors: Vec::new(),
             response: None,
             skip_bytes: 0,
             hasher: Some(hasher),
@@ -175,6 +178,13 @@ impl BlobStream {
         self.position
     }
 
+    /// Whether some of it came from a mirror. Where the content is wrong, those are left alone for a while, and another
+    /// stream asks elsewhere.
+    #[must_use]
+    pub fn is_from_mirror(&self) -> bool {
+        !self.mirrors.is_empty()
+    }
+
     /// The next piece; `None` after the last one, when size and digest are right.
     ///
     /// # Errors
@@ -199,7 +209,7 @@ impl BlobStream {
                     }
                     self.position += bytes.len() as u64;
                     if self.position > self.blob.size_bytes {
-                        return Err(self.fail(self.wrong_size()));
+                        return Err(self.fail_content(self.wrong_size()));
                     }
                     if let Some(hasher) = &mut self.hasher {
                         hasher.update(&bytes);
@@ -246,6 +256,9 @@ impl BlobStream {
             let Some(endpoint) = self.endpoints.last() else { return Err(self.fail(no_place(&self.reference))) };
             match self.request(endpoint).await {
                 Ok((response, skip_bytes)) => {
+                    if endpoint.is_mirror {
+                        self.mirrors.push(endpoint.clone());
+                    }
                     self.response = Some(response);
                     self.skip_bytes = skip_bytes;
                     self.streak.is_transfer = true;
@@ -299,9 +312,14 @@ impl BlobStream {
         }
     }
 
+    /// Who gave it, as far as can be told: what a mirror began may be its fault whoever went on.
+    fn giver(&self) -> String {
+        self.mirrors.last().map_or_else(|| self.subject.registry.clone(), |mirror| mirror.host.clone())
+    }
+
     fn wrong_size(&self) -> ClientError {
         ClientError::Truncated {
-            registry: self.subject.registry.clone(),
+            registry: self.giver(),
             what: self.subject.what.clone(),
             expected_bytes: self.blob.size_bytes,
             found_bytes: self.position,
@@ -323,16 +341,21 @@ impl BlobStream {
             return Ok(());
         }
         let error = ClientError::DigestMismatch {
-            registry: self.subject.registry.clone(),
+            registry: self.giver(),
             what: self.subject.what.clone(),
             expected: Box::new(self.blob.digest.clone()),
             found: Box::new(found),
         };
-        if let Some(endpoint) = self.endpoints.last() {
+        Err(self.fail_content(error))
+    }
+
+    /// Ends the stream with content that is not the blob's.
+    fn fail_content(&mut self, error: ClientError) -> ClientError {
+        for mirror in &self.mirrors {
             // So that the caller's next attempt asks elsewhere.
-            self.client.shared.moves_on(endpoint, &error);
+            self.client.shared.moves_on(mirror, &error);
         }
-        Err(error)
+        self.fail(error)
     }
 }
 

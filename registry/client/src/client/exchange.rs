@@ -170,7 +170,11 @@ impl Shared {
             return false;
         }
         tracing::warn!(mirror = %endpoint.host, %error, "the mirror does not help; the next place is asked");
-        if error.is_transient() || matches!(error, ClientError::Tls { .. } | ClientError::DigestMismatch { .. }) {
+        let is_bad = matches!(
+            error,
+            ClientError::Tls { .. } | ClientError::DigestMismatch { .. } | ClientError::Truncated { .. }
+        );
+        if error.is_transient() || is_bad {
             self.endpoints.rest(endpoint);
         }
         true
