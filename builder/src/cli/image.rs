@@ -246,8 +246,10 @@ struct Notes;
 
 impl Sink for Notes {
     fn hear(&self, event: Event) {
-        if let Event::Note { text } = event {
-            output::message(&format!("{}\n", output::one_line(&text)));
+        match event {
+            Event::Note { text } => output::message(&format!("{}\n", output::one_line(&text))),
+            Event::Warning { text } => output::message(&format!("warning: {}\n", output::one_line(&text))),
+            _ => {}
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::remote::RemoteError;
 pub(super) async fn login(typed: LoginArguments) -> Result<(), Failure> {
     let client = Client::new(settings::registries(&typed.registries))
         .map_err(|error| Failure::from_error(Blame::Usage, &error))?;
+    client.tell_of_warnings(|text| output::message(&format!("warning: {text}\n")));
     let username = match &typed.username {
         Some(name) => name.clone(),
         None if typed.password_stdin => {

@@ -41,6 +41,8 @@ impl Remote {
             let text = format!("waiting for {host}, silent for {lasted} s, about {what}; given up after {limit} s");
             hears.hear(Event::Note { text });
         });
+        let hears = events.clone();
+        client.tell_of_warnings(move |text| hears.hear(Event::Warning { text: text.to_owned() }));
         Self { client, store, events }
     }
 }

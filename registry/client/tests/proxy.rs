@@ -85,3 +85,52 @@ fn a_proxy_that_is_none_is_told_without_its_password() {
         "HTTPS_PROXY `gopher://...@proxy.example.org`: not the address of a proxy; expected http://HOST:PORT or https://HOST:PORT"
     );
 }
+
+#[tokio::test]
+async fn a_proxy_for_all_programs_that_is_of_another_kind_is_told_of_when_it_is_missed() {
+    let registry = Registry::start(Options::default()).await;
+    for scheme in ["socks5", "socks", "SOCKS5H"] {
+        let address = format!("{scheme}://me:secret@proxy.example.org:1080");
+        let client = client(Environment { all_proxy: Some(address), ..Environment::default() });
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let hears = Arc::clone(&told);
+        client.tell_of_warnings(move |text| hears.lock().unwrap().push(text.replace(scheme, "SCHEME")));
+        client.ping(&registry.host()).await.unwrap();
+        assert_eq!(told.lock().unwrap().len(), 0);
+        for _ in 0..2 {
+            assert!(matches!(client.ping("plain.example.invalid").await, Err(ClientError::Connect { .. })));
+        }
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(
+                told.lock().unwrap().join("\n"),
+                @"the proxy of ALL_PROXY, `SCHEME://...@proxy.example.org:1080`, is of a kind that is not supported, and plain.example.invalid is reached without it; one that speaks HTTP is named by HTTP_PROXY=http://HOST:PORT"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_named_for_us_goes_before_one_for_all() {
+    let (address, lines) = proxy().await;
+    let environment = Environment {
+        http_proxy: Some(address),
+        all_proxy: Some("socks5://proxy.example.org".to_owned()),
+        ..Environment::default()
+    };
+    let client = client(environment);
+    client.tell_of_warnings(|text| panic!("{text}"));
+    client.ping("plain.example.invalid").await.unwrap();
+    assert_eq!(lines.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn a_wrong_proxy_is_told_by_the_name_of_its_variable() {
+    let wrong = |environment| Client::new(Settings { environment, ..settings() }).unwrap_err().to_string();
+    let text = || Some("socks5://proxy.example.org".to_owned());
+    let error = wrong(Environment { http_proxy: text(), ..Environment::default() });
+    assert!(error.starts_with("HTTP_PROXY `socks5://"), "{error}");
+    let error = wrong(Environment { https_proxy: text(), all_proxy: text(), ..Environment::default() });
+    assert!(error.starts_with("HTTPS_PROXY `socks5://"), "{error}");
+    let error = wrong(Environment { all_proxy: Some("http://[".to_owned()), ..Environment::default() });
+    assert!(error.starts_with("ALL_PROXY `http://["), "{error}");
+}

@@ -95,6 +95,12 @@ impl Client {
         self.shared.transport.tell(Arc::new(told));
     }
 
+    /// Gives what a user should know of the environment and stops nothing, from now on, and in all clones of this client;
+    /// instead of to whom was told before.
+    pub fn tell_of_warnings(&self, told: impl Fn(&str) + Send + Sync + 'static) {
+        self.shared.transport.warn(Arc::new(told));
+    }
+
     /// The credentials that this client uses.
     #[must_use]
     pub fn keyring(&self) -> &Keyring {

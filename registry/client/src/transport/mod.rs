@@ -41,10 +41,13 @@ pub(crate) struct Transport {
     /// The hosts that have answered something.
     answered: Mutex<HashSet<String>>,
     told: Mutex<Option<Told>>,
+    warned: Mutex<Option<Warned>>,
 }
 
 /// Who is told of a silence.
 type Told = Arc<dyn Fn(&Silence) + Send + Sync>;
+/// Who is told what a user should know.
+type Warned = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// A server that has not answered for a while, and is still waited for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,12 +100,18 @@ impl Transport {
             clients: Mutex::new(HashMap::new()),
             answered: Mutex::default(),
             told: Mutex::default(),
+            warned: Mutex::default(),
         })
     }
 
     /// Tells of silences from now on, instead of whom was told before.
     pub(crate) fn tell(&self, told: Told) {
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+    }
+
+    /// Gives warnings from now on, instead of to whom was told before.
+    pub(crate) fn warn(&self, warned: Warned) {
+        *self.warned.lock().unwrap_or_else(PoisonError::into_inner) = Some(warned);
     }
 
     /// Whether a host has answered something before.
@@ -336,6 +345,13 @@ impl Transport {
 
     fn client(&self, url: &Url) -> Result<reqwest::Client, ClientError> {
         let host = host_of(url);
+        if let Some(text) = self.proxies.warning(&host, url) {
+            tracing::warn!("{text}");
+            let warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(warned) = warned {
+                warned(&text);
+            }
+        }
         let tls = url.scheme() == "https";
         let knows = tls && self.trust.knows(&host);
         let profile = Profile { host: knows.then(|| host.clone()), tls, proxied: self.proxies.apply_to(&host, url) };

@@ -1,5 +1,7 @@
 //! Proxies by the usual variables. This machine's own addresses are never reached through one.
 
+use std::sync::{Mutex, PoisonError};
+
 use reqwest::{ClientBuilder, NoProxy, Proxy, Url};
 
 use crate::environment::Environment;
@@ -8,18 +10,30 @@ use crate::reference::is_loopback;
 
 /// The proxies of the environment.
 pub(super) struct Proxies {
-    http: Option<String>,
-    https: Option<String>,
+    http: Option<Named>,
+    https: Option<Named>,
     no_proxy: String,
+    /// `ALL_PROXY` of a kind that other programs know, until it has been told that it is not used.
+    ignored: Mutex<Option<String>>,
+}
+
+/// A proxy by its variable.
+struct Named {
+    name: &'static str,
+    address: String,
 }
 
 impl Proxies {
     pub(super) fn new(environment: &Environment) -> Result<Self, ClientError> {
-        let all = environment.all_proxy.as_deref();
+        let named = |name, value: &Option<String>| Some(Named { name, address: with_scheme(value.as_deref()?) });
+        // Desktops set it for all programs, and some of those know SOCKS; whoever names a registry's proxy means us.
+        let all = || named("ALL_PROXY", &environment.all_proxy).filter(Named::is_http);
+        let ignored = environment.all_proxy.as_deref().map(with_scheme).filter(|_| all().is_none());
         let proxies = Self {
-            http: environment.http_proxy.as_deref().or(all).map(with_scheme),
-            https: environment.https_proxy.as_deref().or(all).map(with_scheme),
+            http: named("HTTP_PROXY", &environment.http_proxy).or_else(all),
+            https: named("HTTPS_PROXY", &environment.https_proxy).or_else(all),
             no_proxy: environment.no_proxy.clone().unwrap_or_default(),
+            ignored: Mutex::new(ignored),
         };
         // A mistake is told at the start, not at the first request.
         let _ = proxies.add_to(reqwest::Client::builder())?;
@@ -47,23 +61,48 @@ impl Proxies {
         !self.no_proxy.split(',').map(str::trim).any(named_with_port)
     }
 
+    /// What is to be told, once, before the first request that a proxy was meant for and that goes without one.
+    pub(super) fn warning(&self, host: &str, url: &Url) -> Option<String> {
+        let (own, name) =
+            if url.scheme() == "https" { (&self.https, "HTTPS_PROXY") } else { (&self.http, "HTTP_PROXY") };
+        if own.is_some() || is_loopback(host) {
+            return None;
+        }
+        let address = self.ignored.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        Some(format!(
+            "the proxy of ALL_PROXY, `{}`, is of a kind that is not supported, and {host} is reached without it; \
+             one that speaks HTTP is named by {name}=http://HOST:PORT",
+            shown(&address)
+        ))
+    }
+
     pub(super) fn add_to(&self, mut builder: ClientBuilder) -> Result<ClientBuilder, ClientError> {
         let not = || NoProxy::from_string(&self.no_proxy);
-        for (name, address) in [("HTTP_PROXY", &self.http), ("HTTPS_PROXY", &self.https)] {
-            // reqwest takes any scheme here, and fails with the first request.
-            if let Some(address) = address.as_ref().filter(|address| {
-                !["http://", "https://"].iter().any(|scheme| address.to_ascii_lowercase().starts_with(scheme))
-            }) {
-                return Err(wrong(name, address));
-            }
+        // reqwest takes any scheme here, and fails with the first request.
+        if let Some(proxy) = [&self.http, &self.https].into_iter().flatten().find(|proxy| !proxy.is_http()) {
+            return Err(proxy.wrong());
         }
-        if let Some(address) = &self.http {
-            builder = builder.proxy(Proxy::http(address).map_err(|_| wrong("HTTP_PROXY", address))?.no_proxy(not()));
+        if let Some(proxy) = &self.http {
+            builder = builder.proxy(Proxy::http(&proxy.address).map_err(|_| proxy.wrong())?.no_proxy(not()));
         }
-        if let Some(address) = &self.https {
-            builder = builder.proxy(Proxy::https(address).map_err(|_| wrong("HTTPS_PROXY", address))?.no_proxy(not()));
+        if let Some(proxy) = &self.https {
+            builder = builder.proxy(Proxy::https(&proxy.address).map_err(|_| proxy.wrong())?.no_proxy(not()));
         }
         Ok(builder)
+    }
+}
+
+impl Named {
+    fn is_http(&self) -> bool {
+        ["http://", "https://"].iter().any(|scheme| self.address.to_ascii_lowercase().starts_with(scheme))
+    }
+
+    fn wrong(&self) -> ClientError {
+        ClientError::Setting {
+            name: self.name,
+            value: shown(&self.address),
+            problem: "not the address of a proxy; expected http://HOST:PORT or https://HOST:PORT".to_owned(),
+        }
     }
 }
 
@@ -71,15 +110,10 @@ fn with_scheme(address: &str) -> String {
     if address.contains("://") { address.to_owned() } else { format!("http://{address}") }
 }
 
-fn wrong(name: &'static str, address: &str) -> ClientError {
-    // Between the scheme and the last `@` there may be a password.
-    let value = match (address.split_once("://"), address.rfind('@')) {
+/// An address without what may be a password, between the scheme and the last `@`.
+fn shown(address: &str) -> String {
+    match (address.split_once("://"), address.rfind('@')) {
         (Some((scheme, _)), Some(at)) => format!("{scheme}://...{}", &address[at..]),
         _ => address.to_owned(),
-    };
-    ClientError::Setting {
-        name,
-        value,
-        problem: "not the address of a proxy; expected http://HOST:PORT or https://HOST:PORT".to_owned(),
     }
 }
