@@ -8,6 +8,7 @@ use fluyt_client::Reference;
 use super::{BuiltLayer, Executor, RootState, StepError};
 use crate::cache::{ConvertedRecord, LayerRecord, REAL_TIMES, Stamps};
 use crate::event::{Event, StepId};
+use crate::image::media_type;
 use crate::layer::{LayerError, LayerOptions, LayerPath, Times, recompress, restamp};
 
 impl Executor {
@@ -99,7 +100,7 @@ impl Executor {
         let wanted = options.compression.media_type();
         let others = |layer: &BuiltLayer| {
             let media_type = crate::image::Format::Oci.media_type(&layer.media_type.as_str().into());
-            media_type.as_ref() != wanted && !media_type.as_ref().contains("nondistributable")
+            media_type.as_ref() != wanted && !media_type::is_foreign(&media_type)
         };
         if !state.layers.iter().any(others) {
             return Ok(state.clone());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::image::{Descriptor, Digest, ImageManifest, MediaType};
+use oci_spec::image::{Descriptor, Digest, ImageManifest};
 
 use super::ExportError;
 use crate::blob::Store;
@@ -42,7 +42,7 @@ fn collect(
         Manifest::Image(manifest) => {
             for part in std::iter::once(manifest.config()).chain(manifest.layers()) {
                 // Layers that may not be passed on are fetched from their own place by whoever needs them.
-                if is_foreign(part.media_type()) && !store.contains(part.digest()) {
+                if media_type::is_foreign(part.media_type()) && !store.contains(part.digest()) {
                     continue;
                 }
                 found.insert(place(part.digest()), part.clone());
@@ -63,10 +63,6 @@ fn collect(
 
 fn place(digest: &Digest) -> String {
     format!("{}/{}", digest.algorithm(), digest.digest())
-}
-
-fn is_foreign(media_type: &MediaType) -> bool {
-    media_type.as_ref().contains("nondistributable") || media_type.as_ref().contains("foreign")
 }
 
 /// One image with what its manifest and configuration say.

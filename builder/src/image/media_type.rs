@@ -52,6 +52,13 @@ pub fn is_manifest(media_type: &MediaType) -> bool {
     Format::Oci.media_type(media_type) == MediaType::ImageManifest
 }
 
+/// Whether the media type is that of a layer that may not be passed on, of either family and however it is compressed: whoever
+/// needs it fetches it from its own place.
+#[must_use]
+pub fn is_foreign(media_type: &MediaType) -> bool {
+    media_type.as_ref().contains("nondistributable") || media_type.as_ref().contains("foreign")
+}
+
 /// Whether the media type is that of an index, of either family.
 #[must_use]
 pub fn is_index(media_type: &MediaType) -> bool {
@@ -73,5 +80,16 @@ mod tests {
         let other = MediaType::from("application/x-other");
         assert_eq!(Format::Docker.media_type(&other), other);
         assert!(is_index(&MediaType::from(DOCKER_INDEX)) && !is_index(&MediaType::ImageManifest));
+    }
+
+    #[test]
+    fn layers_that_may_not_be_passed_on_are_known_in_all_their_forms() {
+        for end in ["", "+gzip", "+zstd"] {
+            let text = format!("application/vnd.oci.image.layer.nondistributable.v1.tar{end}");
+            assert!(is_foreign(&MediaType::from(text.as_str())), "{text}");
+        }
+        assert!(is_foreign(&MediaType::from("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip")));
+        let (_, docker) = PAIRS[4];
+        assert!(!is_foreign(&MediaType::ImageLayerGzip) && !is_foreign(&MediaType::from(docker)));
     }
 }

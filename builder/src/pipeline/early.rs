@@ -16,6 +16,7 @@ use crate::blob::Store;
 use crate::event::{Event, Events, StepId};
 use crate::execute::{BuiltLayer, RootState, StepCounter, Watcher};
 use crate::graph::{Graph, Op, OpId};
+use crate::image::media_type;
 use crate::remote::{RemoteError, Uploads};
 use crate::sandbox::Cancel;
 
@@ -161,6 +162,8 @@ impl Early {
     /// Whether a layer may go to a repository now.
     fn may_go(&self, layer: &BuiltLayer, target: &Reference) -> bool {
         match &layer.origin {
+            // The push at the end leaves it where its urls say.
+            _ if media_type::is_foreign(&layer.media_type.as_str().into()) => false,
             None => true,
             Some(_) if self.force_compression => false,
             // Mounted, sent from here, or passed on.

@@ -6,12 +6,12 @@ use std::io::{self, Seek as _, SeekFrom};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fluyt_client::{Blob, ClientError, Pushed, Reference};
-use oci_spec::image::{Descriptor, Digest, MediaType};
+use oci_spec::image::{Descriptor, Digest};
 use tokio::sync::OnceCell;
 
 use super::{Remote, RemoteError, places};
 use crate::event::{Event, StepId};
-use crate::image::{Manifest, manifest};
+use crate::image::{Manifest, manifest, media_type};
 
 /// Largest manifest that is pushed, in bytes: registries need not take more than 4 MiB, and ours takes 8.
 const MANIFEST_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
@@ -123,9 +123,7 @@ impl Uploads {
         let mut running = tokio::task::JoinSet::new();
         for descriptor in manifest.layers().iter().chain([manifest.config()]) {
             // Layers that may not be distributed stay where their urls say.
-            if matches!(descriptor.media_type(), MediaType::ImageLayerNonDistributable)
-                || !seen.insert(descriptor.digest().clone())
-            {
+            if media_type::is_foreign(descriptor.media_type()) || !seen.insert(descriptor.digest().clone()) {
                 continue;
             }
             let (uploads, target, origin) = (self.clone(), target.clone(), origins.get(descriptor.digest()).cloned());

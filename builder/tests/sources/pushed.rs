@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use fluyt::blob::sha256;
+
 use super::place::Place;
 use super::server::{Reply, Server};
 
@@ -105,4 +107,53 @@ fn a_certificate_that_is_not_there_is_told_of_at_once() {
     let said = place.fail(2, &["--registry-certificate", "r.invalid=missing.pem", "context"], None);
     assert!(said.contains("`--registry-certificate r.invalid=missing.pem`"), "{said}");
     assert!(!said.contains("#1"), "{said}");
+}
+
+/// They stay where their urls say, early and at the end.
+#[test]
+fn layers_that_may_not_be_passed_on_are_not_pushed() {
+    let types = [
+        "application/vnd.oci.image.layer.v1.tar+gzip",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+    ];
+    let arch = fluyt::pipeline::host_platform().architecture;
+    let digests = types.map(|media_type| sha256(media_type.as_bytes()).to_string());
+    let config = format!(
+        r#"{{"architecture":"{arch}","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["{}"]}},"history":[]}}"#,
+        digests.join("\",\"")
+    );
+    let layer = |(media_type, digest): (&&str, &String)| {
+        format!(r#"{{"mediaType":"{media_type}","digest":"{digest}","size":40}}"#)
+    };
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{}","size":{}}},"layers":[{}]}}"#,
+        sha256(config.as_bytes()),
+        config.len(),
+        types.iter().zip(&digests).map(layer).collect::<Vec<_>>().join(",")
+    );
+    let server = Server::start(move |asked| match (asked.method.as_str(), asked.target.as_str()) {
+        ("GET", target) if target.contains("/manifests/") => {
+            Reply::new(200, manifest.clone()).header("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+        }
+        ("GET", _) => Reply::new(200, config.clone()),
+        ("HEAD", target) if target.contains("/manifests/") => Reply::new(405, ""),
+        ("HEAD", _) => Reply::new(404, ""),
+        // Mounts what it is asked to.
+        ("POST", target) if target.contains("mount=") => Reply::new(201, ""),
+        ("POST", _) => Reply::new(202, "").header("Location", "/v2/app/blobs/uploads/1"),
+        _ => Reply::new(201, ""),
+    });
+    let place = Place::new();
+    place.write("context/Dockerfile", format!("FROM {}/base\nLABEL a=b\n", server.address));
+    let output = place.run(&["--push", "-t", &format!("{}/app:1", server.address), "context"], None);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let asked = server.asked();
+    for (number, digest) in digests.iter().enumerate() {
+        let names = |target: &str| target.replace("%3A", ":").contains(digest);
+        let sent = asked.iter().any(|asked| asked.target.starts_with("/v2/app/") && names(&asked.target));
+        assert_eq!(sent, number == 0, "{}: {asked:?}", types[number]);
+    }
 }
