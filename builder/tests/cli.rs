@@ -422,8 +422,8 @@ fn outputs_are_what_they_are_for_buildx() {
         (output.stdout, text(&output.stderr))
     };
     let is_there = |name: &str| place.run(&["inspect", name]).status.code() == Some(0);
-    said(&["-t", "kept", "-o", "type=cacheonly"]);
-    assert!(!is_there("kept"));
+    let (_, told) = said(&["-t", "kept", "-o", "type=cacheonly"]);
+    assert!(told.contains("note: `-t` has no effect: ") && !is_there("kept"), "{told}");
     said(&["-t", "kept", "-o", "", "--annotation", "", "--progress", "none"]);
     assert!(is_there("kept"));
     let (archive, _) = said(&["-o", "type=oci"]);

@@ -424,6 +424,31 @@ fn what_a_stage_leaves_anew_in_a_cache_mount_is_taken() {
 }
 
 #[test]
+fn builds_of_both_modes_take_turns_in_one_store() {
+    let Some(place) = Place::new() else { return };
+    let text = "COPY source /source\nRUN head -n 1 /source > /first\n";
+    fs::write(place.path("context/source"), "one\n").unwrap();
+    place.dockerfile(text);
+    place.build(&["--reproducible"]);
+    place.build(&[]);
+    place.dockerfile("COPY source /source\nRUN true\n");
+    place.build(&["--no-cache"]);
+    // What is unpacked goes.
+    prune(&place, &["--filter", "type=layer"]);
+    place.dockerfile(&format!("{text}RUN stat -c %Y /source > /seen\n"));
+    let seen = fs::read_to_string(place.files(&[]).join("seen")).unwrap();
+    assert_ne!(seen.trim(), "315532800", "the constant time");
+    // Layers that hold nothing are all the same.
+    place.dockerfile("RUN true\nRUN cat /proc/sys/kernel/random/uuid > /id\n");
+    let (first, _) = place.build(&["--reproducible"]);
+    place.dockerfile("RUN true && true\n");
+    place.build(&[]);
+    place.dockerfile("RUN true\nRUN cat /proc/sys/kernel/random/uuid > /id\n");
+    let (again, said) = place.build(&["--reproducible"]);
+    assert_eq!((again, fate(&said, "RUN true")), (first, "CACHED"), "{said}");
+}
+
+#[test]
 fn one_of_two_copies_can_be_taken_back() {
     let Some(place) = Place::new() else { return };
     place.dockerfile("COPY a /a\nCOPY b /b\nRUN cat /a /b > /both\n");

@@ -237,6 +237,7 @@ fn what_a_command_packed_that_saw_a_secret_is_looked_into_wherever_it_comes_to()
     let busybox = "/bin/busybox";
     let packs = "{b} mkdir /w; {b} cp /run/secrets/npm /w/.npmrc; {b} tar -cf - -C /w .npmrc | {b} gzip > /app.tgz; \
                  ( {b} seq 20; {b} cat /run/secrets/npm; {b} seq 20 ) | {b} base64 > /lines";
+    let bare = work.clone();
     let work = format!("{work}{MOUNT} {}\n", packs.replace("{b}", busybox));
     let later = format!("RUN {busybox} tar -cf - -C /w .npmrc | {busybox} gzip > /later.tgz\n");
     let last = "FROM scratch\nCOPY --from=";
@@ -254,6 +255,15 @@ fn what_a_command_packed_that_saw_a_secret_is_looked_into_wherever_it_comes_to()
         (
             format!("{work}{tool}RUN --mount=type=bind,from=work,target=/m {busybox} cp /m/app.tgz /taken\n"),
             "(Dockerfile:8)|/taken (in it .npmrc) holds",
+        ),
+        // By way of a cache mount alone.
+        (
+            format!(
+                "{bare}{MOUNT} --mount=type=cache,target=/c {busybox} gzip -c /run/secrets/npm > /c/part && \
+                 {busybox} mv /c/part /c/x.gz\n{tool}RUN --mount=type=cache,target=/c until {busybox} test -e /c/x.gz; do \
+                 {busybox} sleep 0.1; done; {busybox} cp /c/x.gz /taken\n{last}work /bin/busybox /\nCOPY --from=tool /taken /\n"
+            ),
+            "(Dockerfile:11)|/taken (unpacked) holds the secret `npm`",
         ),
     ] {
         let said = place.refused(&dockerfile);

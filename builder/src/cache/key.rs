@@ -203,7 +203,7 @@ pub struct Mode {
 }
 
 /// Which files are mended, and how; raised whenever that changes, as an earlier layer was mended otherwise.
-const NORMALIZED: &str = "normalize/1";
+const NORMALIZED: &str = "normalize/2";
 
 /// Key of a `COPY`, `ADD` or `WORKDIR` whose entries are known before any is written. Whose times they have counts, as the
 /// same entries get other times from a context than from a stage.

@@ -191,6 +191,9 @@ pub(super) fn request(typed: &BuildArguments) -> Result<Asked, Failure> {
     if destinations.is_empty() {
         destinations.push(Destination::Store);
         if !outputs.is_empty() {
+            if !tags.is_empty() {
+                notes.push("`-t` has no effect: `type=cacheonly` keeps the steps, and gives no name".to_owned());
+            }
             tags.clear();
         }
     }

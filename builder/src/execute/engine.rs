@@ -12,7 +12,7 @@ use super::arrivals::{Coming, OnTheWay, Outcome, Told};
 use super::leaving::Leaving;
 use super::plan::{Plans, Sight, StepPlan};
 use super::schedule::Work;
-use super::{BuiltLayer, ExecuteError, Executor, RootState, States, StepError, StepFailure, budget, described};
+use super::{ExecuteError, Executor, RootState, States, StepError, StepFailure, budget, described};
 use crate::cache::{Content, PlanRecord, PlannedLayer};
 use crate::event::{Event, StepId};
 use crate::fetch::FetchedFile;
@@ -105,12 +105,15 @@ impl Executor {
             }
             let leaving = Leaving { leaves: plan.leaving.leaves, ..plans.of(id).leaving };
             // Whatever is wrong with a record, the step can be looked for by its result, or run.
-            let (layer, content) = self.in_form(step, key, &record, leaving).ok()??;
-            let planned = Arc::new(PlannedLayer { key, record, took });
+            let (mut layer, content) = self.in_form(step, key, &record, leaving).ok()??;
             state.content = state.content.with(content);
             steps.push((id, state.content));
-            taken.extend(others.into_iter().zip(planned.took.iter().copied()));
-            state.layers.push(BuiltLayer { planned: Some(planned), ..layer });
+            taken.extend(others.into_iter().zip(took.iter().copied()));
+            // Its record is that of its own form, which may be another one than was looked for.
+            if let Some(planned) = &mut layer.planned {
+                Arc::make_mut(planned).took = took;
+            }
+            state.layers.push(layer);
         }
         Some(Found { state, steps, took: taken })
     }

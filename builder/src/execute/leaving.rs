@@ -25,27 +25,41 @@ pub(super) struct Leaving {
     pub(super) saw_secrets: bool,
 }
 
-/// The steps in whose roots a command may have packed a secret.
+/// The steps in whose roots a command may have packed a secret, and the cache mounts.
 #[derive(Debug, Default)]
-pub(super) struct Seen(HashSet<OpId>);
+pub(super) struct Seen {
+    roots: HashSet<OpId>,
+    caches: HashSet<String>,
+}
 
 impl Seen {
     /// Whether the layer of the next step may hold a packed secret. Steps come after what they need.
     ///
     /// What comes of the context or from elsewhere was packed by nobody who saw one, whatever it is laid on.
     pub(super) fn saw_secrets(&mut self, id: OpId, op: &Op) -> bool {
-        let is_secret = |kind: &MountKind| matches!(kind, MountKind::Secret { .. });
-        let is_seen = |root: Root| root.op().is_some_and(|id| self.0.contains(&id));
+        let may_show = |kind: &MountKind| match kind {
+            MountKind::Secret { .. } => true,
+            MountKind::Cache { id, .. } => self.caches.contains(id),
+            _ => false,
+        };
+        let is_seen = |root: Root| root.op().is_some_and(|id| self.roots.contains(&id));
         let saw_secrets = match op {
             Op::Run(run) => {
-                run.mounts.iter().any(|mount| is_secret(&mount.kind))
-                    || op.inputs().iter().any(|input| self.0.contains(input))
+                run.mounts.iter().any(|mount| may_show(&mount.kind))
+                    || op.inputs().iter().any(|input| self.roots.contains(input))
             }
             Op::Copy(copy) => matches!(copy.from, CopyFrom::Root(root) if is_seen(root)),
             Op::Base(_) | Op::Fetch(_) => false,
         };
         if saw_secrets || op.below().is_some_and(is_seen) {
-            self.0.insert(id);
+            self.roots.insert(id);
+        }
+        if let (Op::Run(run), true) = (op, saw_secrets) {
+            let written = run.mounts.iter().filter(|mount| !mount.read_only);
+            self.caches.extend(written.filter_map(|mount| match &mount.kind {
+                MountKind::Cache { id, .. } => Some(id.clone()),
+                _ => None,
+            }));
         }
         saw_secrets
     }

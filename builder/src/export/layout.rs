@@ -32,14 +32,9 @@ pub fn layout_folder(store: &Store, image: &Descriptor, names: &[String], path: 
         return add(store, &blobs, image, names, path);
     }
     if is_folder(path)? {
-        let written = write_new(&path.join("oci-layout"), &mut &LAYOUT[..]);
-        let written = written.and_then(|()| add(store, &blobs, image, names, path));
-        if written.is_err() {
-            // It was empty, and is so again; what cannot be removed is part of a layout, to which the next build adds.
-            let _ = fs::remove_dir_all(path.join("blobs"));
-            let _ = fs::remove_file(path.join("oci-layout"));
-        }
-        return written;
+        // First, so that the next build adds to it if this one dies; without an index it is nobody's image.
+        write_new(&path.join("oci-layout"), &mut &LAYOUT[..])?;
+        return add(store, &blobs, image, names, path);
     }
     make_above(path)?;
     let temporary = Neighbour::of(path)?;

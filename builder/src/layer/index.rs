@@ -105,8 +105,11 @@ impl LayerIndex {
     }
 
     /// The same for an index that reading the blob would give again: a machine that loses its power may lose it, or the end
-    /// of it, and then it is made again.
+    /// of it, and then it is made again. A step's own stays: layers of several steps may be the same, empty ones are.
     pub fn save_unsynced(&self, store: &Store, diff_id: &Digest) -> Result<(), LayerError> {
+        if Self::is_of_step(store, diff_id) {
+            return Ok(());
+        }
         Ok(store.write_hint(Path::new(&place(diff_id)), &self.json(Origin::Blob))?)
     }
 

@@ -130,8 +130,9 @@ impl Delivery<'_> {
             self.export(destination).await?;
         }
         self.go_on()?;
-        // Before the pushes: whatever becomes of them, no name in the store means an image that is older than its registry's.
-        let is_kept = self.name().await? && !request.form.by_digest;
+        // Before the pushes: it can be pushed again, whatever becomes of them.
+        let is_whole = self.name().await?;
+        let is_kept = is_whole && !request.form.by_digest;
         let kept = |error| match error {
             BuildError::Push { reference, source, .. } => BuildError::Push { reference, is_kept, source },
             other => other,
@@ -142,8 +143,11 @@ impl Delivery<'_> {
         if pushes {
             let by_digest = |name: &Reference| name.with_digest(image.manifest.digest());
             for name in &request.tags {
-                let name = if request.form.by_digest { by_digest(name) } else { name.clone() };
-                self.push(&name).await.map_err(kept)?;
+                match (request.form.by_digest, is_whole) {
+                    (true, _) => self.push(&by_digest(name)).await.map_err(kept)?,
+                    (false, true) => self.push(name).await.map_err(kept)?,
+                    (false, false) => self.push_over(name).await?,
+                }
             }
         }
         Ok(())
@@ -153,23 +157,39 @@ impl Delivery<'_> {
         if self.workshop.cancel.is_cancelled() { Err(BuildError::Cancelled) } else { Ok(()) }
     }
 
-    /// Gives the image its names in the store. Under a name there stands only what is whole; the name of an image that is not
-    /// is taken away from the one that had it. Gives whether it is whole.
+    /// Pushes an image that the store does not have whole. What has its name in the store is older than what the registry has
+    /// from then on, and loses it: first, so that a process that dies leaves no old image under a new one's name. It gets
+    /// it back where nothing was pushed.
+    async fn push_over(&self, name: &Reference) -> Result<(), BuildError> {
+        let store = &self.workshop.store;
+        let here = name.to_string();
+        let earlier = store.resolve(&here)?;
+        store.untag(&here)?;
+        let pushed = self.push(name).await;
+        if let Some(earlier) = earlier {
+            match pushed {
+                Err(_) => store.tag(&here, earlier)?,
+                Ok(()) => self.events.hear(Event::Note {
+                    text: format!(
+                        "{0} in the store was an earlier image, and lost its name: layers of the new one are in registries \
+                         alone; `fluyt pull {0}` fetches it whole",
+                        name.familiar()
+                    ),
+                }),
+            }
+        }
+        pushed
+    }
+
+    /// Gives the image its names in the store, where it is whole: under a name stands nothing else. Gives whether it is.
     async fn name(&self) -> Result<bool, BuildError> {
         let (request, store) = (self.request, &self.workshop.store);
         let is_whole = self.root.layers.iter().all(|layer| store.contains(&layer.digest));
-        for name in &request.tags {
-            if !request.form.by_digest && is_whole {
+        for name in request.tags.iter().filter(|_| is_whole) {
+            if !request.form.by_digest {
                 self.tag(&name.to_string()).await?;
-            } else if !request.form.by_digest && store.untag(&name.to_string())? {
-                let text = format!(
-                    "{0} in the store was an earlier image, and lost its name: layers of the new one are in registries \
-                     alone; `fluyt pull {0}` fetches it whole",
-                    name.familiar()
-                );
-                self.events.hear(Event::Note { text });
             }
-            if is_whole && (request.form.by_digest || request.form.canonical_name) {
+            if request.form.by_digest || request.form.canonical_name {
                 self.tag(&format!("{}@{}", name.name(), self.image.manifest.digest())).await?;
             }
         }

@@ -107,9 +107,9 @@ impl Client {
     /// What the headers of a trusted proxy add.
     fn behind(mut self, headers: &HeaderMap, is_trusted: impl Fn(IpAddr) -> bool) -> Self {
         self.through_proxy = true;
-        // A proxy writes one of them, mostly this one, and hands on as it came what it does not know.
-        let names_it = headers.contains_key(FORWARDED) && !headers.contains_key(&FOR);
-        let hops = if names_it { forwarded(headers) } else { x_forwarded(headers) };
+        // A proxy writes one kind, mostly `X-Forwarded-*`, and hands on as it came what it does not know.
+        let has_other = [&FOR, &PROTO, &FORWARDED_HOST].into_iter().any(|name| headers.contains_key(name));
+        let hops = if has_other { x_forwarded(headers) } else { forwarded(headers) };
         for hop in hops.iter().rev().take(HOPS_MAX) {
             if let Some(https) = hop.https {
                 self.https = https;
@@ -239,6 +239,8 @@ mod tests {
         assert_eq!(seen("10.0.0.1", &unreadable), "10.0.0.1 http://inner:5000");
         let handed_on = [("forwarded", "for=1.1.1.1"), ("x-forwarded-for", "192.0.2.7")];
         assert_eq!(seen("10.0.0.1", &handed_on), "192.0.2.7 http://inner:5000");
+        let handed_on = [("forwarded", "for=1.1.1.1"), ("x-forwarded-proto", "https")];
+        assert_eq!(seen("10.0.0.1", &handed_on), "10.0.0.1 https://inner:5000");
         let forwarded = [("forwarded", "for=1.1.1.1;host=evil, for=192.0.2.7;proto=https;host=r.example")];
         assert_eq!(seen("10.0.0.1", &forwarded), "192.0.2.7 https://r.example");
     }

@@ -136,7 +136,7 @@ pub(crate) struct AccessSettings {
     #[arg(long, env = "FLUYT_REGISTRY_TLS_KEY", value_name = "FILE")]
     pub(crate) tls_key: Option<PathBuf>,
 
-    /// A proxy whose Forwarded or X-Forwarded-* headers are believed; may be given several times.
+    /// A proxy whose X-Forwarded-* headers are believed, or its Forwarded where it sends none; may be given several times.
     #[arg(long, env = "FLUYT_REGISTRY_TRUSTED_PROXY", value_name = "NETWORK", value_delimiter = ',')]
     pub(crate) trusted_proxy: Vec<Network>,
 

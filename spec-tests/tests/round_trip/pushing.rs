@@ -165,8 +165,14 @@ fn a_name_means_no_image_that_a_push_replaced() {
     };
     context.write("Dockerfile", format!("FROM {upstream}\nCOPY --link Dockerfile /\n"));
     upstream_is("first");
-    let old = fluyt.build(context.path(), &["-t", &base]).expect_success();
+    // Nobody is there.
+    let lost = "127.0.0.1:1/base:1";
+    let old = fluyt.build(context.path(), &["-t", &base, "-t", lost]).expect_success();
     upstream_is("second");
+    // What was not pushed replaces nothing.
+    let _ = fluyt.build(context.path(), &["-t", lost, "--push"]).expect_code(3);
+    let inspected = fluyt.run(["inspect", "--json", lost]).expect_success();
+    assert_eq!(serde_json::from_str::<Value>(&inspected.stdout).unwrap()["digest"], old.text());
     let new = fluyt.build(context.path(), &["-t", &base, "--push"]).expect_success();
     assert_ne!(old.text(), new.text());
     let pushed = registry.image("team/base", "1");

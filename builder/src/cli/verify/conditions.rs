@@ -10,6 +10,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, makedev, mknodat, utimensat};
+use rustix::io::Errno;
 use rustix::process::{Pid, umask};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -98,11 +99,14 @@ impl Copying<'_> {
                 fs::copy(&entry.absolute, &target)?;
             }
             FileKind::Fifo => mknodat(CWD, &target, FileType::Fifo, Mode::empty(), 0)?,
-            FileKind::CharDevice { major, minor } => {
-                mknodat(CWD, &target, FileType::CharacterDevice, Mode::empty(), makedev(*major, *minor))?;
-            }
-            FileKind::BlockDevice { major, minor } => {
-                mknodat(CWD, &target, FileType::BlockDevice, Mode::empty(), makedev(*major, *minor))?;
+            FileKind::CharDevice { major, minor } | FileKind::BlockDevice { major, minor } => {
+                let is_char = matches!(entry.kind, FileKind::CharDevice { .. });
+                let kind = if is_char { FileType::CharacterDevice } else { FileType::BlockDevice };
+                match mknodat(CWD, &target, kind, Mode::empty(), makedev(*major, *minor)) {
+                    // Only root can make one.
+                    Err(Errno::PERM) => return Ok(()),
+                    made => made?,
+                }
             }
         }
         self.finish(entry)

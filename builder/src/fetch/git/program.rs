@@ -170,10 +170,10 @@ impl Git<'_> {
         ];
         let own = own.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let settings = own.chain(self.access.settings.iter().cloned());
-        let settings: Vec<String> =
-            settings.map(|(name, value)| format!("{}={}", quoted(&name), quoted(&value))).collect();
+        let settings: Vec<String> = settings.map(|(name, value)| quoted(&format!("{name}={value}"))).collect();
         // In the environment, which others on this machine cannot read, unlike arguments; and in this variable of it, which
-        // git keeps for submodules, unlike GIT_CONFIG_COUNT.
+        // git keeps for submodules, unlike GIT_CONFIG_COUNT. Name and value are quoted together: git before 2.31 reads no
+        // other form, and later ones read both.
         command.env("GIT_CONFIG_PARAMETERS", settings.join(" "));
         if let Some(user) = &self.access.user {
             command.env(USER, user);
@@ -329,6 +329,19 @@ mod tests {
         "#);
         std::fs::write(home.join(".ssh/config"), "").unwrap();
         assert!(ssh(true, Some(&home)).starts_with("ssh\n-F /it's/.ssh/config\n-o "));
+    }
+
+    /// git 2.30 says "bogus format" to a name and a value that are quoted apart.
+    #[test]
+    fn settings_are_written_as_every_git_reads_them() {
+        let settings = vec![("http.https://h/.extraheader".to_owned(), "it's".to_owned())];
+        let access = Access { settings, ..Access::default() };
+        let mut command = Command::new("git");
+        Git { folder: Path::new("/"), access: &access, stopped: &|| false }.environment(&mut command);
+        let settings = command.get_envs().find(|(name, _)| *name == "GIT_CONFIG_PARAMETERS").unwrap().1.unwrap();
+        let settings = settings.to_str().unwrap();
+        assert!(settings.ends_with(r" 'http.https://h/.extraheader=it'\''s'"), "{settings}");
+        assert!(!settings.contains("'='"), "{settings}");
     }
 
     #[test]

@@ -241,7 +241,8 @@ impl BlobStream {
         let Some(endpoint) = self.endpoints.last() else { return Err(self.fail(error)) };
         if shared.moves_on(endpoint, &error) {
             self.endpoints.pop();
-            self.streak.end();
+            // The next place never answered yet.
+            self.streak = Streak::default();
             return Ok(());
         }
         if shared.pause_after(endpoint, &mut self.streak, failure, &error).await {

@@ -43,9 +43,10 @@ impl Proxies {
     /// Whether requests to that host may go through a proxy at all. reqwest looks at `NO_PROXY` again, but knows no
     /// entries with a port.
     pub(super) fn apply_to(&self, host: &str, url: &Url) -> bool {
-        if self.http.is_none() && self.https.is_none() || is_loopback(host) {
-            return false;
-        }
+        (self.http.is_some() || self.https.is_some()) && !is_loopback(host) && !self.is_excepted_with_port(url)
+    }
+
+    fn is_excepted_with_port(&self, url: &Url) -> bool {
         let port = url.port_or_known_default().map(|port| format!(":{port}"));
         let named_with_port = |entry: &str| {
             let bare = port.as_deref().and_then(|port| entry.strip_suffix(port));
@@ -58,14 +59,24 @@ impl Proxies {
                         .is_some_and(|rest| rest.ends_with('.'))
             })
         };
-        !self.no_proxy.split(',').map(str::trim).any(named_with_port)
+        self.no_proxy.split(',').map(str::trim).any(named_with_port)
+    }
+
+    /// Whether an entry of `NO_PROXY` names the host: by its name or one above it, or as everything.
+    fn is_excepted(&self, url: &Url) -> bool {
+        let name = url.host_str().unwrap_or_default().to_ascii_lowercase();
+        let names_it = |entry: &str| {
+            let entry = entry.trim_start_matches('.').to_ascii_lowercase();
+            entry == "*" || name == entry || !entry.is_empty() && name.ends_with(&format!(".{entry}"))
+        };
+        self.is_excepted_with_port(url) || self.no_proxy.split(',').map(str::trim).any(names_it)
     }
 
     /// What is to be told, once, before the first request that a proxy was meant for and that goes without one.
     pub(super) fn warning(&self, host: &str, url: &Url) -> Option<String> {
         let (own, name) =
             if url.scheme() == "https" { (&self.https, "HTTPS_PROXY") } else { (&self.http, "HTTP_PROXY") };
-        if own.is_some() || is_loopback(host) {
+        if own.is_some() || is_loopback(host) || self.is_excepted(url) {
             return None;
         }
         let address = self.ignored.lock().unwrap_or_else(PoisonError::into_inner).take()?;
