@@ -159,7 +159,7 @@ impl Delivery<'_> {
 
     /// Pushes an image that the store does not have whole. What has its name in the store is older than what the registry has
     /// from then on, and loses it: first, so that a process that dies leaves no old image under a new one's name. It gets
-    /// it back where nothing was pushed.
+    /// it back when the push failed.
     async fn push_over(&self, name: &Reference) -> Result<(), BuildError> {
         let store = &self.workshop.store;
         let here = name.to_string();
@@ -168,7 +168,8 @@ impl Delivery<'_> {
         let pushed = self.push(name).await;
         if let Some(earlier) = earlier {
             match pushed {
-                Err(_) => store.tag(&here, earlier)?,
+                // Why it failed matters more than that the name is lost as well.
+                Err(_) => drop(store.tag(&here, earlier)),
                 Ok(()) => self.events.hear(Event::Note {
                     text: format!(
                         "{0} in the store was an earlier image, and lost its name: layers of the new one are in registries \
