@@ -245,6 +245,10 @@ fn a_forced_compression_takes_the_base_along() {
     assert_eq!(forced.tar(1), base.tar(1));
     let again = place.run("store", &["--compression", "zstd", "--force-compression", "context"]);
     assert_eq!(String::from_utf8(again.stdout).unwrap().trim(), forced.digest);
+    // What takes time is told of.
+    let packed = place.run("store", &["--compression", "uncompressed", "--progress", "plain", "context"]);
+    let told = String::from_utf8(packed.stderr).unwrap();
+    assert!(told.contains("[internal] write a cached layer (") && told.contains(") with other compression"), "{told}");
 }
 
 #[test]

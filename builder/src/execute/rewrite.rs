@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use fluyt_client::Reference;
 
 use super::{BuiltLayer, Executor, RootState, StepError};
+use crate::blob::Store;
 use crate::cache::{ConvertedRecord, LayerRecord, REAL_TIMES, Stamps};
 use crate::event::{Event, StepId};
 use crate::image::media_type;
@@ -51,43 +52,79 @@ impl Executor {
         if self.store.size(&digest)? != Some(record.size_bytes) {
             return Ok(None);
         }
-        let blob = self.store.open_verified(&digest)?;
-        let made = if record.times == times {
-            recompress(&self.store, blob, &diff_id, options).map(|made| LayerRecord {
-                digest: made.digest.to_string(),
-                size_bytes: made.size_bytes,
-                media_type: made.media_type,
-                ..record.clone()
-            })
-        } else {
-            // Whatever the blob's times are, the index has those that a RUN sees.
-            let Some(index) = self.kept_index(&diff_id, Some(record)) else { return Ok(None) };
-            let fixed: HashSet<&str> = record.fixed.iter().map(String::as_str).collect();
-            let of = |path: &LayerPath| match fixed.contains(&*path.to_string()) {
-                true => self.written_with(Stamps::Context).times,
-                false => options.times,
-            };
-            let made = restamp(&self.store, blob, &record.media_type, &diff_id, &index, options, &of);
-            made.and_then(|made| {
-                made.index.save(&self.store, &made.diff_id)?;
-                Ok(LayerRecord {
-                    diff_id: made.diff_id.to_string(),
-                    digest: made.digest.to_string(),
-                    size_bytes: made.size_bytes,
-                    media_type: made.media_type,
-                    ..record.clone()
-                })
-            })
+        // Whatever the blob's times are, the index has those that a RUN sees.
+        let index = match record.times == times {
+            true => None,
+            false => match self.kept_index(&diff_id, Some(record)) {
+                Some(index) => Some(index),
+                None => return Ok(None),
+            },
         };
-        match made {
-            Ok(made) => Ok(Some(LayerRecord { compression, times, ..made })),
-            Err(error) if is_of_the_source(&error) => {
-                self.events.hear(Event::Warning { text: format!("a cached layer is made again: {error}") });
-                tracing::debug!(%step, %error, "a cached layer cannot be rewritten");
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
+        let size = crate::event::size(record.size_bytes);
+        self.converting(
+            format!(
+                "[internal] write a cached layer ({size}) with other {}",
+                match &index {
+                    Some(_) => "times",
+                    None => "compression",
+                }
+            ),
+            |_, store| {
+                let blob = store.open_verified(&digest)?;
+                let made = match &index {
+                    None => recompress(store, blob, &diff_id, options).map(|made| LayerRecord {
+                        digest: made.digest.to_string(),
+                        size_bytes: made.size_bytes,
+                        media_type: made.media_type,
+                        ..record.clone()
+                    }),
+                    Some(index) => {
+                        let fixed: HashSet<&str> = record.fixed.iter().map(String::as_str).collect();
+                        let of = |path: &LayerPath| match fixed.contains(&*path.to_string()) {
+                            true => self.written_with(Stamps::Context).times,
+                            false => options.times,
+                        };
+                        let made = restamp(store, blob, &record.media_type, &diff_id, index, options, &of);
+                        made.and_then(|made| {
+                            made.index.save(&self.store, &made.diff_id)?;
+                            Ok(LayerRecord {
+                                diff_id: made.diff_id.to_string(),
+                                digest: made.digest.to_string(),
+                                size_bytes: made.size_bytes,
+                                media_type: made.media_type,
+                                ..record.clone()
+                            })
+                        })
+                    }
+                };
+                match made {
+                    Ok(made) => Ok(Some(LayerRecord { compression, times, ..made })),
+                    Err(error) if is_of_the_source(&error) && !self.cancel.is_cancelled() => {
+                        self.events.hear(Event::Warning { text: format!("a cached layer is made again: {error}") });
+                        tracing::debug!(%step, %error, "a cached layer cannot be rewritten");
+                        Ok(None)
+                    }
+                    Err(error) => Err(error.into()),
+                }
+            },
+        )
+    }
+
+    /// Tells of a conversion as of a step, which nothing else tells of, and ends it with the build.
+    fn converting<T>(
+        &self,
+        name: String,
+        convert: impl FnOnce(StepId, &Store) -> Result<T, StepError>,
+    ) -> Result<T, StepError> {
+        let step = self.steps.next();
+        self.events.hear(Event::Started { step, name });
+        let made = self.unless_stopped(convert(step, &self.store_until_stopped()));
+        self.events.hear(match &made {
+            Ok(_) => Event::Finished { step },
+            Err(StepError::Cancelled) => Event::Stopped { step },
+            Err(error) => Event::Failed { step, error: error.to_string() },
+        });
+        made
     }
 
     /// The layers of `state` with those of base images compressed as this build compresses its own; what is compressed so
@@ -105,22 +142,25 @@ impl Executor {
         if !state.layers.iter().any(others) {
             return Ok(state.clone());
         }
-        let step = self.steps.next();
-        self.events.hear(Event::Started { step, name: "compress the base image's layers".to_owned() });
-        let mut forced = state.clone();
-        for layer in forced.layers.iter_mut().filter(|layer| others(layer)) {
-            if self.cancel.is_cancelled() {
-                return Err(StepError::Cancelled);
+        self.converting("compress the base image's layers".to_owned(), |step, store| {
+            let mut forced = state.clone();
+            for layer in forced.layers.iter_mut().filter(|layer| others(layer)) {
+                if self.cancel.is_cancelled() {
+                    return Err(StepError::Cancelled);
+                }
+                *layer = self.converted(step, store, layer, options)?;
             }
-            *layer = self.converted(step, layer, options).inspect_err(|error| {
-                self.events.hear(Event::Failed { step, error: error.to_string() });
-            })?;
-        }
-        self.events.hear(Event::Finished { step });
-        Ok(forced)
+            Ok(forced)
+        })
     }
 
-    fn converted(&self, step: StepId, layer: &BuiltLayer, options: LayerOptions) -> Result<BuiltLayer, StepError> {
+    fn converted(
+        &self,
+        step: StepId,
+        store: &Store,
+        layer: &BuiltLayer,
+        options: LayerOptions,
+    ) -> Result<BuiltLayer, StepError> {
         let compression = options.compression.recorded();
         let digest = layer.digest.to_string();
         if let Some(known) = self.records.converted(&digest, &compression)
@@ -131,7 +171,7 @@ impl Executor {
             return Ok(BuiltLayer { digest, size_bytes, media_type, origin: None, ..layer.clone() });
         }
         self.ensure_blob(step, layer)?;
-        let made = recompress(&self.store, self.store.open_verified(&layer.digest)?, &layer.diff_id, options)?;
+        let made = recompress(store, store.open_verified(&layer.digest)?, &layer.diff_id, options)?;
         self.records.keep_converted(&ConvertedRecord {
             source: digest,
             compression,

@@ -142,7 +142,8 @@ impl Executor {
             return Ok(index);
         }
         self.ensure_blob(step, layer)?;
-        self.make_index(self.store.open_verified(&layer.digest)?, layer)
+        let blob = self.store_until_stopped().open_verified(&layer.digest)?;
+        self.unless_stopped(self.make_index(blob, layer))
     }
 
     /// Makes a layer's index of its blob, and keeps it.
