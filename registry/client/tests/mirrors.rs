@@ -1,6 +1,6 @@
 //! Mirrors: asked first, never relied upon.
 
-use fluyt_client::{Client, ClientError, Reference, Settings};
+use fluyt_client::{Client, ClientError, Pushed, Reference, Settings};
 
 use crate::fixture::{Guard, Options, Registry, Trouble, sample, settings};
 
@@ -116,6 +116,23 @@ async fn a_mirror_that_gave_a_wrong_blob_is_named_and_not_asked_again() {
         client.blob(&origin.reference("a/b"), &blob, &mut sink, &|_| ()).await.unwrap();
         assert!(sink == right);
         assert_eq!(mirror.log(), "");
+    }
+}
+
+#[tokio::test]
+async fn a_blob_is_copied_from_the_registry_where_the_mirror_has_a_wrong_one() {
+    let (right, wrong) = (sample(1_000_000, 1), sample(1_000_000, 2));
+    for wrong in [wrong.clone(), wrong.repeat(2)] {
+        let origin = Registry::start(Options::default()).await;
+        let mirror = Registry::start(Options::default()).await;
+        let target = Registry::start(Options::default()).await;
+        let blob = origin.add_blob("a/b", &right);
+        mirror.add_blob_as("a/b", &blob, &wrong);
+        let client = client(&origin, &[format!("http://{}", mirror.host())]);
+        let to = target.reference("app");
+        let copied = client.copy_blob(&origin.reference("a/b"), &to, &blob, &[], &|_| ()).await;
+        assert_eq!(copied.unwrap(), Pushed::Uploaded);
+        assert!(target.blob("app", &blob).unwrap() == right && !mirror.log().is_empty());
     }
 }
 

@@ -35,11 +35,20 @@ impl Client {
     ) -> Result<Pushed, ClientError> {
         let runtime = Handle::current();
         let open = |offset| Ok(Relay::start(&runtime, self.clone(), source.clone(), blob.clone(), offset));
-        match self.push_blob(target, blob, mount_from, open, progress).await {
+        let once = async || match self.push_blob(target, blob, mount_from, &open, progress).await {
             Err(ClientError::Source { what, source }) => match source.downcast::<ClientError>() {
                 Ok(error) => Err(error),
                 Err(source) => Err(ClientError::Source { what, source }),
             },
+            outcome => outcome,
+        };
+        match once().await {
+            // A mirror that is wrong is left alone from now on.
+            Err(ClientError::DigestMismatch { registry, .. } | ClientError::Truncated { registry, .. })
+                if registry != source.host() =>
+            {
+                once().await
+            }
             outcome => outcome,
         }
     }
