@@ -610,6 +610,23 @@ fn dockers_variables_and_configuration_count() {
 }
 
 #[test]
+fn an_image_of_the_store_is_a_base_for_machines_that_run_it() {
+    let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
+    let build = |platform: &str, name: &str| place.run(&["build", "--platform", platform, "-t", name, "context"]);
+    digest(&build("linux/arm/v7", "127.0.0.1:1/high:1"));
+    digest(&build("linux/arm/v6", "127.0.0.1:1/low:1"));
+    std::fs::write(place.context().join("Dockerfile"), "FROM 127.0.0.1:1/high:1\nCOPY Dockerfile /b\n").unwrap();
+    let refused = build("linux/arm/v6", "top");
+    let said = text(&refused.stderr);
+    assert!(said.contains("high:1 in the store is for linux/arm/v7, not for linux/arm/v6"), "{said}");
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    digest(&build("linux/arm/v7", "top"));
+    std::fs::write(place.context().join("Dockerfile"), "FROM 127.0.0.1:1/low:1\nCOPY Dockerfile /b\n").unwrap();
+    digest(&build("linux/arm/v7", "top"));
+    digest(&build("linux/arm/v8", "top"));
+}
+
+#[test]
 fn doctor_tells_how_commands_run_here() {
     let place = Place::new("FROM scratch\n");
     let told = place.run(&["doctor", "--json"]);

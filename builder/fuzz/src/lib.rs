@@ -4,8 +4,9 @@
 
 use fluyt::context::{Ignore, Pattern};
 use fluyt::dockerfile::{EXPANDED_MAX_BYTES, Expander, Problem, parse};
-use fluyt::graph::{Allowed, Conditions, ImageRequest, LowerInput, Lowered, Network, Platform, ResolvedBase, lower};
+use fluyt::graph::{Allowed, Conditions, ImageRequest, LowerInput, Lowered, Network, ResolvedBase, lower};
 use fluyt::image::ImageConfig;
+use fluyt::image::Platform;
 use fluyt::layer::{LayerIndex, Limits, Tree, index_layer};
 
 /// Any text is read and lowered: problems may come back, a panic may not.

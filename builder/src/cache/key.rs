@@ -371,7 +371,8 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    use crate::graph::{Limit, Platform, Root};
+    use crate::graph::{Limit, Root};
+    use crate::image::Platform;
     use crate::layer::{FileTime, LayerPath};
 
     fn entry(path: &str, mode: u32, seconds: i64) -> Entry {

@@ -15,8 +15,8 @@ use super::progress::size;
 use super::{output, settings, transfer};
 use crate::blob::Store;
 use crate::event::{Event, Sink};
-use crate::image::{ImageConfig, media_type, select};
-use crate::remote::{self, Remote};
+use crate::image::{ImageConfig, Platform, media_type, select};
+use crate::remote::Remote;
 
 /// Largest manifest or configuration that is read from the store, in bytes.
 const DOCUMENT_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
@@ -265,14 +265,14 @@ fn resolve(
     json_of: &dyn Fn(&Digest) -> Result<Value, Failure>,
     reference: &str,
     descriptor: Descriptor,
-    platform: &remote::Platform,
+    platform: &Platform,
 ) -> Result<(Descriptor, Value, Value), Failure> {
     let mut descriptor = descriptor;
     let mut manifest = json_of(descriptor.digest())?;
     if media_type::is_index(descriptor.media_type()) {
         let index: ImageIndex =
             serde_json::from_value(manifest).map_err(|error| Failure::from_error(Blame::Environment, &error))?;
-        let chosen = select(&index, &platform.os, &platform.architecture, platform.variant.as_deref());
+        let chosen = select(&index, platform);
         descriptor = chosen.cloned().ok_or_else(|| {
             Failure::new(Blame::User, format!("image {reference} has no variant for {platform}"))
                 .hint("choose one with --platform")

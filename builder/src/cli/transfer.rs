@@ -14,8 +14,9 @@ use super::settings::Surroundings;
 use super::{image, settings};
 use crate::event::{Event, StepId};
 use crate::export;
+use crate::image::{Platform, PlatformError};
 use crate::pipeline::{PULLED_FROM, host_platform, remote_fault};
-use crate::remote::{Origins, Platform, Remote, RemoteError};
+use crate::remote::{Origins, Remote, RemoteError};
 
 /// The step of a command that is one step.
 const ONLY: StepId = StepId(1);
@@ -47,17 +48,16 @@ pub(super) fn failure(doing: String, error: &RemoteError) -> Failure {
 }
 
 /// A platform as typed.
-pub(super) fn parse_platform(text: &str) -> Result<crate::pipeline::Platform, Failure> {
-    text.parse().map_err(|error: crate::pipeline::PlatformError| Failure::from_error(Blame::Usage, &error))
+pub(super) fn parse_platform(text: &str) -> Result<Platform, Failure> {
+    text.parse().map_err(|error: PlatformError| Failure::from_error(Blame::Usage, &error))
 }
 
 /// The platform typed, or this machine's.
 pub(super) fn platform(typed: Option<&str>) -> Result<Platform, Failure> {
-    let platform = match typed {
-        None | Some("local") => host_platform(),
-        Some(text) => parse_platform(text)?,
-    };
-    Ok(Platform { os: platform.os, architecture: platform.architecture, variant: platform.variant })
+    match typed {
+        None | Some("local") => Ok(host_platform()),
+        Some(text) => parse_platform(text),
+    }
 }
 
 pub(super) async fn push(store: Option<&Path>, typed: PushArguments) -> Result<(), Failure> {
@@ -110,6 +110,9 @@ pub(super) async fn pull(store: Option<&Path>, typed: PullArguments) -> Result<(
             return Err(failure(format!("cannot pull {reference}"), &error));
         }
     };
+    if let Some(found) = pulled.config.platform().filter(|found| platform.accepts(found).is_none()) {
+        events.hear(Event::Warning { text: format!("{reference} is for {found}, not for {platform}") });
+    }
     let descriptor = image::descriptor(&pulled.media_type, pulled.size_bytes, pulled.digest.clone());
     match &typed.output {
         None => store

@@ -76,7 +76,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::graph::{Mount, MountFrom, Network, Platform, Root, Security};
+    use crate::graph::{Mount, MountFrom, Network, Root, Security};
+    use crate::image::Platform;
 
     /// A command with these mounts: id, how it is shared, whether it is read-only.
     fn command(mounts: &[(&str, Sharing, bool)]) -> RunOp {

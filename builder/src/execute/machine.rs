@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::StepError;
-use crate::graph::Platform;
+use crate::image::Platform;
 use crate::sandbox::Rung;
 
 /// Where the kernel shows what is registered.

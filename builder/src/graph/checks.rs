@@ -3,8 +3,8 @@
 use fluyt_client::Reference;
 
 use super::environment::Environment;
-use super::platform::Platform;
 use crate::dockerfile::{Declaration, Expander, Expansion, Instruction, Problem, Rule, Span, Stage};
+use crate::image::Platform;
 
 /// Words of a name that tell of a secret.
 const SECRET: [&str; 10] =

@@ -9,9 +9,9 @@ use fluyt_client::{Reference, without_password};
 
 use super::lower::GraphBuilder;
 use super::op::{About, CopyFrom, CopyOp, FetchOp, ImageRequest, MountFrom, Op, OpId, Root};
-use super::platform::Platform;
 use super::stages::Origin;
 use crate::dockerfile::Lines;
+use crate::image::Platform;
 
 /// What the steps of the build's own context are called.
 const MAIN: &str = "context";

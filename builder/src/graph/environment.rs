@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::platform::Platform;
 use crate::dockerfile::{Expander, Instruction, Problem};
+use crate::image::Platform;
 
 /// Proxy variables that are there without an `ARG`; each also in lower case.
 pub(super) const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];

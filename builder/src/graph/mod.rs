@@ -18,7 +18,6 @@ mod mode;
 mod mounts;
 mod op;
 mod outline;
-mod platform;
 mod remote;
 mod stage;
 mod stages;
@@ -37,4 +36,3 @@ pub use op::{
     Security, Sharing, StageResult,
 };
 pub use outline::{Argument, Needed, Outline, description_of};
-pub use platform::{Platform, PlatformError};

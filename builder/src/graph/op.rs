@@ -8,9 +8,8 @@ use std::sync::Arc;
 use super::contexts::{Contexts, FolderId};
 use super::mode::SymbolicMode;
 use super::outline::Outline;
-use super::platform::Platform;
 use crate::dockerfile::{Lines, Problem};
-use crate::image::{HistoryRow, ImageConfig, RuntimeConfig};
+use crate::image::{HistoryRow, ImageConfig, Platform, RuntimeConfig};
 
 /// Names an operation of one [`Graph`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -11,14 +11,13 @@ use super::history::{healthcheck, plain_list, quoted_list};
 use super::lower::{GraphBuilder, about, number_steps};
 use super::op::{CopyFrom, CopyOp, HistoryStep, LowerInput, Op, OpId, Root, StageResult};
 use super::outline::{GlobalArguments, Outline};
-use super::platform::Platform;
 use super::stages::{Origin, Plan, Step};
 use super::values::{absolute, is_signal, ports};
 use crate::dockerfile::{
     Command, CommandLine, Declaration, Expander, Expansion, HealthcheckSyntax, Instruction, Lines, Pair, Problem, Rule,
     Word, did_you_mean,
 };
-use crate::image::{Healthcheck, RuntimeConfig};
+use crate::image::{Healthcheck, Platform, RuntimeConfig};
 
 /// `PATH` where the base image sets none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -129,10 +128,9 @@ impl<'p, 'i> StageLowering<'p, 'i> {
                     state.config = config.config.clone();
                     state.author.clone_from(&config.author);
                     state.history = config.history.iter().cloned().map(HistoryStep::Base).collect();
-                    if !config.os.is_empty() && !config.architecture.is_empty() {
-                        let found = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
+                    if let Some(found) = config.platform() {
                         let wanted = &request.platform;
-                        if found.os != wanted.os || found.architecture != wanted.architecture {
+                        if wanted.accepts(&found).is_none() {
                             let message = format!(
                                 "Base image {} was pulled with platform \"{found}\", expected \"{wanted}\" for current build",
                                 request.reference

@@ -7,11 +7,11 @@ use super::contexts::Contexts;
 use super::environment::Environment;
 use super::mounts::mount_from;
 use super::op::{ImageRequest, LowerInput};
-use super::platform::Platform;
 use crate::dockerfile::{
     Command, Dockerfile, Expander, Expansion, Instruction, Problem, Rule, Span, Stage, Word, did_you_mean,
     nearest_name, parse_trigger,
 };
+use crate::image::Platform;
 
 /// Where files come from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::*;
 use crate::dockerfile::{Problem, parse};
-use crate::image::{HistoryRow, ImageConfig};
+use crate::image::{HistoryRow, ImageConfig, Platform};
 
 fn platform() -> Platform {
     Platform::new("linux", "amd64", None)

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::platform::Platform;
+
 /// The configuration blob of an image.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ImageConfig {
@@ -38,6 +40,15 @@ pub struct ImageConfig {
     /// Fields that we do not know, kept as they came.
     #[serde(flatten)]
     pub others: BTreeMap<String, Value>,
+}
+
+impl ImageConfig {
+    /// What the image runs on, where it says so; one that does not is for every platform.
+    #[must_use]
+    pub fn platform(&self) -> Option<Platform> {
+        let says = !self.os.is_empty() && !self.architecture.is_empty();
+        says.then(|| Platform::new(&self.os, &self.architecture, self.variant.as_deref()))
+    }
 }
 
 /// The layers of an image, by diff id.

@@ -19,8 +19,8 @@ use crate::cache::{BaseRecord, Records};
 use crate::event::{Event, Events};
 use crate::execute::{BaseImage, BuiltLayer, StepCounter};
 use crate::graph::{ImageRequest, ResolvedBase};
-use crate::image::ImageConfig;
-use crate::remote::{Platform, Remote, RemoteError, RemoteImage};
+use crate::image::{ImageConfig, Platform};
+use crate::remote::{Remote, RemoteError, RemoteImage};
 
 /// Largest manifest or configuration that is read from the store, in bytes.
 const DOCUMENT_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
@@ -99,16 +99,12 @@ pub(super) async fn resolve(
         place: place.clone(),
         source,
     })?;
-    let platform = Platform {
-        os: wanted.platform.os.clone(),
-        architecture: wanted.platform.architecture.clone(),
-        variant: wanted.platform.variant.clone(),
-    };
+    let platform = &wanted.platform;
     let step = steps.next();
     events.hear(Event::Started { step, name: format!("[internal] load metadata for {reference}") });
     let failed = |error: &BuildError| events.hear(Event::Failed { step, error: first_line(error) });
 
-    let local = in_store(&reference, &platform, store)?;
+    let local = in_store(&reference, platform, store, events)?;
     // What was built here under that name is what its builder means by it; what was only pulled may have moved on.
     if !request.pull
         && let Some((base, Origin::Built)) = &local
@@ -120,7 +116,7 @@ pub(super) async fn resolve(
         events.hear(Event::Finished { step });
         return Ok(base);
     }
-    let asked = pruner.with_room(&wanted.reference, async || remote.image(&reference, &platform).await).await;
+    let asked = pruner.with_room(&wanted.reference, async || remote.image(&reference, platform).await).await;
     match asked {
         Ok(image) => {
             let base = from_remote(&image);
@@ -137,7 +133,7 @@ pub(super) async fn resolve(
         }
         Err(error) if error.is_unreachable() && !request.pull => {
             let pulled = local.map(|(base, _)| base);
-            if let Some(base) = last_answer(&reference, &platform, records, store).or(pulled) {
+            if let Some(base) = last_answer(&reference, platform, records, store).or(pulled) {
                 let text =
                     format!("{error}; {reference} is taken as its registry last had it, {}", base.manifest_digest);
                 events.hear(Event::Warning { text });
@@ -193,20 +189,27 @@ enum Origin {
     Pulled,
 }
 
-/// The image of this name and platform that the store has whole.
+/// The image of this name that the store has whole, if it is for this platform.
 fn in_store(
     reference: &Reference,
     platform: &Platform,
     store: &Store,
+    events: &Events,
 ) -> Result<Option<(BaseImage, Origin)>, BuildError> {
     let Some(descriptor) = store.resolve(&reference.to_string())? else { return Ok(None) };
-    let base = image_at(descriptor.digest(), None, store).filter(|base| {
-        base.config.os == platform.os
-            && base.config.architecture == platform.architecture
-            && base.layers.iter().all(|layer| store.contains(&layer.digest))
-    });
     let pulled = descriptor.annotations().as_ref().is_some_and(|annotations| annotations.contains_key(PULLED_FROM));
-    Ok(base.map(|base| (base, if pulled { Origin::Pulled } else { Origin::Built })))
+    let origin = if pulled { Origin::Pulled } else { Origin::Built };
+    let whole = |base: &BaseImage| base.layers.iter().all(|layer| store.contains(&layer.digest));
+    let Some(base) = image_at(descriptor.digest(), None, store).filter(whole) else { return Ok(None) };
+    if let Some(found) = base.config.platform().filter(|found| platform.accepts(found).is_none()) {
+        if origin == Origin::Built {
+            let name = reference.familiar();
+            let text = format!("{name} in the store is for {found}, not for {platform}: its registry is asked");
+            events.hear(Event::Note { text });
+        }
+        return Ok(None);
+    }
+    Ok(Some((base, origin)))
 }
 
 /// The image that a registry had under the name when it last answered.

@@ -13,9 +13,8 @@ use super::BuildError;
 use super::places::unusable;
 use crate::blob::Store;
 use crate::execute::BaseImage;
-use crate::graph::Platform;
 use crate::image::manifest::{layers, parse, parse_config};
-use crate::image::{ImageConfig, Manifest, select};
+use crate::image::{Manifest, Platform, select};
 
 /// How the address of a layout begins.
 pub(super) const SCHEME: &str = "oci-layout://";
@@ -68,7 +67,6 @@ pub(super) fn resolve(address: &str, platform: &Platform, store: &Store) -> Resu
                 let config = layout.document(manifest.config().digest())?;
                 let config = parse_config(&config).map_err(|error| layout.wrong(error.to_string()))?;
                 layers(&manifest, &config).map_err(|error| layout.wrong(error.to_string()))?;
-                layout.check_platform(&config, platform)?;
                 for layer in manifest.layers() {
                     layout.take(layer.digest())?;
                 }
@@ -119,20 +117,9 @@ impl Layout<'_> {
     }
 
     fn chosen(&self, index: &ImageIndex, platform: &Platform) -> Result<Digest, BuildError> {
-        let chosen = select(index, &platform.os, &platform.architecture, platform.variant.as_deref());
+        let chosen = select(index, platform);
         let chosen = chosen.ok_or_else(|| self.wrong(format!("its index has no image for {platform}")))?;
         Ok(chosen.digest().clone())
-    }
-
-    fn check_platform(&self, config: &ImageConfig, platform: &Platform) -> Result<(), BuildError> {
-        let same = (config.os.is_empty() || config.os == platform.os)
-            && (config.architecture.is_empty() || config.architecture == platform.architecture);
-        match same {
-            true => Ok(()),
-            false => {
-                Err(self.wrong(format!("the image is for {}/{}, not for {platform}", config.os, config.architecture)))
-            }
-        }
     }
 
     fn document(&self, digest: &Digest) -> Result<Vec<u8>, BuildError> {

@@ -54,7 +54,8 @@ use fluyt_client::Client;
 
 pub use crate::context::{FileKind, SourceEntry};
 pub use crate::execute::memory_limit_bytes;
-pub use crate::graph::{Allowed, Conditions, Limit, Network, Platform, PlatformError};
+pub use crate::graph::{Allowed, Conditions, Limit, Network};
+pub use crate::image::{Platform, PlatformError};
 
 /// The platform that this machine runs.
 #[must_use]

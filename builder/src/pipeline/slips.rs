@@ -6,6 +6,26 @@ use super::source::Read;
 use crate::dockerfile::{CheckOptions, nearest_name};
 use crate::event::{Event, Events};
 use crate::graph::normal_name;
+use crate::image::{ARCHITECTURES, Platform};
+
+/// Go's architectures that may not stand alone, and Go's operating systems, which images are named by.
+const OTHER_ARCHITECTURES: [&str; 9] =
+    ["mips", "mips64", "mipsle", "ppc64", "ppc", "riscv", "s390", "sparc", "sparc64"];
+const SYSTEMS: [&str; 13] = [
+    "linux",
+    "windows",
+    "darwin",
+    "freebsd",
+    "netbsd",
+    "openbsd",
+    "dragonfly",
+    "solaris",
+    "illumos",
+    "aix",
+    "android",
+    "wasip1",
+    "js",
+];
 
 /// Names each of them.
 pub(super) fn tell(request: &Request, read: &Read, events: &Events) {
@@ -20,8 +40,18 @@ fn near(nearest: Option<&str>) -> String {
 
 /// A platform that there is none of.
 fn platform(request: &Request) -> Option<String> {
-    let (part, nearest) = request.platform.unknown()?;
+    let (part, nearest) = unknown(&request.platform)?;
     Some(format!("the image is for `{}`, and no platform has the name `{part}`{}", request.platform, near(nearest)))
+}
+
+/// The part that Go has no name for, and the name that is nearest to it. Such an image can be made.
+fn unknown(platform: &Platform) -> Option<(&str, Option<&'static str>)> {
+    let architectures = || ARCHITECTURES.into_iter().chain(OTHER_ARCHITECTURES);
+    if !SYSTEMS.contains(&&*platform.os) {
+        return Some((&platform.os, nearest_name(&platform.os, SYSTEMS)));
+    }
+    let is_known = architectures().any(|known| known == platform.architecture);
+    (!is_known).then(|| (&*platform.architecture, nearest_name(&platform.architecture, architectures())))
 }
 
 /// Names in `# check=` that no check has.
@@ -57,4 +87,23 @@ fn contexts(request: &Request, read: &Read) -> Vec<String> {
     };
     let unknown = request.contexts.keys().filter(|name| !is_known(name));
     unknown.map(|name| format!("`--build-context {name}` has no effect: the Dockerfile does not name it")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_platform_that_go_does_not_know_are_told() {
+        for (text, expected) in [
+            ("linux/amd64", None),
+            ("linux/mips64", None),
+            ("linux/arm/v6", None),
+            ("linux/amd46", Some(("amd46", Some("amd64")))),
+            ("linux/powerful", Some(("powerful", None))),
+            ("linus/amd64", Some(("linus", Some("linux")))),
+        ] {
+            assert_eq!(unknown(&text.parse().unwrap()), expected, "{text}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use fluyt_client::{Client, ClientError, Silence};
 use crate::blob::{Store, StoreError};
 use crate::event::{Event, Events};
 
-pub use pull::{Platform, RemoteImage};
+pub use pull::RemoteImage;
 pub use push::{Origins, Uploads};
 
 /// Largest image configuration that is read, in bytes. Real ones have some 10 kB; a manifest may have 8 MiB, and a

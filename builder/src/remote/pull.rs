@@ -9,25 +9,7 @@ use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest};
 use super::{CONFIG_SIZE_MAX_BYTES, Remote, RemoteError, places};
 use crate::blob::Arriving;
 use crate::event::{Event, StepId};
-use crate::image::{self, ImageConfig, ImageError, Manifest, manifest};
-
-/// The platform that an image is wanted for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Platform {
-    /// `linux`.
-    pub os: String,
-    /// `amd64`.
-    pub architecture: String,
-    /// `v7`.
-    pub variant: Option<String>,
-}
-
-impl std::fmt::Display for Platform {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        self.variant.as_ref().map_or(Ok(()), |variant| write!(f, "/{variant}"))
-    }
-}
+use crate::image::{self, ImageConfig, ImageError, Manifest, Platform, manifest};
 
 /// An image for one platform as its manifest and configuration say; its layers stay where they are.
 #[derive(Clone, Debug)]
@@ -47,7 +29,8 @@ pub struct RemoteImage {
 }
 
 impl Remote {
-    /// Resolves a reference to the image for `platform`, and keeps its manifest and configuration in the store.
+    /// Resolves a reference to the image for `platform`, and keeps its manifest and configuration in the store. Where there is
+    /// no index to choose from, the image is taken whatever it is for, as the reference takes it; the caller says so.
     ///
     /// # Errors
     /// Those of the registry; [`RemoteError::NoPlatform`]; [`RemoteError::Malformed`] for what is no image.
@@ -68,16 +51,6 @@ impl Remote {
         manifest::layers(&manifest, &config).map_err(unreadable)?;
         if let Some(bad) = config.rootfs.diff_ids.iter().find(|id| Digest::from_str(id).is_err()) {
             return Err(malformed(format!("its configuration names the layer `{bad}`, which is no digest")));
-        }
-        // An image without an index says its platform only in its configuration.
-        let (os, architecture) = (config.os.as_str(), config.architecture.as_str());
-        if (!os.is_empty() && os != platform.os) || (!architecture.is_empty() && architecture != platform.architecture)
-        {
-            return Err(RemoteError::NoPlatform {
-                reference: reference.to_string(),
-                wanted: platform.to_string(),
-                available: vec![format!("{os}/{architecture}")],
-            });
         }
         Ok(RemoteImage {
             reference: reference.clone(),
@@ -222,19 +195,13 @@ impl Remote {
 
 /// The entry of an index for a platform, or which platforms there are.
 fn choose<'a>(index: &'a ImageIndex, wanted: &Platform, reference: &Reference) -> Result<&'a Descriptor, RemoteError> {
-    let chosen = image::select(index, &wanted.os, &wanted.architecture, wanted.variant.as_deref());
-    chosen.ok_or_else(|| {
-        let platforms = index.manifests().iter().filter_map(|descriptor| descriptor.platform().as_ref());
-        let found = platforms.map(|platform| Platform {
-            os: platform.os().to_string(),
-            architecture: platform.architecture().to_string(),
-            variant: platform.variant().clone(),
-        });
+    image::select(index, wanted).ok_or_else(|| {
+        let rows = index.manifests().iter().filter_map(|row| row.platform().as_ref());
         RemoteError::NoPlatform {
             reference: reference.to_string(),
             wanted: wanted.to_string(),
             // Attestations stand in indexes as images for no platform.
-            available: found.filter(|platform| platform.os != "unknown").map(|platform| platform.to_string()).collect(),
+            available: rows.map(Platform::from).filter(|row| row.os != "unknown").map(|row| row.to_string()).collect(),
         }
     })
 }

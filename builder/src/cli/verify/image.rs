@@ -14,9 +14,9 @@ use crate::cli::build::{Asked, request};
 use crate::cli::failure::{Blame, Failure};
 use crate::cli::{image, output, settings, transfer};
 use crate::event::{Event, Sink, StepId};
-use crate::image::ImageConfig;
+use crate::image::{ImageConfig, Platform};
 use crate::pipeline::{self, Built, ContextSource, Destination, Request, Workshop};
-use crate::remote::{Platform, Remote, RemoteError};
+use crate::remote::{Remote, RemoteError};
 
 /// Labels and annotations of the OCI image specification (annotations.md), which CI writes from outside the Dockerfile.
 const WELL_KNOWN: &str = "org.opencontainers.image.";
@@ -72,13 +72,8 @@ pub(super) async fn run(store: &Store, typed: VerifyArguments, reference: Refere
         },
         Some(store),
     );
-    let platform = Platform {
-        os: request.platform.os.clone(),
-        architecture: request.platform.architecture.clone(),
-        variant: request.platform.variant.clone(),
-    };
     let remote = Remote::new(client.clone(), store.clone(), Arc::new(Silent));
-    let published = Published::find(store, &remote, &reference, &platform).await.map_err(|failure| {
+    let published = Published::find(store, &remote, &reference, &request.platform).await.map_err(|failure| {
         // With a tag or a digest it was meant as it is.
         let may_be_folder = !arguments.context.to_string_lossy().contains([':', '@']);
         failure.hints(pipeline::no_folder(&arguments.context).filter(|_| may_be_folder))

@@ -146,6 +146,18 @@ fn a_base_for_another_platform_is_a_warning() {
 }
 
 #[test]
+fn a_base_for_a_higher_variant_is_a_warning_too() {
+    let with = |variant: &str| {
+        let mut input = with_base(input(), "base", "{}");
+        input.bases.values_mut().for_each(|image| image.config.variant = Some(variant.to_owned()));
+        outline_with("FROM base\n", &input)
+    };
+    let told = with("v3");
+    assert!(told.contains("pulled with platform \"linux/amd64/v3\", expected \"linux/amd64\""), "{told}");
+    assert!(!with("v1").contains("warning"), "{}", with("v1"));
+}
+
+#[test]
 fn a_broken_trigger_is_shown_at_the_from() {
     let input = with_base(input(), "base", r#"{"OnBuild":["RUNN x","FROM y"]}"#);
     insta::assert_snapshot!(outline_with("\nFROM base\n", &input), @"
