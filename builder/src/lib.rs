@@ -10,6 +10,7 @@
 //! Rooms, lowest first; each uses only the rooms above it in this list (`tests/layering.rs` holds the exact table):
 
 pub mod event;
+pub mod notation;
 
 pub mod blob;
 pub mod dockerfile;

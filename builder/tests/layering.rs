@@ -13,8 +13,10 @@ use syn::visit::Visit;
 /// Each room with the rooms that it may name; lowest first. `cli` stands for the binary too.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("event", &[]),
+    // Docker's small notations stand in Dockerfiles, addresses and flags, and mean the same everywhere.
+    ("notation", &[]),
     ("blob", &[]),
-    ("dockerfile", &[]),
+    ("dockerfile", &["notation"]),
     ("owners", &[]),
     ("sandbox", &["owners"]),
     ("ssh_agent", &[]),
@@ -25,9 +27,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("secrets", &[]),
     ("layer", &["blob", "owners", "secrets"]),
     ("snapshot", &["blob", "layer", "owners", "sandbox"]),
-    ("graph", &["dockerfile", "image"]),
+    ("graph", &["dockerfile", "image", "notation"]),
     ("remote", &["blob", "image", "event"]),
-    ("fetch", &["blob", "event"]),
+    ("fetch", &["blob", "event", "notation"]),
     ("cache", &["graph", "layer", "image", "blob", "sandbox", "secrets"]),
     ("cache_mount", &["blob", "owners"]),
     (
@@ -51,11 +53,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("export", &["event", "blob", "image", "layer"]),
-    ("prune", &["blob"]),
+    ("prune", &["blob", "notation"]),
     (
         "pipeline",
         &[
             "event",
+            "notation",
             "blob",
             "dockerfile",
             "secrets",
@@ -77,6 +80,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "cli",
         &[
             "event",
+            "notation",
             "blob",
             "image",
             "layer",
@@ -93,7 +97,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that turn values into values: no files, environment, clocks or threads of a runtime.
-const PURE: &[&str] = &["event", "dockerfile", "image", "graph", "suspects"];
+const PURE: &[&str] = &["event", "notation", "dockerfile", "image", "graph", "suspects"];
 
 /// What a pure room may not name.
 const IMPURE: &[&[&str]] = &[

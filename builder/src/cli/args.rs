@@ -373,13 +373,13 @@ pub struct PruneArguments {
     #[arg(long = "filter", value_name = "FILTER")]
     pub filters: Vec<String>,
     /// Remove until the store takes at most this much (`20GB`)
-    #[arg(long, value_name = "SIZE", value_parser = crate::prune::bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = crate::notation::amount)]
     pub max_used_space: Option<u64>,
     /// Always leave the store this much
-    #[arg(long, alias = "keep-storage", value_name = "SIZE", value_parser = crate::prune::bytes)]
+    #[arg(long, alias = "keep-storage", value_name = "SIZE", value_parser = crate::notation::amount)]
     pub reserved_space: Option<u64>,
     /// Remove until this much is free on the disk
-    #[arg(long, value_name = "SIZE", value_parser = crate::prune::bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = crate::notation::amount)]
     pub min_free_space: Option<u64>,
     /// Say what would be removed, and remove nothing
     #[arg(long)]

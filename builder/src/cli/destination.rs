@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use fluyt_client::Reference;
 
-use super::buildx::truth as truth_of;
 use super::failure::Failure;
 use super::form::{self, Target, Wishes};
 use super::settings;
+use crate::notation::{self, truth as truth_of};
 use crate::pipeline::Destination;
 
 /// One `-o`.
@@ -86,12 +86,6 @@ fn attributes(kind: &str) -> Vec<&'static str> {
 /// The types.
 const TYPES: &[&str] = &["local", "tar", "oci", "docker", "image", "registry", "cacheonly"];
 
-/// The word of `known` that `text` was most likely meant to be.
-pub(super) fn nearest<'a>(text: &str, known: &[&'a str]) -> Option<&'a str> {
-    let near = known.iter().map(|word| (strsim::damerau_levenshtein(text, word), *word)).min()?;
-    (near.0 <= 2.max(text.len() / 3)).then_some(near.1)
-}
-
 /// Reads one `-o` for an image for `platform`; with `pushes` (`--push`), `type=image` is pushed.
 ///
 /// # Errors
@@ -119,7 +113,7 @@ pub(super) fn parse(text: &str, platform: &str, pushes: bool) -> Result<Output, 
             folder => output(Destination::Local(PathBuf::from(folder))),
         });
     }
-    let typed = split(text);
+    let typed = notation::csv(text).map_err(wrong)?;
     let mut fields: BTreeMap<&str, &str> = BTreeMap::new();
     for field in &typed {
         let (key, value) = field.split_once('=').ok_or_else(|| usage(format!("`{field}` is no `key=value`")))?;
@@ -131,7 +125,7 @@ pub(super) fn parse(text: &str, platform: &str, pushes: bool) -> Result<Output, 
     if !TYPES.contains(&kind) {
         let failure = wrong(format!("there is no type `{kind}`"));
         let known = format!("the types are {}", TYPES.join(", "));
-        return Err(match nearest(kind, TYPES) {
+        return Err(match notation::nearest(kind, TYPES.iter().copied()) {
             Some(near) => failure.hint(format!("did you mean `{near}`? {known}")),
             None => failure.hint(known),
         });
@@ -249,7 +243,7 @@ fn unknown(wrong: &dyn Fn(String) -> Failure, key: &str, kind: &str, known: &[&'
         _ => wrong(format!("`{key}` is no attribute of `type={kind}`")),
     };
     let list = format!("the attributes of `type={kind}` are {}", known.join(", "));
-    match nearest(key, known) {
+    match notation::nearest(key, known.iter().copied()) {
         Some(near) => failure.hint(format!("did you mean `{near}`? {list}")),
         None => failure.hint(list),
     }
@@ -277,24 +271,6 @@ pub(super) fn names(texts: &[String], by_digest: bool) -> Result<Vec<Reference>,
         }
     }
     Ok(names)
-}
-
-/// Fields apart by commas; a field in double quotes may hold commas, as in CSV.
-fn split(text: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
-    let mut quoted = false;
-    for character in text.chars() {
-        match character {
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            other => {
-                if let Some(field) = fields.last_mut() {
-                    field.push(other);
-                }
-            }
-        }
-    }
-    fields
 }
 
 #[cfg(test)]

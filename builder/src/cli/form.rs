@@ -102,7 +102,7 @@ fn compression(kind: Option<&str>, level: Option<i32>) -> Result<Compression, Fa
         }
         other => {
             let failure = Failure::usage(format!("there is no compression `{other}`"));
-            return Err(match super::destination::nearest(other, KINDS) {
+            return Err(match crate::notation::nearest(other, KINDS.iter().copied()) {
                 Some(near) => failure.hint(format!("did you mean `{near}`? {}", known())),
                 None => failure.hint(known()),
             });

@@ -7,8 +7,8 @@ use std::time::Duration;
 use fluyt_client::{Environment, Reference, RetryPolicy};
 
 use super::args::RegistryArguments;
-use super::buildx::truth;
 use super::failure::{Blame, Failure};
+use crate::notation::{pairs, truth};
 use crate::secrets::{Secret, Secrets, Value};
 use crate::ssh_agent::{self, Keys, Served};
 
@@ -175,9 +175,10 @@ fn secret(text: &str) -> Result<(String, Secret), Failure> {
             .hint("write `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`")
     };
     let (mut id, mut file, mut variable, mut kind, mut searched) = (None, None, None, None, true);
-    for field in text.split(',') {
-        let (key, value) = field.split_once('=').ok_or_else(|| wrong(&format!("`{field}` is no `key=value`")))?;
-        match key.trim().to_ascii_lowercase().as_str() {
+    let fields = pairs(text).map_err(|problem: String| wrong(&problem))?;
+    for (key, value) in &fields {
+        let value = value.as_str();
+        match key.as_str() {
             "type" => kind = Some(value),
             "id" => id = Some(value),
             "src" | "source" => file = Some(value),

@@ -3,7 +3,8 @@
 use super::instruction::Word;
 use super::problem::Problem;
 use super::read::Reader;
-use super::words::{Flag, nearest};
+use super::words::Flag;
+use crate::notation;
 
 /// What a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ impl Flags {
             let span = reader.span(&flag.place);
             let Some((name, takes)) = allowed.iter().copied().find(|(name, _)| *name == flag.name) else {
                 let problem = Problem::error(span, format!("unknown flag `--{}` of `{command}`", flag.name));
-                reader.problems.push(match nearest(&flag.name, allowed.iter().map(|(name, _)| *name)) {
+                reader.problems.push(match notation::nearest(&flag.name, allowed.iter().map(|(name, _)| *name)) {
                     Some(near) => problem.hint(format!("did you mean `--{near}`?")),
                     None if allowed.is_empty() => problem.hint(format!("`{command}` takes no flags")),
                     None => {

@@ -42,12 +42,6 @@ pub use problem::{Problem, Severity};
 
 use source::Source;
 
-/// The name nearest to `word`, if one is near enough to be a slip of the pen.
-#[must_use]
-pub fn nearest_name<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    words::nearest(word, names)
-}
-
 /// Reads a whole file. Never fails: what it cannot read becomes a [`Problem`].
 #[must_use]
 pub fn parse(text: &str) -> (Dockerfile, Vec<Problem>) {

@@ -12,7 +12,8 @@ use super::lines::{Lines, LogicalLine};
 use super::position::Span;
 use super::problem::Problem;
 use super::source::Source;
-use super::words::{Flag, Json, nearest, read_json, split_at_blanks, split_words, take_flags};
+use super::words::{Flag, Json, read_json, split_at_blanks, split_words, take_flags};
+use crate::notation;
 
 /// Every instruction's name.
 pub(super) const INSTRUCTIONS: [&str; 18] = [
@@ -157,7 +158,7 @@ impl Reader<'_, '_> {
         let Some(known) = INSTRUCTIONS.into_iter().find(|known| name.eq_ignore_ascii_case(known)) else {
             let shown: String = name.chars().take(80).collect();
             let problem = Problem::error(self.span(&place), format!("unknown instruction `{shown}`"));
-            self.problems.push(match nearest(name, INSTRUCTIONS) {
+            self.problems.push(match notation::nearest(name, INSTRUCTIONS) {
                 _ if name.contains(char::is_whitespace) => {
                     problem.hint("a blank in it is a no-break space or another special one: type a plain one")
                 }

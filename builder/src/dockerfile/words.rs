@@ -153,24 +153,6 @@ pub(super) fn read_json(text: &str) -> Json {
     words.map_or(Json::NotTexts, Json::Words)
 }
 
-/// Longest name, in bytes, that is compared with others: the work grows with the product of the lengths.
-const COMPARED_MAX_BYTES: usize = 64;
-
-/// The name nearest to `word`, if one is near enough to be a slip.
-pub(super) fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    if word.len() > COMPARED_MAX_BYTES {
-        return None;
-    }
-    let word = word.to_lowercase();
-    names
-        .into_iter()
-        .filter(|name| name.len() <= COMPARED_MAX_BYTES)
-        .map(|name| (strsim::damerau_levenshtein(&word, &name.to_lowercase()), name))
-        .filter(|(distance, name)| *distance <= name.len().max(word.len()).div_ceil(3).min(3) && *distance < name.len())
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,14 +206,5 @@ mod tests {
         assert_eq!(read_json(r#"["a"] x"#), Json::No);
         assert_eq!(read_json(r#"["a",]"#), Json::No);
         assert_eq!(read_json("[ -f x ] && y"), Json::No);
-    }
-
-    #[test]
-    fn a_near_name_is_found_and_a_far_one_is_not() {
-        let names = ["RUN", "COPY", "ENTRYPOINT", "ENV"];
-        assert_eq!(nearest("RUNN", names), Some("RUN"));
-        assert_eq!(nearest("cpoy", names), Some("COPY"));
-        assert_eq!(nearest("ENTRYPIONT", names), Some("ENTRYPOINT"));
-        assert_eq!(nearest("xyzzy", names), None);
     }
 }

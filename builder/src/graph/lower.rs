@@ -9,7 +9,8 @@ use super::op::{About, BaseOp, FetchOp, Graph, ImageRequest, LowerInput, Lowered
 use super::outline::GlobalArguments;
 use super::stage::{Finished, Globals, StageLowering};
 use super::stages::{Origin, Plans};
-use crate::dockerfile::{Command, Dockerfile, Instruction, Problem, Span, is_own_frontend, nearest_name};
+use crate::dockerfile::{Command, Dockerfile, Instruction, Problem, Span, is_own_frontend};
+use crate::notation;
 
 /// Lowers `file` for one target and platform.
 ///
@@ -186,7 +187,7 @@ fn warn_of_unused_arguments(file: &Dockerfile, plans: &Plans, input: &LowerInput
         }
         let message = format!("build argument `{name}` is not used: no `ARG` of the file declares it");
         let mut problem = Problem::remark(Span::default(), message);
-        if let Some(near) = nearest_name(name, declared.iter().copied()) {
+        if let Some(near) = notation::nearest(name, declared.iter().copied()) {
             problem = problem.hint(format!("did you mean `{near}`?"));
         }
         problems.push(problem);

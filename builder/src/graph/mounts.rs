@@ -2,7 +2,7 @@
 
 use super::op::{MountKind, Sharing};
 use super::values::absolute;
-use crate::dockerfile::nearest_name;
+use crate::notation;
 
 /// The keys that a mount takes.
 const KEYS: [&str; 17] = [
@@ -35,49 +35,9 @@ pub(super) struct MountSyntax {
     pub(super) read_only: bool,
 }
 
-/// The fields of one CSV line.
-fn fields(text: &str) -> Result<Vec<String>, String> {
-    let mut fields = Vec::new();
-    let mut rest = text;
-    loop {
-        if let Some(quoted) = rest.strip_prefix('"') {
-            let mut field = String::new();
-            let mut after = quoted;
-            loop {
-                let end = after.find('"').ok_or_else(|| format!("a quote in `{text}` does not end"))?;
-                field.push_str(&after[..end]);
-                after = &after[end + 1..];
-                match after.strip_prefix('"') {
-                    Some(more) => {
-                        field.push('"');
-                        after = more;
-                    }
-                    None => break,
-                }
-            }
-            fields.push(field);
-            match after.strip_prefix(',') {
-                Some(more) => rest = more,
-                None if after.is_empty() => return Ok(fields),
-                None => return Err(format!("text follows a closing quote in `{text}`")),
-            }
-        } else {
-            let (field, more) = rest.split_once(',').map_or((rest, None), |(field, more)| (field, Some(more)));
-            if field.contains('"') {
-                return Err(format!("a bare quote in `{text}`"));
-            }
-            fields.push(field.to_owned());
-            match more {
-                Some(more) => rest = more,
-                None => return Ok(fields),
-            }
-        }
-    }
-}
-
 /// The `from` of a mount, before anything is expanded: stages must be known without running anything.
 pub(super) fn mount_from(text: &str) -> Option<String> {
-    let fields = fields(text).ok()?;
+    let fields = notation::csv(text).ok()?;
     fields.iter().rev().find_map(|field| {
         let (key, value) = field.split_once('=')?;
         key.eq_ignore_ascii_case("from").then(|| value.to_owned())
@@ -95,7 +55,7 @@ pub(super) fn parse_mount(
     let mut required = None;
     let (mut from, mut source, mut target, mut id, mut env, mut sharing, mut size, mut mode, mut uid, mut gid) =
         (None, None, None, None, None, None, None, None, None, None);
-    for field in fields(text)? {
+    for field in notation::csv(text)? {
         let (key, value) = match field.split_once('=') {
             Some((key, value)) => (key.to_ascii_lowercase(), Some(value.to_owned())),
             None => (field.to_ascii_lowercase(), None),
@@ -107,11 +67,7 @@ pub(super) fn parse_mount(
             },
             other => other,
         };
-        let truth = |value: &Option<String>| match value.as_deref() {
-            None | Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
-            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
-            Some(other) => Err(format!("invalid value `{other}` of `{key}`: expected `true` or `false`")),
-        };
+        let truth = |value: &Option<String>| notation::switch(&key, value.as_deref());
         match key.as_str() {
             "readonly" | "ro" => {
                 read_only = Some(truth(&value)?);
@@ -129,7 +85,8 @@ pub(super) fn parse_mount(
         }
         let known = KEYS.contains(&key.as_str()) || key == "size" || key == "env";
         if !known {
-            let near = nearest_name(&key, KEYS).map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
+            let near =
+                notation::nearest(&key, KEYS).map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
             return Err(format!("unexpected key `{key}` in `--mount={text}`{near}"));
         }
         let Some(value) = value else { return Err(format!("`{field}` in `--mount={text}` must be `key=value`")) };
@@ -147,7 +104,7 @@ pub(super) fn parse_mount(
             "env" => env = Some(value),
             "sharing" => sharing = Some(value.to_ascii_lowercase()),
             "size" => {
-                size = Some(bytes(&value).ok_or_else(|| {
+                size = Some(notation::bytes(&value).ok_or_else(|| {
                     format!(
                         "invalid size `{value}`: expected a number of bytes, or one with a unit such as `64m` or `1.5g`"
                     )
@@ -226,35 +183,12 @@ pub(super) fn parse_mount(
         }
         other => {
             let kinds = ["bind", "cache", "tmpfs", "secret", "ssh"];
-            let near = nearest_name(other, kinds).map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
+            let near =
+                notation::nearest(other, kinds).map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
             return Err(format!("unsupported mount type `{other}`{near}"));
         }
     };
     Ok(Some(MountSyntax { kind, target, from, source, read_only: read_only.unwrap_or(usual_read_only) }))
-}
-
-/// `64m`, `1.5GiB`, `4096`: units are powers of 1024.
-fn bytes(text: &str) -> Option<u64> {
-    let text = text.trim().to_ascii_lowercase();
-    let end = text.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let shift = match unit.trim() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        _ => return None,
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let whole: u64 = if whole.is_empty() && !fraction.is_empty() { 0 } else { whole.parse().ok()? };
-    let mut total = u128::from(whole) << shift;
-    let mut scale = 1;
-    for digit in fraction.bytes().take(15) {
-        scale *= 10;
-        total += (u128::from(digit.checked_sub(b'0').filter(|digit| *digit <= 9)?) << shift) / scale;
-    }
-    u64::try_from(total).ok()
 }
 
 #[cfg(test)]
@@ -324,7 +258,5 @@ mod tests {
         }
         assert!(show("from=$X,target=/a").starts_with("error: variable expansion is not supported"));
         assert_eq!(mount_from("type=bind,from=base,target=/a").as_deref(), Some("base"));
-        assert_eq!(bytes("1.5k"), Some(1536));
-        assert_eq!(bytes("99999999999999999999t"), None);
     }
 }

@@ -9,9 +9,10 @@ use super::mounts::mount_from;
 use super::op::{ImageRequest, LowerInput};
 use crate::dockerfile::{
     Command, Dockerfile, Expander, Expansion, Instruction, Problem, Rule, Span, Stage, Word, did_you_mean,
-    nearest_name, parse_trigger,
+    parse_trigger,
 };
 use crate::image::Platform;
+use crate::notation;
 
 /// Where files come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -256,7 +257,7 @@ impl<'i> Plans<'i> {
         }
         let problem = Problem::error(Span::default(), format!("target stage `{wanted}` could not be found"));
         let names: Vec<&str> = self.names.keys().map(String::as_str).collect();
-        problems.push(match nearest_name(wanted, names.iter().copied()) {
+        problems.push(match notation::nearest(wanted, names.iter().copied()) {
             Some(near) => problem.hint(format!("did you mean `{near}`?")),
             None if names.is_empty() => problem.hint("no stage of the file has a name (`FROM image AS name`)"),
             None => problem.hint(format!("the stages are `{}`", names.join("`, `"))),

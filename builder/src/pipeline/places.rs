@@ -23,6 +23,7 @@ use crate::execute::{is_archive, open_archive};
 use crate::fetch::{self, FetchedFile, GitAddress};
 use crate::graph::{Contexts, FetchOp, FetchedTree, FolderId, NamedContext, normal_name};
 use crate::layer::{ArchiveError, Kind, LayerError, LayerPath, Limits, read_layer};
+use crate::notation::truth;
 
 /// Links from one name of a Dockerfile to another that are followed in an archive.
 const LINKS_MAX: usize = 8;
@@ -105,7 +106,7 @@ pub(super) fn find(request: &Request, workshop: &Workshop, fetcher: &Fetcher) ->
         ContextSource::Address(address) => {
             if let Some(git) = GitAddress::parse_context(address) {
                 git.map_err(|error| misused(error.to_string(), GIT_FORMS))?;
-                let keep_git_dir = request.build_args.get(KEEP_GIT_DIR).is_some_and(|value| is_true(value));
+                let keep_git_dir = request.build_args.get(KEEP_GIT_DIR).is_some_and(|value| truth(value) == Some(true));
                 let op = FetchOp::Git { remote: address.clone(), checksum: None, keep_git_dir, by_user: true };
                 let file = Handle::current().block_on(fetcher.one(&op, &Shown::elsewhere(THE_CONTEXT)))?;
                 let committed_at = Some(file.modified_seconds);
@@ -130,10 +131,6 @@ impl Found {
     fn of(place: Place) -> Self {
         Self { place, contexts: Contexts::default(), fetched: HashMap::new(), committed_at: None }
     }
-}
-
-fn is_true(value: &str) -> bool {
-    matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")
 }
 
 fn archive(fetch: FetchOp, file: FetchedFile) -> Found {

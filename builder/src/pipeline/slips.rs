@@ -3,10 +3,11 @@
 
 use super::Request;
 use super::source::Read;
-use crate::dockerfile::{CheckOptions, nearest_name};
+use crate::dockerfile::CheckOptions;
 use crate::event::{Event, Events};
 use crate::graph::normal_name;
 use crate::image::{ARCHITECTURES, Platform};
+use crate::notation;
 
 /// Go's architectures that may not stand alone, and Go's operating systems, which images are named by.
 const OTHER_ARCHITECTURES: [&str; 9] =
@@ -48,10 +49,10 @@ fn platform(request: &Request) -> Option<String> {
 fn unknown(platform: &Platform) -> Option<(&str, Option<&'static str>)> {
     let architectures = || ARCHITECTURES.into_iter().chain(OTHER_ARCHITECTURES);
     if !SYSTEMS.contains(&&*platform.os) {
-        return Some((&platform.os, nearest_name(&platform.os, SYSTEMS)));
+        return Some((&platform.os, notation::nearest(&platform.os, SYSTEMS)));
     }
     let is_known = architectures().any(|known| known == platform.architecture);
-    (!is_known).then(|| (&*platform.architecture, nearest_name(&platform.architecture, architectures())))
+    (!is_known).then(|| (&*platform.architecture, notation::nearest(&platform.architecture, architectures())))
 }
 
 /// Names in `# check=` that no check has.
@@ -70,7 +71,7 @@ fn stages(request: &Request, read: &Read) -> Vec<String> {
     let names: Vec<String> = read.dockerfile.stages.iter().enumerate().map(of).collect();
     let unknown = request.no_cache_stages.iter().filter(|name| !names.contains(name));
     let told = |name: &String| {
-        let nearest = nearest_name(name, names.iter().map(String::as_str));
+        let nearest = notation::nearest(name, names.iter().map(String::as_str));
         format!("`--no-cache-filter {name}` has no effect: the Dockerfile has no stage of that name{}", near(nearest))
     };
     unknown.map(told).collect()

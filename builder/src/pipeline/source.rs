@@ -11,11 +11,12 @@ use super::places::{self, Place};
 use super::shown::Shown;
 use super::{BuildError, Request, Workshop};
 use crate::context::{Context, ContextError, Ignore, Modes};
-use crate::dockerfile::{self, CheckOptions, Dockerfile, Instruction, Lines, Problem, Stage, nearest_name};
+use crate::dockerfile::{self, CheckOptions, Dockerfile, Instruction, Lines, Problem, Stage};
 use crate::event::{Event, Events};
 use crate::execute::{ExecuteError, StepCounter, StepError, StepFailure};
 use crate::fetch::FetchedFile;
 use crate::graph::{Contexts, FetchOp};
+use crate::notation;
 
 /// The Dockerfile and the context of a build.
 #[derive(Debug)]
@@ -174,7 +175,7 @@ impl Read {
         let names: Vec<String> = stages.iter().take(user).filter_map(named).collect();
         let names = names.iter().map(String::as_str);
         let is_plain = !reference.contains(['/', ':', '@', '.']);
-        is_plain.then(|| nearest_name(reference, names).map(str::to_owned)).flatten()
+        is_plain.then(|| notation::nearest(reference, names).map(str::to_owned)).flatten()
     }
 
     /// The error of a step that failed, with its place in the Dockerfile.

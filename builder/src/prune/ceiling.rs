@@ -8,6 +8,7 @@ use super::PruneError;
 use super::choose::Policy;
 use super::remove::{Outcome, prune};
 use crate::blob::{Room, Store};
+use crate::notation;
 
 /// Shares of the disk in percent, as `BuildKit` has them, but for the part that is to stay free: many disks are fuller than
 /// its 20 all their life.
@@ -54,7 +55,7 @@ impl Ceiling {
                 _ => Err(format!("expected a share from 0% to 100%, found `{text}`")),
             };
         }
-        bytes(text).map(Self::Bytes)
+        notation::amount(text).map(Self::Bytes)
     }
 
     /// Prunes the store where it is larger; `None` when it was looked at not long ago and its disk has room.
@@ -93,51 +94,12 @@ fn looked_at_lately(root: &Path) -> bool {
     last.is_ok_and(|last| SystemTime::now().duration_since(last).is_ok_and(|ago| ago < INTERVAL))
 }
 
-/// Reads an amount as Docker does: `512MB` and `512m` are powers of 1024 there, and so they are here.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn bytes(text: &str) -> Result<u64, String> {
-    let refused = || format!("expected an amount like `10GB`, `512MB` or a number of bytes, found `{text}`");
-    let lower = text.trim().to_ascii_lowercase();
-    let digits = lower.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(lower.len());
-    let (number, unit) = lower.split_at(digits);
-    let shift = match unit.trim().trim_end_matches('b').trim_end_matches('i') {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        "p" => 50,
-        _ => return Err(refused()),
-    };
-    let number: f64 = number.parse().map_err(|_| refused())?;
-    let amount = number * f64::from(2_u32).powi(shift);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range")]
-    if (0.0..9e18).contains(&amount) { Ok(amount as u64) } else { Err(refused()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn amounts_are_read_as_docker_reads_them() {
-        for (text, expected) in [
-            ("0", Some(0)),
-            ("1000", Some(1000)),
-            ("512m", Some(512 << 20)),
-            ("10GB", Some(10 << 30)),
-            ("1.5gib", Some(3 << 29)),
-            ("2 TB", Some(2 << 40)),
-            ("", None),
-            ("-1", None),
-            ("10XB", None),
-            ("GB", None),
-            ("99999999PB", None),
-        ] {
-            assert_eq!(bytes(text).ok(), expected, "{text}");
-        }
+    fn ceilings_are_shares_and_amounts() {
         assert_eq!(Ceiling::parse("60%"), Ok(Ceiling::Percent(60)));
         assert_eq!(Ceiling::parse("1k"), Ok(Ceiling::Bytes(1024)));
         assert_eq!(Ceiling::parse("none"), Ok(Ceiling::None));

@@ -13,7 +13,7 @@ mod remove;
 mod survey;
 mod trees;
 
-pub use ceiling::{Ceiling, MIN_FREE_PERCENT, bytes};
+pub use ceiling::{Ceiling, MIN_FREE_PERCENT};
 pub use choose::Policy;
 pub use entry::{Entry, Kind};
 pub use remove::{Outcome, Removed, prune};

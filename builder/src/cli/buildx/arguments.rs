@@ -15,7 +15,7 @@ pub struct BuildxArguments {
     #[arg(long, value_name = "MODE", help_heading = "Commands of the Dockerfile")]
     pub network: Option<String>,
     /// Size of the `/dev/shm` of commands (`128m`) [default: 64m]
-    #[arg(long, value_name = "SIZE", value_parser = crate::prune::bytes, help_heading = "Commands of the Dockerfile")]
+    #[arg(long, value_name = "SIZE", value_parser = crate::notation::amount, help_heading = "Commands of the Dockerfile")]
     pub shm_size: Option<u64>,
     /// A resource limit of commands (`nofile=1024:2048`; -1 is none)
     #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "Commands of the Dockerfile")]

@@ -1,7 +1,8 @@
 //! `--attest`, `--provenance` and `--sbom`: which attestations are wanted.
 
-use super::{BuildxArguments, fields, is_on, truth};
+use super::{BuildxArguments, is_on};
 use crate::cli::failure::Failure;
+use crate::notation::{pairs, truth};
 
 /// Which attestations are wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,7 +19,7 @@ impl Attestations {
             let wrong = |problem: String| {
                 Failure::usage(format!("`--attest {text}`: {problem}")).hint("write `type=provenance` or `type=sbom`")
             };
-            let fields = fields(text).map_err(wrong)?;
+            let fields = pairs(text).map_err(wrong)?;
             let value = |name: &str| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
             let on = !value("disabled").is_some_and(is_on);
             match value("type") {
@@ -43,7 +44,7 @@ impl Attestations {
                         Failure::usage(format!("`--{flag} {text}`: {problem}"))
                             .hint(format!("write `--{flag}=false` for none"))
                     };
-                    !fields(text).map_err(wrong)?.iter().any(|(key, value)| key == "disabled" && is_on(value))
+                    !pairs(text).map_err(wrong)?.iter().any(|(key, value)| key == "disabled" && is_on(value))
                 }
             };
         }

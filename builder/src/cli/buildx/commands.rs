@@ -85,14 +85,14 @@ fn resources(typed: &BuildxArguments) -> Result<Resources, Failure> {
         })
     };
     let memory_bytes = given(&typed.memory)
-        .map(|text| crate::prune::bytes(&text).map_err(|problem| wrong(&format!("`--memory {text}`: {problem}"))))
+        .map(|text| crate::notation::amount(&text).map_err(|problem| wrong(&format!("`--memory {text}`: {problem}"))))
         .transpose()?;
     let memory_and_swap_bytes = match typed.memory_swap.as_deref() {
         None | Some("" | "0") => None,
         Some("-1") => Some(u64::MAX),
         Some(text) => {
             let refused = |problem: String| wrong(&format!("`--memory-swap {text}`: {problem}"));
-            Some(crate::prune::bytes(text).map_err(refused)?)
+            Some(crate::notation::amount(text).map_err(refused)?)
         }
     };
     match (memory_bytes, memory_and_swap_bytes) {

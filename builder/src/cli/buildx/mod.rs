@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 use super::failure::Failure;
 use super::settings;
+use crate::notation::{pairs, truth};
 use attest::Attestations;
 use table::{ARGUMENTS, Effect, FLAGS, Row, VARIABLES};
 
@@ -77,15 +78,6 @@ fn is_on(value: &str) -> bool {
     truth(value).unwrap_or(true) && !value.is_empty()
 }
 
-/// Go's notion of a boolean, which buildx has for flags and variables.
-pub(super) fn truth(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
-}
-
 /// A boolean flag's value, for the command line.
 ///
 /// # Errors
@@ -105,7 +97,7 @@ fn caches(typed: &[String], flag: &str) -> Result<(), Failure> {
         if !text.contains('=') {
             continue;
         }
-        let fields = fields(text).map_err(wrong)?;
+        let fields = pairs(text).map_err(wrong)?;
         match fields.iter().find(|(key, _)| key == "type") {
             None => return Err(wrong("it has no `type`".to_owned()).hint("write `type=registry,ref=NAME`")),
             Some((_, kind)) if !CACHES.contains(&kind.as_str()) => {
@@ -119,29 +111,7 @@ fn caches(typed: &[String], flag: &str) -> Result<(), Failure> {
 
 /// `disabled=true` and no other wish.
 fn policy_is_off(text: &str) -> bool {
-    fields(text).is_ok_and(|fields| fields.iter().any(|(key, value)| key == "disabled" && is_on(value)))
-}
-
-/// `key=value` fields apart by commas. A field may stand in double quotes, for a comma in it.
-fn fields(text: &str) -> Result<Vec<(String, String)>, String> {
-    let mut fields = Vec::new();
-    let mut rest = text;
-    loop {
-        let (field, more) = match rest.strip_prefix('"').and_then(|quoted| quoted.split_once('"')) {
-            Some((field, "")) => (field, None),
-            Some((field, after)) => match after.strip_prefix(',') {
-                Some(more) => (field, Some(more)),
-                None => return Err(format!("text follows a closing quote: `{after}`")),
-            },
-            None => rest.split_once(',').map_or((rest, None), |(field, more)| (field, Some(more))),
-        };
-        let (key, value) = field.split_once('=').ok_or_else(|| format!("`{field}` is no `key=value`"))?;
-        fields.push((key.trim().to_ascii_lowercase(), value.to_owned()));
-        match more {
-            Some(more) => rest = more,
-            None => return Ok(fields),
-        }
-    }
+    pairs(text).is_ok_and(|fields| fields.iter().any(|(key, value)| key == "disabled" && is_on(value)))
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use super::super::instruction::Dockerfile;
 use super::super::lines::as_directive;
 use super::super::position::Span;
 use super::super::problem::Problem;
-use super::super::words::nearest;
 use super::rules::Rule;
+use crate::notation::{nearest, truth};
 
 /// What is asked of the checks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -126,14 +126,6 @@ fn of_comments(comments: &[String]) -> Option<CheckOptions> {
 /// What stands behind a blank is a remark.
 fn first_word(value: &str) -> &str {
     value.split(' ').next().unwrap_or_default()
-}
-
-fn truth(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

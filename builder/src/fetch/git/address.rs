@@ -11,6 +11,8 @@
 
 use fluyt_client::without_password;
 
+use crate::notation;
+
 /// Why an address of a git repository cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{address}`: {problem}")]
@@ -151,11 +153,7 @@ impl GitAddress {
             if seen.contains(&key) {
                 return Err(format!("`{key}` stands twice after `?`"));
             }
-            let flag = |value: Option<String>| match value.as_deref() {
-                None | Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
-                Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
-                Some(other) => Err(format!("invalid value `{other}` of `{key}`: expected `true` or `false`")),
-            };
+            let flag = |value: Option<String>| notation::switch(&key, value.as_deref());
             let needed = |value: Option<String>| value.ok_or_else(|| format!("`{key}` after `?` has no value"));
             match key.as_str() {
                 "ref" => same(&mut self.reference, needed(value)?, "ref")?,
