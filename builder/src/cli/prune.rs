@@ -12,6 +12,7 @@ use super::build::open_store;
 use super::failure::{Blame, Failure};
 use super::output;
 use super::progress::size;
+use crate::blob::Store;
 use crate::prune::{self, Kind, Outcome, Policy, PruneError, Removed, Survey};
 
 pub(super) fn cache(store: Option<&Path>, typed: &CacheArguments) -> Result<(), Failure> {
@@ -30,6 +31,9 @@ pub(super) fn run(store: Option<&Path>, typed: &PruneArguments) -> Result<(), Fa
         false => words(&outcome, typed),
     };
     super::print(text.as_bytes())?;
+    if let Some(text) = why_so_much(&store, &policy, &outcome)? {
+        output::message(&text);
+    }
     match outcome.failed.first() {
         None => Ok(()),
         Some((name, reason)) => Err(Failure::new(
@@ -42,6 +46,34 @@ pub(super) fn run(store: Option<&Path>, typed: &PruneArguments) -> Result<(), Fa
         .hint("run it again as the store's owner; everything else that was to go is gone")),
     }
 }
+
+/// Why the store takes more than it was to take.
+fn why_so_much(store: &Store, policy: &Policy, outcome: &Outcome) -> Result<Option<String>, Failure> {
+    let Some(most) = policy.max_used_bytes.map(|most| most.max(policy.reserved_bytes)) else { return Ok(None) };
+    if outcome.left_bytes <= most {
+        return Ok(None);
+    }
+    let survey = prune::survey(store).map_err(|error| failed(&error))?;
+    let sum = |wanted: fn(&prune::Entry) -> bool| -> u64 {
+        survey.entries.iter().filter(|entry| wanted(entry)).map(|entry| entry.size_bytes).sum()
+    };
+    let (named, used) = (sum(|entry| entry.needed && !entry.held && entry.kind != Kind::Log), sum(|entry| entry.held));
+    let mut reasons = Vec::new();
+    if named > 0 && !policy.all {
+        reasons.push(format!("images that have a name need {}, and `--all` removes them too", size(named)));
+    }
+    if used > 0 {
+        reasons.push(format!("{} is in use", size(used)));
+    }
+    if !policy.kinds.is_empty() || policy.until.is_some() {
+        reasons.push("`--filter` spares the rest".to_owned());
+    }
+    let reasons = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) };
+    Ok(Some(format!("the store takes more than {}{reasons}\n", size(most))))
+}
+
+/// Logs that take less are not worth a word.
+const LARGE_LOGS_BYTES: u64 = 100_000_000;
 
 fn failed(error: &PruneError) -> Failure {
     Failure::from_error(Blame::Environment, error)
@@ -201,6 +233,14 @@ fn du(store: Option<&Path>, typed: &DuArguments) -> Result<(), Failure> {
     super::print(text.as_bytes())?;
     if all.reclaimable_bytes > 0 && !typed.verbose {
         output::message("`fluyt prune` frees what is reclaimable; `fluyt cache du --verbose` lists each entry\n");
+    }
+    let logs = Row::of(&survey, Some(Kind::Log));
+    if logs.size_bytes >= LARGE_LOGS_BYTES {
+        let text = format!(
+            "the logs of builds take {}; `fluyt prune --filter type=log` removes them\n",
+            size(logs.size_bytes)
+        );
+        output::message(&text);
     }
     Ok(())
 }

@@ -58,7 +58,7 @@ impl Pruner {
         // What is free now, before another step that waits for the same has made room.
         let again = free_before.saturating_add(self.free_bytes()).max(disk_bytes / 100 * MIN_FREE_PERCENT);
         let _one_at_a_time = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
-        let min_free_bytes = Some(again).filter(|_| amount == Amount::Again);
+        let min_free_bytes = Some(if amount == Amount::Again { again } else { u64::MAX });
         match prune(&self.store, &Policy { min_free_bytes, cache_mounts_last: true, ..Policy::default() }) {
             Ok(outcome) => outcome.freed_bytes,
             Err(error) => {

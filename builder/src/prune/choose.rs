@@ -42,18 +42,28 @@ impl Policy {
         limit.max(self.reserved_bytes)
     }
 
+    /// Whether there is a bound to be kept, rather than all to be removed that nothing needs.
+    pub(super) fn is_bound(&self) -> bool {
+        self.max_used_bytes.is_some() || self.min_free_bytes.is_some()
+    }
+
     /// Whether an entry may go at all, names aside.
     pub(super) fn covers(&self, entry: &Entry) -> bool {
         (self.kinds.is_empty() || self.kinds.contains(&entry.kind)) && self.until.is_none_or(|until| entry.used < until)
     }
 
-    /// What may go, in order: the least recently used first, of those of one time what can be had again most easily.
+    /// What may go, in order: the least recently used first, of those of one time what can be had again most easily. Logs go
+    /// before all: no build is quicker for one.
     pub(super) fn order<'e>(&self, entries: &'e [Entry]) -> Vec<&'e Entry> {
         let mut chosen: Vec<&Entry> =
             entries.iter().filter(|entry| entry.reclaimable() && self.covers(entry)).collect();
         let key = |entry: &&'e Entry| {
-            let is_last = self.cache_mounts_last && entry.kind == Kind::CacheMount;
-            (is_last, entry.used, entry.kind, entry.name.as_str())
+            let turn = match entry.kind {
+                Kind::Log => 0,
+                Kind::CacheMount if self.cache_mounts_last => 2,
+                _ => 1,
+            };
+            (turn, entry.used, entry.kind, entry.name.as_str())
         };
         chosen.sort_by(|a, b| key(a).cmp(&key(b)));
         chosen

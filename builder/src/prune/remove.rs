@@ -79,7 +79,11 @@ pub(super) fn prune_surveyed(
         outcome: Outcome::default(),
         names: names.unwrap_or_default(),
     };
-    let asked_for = |entry: &Entry| entry.is_of_no_name() && (policy.all || policy.kinds.contains(&entry.kind));
+    let asked_for = |entry: &Entry| {
+        let asked = policy.all || policy.kinds.contains(&entry.kind);
+        // Steps are not to go for the sake of what was said about them.
+        entry.is_of_no_name() && (asked || (entry.kind == Kind::Log && policy.is_bound()))
+    };
     pruning.survey.entries.iter_mut().filter(|entry| asked_for(entry)).for_each(|entry| entry.needed = false);
     pruning.entries();
     if policy.all {

@@ -173,7 +173,7 @@ impl Found<'_> {
         }
     }
 
-    /// The logs of builds go only when they are asked for: nothing makes them again, and there are never many.
+    /// The logs of builds go only when they are asked for, or for want of room: nothing makes them again.
     fn logs(&mut self) -> Result<(), PruneError> {
         for log in list(&self.store.root().join("logs"))? {
             let Ok(metadata) = log.metadata() else { continue };

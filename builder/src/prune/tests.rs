@@ -304,6 +304,27 @@ fn logs_and_what_explain_compares_with_go_only_when_they_are_asked_for() {
 }
 
 #[test]
+fn where_room_is_wanted_logs_go_before_all_else_and_the_oldest_first() {
+    let sample = Sample::new();
+    let blob = sample.blob(&"x".repeat(50_000), 50);
+    let store = sample.open();
+    for (name, hours) in [("logs/old.log", 3), ("logs/new.log", 2), ("logs/running.log", 1)] {
+        store.write_entry(Path::new(name), &[b'x'; 100_000]).unwrap();
+        aged(&store.root().join(name), hours);
+    }
+    let log = |name: &str| store.root().join("logs").join(name);
+    let running = fs::File::open(log("running.log")).unwrap();
+    rustix::fs::flock(&running, rustix::fs::FlockOperation::LockShared).unwrap();
+    let used = survey(&store).unwrap().size_bytes();
+    Ceiling::Bytes(used - 1).keep(&store).unwrap();
+    assert!(!log("old.log").exists() && log("new.log").exists());
+    prune(&store, &Policy { min_free_bytes: Some(u64::MAX), kinds: vec![Kind::Layer], ..Policy::default() }).unwrap();
+    assert!(log("new.log").exists(), "another kind was asked for");
+    Ceiling::Bytes(used - 150_000).keep(&store).unwrap();
+    assert!(!log("new.log").exists() && log("running.log").exists() && there(&store, &blob));
+}
+
+#[test]
 fn a_layers_index_is_kept_as_long_as_its_blob() {
     let sample = Sample::new();
     let (old, new) = (sample.blob("an old layer", 50), sample.blob("a new layer", 2));

@@ -16,6 +16,12 @@ use crate::event::{Event, StepId};
 /// Logs that are kept; the oldest go.
 const LOGS_MAX: usize = 50;
 
+/// What they may take together, in bytes. One alone may be larger: no log is cut.
+const LOGS_MAX_BYTES: u64 = 1_000_000_000;
+
+/// Logs that are kept whatever they take: the one that is begun, and that of the build before, which somebody may be reading.
+const LOGS_MIN: usize = 2;
+
 /// The log that is written.
 #[derive(Debug)]
 pub(super) struct Log {
@@ -45,7 +51,7 @@ impl Log {
         };
         // Held as long as it is written, so that another build does not take it for an old one.
         flock(&file, FlockOperation::NonBlockingLockShared)?;
-        prune(folder, LOGS_MAX)?;
+        prune(folder, LOGS_MAX, LOGS_MAX_BYTES)?;
         Ok(Self { file, path, words: Words::default(), failed: None })
     }
 
@@ -92,20 +98,22 @@ impl Log {
     }
 }
 
-/// Removes the oldest logs that nobody writes, until so many are left.
-fn prune(folder: &Path, keep: usize) -> io::Result<()> {
-    let mut names = Vec::new();
+/// Removes the oldest logs that nobody writes, until no more than so many, of no more than so many bytes, are left.
+fn prune(folder: &Path, keep: usize, keep_bytes: u64) -> io::Result<()> {
+    let mut logs = Vec::new();
     for entry in std::fs::read_dir(folder)? {
-        let name = entry?.file_name();
+        let entry = entry?;
+        let name = entry.file_name();
         if Path::new(&name).extension().is_some_and(|extension| extension == "log") {
-            names.push(name);
+            // Gone meanwhile, where that cannot be told.
+            logs.push((name, entry.metadata().map_or(0, |metadata| metadata.len())));
         }
     }
     // A name begins with its time.
-    names.sort_unstable();
-    let mut left = names.len();
-    for name in &names {
-        if left <= keep {
+    logs.sort_unstable();
+    let (mut left, mut left_bytes) = (logs.len(), logs.iter().map(|(_, bytes)| bytes).sum::<u64>());
+    for (name, bytes) in &logs[..logs.len().saturating_sub(LOGS_MIN)] {
+        if left <= keep && left_bytes <= keep_bytes {
             break;
         }
         let path = folder.join(name);
@@ -113,6 +121,7 @@ fn prune(folder: &Path, keep: usize) -> io::Result<()> {
         let Ok(file) = File::open(&path) else { continue };
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && std::fs::remove_file(&path).is_ok() {
             left -= 1;
+            left_bytes -= bytes;
         }
     }
     Ok(())
@@ -137,6 +146,22 @@ mod tests {
         assert_eq!(names.len(), LOGS_MAX);
         assert!(first.path().is_file());
         assert!(names[1].starts_with("19700101T000011"), "{names:?}");
+    }
+
+    #[test]
+    fn logs_together_are_bounded_and_the_last_builds_stays_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let begin = |second| Log::begin(folder.path(), Timestamp::from_second(second).unwrap()).unwrap();
+        let size = |second, bytes| begin(second).file.set_len(bytes).unwrap();
+        (1..=5).for_each(|second| size(second, LOGS_MAX_BYTES / 3));
+        let left = || std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(left(), 4, "three of a third, and the one that was begun when they were there");
+        size(6, LOGS_MAX_BYTES * 7);
+        let last = begin(7);
+        assert_eq!(left(), 2);
+        assert!(last.path().is_file());
+        begin(8);
+        assert_eq!(left(), 2, "that of the large one is gone: {:?}", last.path());
     }
 
     #[test]
