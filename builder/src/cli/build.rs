@@ -1,6 +1,6 @@
 //! `fluyt build`.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -358,26 +358,7 @@ pub(super) fn of_path(error: &(dyn std::error::Error + 'static)) -> Blame {
     if is_about_the_path(error) { Blame::User } else { Blame::Environment }
 }
 
-/// Writes a file by rename, so that nobody reads half of it.
+/// Writes a file whole or not at all.
 pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::new(of_path(&error), format!("cannot write {}", path.display())).caused_by(&error)
-    };
-    // A pipe or a device is written to as it is; a rename would replace it.
-    if path.exists() && !path.is_file() {
-        return std::fs::write(path, bytes).map_err(failed);
-    }
-    // The target of a link is replaced, not the link.
-    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let mut name =
-        path.file_name().ok_or_else(|| Failure::usage(format!("{} is no file name", path.display())))?.to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let written = std::fs::File::create(&temporary)
-        .and_then(|mut file| file.write_all(bytes))
-        .and_then(|()| std::fs::rename(&temporary, path));
-    written.map_err(|error| {
-        let _ = std::fs::remove_file(&temporary);
-        failed(error)
-    })
+    unwritable(path, export::write_file(path, |sink| sink.write_all(bytes).map_err(ExportError::Write)))
 }

@@ -157,8 +157,7 @@ fn write_new(path: &Path, content: &mut dyn Read) -> Result<(), ExportError> {
         Ok(damaged) => ExportError::Store(damaged),
         Err(error) => ExportError::io("writing", path, error),
     })?;
-    file.sync_all().map_err(ExportError::at("syncing", path))?;
-    fs::rename(&temporary.path, path).map_err(ExportError::at("renaming the finished file to", path))
+    temporary.reveal(&file, path)
 }
 
 /// `index.json` with a row for each name, or one without a name; rows of `before` that have none of the names stay.

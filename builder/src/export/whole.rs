@@ -59,8 +59,7 @@ pub fn write_file(
     let mut buffered = BufWriter::with_capacity(256 * 1024, file);
     write(&mut buffered).map_err(|error| error.placed(path))?;
     let file = buffered.into_inner().map_err(|error| ExportError::io("writing", path, error.into_error()))?;
-    file.sync_all().map_err(ExportError::at("syncing", path))?;
-    fs::rename(&temporary.path, path).map_err(ExportError::at("renaming the finished file to", path))
+    temporary.reveal(&file, path)
 }
 
 /// An unused name beside a path, on the same file system; whatever stands there is removed when this is dropped.
@@ -80,17 +79,18 @@ impl Neighbour {
         neighbours().as_mut().ok_or_else(is_over)?.insert(neighbour.clone());
         Ok(Self { path: neighbour })
     }
+
+    /// Moves the finished file, which is here, to its place.
+    pub(super) fn reveal(&self, file: &File, path: &Path) -> Result<(), ExportError> {
+        file.sync_all().map_err(ExportError::at("syncing", path))?;
+        fs::rename(&self.path, path).map_err(ExportError::at("renaming the finished file to", path))
+    }
 }
 
 impl Drop for Neighbour {
     fn drop(&mut self) {
         // After the rename there is nothing left to remove.
-        if let Ok(there) = fs::symlink_metadata(&self.path) {
-            let removed = if there.is_dir() { fs::remove_dir_all(&self.path) } else { fs::remove_file(&self.path) };
-            if let Err(error) = removed {
-                tracing::warn!(path = %self.path.display(), %error, "a temporary file could not be removed");
-            }
-        }
+        remove_tree(&self.path);
         if let Some(neighbours) = neighbours().as_mut() {
             neighbours.remove(&self.path);
         }
