@@ -294,18 +294,13 @@ impl Store {
         debug_assert!(relative.components().all(|part| matches!(part, std::path::Component::Normal(_))));
         let target = self.root().join(relative);
         let temporary = self.scratch_path();
-        let rename = || fs::rename(&temporary, &target);
-        let written = fs::write(&temporary, bytes).and_then(|()| match rename() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir_all(target.parent().unwrap_or(self.root()))?;
-                rename()
-            }
-            done => done,
-        });
-        written.map_err(|error| {
+        let written = fs::write(&temporary, bytes)
+            .map_err(StoreError::at("writing", &target))
+            .and_then(|()| self.move_to(&temporary, &target));
+        if written.is_err() {
             let _ = fs::remove_file(&temporary);
-            StoreError::io("writing", &target, error)
-        })
+        }
+        written
     }
 
     /// Keeps an entry of another room from being the next to be pruned.

@@ -36,8 +36,6 @@ impl Source {
 pub struct SourceEntry {
     /// Relative to the source; empty for the source itself.
     pub relative: Vec<u8>,
-    /// Relative to the context, links in the source's own path resolved.
-    pub context_path: Vec<u8>,
     /// Where to open it. Open it without following a link at its end.
     pub absolute: PathBuf,
     /// What it is.

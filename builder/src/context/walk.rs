@@ -255,17 +255,6 @@ impl Context {
         Ok(selection)
     }
 
-    /// Opens a selected file for reading; a link that took its place is refused.
-    ///
-    /// # Errors
-    ///
-    /// When it is gone, is no file any more, or cannot be read.
-    pub fn open_file(&self, entry: &SourceEntry) -> Result<std::fs::File, ContextError> {
-        self.open_beneath(&entry.context_path, OFlags::RDONLY | OFlags::NONBLOCK)
-            .map(std::fs::File::from)
-            .map_err(|error| self.unreadable(&entry.context_path, error))
-    }
-
     fn unreadable(&self, path: &[u8], error: Errno) -> ContextError {
         ContextError::Read { path: self.absolute(path), source: error.into() }
     }
@@ -460,7 +449,6 @@ impl Context {
         #[expect(clippy::unnecessary_cast, reason = "the fields' types differ between architectures")]
         let entry = SourceEntry {
             relative,
-            context_path: path.to_vec(),
             absolute,
             kind,
             mode,

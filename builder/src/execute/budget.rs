@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use super::schedule;
+use crate::sandbox::{Membership, memberships};
 
 /// How many operations run at the same time here.
 pub(super) fn slots() -> usize {
@@ -43,20 +44,14 @@ fn memory_bytes(mount: &Path, groups: &str) -> Option<u64> {
 
 /// Folders and the name of the limit in them: one hierarchy for all in version 2, one for memory in version 1.
 fn places(mount: &Path, groups: &str) -> Vec<(PathBuf, &'static str)> {
-    let mut places = Vec::new();
-    for line in groups.lines() {
-        let mut parts = line.splitn(3, ':');
-        let (Some(number), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
-            continue;
-        };
-        let path = path.trim_start_matches('/');
-        if number == "0" && controllers.is_empty() {
-            places.push((mount.join(path), "memory.max"));
-        } else if controllers.split(',').any(|controller| controller == "memory") {
-            places.push((mount.join("memory").join(path), "memory.limit_in_bytes"));
+    let place = |own: Membership<'_>| {
+        let path = own.path.trim_start_matches('/');
+        if own.is_of_second_version() {
+            return Some((mount.join(path), "memory.max"));
         }
-    }
-    places
+        own.has("memory").then(|| (mount.join("memory").join(path), "memory.limit_in_bytes"))
+    };
+    memberships(groups).filter_map(place).collect()
 }
 
 /// A limit in bytes; none for `max`, and for the number of version 1 that means the same.

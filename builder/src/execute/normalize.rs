@@ -14,11 +14,9 @@
 //! elsewhere; what was mounted for the command is not there any more. Files with several names are left alone.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
 use std::fs::{File, FileTimes, Metadata};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -133,16 +131,12 @@ fn is_file(node: &Node) -> bool {
     matches!(node.entry.kind, Kind::File { .. })
 }
 
-fn as_path(path: &LayerPath) -> &Path {
-    Path::new(OsStr::from_bytes(path.as_bytes()))
-}
-
 /// Copies files of a root into `folder`.
 fn keep(root: &Path, files: &[&LayerPath], folder: &Path) -> Result<HashMap<LayerPath, Kept>, StepError> {
     let roots = open_all(&[root.to_owned()]);
     let mut kept = HashMap::new();
     for (number, path) in files.iter().enumerate() {
-        let Some(Below { file, metadata, .. }) = find_below(&roots, as_path(path)) else { continue };
+        let Some(Below { file, metadata, .. }) = find_below(&roots, path.as_path()) else { continue };
         let copy = folder.join(number.to_string());
         let copied = || -> io::Result<SystemTime> {
             // Passwords are among them.
@@ -235,11 +229,11 @@ impl Left<'_> {
     /// Opens a file among what the command wrote; none where something else is there. That is looked up first, since some
     /// devices do something when they are opened.
     fn open(&self, path: &LayerPath, flags: OFlags) -> io::Result<Option<File>> {
-        let there = open_in(&self.written, as_path(path), OFlags::PATH)?;
+        let there = open_in(&self.written, path.as_path(), OFlags::PATH)?;
         if FileType::from_raw_mode(fstat(&there)?.st_mode) != FileType::RegularFile {
             return Ok(None);
         }
-        Ok(Some(File::from(open_in(&self.written, as_path(path), flags | OFlags::NONBLOCK)?)))
+        Ok(Some(File::from(open_in(&self.written, path.as_path(), flags | OFlags::NONBLOCK)?)))
     }
 
     /// The file that was at that path before the command. By the tree it was one; none where it is not there all the same.
@@ -247,7 +241,7 @@ impl Left<'_> {
         if let Some(Kept { copy, modified }) = self.normalizer.kept.get(path) {
             return Ok(Some(Was { file: File::open(copy)?, modified: *modified }));
         }
-        let Some(Below { file, metadata, .. }) = find_below(&self.below, as_path(path)) else { return Ok(None) };
+        let Some(Below { file, metadata, .. }) = find_below(&self.below, path.as_path()) else { return Ok(None) };
         Ok(Some(Was { file, modified: metadata.modified()? }))
     }
 
@@ -272,7 +266,7 @@ impl Left<'_> {
     /// Removes a file. Its folder keeps its time.
     fn remove(&self, path: &LayerPath) -> io::Result<()> {
         let (Some(parent), Some(name)) = (path.parent(), path.name()) else { return Ok(()) };
-        let folder = File::from(open_in(&self.written, as_path(&parent), OFlags::RDONLY | OFlags::DIRECTORY)?);
+        let folder = File::from(open_in(&self.written, parent.as_path(), OFlags::RDONLY | OFlags::DIRECTORY)?);
         let modified = folder.metadata()?.modified()?;
         unlinkat(&folder, name, AtFlags::empty())?;
         folder.set_times(FileTimes::new().set_modified(modified))
@@ -306,7 +300,7 @@ impl Left<'_> {
         }
         file.read_exact_at(&mut header, 0)?;
         let Some(source) = self.now(&path)? else { return Ok(false) };
-        let seconds = self.workspace.seconds_shown(as_path(&path), &source.metadata()?);
+        let seconds = self.workspace.seconds_shown(path.as_path(), &source.metadata()?);
         let mut text = Vec::new();
         if source.take(SOURCE_MAX_BYTES + 1).read_to_end(&mut text)? as u64 > SOURCE_MAX_BYTES {
             return Ok(false);
@@ -326,7 +320,7 @@ impl Left<'_> {
             opened => return opened,
         }
         let is_below = self.tree.get(path).is_some_and(is_file);
-        Ok(if is_below { find_below(&self.below, as_path(path)).map(|below| below.file) } else { None })
+        Ok(if is_below { find_below(&self.below, path.as_path()).map(|below| below.file) } else { None })
     }
 }
 

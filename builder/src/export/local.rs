@@ -72,7 +72,7 @@ struct Files {
 
 impl Files {
     fn write(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), ExportError> {
-        let path = below(&self.root, &entry.path);
+        let path = self.root.join(entry.path.as_path());
         match &entry.kind {
             Kind::Directory => {
                 fs::create_dir(&path).map_err(ExportError::at("creating", &path))?;
@@ -81,7 +81,7 @@ impl Files {
             }
             Kind::File { .. } => return self.file(entry, content, &path),
             Kind::Hardlink(first) => {
-                let first = below(&self.root, first);
+                let first = self.root.join(first.as_path());
                 return fs::hard_link(first, &path).map_err(ExportError::at("creating the hard link", &path));
             }
             Kind::Symlink(target) => {
@@ -152,7 +152,7 @@ impl Files {
     fn finish_folders(&self, place: &Path) -> Result<(), ExportError> {
         let top = open_folder(CWD, place.as_os_str(), OFlags::empty(), place)?;
         for entry in self.folders.iter().rev() {
-            let path = below(place, &entry.path);
+            let path = place.join(entry.path.as_path());
             // The folder that was made or met here before; another may have been put in its place since.
             let mut folder = top.try_clone().map_err(ExportError::at("opening", place))?;
             for component in entry.path.components() {
@@ -244,10 +244,6 @@ fn open_folder(folder: impl AsFd, name: &OsStr, flags: OFlags, path: &Path) -> R
     let flags = flags | OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(folder, name, flags, Mode::empty());
     opened.map(File::from).map_err(ExportError::errno("opening", path))
-}
-
-fn below(root: &Path, path: &LayerPath) -> PathBuf {
-    root.join(OsStr::from_bytes(path.as_bytes()))
 }
 
 fn stamps(time: FileTime) -> Timestamps {

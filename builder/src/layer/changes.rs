@@ -12,7 +12,6 @@ mod manifest;
 mod owned;
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -390,7 +389,7 @@ impl<'a> Walk<'a> {
     }
 
     fn path(&self, at: &LayerPath) -> PathBuf {
-        self.upper.join(OsStr::from_bytes(at.as_bytes()))
+        self.upper.join(at.as_path())
     }
 }
 

@@ -1,7 +1,10 @@
 //! What a layer is made of: entries, as values that no file system or archive format shows through.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// Path of an entry inside a layer or a root file system: raw bytes, relative, components joined by one `/`.
 ///
@@ -43,6 +46,12 @@ impl LayerPath {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// As the system writes it, relative.
+    #[must_use]
+    pub fn as_path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.0))
     }
 
     /// Whether this is the root.

@@ -191,6 +191,37 @@ impl Drop for Group {
     }
 }
 
+/// A group that a process is in: a line of `/proc/PID/cgroup` (cgroups(7)).
+#[derive(Clone, Copy, Debug)]
+pub struct Membership<'a> {
+    /// Names joined by commas; none in version 2.
+    controllers: &'a str,
+    /// The group's path in its tree, as the reader of the file sees it.
+    pub path: &'a str,
+}
+
+impl Membership<'_> {
+    /// Whether it is of the one tree of version 2.
+    #[must_use]
+    pub fn is_of_second_version(&self) -> bool {
+        self.controllers.is_empty()
+    }
+
+    /// Whether it is of this controller's tree in version 1.
+    #[must_use]
+    pub fn has(&self, controller: &str) -> bool {
+        self.controllers.split(',').any(|name| name == controller)
+    }
+}
+
+/// The groups that `cgroup`, the content of a `/proc/PID/cgroup`, names.
+pub fn memberships(cgroup: &str) -> impl Iterator<Item = Membership<'_>> {
+    cgroup.lines().filter_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        Some(Membership { controllers, path })
+    })
+}
+
 /// Where control groups are, in the kernel's words.
 #[derive(Debug)]
 struct Layout {
@@ -204,7 +235,7 @@ impl Layout {
     /// Our group's folder in the tree of this controller, in version 1.
     fn first_version(&self, controller: &str) -> Option<PathBuf> {
         let has = |list: &str| list.split(',').any(|name| name == controller);
-        let own = self.groups().find(|(controllers, _)| has(controllers))?.1;
+        let own = memberships(&self.own).find(|own| own.has(controller))?.path;
         let (root, place) =
             self.mounts("cgroup").find(|(_, _, options)| has(options)).map(|(root, place, _)| (root, place))?;
         Some(inside(root, place, own))
@@ -212,13 +243,9 @@ impl Layout {
 
     /// Our group's folder in the one tree of version 2, and the top of what is shown of it.
     fn second_version(&self) -> Option<(PathBuf, PathBuf)> {
-        let own = self.groups().find(|(controllers, _)| controllers.is_empty())?.1;
+        let own = memberships(&self.own).find(Membership::is_of_second_version)?.path;
         let (root, place, _) = self.mounts("cgroup2").next()?;
         Some((inside(root, place, own), place.into()))
-    }
-
-    fn groups(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.own.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'))
     }
 
     /// Of the mounts of a kind: root, place and options.

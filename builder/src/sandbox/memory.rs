@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use super::groups::memberships;
+
 /// Kills so far: those of our own control group, to which every command belongs, or where the kernel does not show these,
 /// those of the whole machine. Only a difference of two readings says something.
 pub(super) fn kills() -> u64 {
@@ -17,14 +19,11 @@ pub(super) fn own_kills() -> Option<u64> {
 /// The files that may hold the count of our own control group, best first.
 fn own_groups() -> Vec<String> {
     let mut files = Vec::new();
-    for line in fs::read_to_string("/proc/self/cgroup").unwrap_or_default().lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        match (fields.next(), fields.next()) {
-            (Some(""), Some(path)) => files.push(format!("/sys/fs/cgroup{path}/memory.events")),
-            (Some(controllers), Some(path)) if controllers.split(',').any(|name| name == "memory") => {
-                files.push(format!("/sys/fs/cgroup/memory{path}/memory.oom_control"));
-            }
-            _ => {}
+    for own in memberships(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default()) {
+        if own.is_of_second_version() {
+            files.push(format!("/sys/fs/cgroup{}/memory.events", own.path));
+        } else if own.has("memory") {
+            files.push(format!("/sys/fs/cgroup/memory{}/memory.oom_control", own.path));
         }
     }
     // A container sees its own group as the top of the tree, by whatever name the host knows it.

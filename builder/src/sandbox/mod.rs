@@ -76,7 +76,7 @@ pub use capabilities::CapabilityChange;
 pub use chroot::recover;
 pub use entry::{another_user, enter, enter_as_another, entered};
 pub use error::{Failure, SandboxError};
-pub use groups::Resources;
+pub use groups::{Membership, Resources, memberships};
 pub use in_memory::{InMemory, Shown};
 pub use network::{ISOLATING_PROGRAMS, isolating_program, reachable_resolvers};
 pub use parent::{run, run_on, set_program};

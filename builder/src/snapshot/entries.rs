@@ -1,10 +1,8 @@
 //! Unpacked layers on disk: found, made visible, thrown away.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,7 +62,7 @@ impl Entry {
     pub(super) fn has_times(&self, index: &LayerIndex) -> bool {
         let files = index.entries.iter().map(|row| &row.entry).filter(|entry| matches!(entry.kind, Kind::File { .. }));
         files.max_by_key(|entry| entry.modified).is_none_or(|newest| {
-            let path = self.fs.join(OsStr::from_bytes(newest.path.as_bytes()));
+            let path = self.fs.join(newest.path.as_path());
             fs::symlink_metadata(path).is_ok_and(|found| found.mtime() == newest.modified.seconds)
         })
     }

@@ -131,23 +131,6 @@ fn links_never_lead_out_of_the_context() {
 }
 
 #[test]
-fn a_link_that_took_a_files_place_is_not_opened() {
-    let tree = Tree::new(&["a/file"]);
-    let context = tree.open("");
-    let selection = context.select("a").unwrap();
-    let entry = &selection.sources[0].entries[1];
-    assert!(context.open_file(entry).is_ok());
-    fs::remove_dir_all(tree.path("a")).unwrap();
-    symlink("../out", tree.path("a")).unwrap();
-    fs::write(tree.0.path().join("out/file"), "secret").unwrap();
-    assert!(context.open_file(entry).is_err());
-    fs::remove_file(tree.path("a")).unwrap();
-    fs::create_dir(tree.path("a")).unwrap();
-    symlink("../../out/secret", tree.path("a/file")).unwrap();
-    assert!(context.open_file(entry).is_err());
-}
-
-#[test]
 fn a_miss_says_what_hid_it_or_what_is_close() {
     let tree = Tree::new(&["src/main.rs", "debug.log", "logs/x", "link -> debug.log"]);
     let rules = "# nothing\n*.log\nlogs\n";

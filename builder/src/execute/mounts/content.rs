@@ -1,6 +1,6 @@
 //! What binds show, and what cache mounts start with: a part of the context, or of a root file system.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::item::{Item, Items};
@@ -210,10 +210,4 @@ impl Executor {
         known.insert(wanted, tree.clone());
         Ok(tree)
     }
-}
-
-/// The path as the system writes it, relative.
-pub(super) fn as_path(path: &LayerPath) -> &Path {
-    use std::os::unix::ffi::OsStrExt as _;
-    Path::new(std::ffi::OsStr::from_bytes(path.as_bytes()))
 }

@@ -13,7 +13,6 @@ use super::super::StepError;
 use super::super::extract::Spool;
 use super::super::item::{Content, Item, Items};
 use super::super::stop::{UntilStopped, unless};
-use super::content::as_path;
 use crate::blob::ContentHash;
 use crate::layer::{Entry, FileTime, Kind, LayerError, Source};
 use crate::owners::{self, Owner};
@@ -66,7 +65,7 @@ pub(super) fn write(items: &Items, spool: Option<&Spool>, folder: &Path, cancel:
             return Err(StepError::Cancelled);
         }
         let entry = &item.entry;
-        let path = folder.join(as_path(&entry.path));
+        let path = folder.join(entry.path.as_path());
         if entry.kind == Kind::Directory {
             if !entry.path.is_root() {
                 fs::create_dir(&path).map_err(failed(&path))?;
@@ -103,7 +102,7 @@ fn write_one(item: &Item, spool: Option<&Spool>, folder: &Path, path: &Path, can
         }
         (Kind::File { .. }, _) => make().map(drop),
         (Kind::Symlink(target), _) => std::os::unix::fs::symlink(OsStr::from_bytes(target), path).map_err(failed(path)),
-        (Kind::Hardlink(target), _) => fs::hard_link(folder.join(as_path(target)), path).map_err(failed(path)),
+        (Kind::Hardlink(target), _) => fs::hard_link(folder.join(target.as_path()), path).map_err(failed(path)),
         (Kind::Fifo, _) => node(FileType::Fifo, 0),
         (Kind::CharDevice { major, minor }, _) => node(FileType::CharacterDevice, rustix::fs::makedev(*major, *minor)),
         (Kind::BlockDevice { major, minor }, _) => node(FileType::BlockDevice, rustix::fs::makedev(*major, *minor)),

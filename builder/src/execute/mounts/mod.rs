@@ -296,7 +296,7 @@ impl Executor {
                 inputs.add_root(number, mount, root);
                 self.unpack_all(step, &root.state)?;
                 let view = self.snapshots.prepare(&root.state.diff_ids())?;
-                let (tree, path) = (view.root().clone(), content::as_path(&root.path).to_owned());
+                let (tree, path) = (view.root().clone(), root.path.as_path().to_owned());
                 made._views.push(view);
                 Ok(MountSource::Tree { root: tree, path, is_folder: root.is_folder })
             }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::super::StepError;
-use super::content::{ContextTree, RootTree, as_path};
+use super::content::{ContextTree, RootTree};
 use super::cover::{Cover, find_below, open_all};
 use crate::cache_mount::{Fingerprint, HeldMount, LastUse, Memory, Moment, Seen, Turn};
 use crate::graph::{Mount, RunOp};
@@ -85,7 +85,7 @@ impl Inputs {
             self.files.push(Input {
                 path: shown_at(mount, &path),
                 place: Place::Mount(number),
-                inside: as_path(&item.entry.path).to_owned(),
+                inside: item.entry.path.as_path().to_owned(),
                 content: Fingerprint::of(content),
                 own: Moment { seconds: modified.seconds, nanoseconds: modified.nanoseconds },
             });
@@ -110,7 +110,7 @@ impl Inputs {
         self.files.push(Input {
             path,
             place,
-            inside: as_path(inside).to_owned(),
+            inside: inside.as_path().to_owned(),
             content: Fingerprint::of(content),
             own: Moment { seconds: modified.seconds, nanoseconds: modified.nanoseconds },
         });

@@ -1,6 +1,5 @@
 //! Where an entry goes: folders opened inside the root, links followed inside the image, and room made for a name.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -308,6 +307,6 @@ impl Applier {
 
     /// A real path of the tree, on this machine.
     pub(super) fn path(&self, at: &LayerPath) -> PathBuf {
-        self.root.join(OsStr::from_bytes(at.as_bytes()))
+        self.root.join(at.as_path())
     }
 }

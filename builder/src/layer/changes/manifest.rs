@@ -1,7 +1,6 @@
 //! What a tree was like, to tell later what changed in it: for sandboxes that cannot mount an overlay.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -190,7 +189,7 @@ fn is_as_known(at: &Path, metadata: &Metadata, before: &Stat, node: &Node) -> Re
 fn scan(root: &Path, visit: &mut dyn FnMut(LayerPath, &Path, &Metadata)) -> Result<(), ChangesError> {
     let mut ahead = vec![LayerPath::root()];
     while let Some(folder) = ahead.pop() {
-        let here = root.join(OsStr::from_bytes(folder.as_bytes()));
+        let here = root.join(folder.as_path());
         for entry in fs::read_dir(&here).map_err(ChangesError::at("listing", &here))? {
             let entry = entry.map_err(ChangesError::at("listing", &here))?;
             let at = entry.path();

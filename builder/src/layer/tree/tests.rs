@@ -296,7 +296,7 @@ fn with_near_links(changes: Vec<Change>) -> Vec<Change> {
 fn on_disk(root: &std::path::Path, at: &LayerPath, lines: &mut Vec<String>) {
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    let folder = root.join(std::ffi::OsStr::from_bytes(at.as_bytes()));
+    let folder = root.join(at.as_path());
     let mut names: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()).collect();
     names.sort_by_key(std::fs::DirEntry::file_name);
     for entry in names {
