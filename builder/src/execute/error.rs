@@ -46,12 +46,6 @@ pub enum StepError {
     /// The user stopped the build.
     #[error("interrupted")]
     Cancelled,
-    /// A feature that is still to come.
-    #[error("{what} is not there yet")]
-    NotThereYet {
-        /// Which.
-        what: &'static str,
-    },
     /// A fault of this program: what the graph names was not brought.
     #[error("{what} was not made ready before the step; this is a fault of this program")]
     NotFetched {

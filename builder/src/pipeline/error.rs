@@ -435,8 +435,7 @@ fn is_not_found(error: &RemoteError) -> bool {
 fn step_fault(error: &StepError) -> Fault {
     match error {
         StepError::Cancelled => Fault::Interrupted,
-        StepError::NotThereYet { .. }
-        | StepError::ExitStatus { .. }
+        StepError::ExitStatus { .. }
         | StepError::NoProgram { .. }
         | StepError::Signal { .. }
         | StepError::Context(_)

@@ -18,7 +18,7 @@ mod cover;
 mod folder;
 mod times;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -129,7 +129,7 @@ impl Executor {
                     self.bind(step, number, mount, &contents[number], stacks, &mut inputs, &mut made)?
                 }
                 MountKind::Cache { .. } => {
-                    let held = held.get(&self.wanted(mount, &contents[number])?);
+                    let held = wanted(mount, &contents[number]).and_then(|wanted| held.get(&wanted));
                     let Some(held) = held else { continue };
                     MountSource::Tree { root: RootMount::Directory(held.data()), path: PathBuf::new(), is_folder: true }
                 }
@@ -172,21 +172,21 @@ impl Executor {
             let source = MountSource::File { content: script.content.clone(), mode: script.mode, uid: 0, gid: 0 };
             made.mounts.push(RunMount { target: script.name.clone(), source, read_only: true });
         }
-        let writable = |held: &HeldMount| {
-            op.mounts.iter().zip(contents).any(|(mount, content)| {
-                !mount.read_only
-                    && matches!(mount.kind, MountKind::Cache { .. })
-                    && self
-                        .wanted(mount, content)
-                        .is_ok_and(|wanted| held.place().parent().is_some_and(|folder| folder.ends_with(wanted.name())))
-            })
-        };
-        let (mut writable, others): (Vec<_>, Vec<_>) = held.into_values().partition(writable);
+        let writable: BTreeSet<Wanted> = op
+            .mounts
+            .iter()
+            .zip(contents)
+            .filter(|(mount, _)| !mount.read_only)
+            .filter_map(|(mount, content)| wanted(mount, content))
+            .collect();
+        let (writable, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            held.into_iter().partition(|(wanted, _)| writable.contains(wanted));
+        let mut writable: Vec<HeldMount> = writable.into_values().collect();
         if !writable.is_empty() {
             writable.sort_by(|a, b| a.place().cmp(b.place()));
             times::show(inputs, &mut writable, workspace, &mut made.mounts)?;
         }
-        made.caches.extend(writable.into_iter().chain(others));
+        made.caches.extend(writable.into_iter().chain(others.into_values()));
         Ok(made)
     }
 
@@ -198,22 +198,24 @@ impl Executor {
         op: &RunOp,
         contents: &[Shown],
     ) -> Result<BTreeMap<Wanted, HeldMount>, StepError> {
-        let mut wanted: BTreeMap<Wanted, (Share, &Shown)> = BTreeMap::new();
+        let mut all: BTreeMap<Wanted, (Share, &Shown)> = BTreeMap::new();
         for (mount, content) in op.mounts.iter().zip(contents) {
-            let MountKind::Cache { sharing, .. } = &mount.kind else { continue };
+            let (MountKind::Cache { sharing, .. }, Some(this)) = (&mount.kind, wanted(mount, content)) else {
+                continue;
+            };
             let share = match sharing {
                 Sharing::Shared => Share::Shared,
                 Sharing::Private => Share::Private,
                 Sharing::Locked => Share::Locked,
             };
-            let entry = wanted.entry(self.wanted(mount, content)?).or_insert((share, content));
+            let entry = all.entry(this).or_insert((share, content));
             if share == Share::Locked {
                 entry.0 = share;
             }
         }
         let mounts = CacheMounts::new(self.store.clone());
         let mut held = BTreeMap::new();
-        for (wanted, (share, content)) in wanted {
+        for (wanted, (share, content)) in all {
             let mut said = false;
             let mut wait = || {
                 if !said {
@@ -229,18 +231,6 @@ impl Executor {
             held.insert(wanted, taken.ok_or(StepError::Cancelled)?);
         }
         Ok(held)
-    }
-
-    /// Which cache mount that is.
-    fn wanted(&self, mount: &Mount, content: &Shown) -> Result<Wanted, StepError> {
-        let MountKind::Cache { id, mode, uid, gid, .. } = &mount.kind else {
-            return Err(StepError::NotThereYet { what: "a cache mount that is none" });
-        };
-        let initial = match content {
-            Shown::Root(root) => Some(format!("{:?} {}", root.content, root.path)),
-            Shown::Context(_) | Shown::Nothing => None,
-        };
-        Ok(Wanted { id: id.clone(), initial, mode: *mode, uid: *uid, gid: *gid })
     }
 
     /// Puts the first content of a cache mount into a folder.
@@ -269,7 +259,7 @@ impl Executor {
         made: &mut MadeMounts,
     ) -> Result<MountSource, StepError> {
         match content {
-            Shown::Nothing => Err(StepError::NotThereYet { what: "a bind of nothing" }),
+            Shown::Nothing => Err(StepError::NotFetched { what: format!("what is shown at {}", mount.target) }),
             Shown::Context(context) => {
                 inputs.add_items(number, mount, context);
                 let lower = context.folder(&self.store, &self.cancel)?;
@@ -336,4 +326,14 @@ impl Executor {
             },
         }
     }
+}
+
+/// Which cache mount that is; none where it is another mount.
+fn wanted(mount: &Mount, content: &Shown) -> Option<Wanted> {
+    let MountKind::Cache { id, mode, uid, gid, .. } = &mount.kind else { return None };
+    let initial = match content {
+        Shown::Root(root) => Some(format!("{:?} {}", root.content, root.path)),
+        Shown::Context(_) | Shown::Nothing => None,
+    };
+    Some(Wanted { id: id.clone(), initial, mode: *mode, uid: *uid, gid: *gid })
 }
