@@ -107,6 +107,23 @@ async fn everything_is_served_and_no_byte_is_copied() {
 }
 
 #[tokio::test]
+async fn an_image_without_layers_as_buildkit_writes_it() {
+    let (other, store) = other().await;
+    other.blob("a", "{}").await;
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{{"mediaType":"a/b","digest":"{}","size":2}},"layers":null}}"#,
+        digest("{}")
+    );
+    let name = other.manifest("a", &manifest).await;
+    other.tag("a", "v1", &name).await;
+    assert_eq!(run(&store).await.unwrap().problems, []);
+    let app = served(&store).await;
+    tag_is(&app, "a", "v1", Some(&manifest)).await;
+    assert_eq!(app.put("a", "v2", MANIFEST, &manifest).await.status, 201);
+    tag_is(&app, "a", "v2", Some(&manifest)).await;
+}
+
+#[tokio::test]
 async fn a_repetition_brings_what_is_new_and_reverts_nothing() {
     let (other, store) = other().await;
     let (old, old_digest) = other.image("a", "moved-here", "one").await;

@@ -79,7 +79,11 @@ pub fn config(config: &ImageConfig, format: Format) -> Document {
 /// # Errors
 /// [`ImageError::Unreadable`].
 pub fn parse_config(bytes: &[u8]) -> Result<ImageConfig, ImageError> {
-    serde_json::from_slice(bytes).map_err(|error| unreadable("configuration", &error))
+    let config = serde_json::from_slice(bytes).map(|mut value| {
+        leave_out_nulls_of_config(&mut value);
+        value
+    });
+    config.and_then(serde_json::from_value).map_err(|error| unreadable("configuration", &error))
 }
 
 /// Reads a manifest or an index of either family.
@@ -87,7 +91,7 @@ pub fn parse_config(bytes: &[u8]) -> Result<ImageConfig, ImageError> {
 /// # Errors
 /// Refuses what could be read as both, as two readers would then see two images under one digest.
 pub fn parse(bytes: &[u8]) -> Result<Manifest, ImageError> {
-    let value: Value = serde_json::from_slice(bytes).map_err(|error| unreadable("manifest", &error))?;
+    let mut value: Value = serde_json::from_slice(bytes).map_err(|error| unreadable("manifest", &error))?;
     let has = |field: &str| value.get(field).is_some_and(|value| !value.is_null());
     let ambiguous = |reason: &str| Err(ImageError::Ambiguous { reason: reason.to_owned() });
     if value.get("schemaVersion").and_then(Value::as_u64) == Some(1) {
@@ -109,12 +113,14 @@ pub fn parse(bytes: &[u8]) -> Result<Manifest, ImageError> {
         if has("layers") || has("config") {
             return ambiguous("it is an index, and has layers");
         }
+        leave_out_nulls(&mut value, "manifests");
         let index = serde_json::from_value(value).map_err(|error| unreadable("index", &error))?;
         return Ok(Manifest::Index(Box::new(index)));
     }
     if has("manifests") {
         return ambiguous("it is an image's, and lists other manifests");
     }
+    leave_out_nulls(&mut value, "layers");
     let manifest = serde_json::from_value(value).map_err(|error| unreadable("manifest", &error))?;
     Ok(Manifest::Image(Box::new(manifest)))
 }
@@ -142,6 +148,50 @@ fn annotated(
         (true, _) => Ok(None),
         (false, Format::Docker) => Err(ImageError::AnnotationsNeedOci),
         (false, Format::Oci) => Ok(Some(annotations.clone().into_iter().collect())),
+    }
+}
+
+/// Takes the `null`s out of a manifest whose descriptors stand in `list`: a writer in Go, as BuildKit is, has them where a
+/// list or map is empty, and a reader in Go takes them for that.
+fn leave_out_nulls(manifest: &mut Value, list: &str) {
+    let Value::Object(fields) = &mut *manifest else { return };
+    fields.retain(|_, value| !value.is_null());
+    let listed = fields.entry(list).or_insert_with(|| Value::Array(Vec::new()));
+    for descriptor in listed.as_array_mut().into_iter().flatten() {
+        leave_out_nulls_of(descriptor);
+        descriptor.get_mut("platform").into_iter().for_each(leave_out_nulls_of);
+    }
+    for name in ["config", "subject"] {
+        manifest.get_mut(name).into_iter().for_each(leave_out_nulls_of);
+    }
+    manifest.get_mut("annotations").into_iter().for_each(fill_nulls);
+}
+
+fn leave_out_nulls_of_config(config: &mut Value) {
+    leave_out_nulls_of(config);
+    for row in config.get_mut("history").and_then(Value::as_array_mut).into_iter().flatten() {
+        leave_out_nulls_of(row);
+    }
+    config.get_mut("rootfs").into_iter().for_each(leave_out_nulls_of);
+    let Some(runtime) = config.get_mut("config") else { return };
+    leave_out_nulls_of(runtime);
+    runtime.get_mut("Healthcheck").into_iter().for_each(leave_out_nulls_of);
+    runtime.get_mut("Labels").into_iter().for_each(fill_nulls);
+}
+
+fn leave_out_nulls_of(value: &mut Value) {
+    if let Value::Object(fields) = value {
+        fields.retain(|_, value| !value.is_null());
+        fields.get_mut("annotations").into_iter().for_each(fill_nulls);
+    }
+}
+
+/// Of a map of texts a key with `null` is one with an empty text.
+fn fill_nulls(texts: &mut Value) {
+    for text in texts.as_object_mut().into_iter().flat_map(|texts| texts.values_mut()) {
+        if text.is_null() {
+            *text = Value::String(String::new());
+        }
     }
 }
 
@@ -276,6 +326,35 @@ mod tests {
         assert_eq!(String::from_utf8(config(&read, Format::Oci).bytes).unwrap(), text);
         let error = parse_config(b"[]").unwrap_err();
         assert!(error.to_string().starts_with("the image's configuration cannot be read: "), "{error}");
+    }
+
+    #[test]
+    fn a_null_is_what_is_empty() {
+        let digest = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let config = format!(r#"{{"mediaType":"x","digest":"{digest}","size":3,"annotations":{{"a":null}}}}"#);
+        let text = format!(r#"{{"schemaVersion":2,"config":{config},"layers":null,"annotations":{{"k":null}}}}"#);
+        let Ok(Manifest::Image(manifest)) = parse(text.as_bytes()) else { panic!("no image") };
+        assert!(manifest.layers().is_empty());
+        assert_eq!(manifest.annotations().as_ref().unwrap()["k"], "");
+        let text = r#"{"mediaType":"application/vnd.oci.image.index.v1+json","schemaVersion":2,"manifests":null}"#;
+        let Ok(Manifest::Index(index)) = parse(text.as_bytes()) else { panic!("no index") };
+        assert!(index.manifests().is_empty());
+        let text = concat!(
+            r#"{"architecture":"amd64","os":"linux","created":null,"rootfs":{"type":"layers","diff_ids":null},"#,
+            r#""history":null,"config":{"Healthcheck":{"Test":null,"Retries":2},"OnBuild":null,"Entrypoint":null,"#,
+            r#""User":null,"WorkingDir":null,"Labels":{"a":null},"Volumes":{"/v":null}}}"#
+        );
+        let read = parse_config(text.as_bytes()).unwrap();
+        assert_eq!(
+            String::from_utf8(super::config(&read, Format::Oci).bytes).unwrap(),
+            concat!(
+                r#"{"architecture":"amd64","os":"linux","config":{"Healthcheck":{"Retries":2},"Volumes":{"/v":null},"#,
+                r#""Labels":{"a":""}},"rootfs":{"type":"layers","diff_ids":[]}}"#
+            )
+        );
+        for text in [r#"{"config":null}"#, r#"{"rootfs":null}"#, r#"{"history":[{"created_by":null}]}"#] {
+            parse_config(text.as_bytes()).unwrap();
+        }
     }
 
     #[test]

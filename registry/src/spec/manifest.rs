@@ -3,7 +3,7 @@
 //! Accepted are OCI image manifests and indexes, and Docker schema 2 manifests and lists. Only what decides something
 //! here is read: media type, references, subject, and what a referrers list shows.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::digest::Digest;
@@ -140,8 +140,10 @@ struct Body {
     media_type: Option<String>,
     artifact_type: Option<String>,
     config: Option<Content>,
-    layers: Option<Vec<Content>>,
-    manifests: Option<Vec<Content>>,
+    #[serde(default, deserialize_with = "present")]
+    layers: Option<Option<Vec<Content>>>,
+    #[serde(default, deserialize_with = "present")]
+    manifests: Option<Option<Vec<Content>>>,
     subject: Option<Content>,
     annotations: Option<Map<String, Value>>,
 }
@@ -149,11 +151,20 @@ struct Body {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Content {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     media_type: String,
     digest: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     urls: Vec<String>,
+}
+
+/// Tells `null`, with which writers in Go, as BuildKit is, mean an empty list, from what is not there.
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<Vec<Content>>>, D::Error> {
+    Deserialize::deserialize(value).map(Some)
+}
+
+fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(value: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
 impl Content {
@@ -180,7 +191,7 @@ impl Manifest {
             }
             (Some(media_type), _) => media_type.clone(),
             (None, Some(header)) => header.to_owned(),
-            (None, None) if body.manifests.is_some() => OCI_INDEX.to_owned(),
+            (None, None) if matches!(body.manifests, Some(Some(_))) => OCI_INDEX.to_owned(),
             (None, None) if body.config.is_some() => OCI_MANIFEST.to_owned(),
             (None, None) => return Err(ManifestError::NoType),
         };
@@ -194,17 +205,19 @@ impl Manifest {
         }
         check_fields(&body, &media_type, is_index)?;
 
-        let count = body.layers.as_ref().map_or(0, Vec::len) + body.manifests.as_ref().map_or(0, Vec::len);
+        let body_layers = body.layers.flatten().unwrap_or_default();
+        let manifests = body.manifests.flatten().unwrap_or_default();
+        let count = body_layers.len() + manifests.len();
         if count > MANIFEST_REFERENCES_MAX {
             return Err(ManifestError::References { found: count });
         }
         let config_type = body.config.as_ref().map(|c| c.media_type.clone()).filter(|t| !t.is_empty());
         let config = digests(body.config)?.pop();
         let (local_layers, elsewhere): (Vec<_>, Vec<_>) =
-            body.layers.into_iter().flatten().partition(|layer| layer.urls.is_empty());
+            body_layers.into_iter().partition(|layer| layer.urls.is_empty());
         let layers = digests(local_layers)?;
         let beside_config = layers.iter().filter(|layer| Some(*layer) != config.as_ref());
-        let listed = body.manifests.iter().flatten().filter(|content| content.is_no_manifest());
+        let listed = manifests.iter().filter(|content| content.is_no_manifest());
         let listed: Vec<Digest> = listed.filter_map(|content| content.digest.parse().ok()).collect();
         Ok(Self {
             listed,
@@ -212,7 +225,7 @@ impl Manifest {
             blobs: config.iter().chain(beside_config).cloned().collect(),
             config,
             layers,
-            children: digests(body.manifests.into_iter().flatten())?,
+            children: digests(manifests)?,
             subject: digests(body.subject)?.pop(),
             artifact_type: body.artifact_type.filter(|t| !t.is_empty()).or(config_type),
             annotations: body.annotations,
@@ -239,9 +252,9 @@ fn check_fields(body: &Body, media_type: &str, is_index: bool) -> Result<(), Man
     let missing = |field| Err(ManifestError::Missing { media_type: media_type(), field });
     match is_index {
         true if body.config.is_some() => field("config"),
-        true if body.layers.is_some() => field("layers"),
+        true if matches!(body.layers, Some(Some(_))) => field("layers"),
         true if body.manifests.is_none() => missing("manifests"),
-        false if body.manifests.is_some() => field("manifests"),
+        false if matches!(body.manifests, Some(Some(_))) => field("manifests"),
         false if body.config.is_none() => missing("config"),
         false if body.layers.is_none() => missing("layers"),
         _ => Ok(()),
@@ -294,6 +307,19 @@ mod tests {
             Some(DOCKER_MANIFEST),
         );
         assert_eq!(manifest.unwrap().blobs.len(), 1);
+    }
+
+    #[test]
+    fn null_is_an_empty_list() {
+        let image = r#"{"schemaVersion":2,"config":{"mediaType":null,"digest":"AAA","urls":null},"layers":LAYERS}"#;
+        let empty = parse(&image.replace("LAYERS", "null"), None).unwrap();
+        assert_eq!((empty.layers.len(), empty.blobs.len()), (0, 1));
+        let one = parse(&image.replace("LAYERS", r#"[{"digest":"AAA","urls":null}]"#), None).unwrap();
+        assert_eq!(one.layers.len(), 1);
+        let index = parse(r#"{"schemaVersion":2,"manifests":null,"layers":null}"#, Some(OCI_INDEX)).unwrap();
+        assert_eq!(index.children, []);
+        let absent = parse(r#"{"schemaVersion":2,"config":{"digest":"AAA"}}"#, None).unwrap_err();
+        assert!(absent.ends_with("must have `layers`"), "{absent}");
     }
 
     #[test]
