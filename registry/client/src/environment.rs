@@ -6,13 +6,16 @@ use std::path::PathBuf;
 
 /// Values of the environment variables that matter to the client.
 ///
-/// An empty variable counts as one that is not set. `Debug` leaves out the proxies' values, which may hold passwords.
+/// An empty variable counts as one that is not set. `Debug` leaves out the credentials, and the proxies' values, which may
+/// hold passwords.
 #[derive(Clone, Default)]
 pub struct Environment {
     /// `HOME`: where `.docker/config.json` and `.config/containers/auth.json` are.
     pub home: Option<PathBuf>,
     /// `DOCKER_CONFIG`: the folder of `config.json`.
     pub docker_config: Option<PathBuf>,
+    /// `DOCKER_AUTH_CONFIG`: credentials in the form of a `config.json`.
+    pub docker_auth_config: Option<String>,
     /// `REGISTRY_AUTH_FILE`: the one file with credentials.
     pub registry_auth_file: Option<PathBuf>,
     /// Where podman keeps the credentials of this session: `$XDG_RUNTIME_DIR/containers`, without it `/run/containers/UID`.
@@ -46,6 +49,7 @@ impl Environment {
         Self {
             home: path("HOME"),
             docker_config: path("DOCKER_CONFIG"),
+            docker_auth_config: os("DOCKER_AUTH_CONFIG").map(|text| text.to_string_lossy().into_owned()),
             registry_auth_file: path("REGISTRY_AUTH_FILE"),
             runtime_folder: path("XDG_RUNTIME_DIR").map(|folder| folder.join("containers")).or_else(own_runtime_folder),
             xdg_config_home: path("XDG_CONFIG_HOME"),
@@ -77,6 +81,7 @@ impl fmt::Debug for Environment {
         f.debug_struct("Environment")
             .field("home", &self.home)
             .field("docker_config", &self.docker_config)
+            .field("docker_auth_config", &set(&self.docker_auth_config))
             .field("registry_auth_file", &self.registry_auth_file)
             .field("runtime_folder", &self.runtime_folder)
             .field("xdg_config_home", &self.xdg_config_home)

@@ -114,6 +114,34 @@ fn the_first_file_with_an_entry_wins() {
 }
 
 #[test]
+fn the_text_in_a_variable_comes_first() {
+    let mut home = Home::new();
+    home.write("home/.docker/config.json", &auths("one.example.org", "docker:1"));
+    home.environment.docker_auth_config = Some(auths("one.example.org", "variable:2"));
+    let keyring = home.keyring();
+    let first = "variable 2 from the variable DOCKER_AUTH_CONFIG";
+    assert_eq!(found(&home, &keyring, "one.example.org", "x"), first);
+    assert_eq!(found(&home, &keyring, "two.example.org", "x"), "none");
+    keyring.store("one.example.org", &login("stored")).unwrap();
+    assert_eq!(found(&home, &keyring, "one.example.org", "x"), first);
+    assert!(fs::read_to_string(home.path("home/.docker/config.json")).unwrap().contains("bWU6c3RvcmVk"));
+    let shown = format!("{keyring:?} {:?}", home.environment);
+    assert!(!shown.contains("dmFyaWFibGU6Mg"), "{shown}");
+
+    home.environment.registry_auth_file = Some(home.write("only.json", &auths("five.example.org", "only:5")));
+    assert_eq!(found(&home, &home.keyring(), "one.example.org", "x"), first);
+    assert_eq!(found(&home, &home.keyring(), "five.example.org", "x"), "only 5 from ~/only.json");
+    let given = home.write("given.json", &auths("quay.io", "team:6"));
+    assert_eq!(found(&home, &Keyring::new(Some(&given), &home.environment), "one.example.org", "x"), "none");
+
+    home.environment.docker_auth_config = Some("{secret".to_owned());
+    assert_eq!(
+        found(&home, &home.keyring(), "five.example.org", "x"),
+        "only 5 from ~/only.json; the variable DOCKER_AUTH_CONFIG cannot be used: it is not JSON: look at line 1, column 2"
+    );
+}
+
+#[test]
 fn what_cannot_be_read_is_a_note() {
     let home = Home::new();
     home.write("home/.docker/config.json", "{\"auths\": secret");

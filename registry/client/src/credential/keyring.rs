@@ -1,6 +1,7 @@
 //! The places with credentials, searched in order.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,8 @@ use super::{Credential, CredentialError};
 use crate::environment::Environment;
 use crate::reference::normal_host;
 
+/// The variable whose text is searched first, as Docker does.
+const VARIABLE: &str = "DOCKER_AUTH_CONFIG";
 /// Largest credentials file that is read, in bytes; a real one has a few hundred.
 const FILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -21,7 +24,19 @@ pub struct Keyring {
     files: Vec<PathBuf>,
     /// A file that the user named must be there.
     named: bool,
+    /// Read before them, and never written.
+    variable: Option<Secret>,
     search_path: Option<OsString>,
+}
+
+/// A text that `Debug` leaves out.
+#[derive(Clone)]
+struct Secret(String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(set)")
+    }
 }
 
 /// Credentials and where they were found.
@@ -65,8 +80,9 @@ impl Keyring {
     #[must_use]
     pub fn new(authfile: Option<&Path>, environment: &Environment) -> Self {
         let search_path = environment.path.clone();
+        let variable = environment.docker_auth_config.clone().filter(|_| authfile.is_none()).map(Secret);
         if let Some(file) = authfile.or(environment.registry_auth_file.as_deref()) {
-            return Self { files: vec![file.to_owned()], named: true, search_path };
+            return Self { files: vec![file.to_owned()], named: true, variable, search_path };
         }
         let home = environment.home.as_deref();
         let docker = environment.docker_config.clone().or_else(|| Some(home?.join(".docker")));
@@ -76,7 +92,7 @@ impl Keyring {
             environment.runtime_folder.as_ref().map(|folder| folder.join("auth.json")),
             user.map(|folder| folder.join("containers").join("auth.json")),
         ];
-        Self { files: files.into_iter().flatten().collect(), named: false, search_path }
+        Self { files: files.into_iter().flatten().collect(), named: false, variable, search_path }
     }
 
     /// The credentials for a repository of a registry.
@@ -84,6 +100,17 @@ impl Keyring {
     pub fn find(&self, host: &str, repository: &str) -> Lookup {
         let host = normal_host(host);
         let mut lookup = Lookup::default();
+        if let Some(Secret(text)) = &self.variable {
+            let entry = CredentialFile::parse(text).map(|file| file.entry(host, repository).transpose());
+            match entry.and_then(|entry| entry) {
+                Ok(Some(credential)) => {
+                    lookup.found = Some(Found { credential, origin: format!("the variable {VARIABLE}") });
+                    return lookup;
+                }
+                Ok(None) => {}
+                Err(problem) => lookup.notes.push(format!("the variable {VARIABLE} cannot be used: {problem}")),
+            }
+        }
         for path in &self.files {
             let file = match read(path) {
                 Ok(Some(file)) => file,

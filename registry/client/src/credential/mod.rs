@@ -2,9 +2,10 @@
 //!
 //! Looked for in this order; the first place that has an entry for the registry wins:
 //! 1. the file given by `--authfile`, and then nowhere else;
-//! 2. the file named by `REGISTRY_AUTH_FILE`, and then nowhere else;
-//! 3. Docker's `config.json` in `DOCKER_CONFIG` or `~/.docker`;
-//! 4. podman's `auth.json`: of the session (`$XDG_RUNTIME_DIR/containers`), then of the user (`~/.config/containers`).
+//! 2. the text of `DOCKER_AUTH_CONFIG`, which has the form of a `config.json`, and of which only `auths` counts;
+//! 3. the file named by `REGISTRY_AUTH_FILE`, and then nowhere else;
+//! 4. Docker's `config.json` in `DOCKER_CONFIG` or `~/.docker`;
+//! 5. podman's `auth.json`: of the session (`$XDG_RUNTIME_DIR/containers`), then of the user (`~/.config/containers`).
 //!
 //! Within a file, a helper named for the registry (`credHelpers`) wins over the one for all (`credsStore`), and that
 //! over the entries in the file (`auths`). A helper that is missing or fails is a note, not an end: a public image can
