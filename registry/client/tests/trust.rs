@@ -81,7 +81,8 @@ async fn no_store_at_all_matters_only_to_tls() {
     let folder = tempfile::tempdir().unwrap();
     let empty = folder.path().join("empty.pem");
     fs::write(&empty, "").unwrap();
-    let environment = Environment { ssl_cert_file: Some(empty.clone()), ..Environment::default() };
+    let none = Some(folder.path().join("none").into_os_string());
+    let environment = Environment { ssl_cert_file: Some(empty.clone()), ssl_cert_dir: none, ..Environment::default() };
     let client = Client::new(Settings { environment: environment.clone(), ..settings() }).unwrap();
     client.ping(&registry.host()).await.unwrap();
     let error = client.ping("registry.example.invalid").await.unwrap_err();

@@ -1,7 +1,8 @@
 //! Which certificates are believed, per registry.
 //!
-//! The CA store is read from files, so that a static binary works on every distribution: from `SSL_CERT_FILE` and
-//! `SSL_CERT_DIR` when one of them is set, else from where distributions keep it. It is read when the first TLS
+//! The CA store is read from files, so that a static binary works on every distribution: from a file and from folders where
+//! distributions keep them. `SSL_CERT_FILE` stands for the file and `SSL_CERT_DIR` for the folders, each leaving the other as
+//! it is, as for programs in Go; without either the folders are read only where there is no file. It is read when the first TLS
 //! connection is made: without a CA store everything else still works. A registry may have more CA certificates and a
 //! certificate of our own, by a setting or in Docker's `certs.d` folder.
 
@@ -185,17 +186,20 @@ impl Trust {
             Ok(())
         };
         let from_variables = self.ssl_cert_file.is_some() || !self.ssl_cert_dir.is_empty();
-        if from_variables {
-            if let Some(file) = &self.ssl_cert_file {
-                add(file)?;
-            }
-            for path in self.ssl_cert_dir.iter().filter_map(|folder| sorted_files(folder).ok()).flatten() {
-                let _ = add(&path);
-            }
-        } else if let Some(file) = SYSTEM_FILES.iter().map(Path::new).find(|file| file.is_file()) {
+        let file = match &self.ssl_cert_file {
+            Some(file) => Some(file.as_path()),
+            None => SYSTEM_FILES.iter().map(Path::new).find(|file| file.is_file()),
+        };
+        if let Some(file) = file {
             add(file)?;
-        } else {
-            for path in SYSTEM_FOLDERS.iter().filter_map(|folder| sorted_files(Path::new(folder)).ok()).flatten() {
+        }
+        // The system's folders hold what the system's file does.
+        if from_variables || file.is_none() {
+            let folders: Vec<&Path> = match self.ssl_cert_dir.is_empty() {
+                true => SYSTEM_FOLDERS.iter().map(Path::new).collect(),
+                false => self.ssl_cert_dir.iter().map(PathBuf::as_path).collect(),
+            };
+            for path in folders.into_iter().filter_map(|folder| sorted_files(folder).ok()).flatten() {
                 let _ = add(&path);
             }
         }
@@ -252,4 +256,25 @@ fn sorted_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::Environment;
+
+    #[test]
+    fn a_variable_leaves_the_other_half_of_the_system_as_it_is() {
+        let found = |environment| {
+            let settings = Settings { environment, ..Settings::default() };
+            Trust::new(&settings).system().as_ref().map_or(0, |store| store.len())
+        };
+        let empty = tempfile::tempdir().unwrap();
+        let without = found(Environment { ssl_cert_dir: Some(empty.path().into()), ..Environment::default() });
+        if SYSTEM_FILES.iter().any(|file| Path::new(file).is_file()) {
+            assert_eq!(without, found(Environment::default()));
+        } else {
+            assert_eq!(without, 0);
+        }
+    }
 }
