@@ -135,15 +135,22 @@ impl Authenticator {
         registry.scheme = Some(scheme.clone());
         match scheme {
             Scheme::Basic => {
-                let lookup = self.lookup(&mut registry, claim).await;
-                let header = lookup.found.as_ref().and_then(|found| basic(&found.credential));
-                match header {
+                let mut lookup = self.lookup(&mut registry, claim).await;
+                let header = |lookup: &Lookup| lookup.found.as_ref().and_then(|found| basic(&found.credential));
+                if sent.is_some() && sent == header(lookup).as_ref() {
+                    lookup = self.lookup_again(&mut registry, claim).await;
+                }
+                match header(lookup) {
                     Some(header) if sent != Some(&header) => Ok(header),
                     _ => Err(self.rejected(&mut registry, claim, said).await),
                 }
             }
             Scheme::Bearer { realm, service } => {
                 registry.tokens.retain(|token| sent != Some(&token.header));
+                let found = registry.lookups.get(claim.repository).and_then(|lookup| lookup.found.as_ref());
+                if sent.is_some() && found.is_some_and(|found| sent == given_token(&found.credential).as_ref()) {
+                    self.lookup_again(&mut registry, claim).await;
+                }
                 let mut scopes = claim.scopes.clone();
                 if let Some(asked) = asked {
                     scopes.join(&asked);
@@ -250,6 +257,12 @@ impl Authenticator {
         registry.lookups.entry(repository).or_default()
     }
 
+    /// What a helper program gives may be good for a while only, and a file be written anew.
+    async fn lookup_again<'r>(&self, registry: &'r mut Registry, claim: &Claim<'_>) -> &'r Lookup {
+        registry.lookups.remove(claim.repository);
+        self.lookup(registry, claim).await
+    }
+
     async fn token(
         &self,
         registry: &mut Registry,
@@ -262,14 +275,20 @@ impl Authenticator {
         if let Some(token) = registry.tokens.iter().find(|token| token.scopes.covers(claim.scopes)) {
             return Ok(token.header.clone());
         }
+        let may_be_old = registry.lookups.contains_key(claim.repository);
         let lookup = self.lookup(registry, claim).await.clone();
-        let token = match self.fetch(claim, realm, service, &lookup).await {
-            Err(error @ ClientError::Unauthorized { .. }) => {
-                registry.lookups.remove(claim.repository);
-                return Err(error);
+        let mut outcome = self.fetch(claim, realm, service, &lookup).await;
+        if may_be_old && matches!(outcome, Err(ClientError::Unauthorized { .. })) {
+            let fresh = self.lookup_again(registry, claim).await.clone();
+            let credential = |lookup: &Lookup| lookup.found.as_ref().map(|found| found.credential.clone());
+            if credential(&fresh) != credential(&lookup) {
+                outcome = self.fetch(claim, realm, service, &fresh).await;
             }
-            outcome => outcome?,
-        };
+        }
+        if matches!(outcome, Err(ClientError::Unauthorized { .. })) {
+            registry.lookups.remove(claim.repository);
+        }
+        let token = outcome?;
         let header = token.header.clone();
         if registry.tokens.len() >= TOKENS_MAX {
             registry.tokens.remove(0);
@@ -287,8 +306,9 @@ impl Authenticator {
     ) -> Result<Token, ClientError> {
         let subject = Subject { registry: claim.host.to_owned(), what: format!("a token for {}", claim.subject.what) };
         let request = match lookup.found.as_ref().map(|found| &found.credential) {
-            Some(Credential::RegistryToken(token)) => {
-                let header = bearer(token).ok_or_else(|| unauthorized(claim, tried(lookup), Said::default()))?;
+            Some(credential @ Credential::RegistryToken(_)) => {
+                let header =
+                    given_token(credential).ok_or_else(|| unauthorized(claim, tried(lookup), Said::default()))?;
                 // Nobody says how long it is good; a refusal will tell.
                 return Ok(Token {
                     scopes: claim.scopes.clone(),
@@ -365,7 +385,8 @@ fn exchange(realm: &Url, service: Option<&str>, scopes: &ScopeSet, refresh: &str
         .append_pair("client_id", "fluyt")
         .append_pair("scope", &scopes.to_string())
         .append_pair("refresh_token", refresh);
-    let mut request = Request::new(Method::POST, realm.clone());
+    // The body is the secret, which is for nobody else.
+    let mut request = Request { follow: false, ..Request::new(Method::POST, realm.clone()) };
     request.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
     request.body = Some(Bytes::from(form.query().unwrap_or_default().to_owned()));
     request
@@ -396,6 +417,11 @@ fn challenges(headers: &HeaderMap) -> Vec<Challenge> {
 fn basic(credential: &Credential) -> Option<HeaderValue> {
     let Credential::Password { username, password } = credential else { return None };
     sensitive(format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))))
+}
+
+fn given_token(credential: &Credential) -> Option<HeaderValue> {
+    let Credential::RegistryToken(token) = credential else { return None };
+    bearer(token)
 }
 
 fn bearer(token: &str) -> Option<HeaderValue> {

@@ -189,6 +189,31 @@ async fn refusals_tell_what_was_tried() {
 }
 
 #[tokio::test]
+async fn credentials_that_ran_out_are_looked_for_again() {
+    let guards = [
+        (Guard::Basic("me", "secret"), Guard::Basic("me", "next")),
+        (tokens(Some(("me", "secret")), 300).guard, tokens(Some(("me", "next")), 300).guard),
+    ];
+    for (before, after) in guards {
+        let registry = Registry::start(Options { guard: before, ..Options::default() }).await;
+        let (client, folder) = client_with(&registry, GOOD);
+        let reference = registry.reference("a/b:1");
+        client.push_manifest(&reference, TYPE, MANIFEST.into()).await.unwrap();
+        registry.guard(after);
+        registry.revoke_tokens();
+        // What a helper gives next.
+        let text = format!(r#"{{"auths":{{"{}":{{"auth":"bWU6bmV4dA=="}}}}}}"#, registry.host());
+        fs::write(folder.path().join("auth.json"), text).unwrap();
+        client.push_manifest(&reference, TYPE, MANIFEST.into()).await.unwrap();
+        registry.guard(Guard::Basic("me", "other"));
+        registry.log();
+        let error = client.resolve(&reference).await.unwrap_err();
+        assert!(matches!(error, ClientError::Unauthorized { .. }), "{error}");
+        assert!(registry.log().lines().count() <= 2, "the same is not tried again");
+    }
+}
+
+#[tokio::test]
 async fn a_login_is_checked_stored_and_removed() {
     for guard in [Guard::Basic("me", "secret"), tokens(Some(("me", "secret")), 300).guard] {
         let registry = Registry::start(Options { guard, ..Options::default() }).await;
