@@ -74,6 +74,31 @@ async fn a_transfer_goes_on_when_what_stands_before_the_registry_finds_it_again(
 }
 
 #[tokio::test]
+async fn what_follows_a_transfer_is_given_as_much_time() {
+    let client = patient(Duration::from_secs(20));
+    let registry = Registry::start(Options::default()).await;
+    let reference = registry.reference("a/b:1");
+    let away = |method, path| registry.trouble(method, path, 20, Trouble::Answer(503, vec![], ""));
+    let content = sample(100, 3);
+    let push = |seed| {
+        let content = sample(100, seed);
+        let source = move |_| Ok(std::io::Cursor::new(content.clone()));
+        let (client, reference) = (&client, &reference);
+        async move { client.push_blob(reference, &blob_of(&sample(100, seed)), &[], source, &|_| ()).await }
+    };
+    push(1).await.unwrap();
+    away("HEAD", "/blobs/");
+    push(2).await.unwrap();
+    away("POST", "/blobs/");
+    push(3).await.unwrap();
+    away("PUT", "/manifests/");
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    client.push_manifest(&reference, media_type, "{}".into()).await.unwrap();
+    away("GET", "/blobs/");
+    client.blob(&reference, &blob_of(&content), &mut Vec::new(), &|_| ()).await.unwrap();
+}
+
+#[tokio::test]
 async fn patience_has_an_end_and_a_registry_that_never_answered_gets_none() {
     let client = patient(Duration::from_millis(100));
     let registry = Registry::start(Options::default()).await;

@@ -110,6 +110,7 @@ impl Client {
             streak: Streak::default(),
             _place: place,
         };
+        stream.turn_to_next();
         // So that a missing blob is told here.
         stream.open().await?;
         Ok(stream)
@@ -231,6 +232,12 @@ impl BlobStream {
         }
     }
 
+    /// Begins anew with the place that is asked next, which may never have answered yet.
+    fn turn_to_next(&mut self) {
+        let is_under_way = self.endpoints.last().is_some_and(|endpoint| self.client.shared.is_under_way(endpoint));
+        self.streak = Streak::of_transfer(is_under_way);
+    }
+
     /// Decides whether to go on after a failure of this kind, and waits.
     async fn after(&mut self, error: ClientError, failure: Option<Failure>) -> Result<(), ClientError> {
         if self.position - self.failed_at >= PROGRESS_MIN_BYTES {
@@ -241,8 +248,7 @@ impl BlobStream {
         let Some(endpoint) = self.endpoints.last() else { return Err(self.fail(error)) };
         if shared.moves_on(endpoint, &error) {
             self.endpoints.pop();
-            // The next place never answered yet.
-            self.streak = Streak::default();
+            self.turn_to_next();
             return Ok(());
         }
         if shared.pause_after(endpoint, &mut self.streak, failure, &error).await {

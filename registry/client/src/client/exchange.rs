@@ -13,7 +13,7 @@ use crate::challenge::ScopeSet;
 use crate::error::{ClientError, Subject};
 use crate::reference::Reference;
 use crate::retry::Failure;
-use crate::transport::{Request, authority, random};
+use crate::transport::{Request, authority, host_of, random};
 
 /// What a request is for.
 pub(super) struct Purpose<'a> {
@@ -36,8 +36,8 @@ pub(super) struct Streak {
 }
 
 impl Streak {
-    pub(super) fn of_transfer() -> Self {
-        Self { is_transfer: true, ..Self::default() }
+    pub(super) fn of_transfer(is_transfer: bool) -> Self {
+        Self { is_transfer, ..Self::default() }
     }
 
     /// There was progress since the last one.
@@ -69,7 +69,7 @@ impl Shared {
         request: Request,
         purpose: &Purpose<'_>,
     ) -> Result<Response, ClientError> {
-        let mut streak = Streak { is_transfer: purpose.is_to_go_on, ..Streak::default() };
+        let mut streak = Streak::of_transfer(purpose.is_to_go_on);
         loop {
             let error = match self.attempt(endpoint, request.clone(), purpose).await {
                 Ok(response) => return Ok(response),
@@ -116,6 +116,12 @@ impl Shared {
         }
     }
 
+    /// Whether something of what this client is for is done at that place already: what follows belongs to a transfer that
+    /// is under way, and an outage shall not cost what came before it.
+    pub(super) fn is_under_way(&self, endpoint: &Endpoint) -> bool {
+        self.transport.has_answered(&host_of(&endpoint.base))
+    }
+
     /// One attempt, with authorization; a refusal (401) is answered once.
     pub(super) async fn attempt(
         &self,
@@ -140,7 +146,11 @@ impl Shared {
         if purpose.accepts(response.status()) {
             return Ok(response);
         }
-        Err(self.transport.refusal(response, &purpose.subject).await)
+        let mut subject = purpose.subject.clone();
+        if ours && !is_ours(endpoint, response.url()) {
+            subject.registry = host_of(response.url());
+        }
+        Err(self.transport.refusal(response, &subject).await)
     }
 }
 

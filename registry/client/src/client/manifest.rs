@@ -176,7 +176,8 @@ impl Client {
         request.headers.insert(CONTENT_TYPE, media_type);
         request.body = Some(bytes);
         let scopes = ScopeSet::push(reference.repository());
-        let purpose = Purpose { reference, scopes, subject, also: &[], is_to_go_on: false };
+        let is_to_go_on = self.shared.is_under_way(&endpoint);
+        let purpose = Purpose { reference, scopes, subject, also: &[], is_to_go_on };
         let response = self.shared.exchange(&endpoint, request, &purpose).await?;
         if let Some(stored) = named_digest(response.headers())
             .filter(|stored| stored.algorithm() == digest.algorithm() && *stored != digest)

@@ -126,7 +126,8 @@ impl Client {
         let _place = Arc::clone(&self.shared.uploads).acquire_owned().await.ok();
         let endpoint = self.shared.endpoints.origin(reference, &self.shared.transport)?;
         let scopes = ScopeSet::push(reference.repository());
-        if self.has_blob_at(&endpoint, reference, &blob.digest, scopes.clone(), false).await? {
+        let is_to_go_on = self.shared.is_under_way(&endpoint);
+        if self.has_blob_at(&endpoint, reference, &blob.digest, scopes.clone(), is_to_go_on).await? {
             return Ok(Pushed::Present);
         }
         let subject = blob_subject(reference, &blob.digest);
@@ -155,32 +156,23 @@ impl Client {
         subject: &Subject,
         mount: Option<(&Digest, &str)>,
     ) -> Result<Option<Url>, ClientError> {
-        self.start_again(endpoint, reference, subject, mount, false).await
-    }
-
-    /// As [`Self::start`], and with more patience where the session is to go on with a transfer that was under way.
-    async fn start_again(
-        &self,
-        endpoint: &Endpoint,
-        reference: &Reference,
-        subject: &Subject,
-        mount: Option<(&Digest, &str)>,
-        is_to_go_on: bool,
-    ) -> Result<Option<Url>, ClientError> {
         let mut url = endpoint.url(&format!("{}/blobs/uploads/", reference.repository()));
         let mut scopes = ScopeSet::push(reference.repository());
         if let Some((digest, from)) = mount {
             url.query_pairs_mut().append_pair("mount", digest.as_ref()).append_pair("from", from);
             scopes = scopes.and_pull(from);
         }
-        let mut request = Request::new(Method::POST, url.clone());
+        let mut request = Request::new(Method::POST, url);
         request.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        let is_under_way = self.shared.is_under_way(endpoint);
+        // A mount that fails is no loss.
+        let is_to_go_on = is_under_way && mount.is_none();
         let purpose = Purpose { reference, scopes, subject: subject.clone(), also: &[], is_to_go_on };
         // Sent again after a failure like any other: what it may leave behind is an empty session, which registries sweep.
         let response = match self.shared.exchange(endpoint, request, &purpose).await {
             Ok(response) => response,
             // A registry that stumbles over a mount may well take the bytes.
-            Err(error) if mount.is_some() && !matches!(error, ClientError::Connect { .. }) => {
+            Err(error) if mount.is_some() && (is_under_way || !matches!(error, ClientError::Connect { .. })) => {
                 tracing::debug!(%error, "no mount; a session without one is opened");
                 return Box::pin(self.start(endpoint, reference, subject, None)).await;
             }
@@ -189,7 +181,7 @@ impl Client {
         match response.status() {
             StatusCode::CREATED if mount.is_some() => Ok(None),
             StatusCode::ACCEPTED => {
-                self.shared.transport.next_location(&url, response.headers(), &purpose.subject).map(Some)
+                self.shared.transport.next_location(response.url(), response.headers(), &purpose.subject).map(Some)
             }
             status => {
                 Err(purpose.subject.answer(format!("it has the status {status} for a new upload; 202 was expected")))
@@ -215,20 +207,19 @@ where
     /// Sends until the blob is there, or the policy gives up.
     async fn run(&self, session: Option<Url>) -> Result<(), ClientError> {
         let mut place = session.map(|session| (session, 0));
-        let (mut streak, mut failed_at, mut resumed, mut is_first) = (Streak::of_transfer(), 0, false, true);
+        let (mut streak, mut failed_at, mut resumed) = (Streak::of_transfer(true), 0, false);
         loop {
             let (mut session, offset) = match place.take() {
                 Some(place) => place,
                 None => {
                     resumed = false;
                     let (client, reference) = (self.client, self.purpose.reference);
-                    match client.start_again(self.endpoint, reference, self.subject(), None, !is_first).await? {
+                    match client.start(self.endpoint, reference, self.subject(), None).await? {
                         Some(session) => (session, 0),
                         None => return Ok(()),
                     }
                 }
             };
-            is_first = false;
             let error = match self.send(&session, offset).await {
                 Ok(Step::Done) => return Ok(()),
                 Ok(Step::At(next, taken)) if taken == self.blob.size_bytes => {
