@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fluyt_client::{Blob, Client, ClientError, Pushed, Settings};
 
-use crate::fixture::{Options, Registry, Trouble, blob_of, client, sample, settings};
+use crate::fixture::{Guard, Options, Registry, Trouble, blob_of, client, sample, settings};
 
 const TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -397,4 +397,38 @@ async fn a_registry_that_wants_tls_is_told_of_at_every_request() {
             assert!(error.contains("; it wants TLS: give its certificate with --registry-certificate"), "{error}");
         }
     }
+}
+
+#[tokio::test]
+async fn an_upload_is_opened_where_the_registry_leads() {
+    let other = Registry::start(Options::default()).await;
+    let registry = Registry::start(Options { guard: Guard::Basic("me", "secret"), ..Options::default() }).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("auth.json");
+    std::fs::write(&file, format!(r#"{{"auths":{{"{}":{{"auth":"bWU6c2VjcmV0"}}}}}}"#, registry.host())).unwrap();
+    let client = Client::new(Settings { authfile: Some(file), ..settings() }).unwrap();
+    let content = sample(100, 1);
+    let source = |_| Ok(std::io::Cursor::new(content.clone()));
+    let lead = |method, path, to: &str| {
+        registry.trouble(method, path, 1, Trouble::Answer(307, vec![("location", to.to_owned())], ""));
+    };
+    // The first request tells how to be asked.
+    client.has_blob(&registry.reference("a/b"), &blob_of(&content).digest).await.unwrap();
+    registry.log();
+    lead("POST", "/uploads/", &format!("http://{}/v2/x/y/blobs/uploads/", other.host()));
+    client.push_blob(&registry.reference("a/b"), &blob_of(&content), &[], source, &|_| ()).await.unwrap();
+    assert!(other.blob("x/y", &blob_of(&content)).is_some());
+    insta::assert_snapshot!(other.log(), @r"
+    POST /v2/x/y/blobs/uploads/
+    PUT /v2/x/y/blobs/uploads/u1?state=opaque&digest=DIGEST
+    ");
+    insta::assert_snapshot!(registry.log(), @r"
+    HEAD /v2/a/b/blobs/DIGEST [Basic]
+    POST /v2/a/b/blobs/uploads/ [Basic]
+    ");
+    // Bytes that are streamed are gone.
+    lead("PUT", "/uploads/", "http://storage.example.org/x?signature=hidden");
+    let error = client.push_blob(&registry.reference("a/c"), &blob_of(&content), &[], source, &|_| ()).await;
+    let text = error.unwrap_err().to_string();
+    assert!(text.contains("`http://storage.example.org`: a 307 is not followed") && !text.contains("hidden"), "{text}");
 }

@@ -78,7 +78,7 @@ pub(crate) struct Request {
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Option<Bytes>,
-    /// Whether redirects are followed; only those of `GET` and `HEAD` ever are.
+    /// Whether redirects are followed: all of a `GET` or `HEAD`, and of another request those that leave it as it is.
     pub(crate) follow: bool,
 }
 
@@ -176,8 +176,7 @@ impl Transport {
         })
     }
 
-    /// Sends a request, follows redirects when it is a `GET` or `HEAD`, and gives the first other answer, whatever its
-    /// status.
+    /// Sends a request, follows redirects, and gives the first other answer, whatever its status.
     pub(crate) async fn send(&self, request: &Request, subject: &Subject) -> Result<Response, ClientError> {
         let mut url = request.url.clone();
         let mut headers = request.headers.clone();
@@ -193,8 +192,10 @@ impl Transport {
             };
             self.note_answer(&url);
             let follows = request.follow
-                && matches!(request.method, Method::GET | Method::HEAD)
-                && is_redirect(response.status());
+                && match request.method {
+                    Method::GET | Method::HEAD => is_redirect(response.status()),
+                    _ => keeps_the_request(response.status()),
+                };
             if !follows {
                 return Ok(response);
             }
@@ -272,6 +273,9 @@ impl Transport {
 
     /// The error that a refusing answer stands for.
     pub(crate) async fn refusal(&self, response: Response, subject: &Subject) -> ClientError {
+        if is_redirect(response.status()) {
+            return self.not_followed(&response, subject);
+        }
         let status = response.status().as_u16();
         let plain = response.url().scheme() == "http" && status == 400;
         let (url, wait) = (response.url().clone(), asked_wait(response.headers()));
@@ -288,6 +292,18 @@ impl Transport {
         // Some say it in a page, which is not shown.
         let wants_tls = plain && body.windows(5).any(|word| word == b"HTTPS");
         subject.refused(status, wait, Said::read(&body), wants_tls)
+    }
+
+    fn not_followed(&self, response: &Response, subject: &Subject) -> ClientError {
+        match self.next_location(response.url(), response.headers(), subject) {
+            Ok(next) => ClientError::Redirect {
+                registry: subject.registry.clone(),
+                what: subject.what.clone(),
+                host: format!("{}://{}", next.scheme(), host_of(&next)),
+                problem: format!("a {} is not followed for a request of this kind", response.status().as_u16()),
+            },
+            Err(error) => error,
+        }
     }
 
     /// What a refusing answer says.
@@ -410,6 +426,11 @@ pub(crate) fn authority(url: &Url) -> (&str, Option<&str>, Option<u16>) {
 
 pub(crate) fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// The redirects after which the same request is to be sent, with its body.
+fn keeps_the_request(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 307 | 308)
 }
 
 /// `Retry-After` as a wait from now.
