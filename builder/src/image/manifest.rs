@@ -159,7 +159,13 @@ fn leave_out_nulls(manifest: &mut Value, list: &str) {
     let listed = fields.entry(list).or_insert_with(|| Value::Array(Vec::new()));
     for descriptor in listed.as_array_mut().into_iter().flatten() {
         leave_out_nulls_of(descriptor);
-        descriptor.get_mut("platform").into_iter().for_each(leave_out_nulls_of);
+        let Some(platform) = descriptor.get_mut("platform") else { continue };
+        leave_out_nulls_of(platform);
+        // One that names none says nothing, and spoils no other row.
+        let is_one = ["os", "architecture"].iter().all(|name| platform.get(name).is_some_and(Value::is_string));
+        if !is_one {
+            descriptor.as_object_mut().and_then(|fields| fields.remove("platform"));
+        }
     }
     for name in ["config", "subject"] {
         manifest.get_mut(name).into_iter().for_each(leave_out_nulls_of);
@@ -339,6 +345,13 @@ mod tests {
         let text = r#"{"mediaType":"application/vnd.oci.image.index.v1+json","schemaVersion":2,"manifests":null}"#;
         let Ok(Manifest::Index(index)) = parse(text.as_bytes()) else { panic!("no index") };
         assert!(index.manifests().is_empty());
+        let row = config.replace(r#""x""#, r#""application/vnd.oci.image.manifest.v1+json""#);
+        let rows = [r#"{}"#, r#"{"os":"linux"}"#, r#"{"os":"linux","architecture":"arm","variant":null}"#];
+        let rows = rows.map(|platform| row.replacen('{', &format!(r#"{{"platform":{platform},"#), 1)).join(",");
+        let text = format!(r#"{{"schemaVersion":2,"manifests":[{rows}]}}"#);
+        let Ok(Manifest::Index(index)) = parse(text.as_bytes()) else { panic!("no index") };
+        let platforms: Vec<_> = index.manifests().iter().map(|row| row.platform().is_some()).collect();
+        assert_eq!(platforms, [false, false, true]);
         let text = concat!(
             r#"{"architecture":"amd64","os":"linux","created":null,"rootfs":{"type":"layers","diff_ids":null},"#,
             r#""history":null,"config":{"Healthcheck":{"Test":null,"Retries":2},"OnBuild":null,"Entrypoint":null,"#,

@@ -19,6 +19,7 @@ mod rewrite;
 #[cfg(test)]
 mod sample;
 mod search;
+mod sparse;
 mod tap;
 mod tar_reader;
 mod tar_writer;

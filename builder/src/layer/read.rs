@@ -142,14 +142,14 @@ fn clean(raw: &[u8], path: &[u8], limits: &Limits) -> Result<LayerPath, LayerErr
     if !raw.split(|byte| *byte == b'/').any(|component| component == b"..") {
         return LayerPath::clean(raw).ok_or_else(escapes);
     }
-    if !limits.stops_at_top {
-        return Err(escapes());
-    }
+    // What stands before a `..` may be a link, and is taken for a folder all the same: nothing is looked up, so that nothing
+    // leads out.
     let mut inside: Vec<&[u8]> = Vec::new();
     for component in raw.split(|byte| *byte == b'/') {
         match component {
             b"" | b"." => {}
-            b".." => drop(inside.pop()),
+            b".." if inside.pop().is_none() && !limits.stops_at_top => return Err(escapes()),
+            b".." => {}
             _ => inside.push(component),
         }
     }
@@ -158,9 +158,10 @@ fn clean(raw: &[u8], path: &[u8], limits: &Limits) -> Result<LayerPath, LayerErr
 
 /// What a `.wh.` name says (image specification, layer.md, "Whiteouts").
 fn decode_whiteout(path: LayerPath, raw: &RawEntry) -> Result<Option<(LayerPath, Option<Kind>)>, LayerError> {
-    // AUFS kept its own files (`.wh..wh.plnk`, `.wh..wh.aufs`) at the top; its layers carry them, and every reader skips them.
-    let top = path.components().next().unwrap_or_default();
-    if top.starts_with(b".wh..wh.") && top != b".wh..wh..opq" {
+    // AUFS kept its own files (`.wh..wh.plnk`, `.wh..wh.aufs`), mostly at the top; its layers carry them, and every reader skips
+    // them.
+    let of_aufs = |component: &[u8]| component.starts_with(b".wh..wh.") && component != b".wh..wh..opq";
+    if path.components().any(of_aufs) {
         return Ok(None);
     }
     let (Some(name), Some(parent)) = (path.name(), path.parent()) else { return Ok(Some((path, None))) };
@@ -172,7 +173,6 @@ fn decode_whiteout(path: LayerPath, raw: &RawEntry) -> Result<Option<(LayerPath,
     match removed {
         b".wh..opq" => Ok(Some((parent, Some(Kind::Opaque)))),
         b"" | b"." | b".." => bad("it names no file"),
-        _ if removed.starts_with(b".wh.") => bad("it names a whiteout"),
         _ => Ok(Some((parent.join(removed), Some(Kind::Whiteout)))),
     }
 }

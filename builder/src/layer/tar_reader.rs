@@ -5,9 +5,12 @@
 
 use std::io::{self, Read};
 
+use super::sparse::{Form, MapLines, Piece, Sparse, SparseRecords};
 use super::{FileTime, LayerError, Limits, pax};
 
 const BLOCK_BYTES: usize = 512;
+/// Of GNU's own sparse form, or of one that came after us.
+const SPARSE: &str = "a sparse file of GNU tar's own form (pack it again with `--format=posix`, or without `--sparse`)";
 
 /// The bytes of a tar, one after another, until 0.
 pub(super) trait Source {
@@ -57,6 +60,10 @@ pub(super) struct TarReader<S> {
     /// Content of the current entry that is still to be read, and the padding after it.
     content_bytes: u64,
     padding_bytes: u64,
+    /// How that content makes a file with holes.
+    sparse: Option<Sparse>,
+    /// Bytes of the holes so far.
+    holes_bytes: u64,
     /// An error that went through [`Read`], kept as what it was.
     failure: Option<LayerError>,
 }
@@ -73,12 +80,22 @@ struct Extensions {
     gid: Option<u64>,
     modified: Option<FileTime>,
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    sparse: bool,
+    sparse: SparseRecords,
 }
 
 impl<S: Source> TarReader<S> {
     pub(super) fn new(source: S, limits: Limits) -> Self {
-        Self { source, limits, offset: 0, entries: 0, content_bytes: 0, padding_bytes: 0, failure: None }
+        Self {
+            source,
+            limits,
+            offset: 0,
+            entries: 0,
+            content_bytes: 0,
+            padding_bytes: 0,
+            sparse: None,
+            holes_bytes: 0,
+            failure: None,
+        }
     }
 
     /// The next entry; `None` at the end of the tar. What is left of the current one's content is skipped.
@@ -117,8 +134,9 @@ impl<S: Source> TarReader<S> {
         }
     }
 
-    fn entry(&mut self, header: &Header<'_>, extensions: Extensions) -> Result<RawEntry, LayerError> {
-        let path = extensions.long_path.or(extensions.path).unwrap_or_else(|| header.path());
+    fn entry(&mut self, header: &Header<'_>, mut extensions: Extensions) -> Result<RawEntry, LayerError> {
+        let named = extensions.sparse.name.take().or(extensions.long_path).or(extensions.path);
+        let path = named.unwrap_or_else(|| header.path());
         let unknown = |kind: String| LayerError::UnknownKind { path: lossy(&path), kind };
         let kind = match header.block[156] {
             // Before ustar, a folder was a file whose name ends so.
@@ -130,11 +148,12 @@ impl<S: Source> TarReader<S> {
             b'4' => RawKind::BlockDevice,
             b'5' => RawKind::Directory,
             b'6' => RawKind::Fifo,
-            b'S' => return Err(unknown("a sparse file of GNU tar".to_owned())),
+            b'S' => return Err(unknown(SPARSE.to_owned())),
             other => return Err(unknown(format!("type {:?}", char::from(other)))),
         };
-        if extensions.sparse {
-            return Err(unknown("a sparse file of GNU tar".to_owned()));
+        let form = extensions.sparse.form();
+        if form == Some(Form::Unknown) || (form.is_some() && kind != RawKind::File) {
+            return Err(unknown(SPARSE.to_owned()));
         }
         let declared = header.number(124, 12, "size")?;
         let size_bytes = extensions.size_bytes.unwrap_or(declared);
@@ -149,6 +168,9 @@ impl<S: Source> TarReader<S> {
         // Only a file has content, whatever the header says.
         self.content_bytes = if kind == RawKind::File { size_bytes } else { 0 };
         self.padding_bytes = self.content_bytes.wrapping_neg() % BLOCK_BYTES as u64;
+        if let Some(form) = form {
+            self.begin_sparse(header, form, extensions.sparse)?;
+        }
         let device = matches!(kind, RawKind::CharDevice | RawKind::BlockDevice);
         let device_number = |at, name| if device { header.small(at, 8, name) } else { Ok(0) };
         let id = |extended: Option<u64>, at, name: &str| match extended {
@@ -170,12 +192,54 @@ impl<S: Source> TarReader<S> {
                 Some(time) => time,
                 None => FileTime { seconds: header.signed(136, 12, "mtime")?, nanoseconds: 0 },
             },
-            size_bytes: self.content_bytes,
+            size_bytes: self.sparse.as_ref().map_or(self.content_bytes, Sparse::size_bytes),
             major: device_number(329, "major device number")?,
             minor: device_number(337, "minor device number")?,
             xattrs: extensions.xattrs,
             path,
         })
+    }
+
+    /// Finds out how the content that was begun makes a file with holes.
+    fn begin_sparse(&mut self, header: &Header<'_>, form: Form, records: SparseRecords) -> Result<(), LayerError> {
+        let bad = |reason| LayerError::BadPax { offset: header.offset, reason };
+        let size_bytes = records.size_bytes().unwrap_or(self.content_bytes);
+        let map = match form {
+            Form::Content => self.sparse_map(header.offset)?,
+            Form::Records | Form::Unknown => records.map().map_err(bad)?,
+        };
+        let sparse = Sparse::new(&map, size_bytes, self.content_bytes).map_err(bad)?;
+        // Holes cost nothing in the tar, and as much as other bytes from then on.
+        self.holes_bytes = self.holes_bytes.saturating_add(size_bytes - self.content_bytes);
+        self.sparse = Some(sparse);
+        self.check_size()
+    }
+
+    /// The map in front of the content, which takes whole blocks.
+    fn sparse_map(&mut self, offset: u64) -> Result<Vec<u64>, LayerError> {
+        let bad = |reason| LayerError::BadPax { offset, reason };
+        let mut lines = MapLines::default();
+        let mut read_bytes = 0;
+        loop {
+            let mut block = [0; BLOCK_BYTES];
+            let mut filled = 0;
+            while filled < BLOCK_BYTES {
+                match self.stored(&mut block[filled..])? {
+                    0 => return Err(bad("the map of a sparse file has no end".to_owned())),
+                    count => filled += count,
+                }
+            }
+            read_bytes += BLOCK_BYTES as u64;
+            if read_bytes > self.limits.extension_bytes {
+                let limit = self.limits.extension_bytes;
+                return Err(LayerError::TooMuch { what: "bytes in the map of a sparse file", limit });
+            }
+            for byte in block {
+                if lines.take(byte).map_err(bad)? {
+                    return Ok(lines.finish());
+                }
+            }
+        }
     }
 
     /// The content of an extended header.
@@ -240,7 +304,8 @@ impl<S: Source> TarReader<S> {
             return Err(failure);
         }
         let mut buffer = [0; 8192];
-        while self.content(&mut buffer)? > 0 {}
+        self.sparse = None;
+        while self.stored(&mut buffer)? > 0 {}
         while self.padding_bytes > 0 {
             let length = self.padding_bytes.min(BLOCK_BYTES as u64) as usize;
             let count = self.pull(&mut buffer[..length])?;
@@ -255,6 +320,28 @@ impl<S: Source> TarReader<S> {
 
     /// Content of the current entry; 0 at its end.
     fn content(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError> {
+        let Some(sparse) = &mut self.sparse else { return self.stored(buffer) };
+        let most = |length: u64| usize::try_from(length).unwrap_or(usize::MAX).min(buffer.len());
+        let count = match sparse.next() {
+            None => 0,
+            Some(Piece::Hole(length)) => {
+                let count = most(length);
+                buffer[..count].fill(0);
+                count
+            }
+            Some(Piece::Data(length)) => {
+                let wanted = most(length);
+                self.stored(&mut buffer[..wanted])?
+            }
+        };
+        if let Some(sparse) = &mut self.sparse {
+            sparse.advance(count as u64);
+        }
+        Ok(count)
+    }
+
+    /// What the tar has of the content; 0 at its end.
+    fn stored(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError> {
         let length = usize::try_from(self.content_bytes).unwrap_or(usize::MAX).min(buffer.len());
         if length == 0 {
             return Ok(0);
@@ -270,10 +357,15 @@ impl<S: Source> TarReader<S> {
     fn pull(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError> {
         let count = self.source.read(buffer)?;
         self.offset += count as u64;
-        if self.offset > self.limits.uncompressed_bytes {
+        self.check_size()?;
+        Ok(count)
+    }
+
+    fn check_size(&self) -> Result<(), LayerError> {
+        if self.offset.saturating_add(self.holes_bytes) > self.limits.uncompressed_bytes {
             return Err(LayerError::TooMuch { what: "bytes uncompressed", limit: self.limits.uncompressed_bytes });
         }
-        Ok(count)
+        Ok(())
     }
 
     /// The error that a read of the content ended with, if one did.
@@ -321,8 +413,10 @@ fn read_pax(content: &[u8], extensions: &mut Extensions) -> Result<(), String> {
                 let time = || pax::time(value).ok_or_else(|| bad_value(key, value));
                 extensions.modified = given.then(time).transpose()?;
             }
-            _ if key.starts_with(b"GNU.sparse.") => extensions.sparse = true,
             _ => {
+                if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
+                    extensions.sparse.take(key, value).ok_or_else(|| bad_value(key, value))?;
+                }
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     extensions.xattrs.push((name.to_vec(), value.to_vec()));
                 }
