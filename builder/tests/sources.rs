@@ -13,6 +13,8 @@ mod contexts;
 mod git;
 #[path = "sources/http.rs"]
 mod http;
+#[path = "sources/indexes.rs"]
+mod indexes;
 #[path = "sources/interrupted.rs"]
 mod interrupted;
 #[path = "sources/late.rs"]

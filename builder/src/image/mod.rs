@@ -12,4 +12,4 @@ pub use document::Document;
 pub use error::ImageError;
 pub use manifest::Manifest;
 pub use media_type::Format;
-pub use platform::{ARCHITECTURES, Platform, PlatformError, select};
+pub use platform::{ARCHITECTURES, Platform, PlatformError, select, without_platform};

@@ -59,11 +59,20 @@ impl Platform {
     /// images of indexes, of the store and of registries.
     ///
     /// Without a variant, `arm` means `v7`, `arm64` means `v8` and `amd64` means `v1`; a machine of the first or the last also
-    /// runs images of lower variants, and no machine runs those of higher ones.
+    /// runs images of lower variants, and no machine runs those of higher ones. Where there is nothing nearer, what is meant for
+    /// the same kind of processor with 32 bits will do, as for containerd.
     #[must_use]
     pub fn accepts(&self, found: &Self) -> Option<u32> {
-        if (&found.os, &found.architecture) != (&self.os, &self.architecture) {
+        if found.os != self.os {
             return None;
+        }
+        match (&*self.architecture, &*found.architecture) {
+            ("amd64", "386") => return Some(FAR),
+            ("arm64", "arm") => {
+                return level(&found.normal_variant()).filter(|level| *level <= 8).map(|level| FAR - level);
+            }
+            (wanted, found) if wanted != found => return None,
+            _ => {}
         }
         let (wanted, found) = (self.normal_variant(), found.normal_variant());
         if wanted == found {
@@ -88,6 +97,9 @@ impl Platform {
     }
 }
 
+/// Farther than any variant.
+const FAR: u32 = 1_000_000;
+
 fn level(variant: &str) -> Option<u32> {
     variant.strip_prefix('v')?.parse().ok()
 }
@@ -97,12 +109,22 @@ fn level(variant: &str) -> Option<u32> {
 #[must_use]
 pub fn select<'a>(index: &'a ImageIndex, wanted: &Platform) -> Option<&'a Descriptor> {
     let fitting = index.manifests().iter().filter_map(|row| {
-        if !media_type::is_manifest(row.media_type()) && !media_type::is_index(row.media_type()) {
+        if !is_of_images(row) {
             return None;
         }
         Some((wanted.accepts(&Platform::from(row.platform().as_ref()?))?, row))
     });
     fitting.min_by_key(|(distance, _)| *distance).map(|(_, row)| row)
+}
+
+/// The images and indexes in `index` of which it does not say what they are for.
+#[must_use]
+pub fn without_platform(index: &ImageIndex) -> Vec<&Descriptor> {
+    index.manifests().iter().filter(|row| row.platform().is_none() && is_of_images(row)).collect()
+}
+
+fn is_of_images(row: &Descriptor) -> bool {
+    media_type::is_manifest(row.media_type()) || media_type::is_index(row.media_type())
 }
 
 /// As an index says it.
@@ -216,6 +238,10 @@ mod tests {
             ("linux/arm64", "linux/amd64", None),
             ("linux/riscv64", "linux/riscv64", Some(0)),
             ("windows/amd64", "linux/amd64", None),
+            ("linux/amd64", "linux/386", Some(FAR)),
+            ("linux/386", "linux/amd64", None),
+            ("linux/arm64", "linux/arm/v6", Some(FAR - 6)),
+            ("linux/arm/v8", "linux/arm64", None),
         ] {
             let (wanted, found): (Platform, Platform) = (wanted.parse().unwrap(), found.parse().unwrap());
             assert_eq!(wanted.accepts(&found), expected, "{found} for {wanted}");
@@ -249,6 +275,7 @@ mod tests {
             ("linux", "amd64", "v3"),
             ("windows", "amd64", ""),
             ("linux", "amd64", ""),
+            ("linux", "386", ""),
         ]);
         let chosen =
             |architecture, variant| select(&all, &Platform::new("linux", architecture, variant)).map(Descriptor::size);
@@ -261,5 +288,9 @@ mod tests {
         assert_eq!(chosen("arm", Some("v8")), Some(2));
         assert_eq!(chosen("s390x", None), None);
         assert_eq!(select(&all, &Platform::new("windows", "amd64", None)).map(Descriptor::size), Some(7));
+        let of_32_bits = index(&[("linux", "arm", "v6"), ("linux", "arm", "v7"), ("linux", "386", "")]);
+        let chosen =
+            |architecture| select(&of_32_bits, &Platform::new("linux", architecture, None)).map(Descriptor::size);
+        assert_eq!((chosen("amd64"), chosen("arm64"), chosen("riscv64")), (Some(2), Some(1), None));
     }
 }

@@ -99,8 +99,8 @@ impl Layout<'_> {
         let mut bytes = Vec::new();
         io::copy(&mut io::Read::take(file, DOCUMENT_SIZE_MAX_BYTES), &mut bytes)
             .map_err(|error| self.wrong(format!("{}: {error}", path.display())))?;
-        let index: ImageIndex =
-            serde_json::from_slice(&bytes).map_err(|error| self.wrong(format!("{}: {error}", path.display())))?;
+        let index = parse(&bytes).map_err(|error| self.wrong(format!("{}: {error}", path.display())))?;
+        let Manifest::Index(index) = index else { return Err(self.wrong(format!("{} is no index", path.display()))) };
         let name = |row: &Descriptor| row.annotations().as_ref().and_then(|all| all.get(REF_NAME)).cloned();
         let wanted = tag.unwrap_or("latest");
         let found = index.manifests().iter().find(|row| name(row).as_deref() == Some(wanted));

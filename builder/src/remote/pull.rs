@@ -3,13 +3,26 @@
 use std::io::Write as _;
 use std::str::FromStr;
 
-use fluyt_client::{Blob, BlobStream, Reference};
+use fluyt_client::{Blob, BlobStream, Manifest as FoundManifest, Reference};
 use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest};
 
-use super::{CONFIG_SIZE_MAX_BYTES, Remote, RemoteError, places};
+use super::{CONFIG_SIZE_MAX_BYTES, DEPTH_MAX, Remote, RemoteError, places};
 use crate::blob::Arriving;
 use crate::event::{Event, StepId};
 use crate::image::{self, ImageConfig, ImageError, Manifest, Platform, manifest};
+
+/// Most manifests that are looked at for one image, where an index does not say what they are for.
+const CANDIDATES_MAX: usize = 32;
+
+/// What may be the image, or an index of it.
+struct Candidate {
+    /// None for what the reference itself names.
+    digest: Option<Digest>,
+    /// Whether it is taken without asking what it is for, as its index says so.
+    is_for_it: bool,
+    /// Indexes around it.
+    depth: usize,
+}
 
 /// An image for one platform as its manifest and configuration say; its layers stay where they are.
 #[derive(Clone, Debug)]
@@ -36,16 +49,62 @@ impl Remote {
     /// Those of the registry; [`RemoteError::NoPlatform`]; [`RemoteError::Malformed`] for what is no image.
     pub async fn image(&self, reference: &Reference, platform: &Platform) -> Result<RemoteImage, RemoteError> {
         let malformed = |problem: String| RemoteError::Malformed { reference: reference.to_string(), problem };
-        let unreadable = |error: ImageError| malformed(error.to_string());
-        let mut found = self.client.manifest(reference, &[]).await?;
-        if let Manifest::Index(index) = manifest::parse(&found.bytes).map_err(unreadable)? {
-            self.store.put(&found.bytes)?;
-            let chosen = choose(&index, platform, reference)?;
-            found = self.client.manifest(&reference.with_digest(chosen.digest()), &[]).await?;
+        let mut available = Vec::new();
+        // The likeliest last.
+        let mut candidates = Vec::new();
+        let mut candidate = Candidate { digest: None, is_for_it: true, depth: 0 };
+        for _ in 0..CANDIDATES_MAX {
+            let at = candidate.digest.as_ref().map(|digest| reference.with_digest(digest));
+            let found = self.client.manifest(at.as_ref().unwrap_or(reference), &[]).await?;
+            match manifest::parse(&found.bytes).map_err(|error| malformed(error.to_string()))? {
+                Manifest::Image(manifest) => match self.of_manifest(reference, found, *manifest).await {
+                    Ok(image) if candidate.is_for_it => return Ok(image),
+                    Ok(image) => {
+                        let said = image.config.platform();
+                        if said.as_ref().is_some_and(|said| platform.accepts(said).is_some()) {
+                            return Ok(image);
+                        }
+                        available.extend(said.map(|said| said.to_string()));
+                    }
+                    // Other things than images stand in indexes too.
+                    Err(RemoteError::Malformed { .. }) if !candidate.is_for_it => {}
+                    Err(error) => return Err(error),
+                },
+                Manifest::Index(_) if candidate.depth == DEPTH_MAX => {
+                    return Err(malformed(format!("its indexes name each other, more than {DEPTH_MAX} deep")));
+                }
+                Manifest::Index(index) => {
+                    self.store.put(&found.bytes)?;
+                    let depth = candidate.depth + 1;
+                    match image::select(&index, platform) {
+                        Some(row) => {
+                            candidates.push(Candidate { digest: Some(row.digest().clone()), is_for_it: true, depth });
+                        }
+                        None => {
+                            available.extend(platforms(&index));
+                            let rows = image::without_platform(&index).into_iter().rev();
+                            candidates.extend(rows.map(|row| {
+                                let digest = Some(row.digest().clone());
+                                Candidate { digest, is_for_it: false, depth }
+                            }));
+                        }
+                    }
+                }
+            }
+            let Some(next) = candidates.pop() else { break };
+            candidate = next;
         }
-        let Manifest::Image(manifest) = manifest::parse(&found.bytes).map_err(unreadable)? else {
-            return Err(malformed("its index names another index for the platform".to_owned()));
-        };
+        Err(RemoteError::NoPlatform { reference: reference.to_string(), wanted: platform.to_string(), available })
+    }
+
+    async fn of_manifest(
+        &self,
+        reference: &Reference,
+        found: FoundManifest,
+        manifest: ImageManifest,
+    ) -> Result<RemoteImage, RemoteError> {
+        let malformed = |problem: String| RemoteError::Malformed { reference: reference.to_string(), problem };
+        let unreadable = |error: ImageError| malformed(error.to_string());
         self.store.put(&found.bytes)?;
         let config = manifest::parse_config(&self.config(reference, manifest.config()).await?).map_err(unreadable)?;
         manifest::layers(&manifest, &config).map_err(unreadable)?;
@@ -57,7 +116,7 @@ impl Remote {
             digest: found.digest,
             media_type: found.media_type,
             size_bytes: found.bytes.len() as u64,
-            manifest: *manifest,
+            manifest,
             config,
         })
     }
@@ -193,15 +252,8 @@ impl Remote {
     }
 }
 
-/// The entry of an index for a platform, or which platforms there are.
-fn choose<'a>(index: &'a ImageIndex, wanted: &Platform, reference: &Reference) -> Result<&'a Descriptor, RemoteError> {
-    image::select(index, wanted).ok_or_else(|| {
-        let rows = index.manifests().iter().filter_map(|row| row.platform().as_ref());
-        RemoteError::NoPlatform {
-            reference: reference.to_string(),
-            wanted: wanted.to_string(),
-            // Attestations stand in indexes as images for no platform.
-            available: rows.map(Platform::from).filter(|row| row.os != "unknown").map(|row| row.to_string()).collect(),
-        }
-    })
+/// The platforms that an index names. Attestations stand in indexes as images for no platform.
+fn platforms(index: &ImageIndex) -> impl Iterator<Item = String> {
+    let rows = index.manifests().iter().filter_map(|row| row.platform().as_ref());
+    rows.map(Platform::from).filter(|row| row.os != "unknown").map(|row| row.to_string())
 }

@@ -6,10 +6,10 @@ use std::io::{self, Seek as _, SeekFrom};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fluyt_client::{Blob, ClientError, Pushed, Reference};
-use oci_spec::image::{Descriptor, Digest};
+use oci_spec::image::{Descriptor, Digest, ImageManifest};
 use tokio::sync::OnceCell;
 
-use super::{Remote, RemoteError, places};
+use super::{DEPTH_MAX, Remote, RemoteError, places};
 use crate::event::{Event, StepId};
 use crate::image::{Manifest, manifest, media_type};
 
@@ -94,31 +94,45 @@ impl Uploads {
         origins: &Origins,
         step: StepId,
     ) -> Result<Digest, RemoteError> {
+        self.push_within(image, target, origins, step, 0).await
+    }
+
+    /// Pushes what stands in so many indexes.
+    async fn push_within(
+        &self,
+        image: &Descriptor,
+        target: &Reference,
+        origins: &Origins,
+        step: StepId,
+        depth: usize,
+    ) -> Result<Digest, RemoteError> {
         let bytes = self.remote.manifest_bytes(image, target)?;
-        if let Manifest::Index(index) = parse(&bytes, target)? {
-            for child in index.manifests() {
-                // Children go by digest; the tag comes last, with the index.
-                let child_target = target.with_digest(child.digest());
-                let child_bytes = self.remote.manifest_bytes(child, target)?;
-                self.push_manifest(child, child_bytes, &child_target, origins, step).await?;
+        match parse(&bytes, target)? {
+            Manifest::Image(manifest) => self.push_manifest(image, bytes, &manifest, target, origins, step).await,
+            Manifest::Index(_) if depth == DEPTH_MAX => {
+                let problem = format!("its indexes name each other, more than {DEPTH_MAX} deep");
+                Err(RemoteError::Malformed { reference: target.to_string(), problem })
             }
-            return self.remote.put(image, bytes, target).await;
+            Manifest::Index(index) => {
+                for child in index.manifests() {
+                    // Children go by digest; the tag comes last, with the index.
+                    let child_target = target.with_digest(child.digest());
+                    Box::pin(self.push_within(child, &child_target, origins, step, depth + 1)).await?;
+                }
+                self.remote.put(image, bytes, target).await
+            }
         }
-        self.push_manifest(image, bytes, target, origins, step).await
     }
 
     async fn push_manifest(
         &self,
         image: &Descriptor,
         bytes: Vec<u8>,
+        manifest: &ImageManifest,
         target: &Reference,
         origins: &Origins,
         step: StepId,
     ) -> Result<Digest, RemoteError> {
-        let Manifest::Image(manifest) = parse(&bytes, target)? else {
-            let problem = "an index of it names another index".to_owned();
-            return Err(RemoteError::Malformed { reference: target.to_string(), problem });
-        };
         let mut seen = HashSet::new();
         let mut running = tokio::task::JoinSet::new();
         for descriptor in manifest.layers().iter().chain([manifest.config()]) {
