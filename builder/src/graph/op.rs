@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::contexts::{Contexts, FolderId};
 use super::mode::SymbolicMode;
 use super::outline::Outline;
@@ -491,6 +493,8 @@ pub struct StageResult {
     pub config: RuntimeConfig,
     /// `MAINTAINER`.
     pub author: Option<String>,
+    /// What else its base's configuration hands down.
+    pub others: BTreeMap<String, Value>,
     /// Its history, oldest first.
     pub history: Vec<HistoryStep>,
     /// The platform written into its configuration.

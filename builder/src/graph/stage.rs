@@ -28,6 +28,7 @@ pub(super) struct Finished {
     pub(super) root: Root,
     pub(super) config: RuntimeConfig,
     author: Option<String>,
+    others: BTreeMap<String, Value>,
     history: Vec<HistoryStep>,
     pub(super) platform: Platform,
     pub(super) environment: Environment,
@@ -42,6 +43,7 @@ impl Finished {
             root: self.root,
             config: self.config,
             author: self.author,
+            others: self.others,
             history: self.history,
             platform: self.platform,
         }
@@ -92,6 +94,7 @@ impl<'p, 'i> StageLowering<'p, 'i> {
             root: Root::Scratch,
             config: RuntimeConfig { working_dir: "/".to_owned(), ..RuntimeConfig::default() },
             author: None,
+            others: BTreeMap::new(),
             history: Vec::new(),
             platform: plan.platform.clone().unwrap_or_else(|| input.platform.clone()),
             environment: Environment::default(),
@@ -125,7 +128,8 @@ impl<'p, 'i> StageLowering<'p, 'i> {
                 }
                 if let Some(base) = input.bases.get(request) {
                     let config = &base.config;
-                    state.config = config.config.clone();
+                    state.config = config.inherited();
+                    state.others = config.inherited_others();
                     state.author.clone_from(&config.author);
                     state.history = config.history.iter().cloned().map(HistoryStep::Base).collect();
                     if let Some(found) = config.platform() {
@@ -138,13 +142,10 @@ impl<'p, 'i> StageLowering<'p, 'i> {
                             let span = plan.from.span;
                             problems.push(Problem::warning(span, Rule::InvalidBaseImagePlatform, message));
                         }
-                        // As the image says it: `arm64/v8` stays what it is.
-                        state.platform = Platform {
-                            os: config.os.clone(),
-                            architecture: config.architecture.clone(),
-                            variant: config.variant.clone(),
-                            os_version: None,
-                        };
+                        // As the image says it where that is a name: `arm64/v8` stays what it is, and `x86_64` is `amd64`.
+                        let is_a_name = found.os == config.os && found.architecture == config.architecture;
+                        state.platform =
+                            if is_a_name { Platform { variant: config.variant.clone(), ..found } } else { found };
                     }
                 }
             }

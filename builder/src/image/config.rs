@@ -42,7 +42,39 @@ pub struct ImageConfig {
     pub others: BTreeMap<String, Value>,
 }
 
+/// What Docker keeps of the container that an image was made from; of no meaning for an image, and not passed on by BuildKit.
+const OF_A_CONTAINER: [&str; 12] = [
+    "AttachStderr",
+    "AttachStdin",
+    "AttachStdout",
+    "Domainname",
+    "Hostname",
+    "Image",
+    "MacAddress",
+    "NetworkDisabled",
+    "OpenStdin",
+    "StdinOnce",
+    "StopTimeout",
+    "Tty",
+];
+
 impl ImageConfig {
+    /// What an image that is built on this one has of its runtime configuration.
+    #[must_use]
+    pub fn inherited(&self) -> RuntimeConfig {
+        let mut config = self.config.clone();
+        config.others.retain(|name, _| !OF_A_CONTAINER.contains(&name.as_str()));
+        config
+    }
+
+    /// What it has of the fields beside that: those of the platform that are no part of its name.
+    #[must_use]
+    pub fn inherited_others(&self) -> BTreeMap<String, Value> {
+        let mut others = self.others.clone();
+        others.retain(|name, _| matches!(name.as_str(), "os.version" | "os.features"));
+        others
+    }
+
     /// What the image runs on, where it says so; one that does not is for every platform.
     #[must_use]
     pub fn platform(&self) -> Option<Platform> {

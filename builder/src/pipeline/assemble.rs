@@ -1,7 +1,5 @@
 //! The finished image: configuration and manifest, in the store.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use oci_spec::image::{Descriptor, MediaType};
 
@@ -41,7 +39,7 @@ pub(super) fn assemble(
             ..RootFs::default()
         },
         history,
-        others: BTreeMap::new(),
+        others: result.others.clone(),
     };
     let form = &request.form;
     let config = manifest::config(&config, form.format);
