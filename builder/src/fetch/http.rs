@@ -1,8 +1,9 @@
 //! Files over HTTP: asked for in every build, brought only when they are other ones.
 //!
-//! What a server said of a file is kept beside its digest. The next build asks whether the file is still that one: by its
-//! `ETag`, or by its time where that is old enough to tell two versions apart. Only the server's own word that nothing has
-//! changed makes the copy in the store stand for it; what decides over steps is the content in any case.
+//! What a server said of a file is kept beside its digest. The next build asks whether the file is still that one, by its
+//! `ETag`: a time alone tells nothing, as a file that is put back to an older one is "not modified since" to most servers. Only
+//! the server's own word that nothing has changed makes the copy in the store stand for it; what decides over steps is the
+//! content in any case.
 
 use std::io;
 
@@ -13,10 +14,6 @@ use super::record::Record;
 use super::{FetchError, FetchedFile};
 use crate::blob::{BlobWriter, Hasher, Store, StoreError, is_disk_full};
 use crate::event::{Event, Events, StepId};
-
-/// How much older than its answer a file's time must be to tell versions apart, in seconds: a file that was written twice in
-/// a second has the same time twice (RFC 9110, 8.8.2.2, says a minute where clocks may differ).
-const TIME_GRAIN_SECONDS: i64 = 60;
 
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +26,8 @@ pub struct UrlRequest {
     pub authorization: Option<Secret>,
     /// Whether an unreachable server is an error although there is a copy.
     pub must_ask: bool,
+    /// Whether the file is brought although the server may say that it is the one that is there.
+    pub anew: bool,
 }
 
 /// A text that is not shown.
@@ -61,10 +60,9 @@ pub async fn url(
         events.hear(Event::Cached { step });
         return known.file(store);
     }
-    let asked = FileRequest {
+    let mut asked = FileRequest {
         url: request.url.clone(),
-        etag: known.as_ref().and_then(|known| known.etag.clone()),
-        last_modified: known.as_ref().and_then(|known| known.last_modified.clone()),
+        etag: known.as_ref().and_then(|known| known.etag.clone()).filter(|_| !request.anew),
         authorization: request.authorization.as_ref().map(|secret| secret.0.clone()),
     };
     let mut failed = None;
@@ -77,11 +75,20 @@ pub async fn url(
     let progress = |done_bytes, total_bytes| {
         events.hear(Event::Moved { step, what: shown.clone(), done_bytes, total_bytes });
     };
-    let answer = client.file::<BlobWriter>(&asked, &mut open, &progress).await;
+    let mut answer = client.file::<BlobWriter>(&asked, &mut open, &progress).await;
+    if let (Ok(FileAnswer::Unchanged), Some(known)) = (&answer, &known) {
+        match check(store, &known.file(store)?, request, &shown) {
+            Err(FetchError::Checksum { .. }) => {
+                // What is asked for may be there all the same, under the tag of another file.
+                asked.etag = None;
+                answer = client.file::<BlobWriter>(&asked, &mut open, &progress).await;
+            }
+            checked => checked?,
+        }
+    }
     match (answer, known) {
         (Ok(FileAnswer::Unchanged), Some(known)) => {
             let file = known.file(store)?;
-            check(store, &file, request, &shown)?;
             events.hear(Event::Cached { step });
             known.keep(store, &request.url)?;
             Ok(file)
@@ -123,14 +130,9 @@ pub fn last_of_url(store: &Store, url: &str) -> Option<FetchedFile> {
 }
 
 fn record(digest: &Digest, store: &Store, about: &FileAbout) -> Result<Record, FetchError> {
-    let tells_versions_apart = match (about.modified_seconds, about.sent_seconds) {
-        (Some(modified), Some(sent)) => sent.saturating_sub(modified) >= TIME_GRAIN_SECONDS,
-        _ => false,
-    };
     Ok(Record {
         url: String::new(),
         etag: about.etag.clone(),
-        last_modified: about.last_modified.clone().filter(|_| tells_versions_apart),
         digest: digest.to_string(),
         size_bytes: store.size(digest)?.unwrap_or_default(),
         modified_seconds: about.modified_seconds.unwrap_or(0),

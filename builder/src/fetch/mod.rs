@@ -2,14 +2,14 @@
 //! of git repositories, archives on standard input.
 //!
 //! Everything with an address is asked for in every build, once for all instructions that name it, and brought only when it is
-//! another one. When it cannot be reached, what was fetched last is used with a warning; under `--pull` that is an error.
+//! another one. When it cannot be reached, what was fetched last is used with a warning; under `--pull`, and for what the user
+//! named (the context, the Dockerfile), that is an error.
 //! Whatever decided that nothing had changed, the keys of steps are made of content. Steps that need nothing of it do not wait
 //! for it (see `execute`).
 //!
 //! # What differs from the reference
 //!
 //! - A redirect from TLS to plain HTTP is refused, and of secrets none goes to where a redirect leads.
-//! - `Last-Modified` alone saves a transfer too, where it is old enough to tell versions apart; the reference asks by `ETag` only.
 //! - `--checksum` takes `sha384` and `sha512` beside `sha256`.
 //! - A Dockerfile's repositories reached by ssh, and their submodules, get the agent of `--ssh default` and nothing else: no key
 //!   of a file and none of the user's configuration. One that the user names (a context) may use the user's own agent and keys,

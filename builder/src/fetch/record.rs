@@ -15,8 +15,6 @@ pub(super) struct Record {
     /// The hash of the address: it may hold a password.
     pub(super) url: String,
     pub(super) etag: Option<String>,
-    /// Only where it tells versions apart.
-    pub(super) last_modified: Option<String>,
     pub(super) digest: String,
     pub(super) size_bytes: u64,
     pub(super) modified_seconds: i64,

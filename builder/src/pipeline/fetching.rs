@@ -203,6 +203,7 @@ impl Fetcher {
                     checksum: checksum.clone(),
                     authorization: self.authorization(url)?,
                     must_ask: self.request.pull,
+                    anew: self.request.no_cache,
                 };
                 let (client, store) = (&self.workshop.client, &self.workshop.store);
                 let work = async { fetch::url(client, store, &request, &self.events, step).await.map_err(failed) };

@@ -5,8 +5,7 @@ use std::io::{self, Write};
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, DATE, ETAG, HeaderName, HeaderValue, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, LAST_MODIFIED,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, LAST_MODIFIED,
 };
 use http::{HeaderMap, Method};
 use reqwest::{Response, Url};
@@ -24,8 +23,6 @@ pub struct FileRequest {
     pub url: String,
     /// `ETag` of what the caller has.
     pub etag: Option<String>,
-    /// `Last-Modified` of what the caller has, where that tells versions apart.
-    pub last_modified: Option<String>,
     /// The header `Authorization`; it goes to this host alone.
     pub authorization: Option<String>,
 }
@@ -55,12 +52,8 @@ pub enum FileAnswer<W> {
 pub struct FileAbout {
     /// `ETag`.
     pub etag: Option<String>,
-    /// `Last-Modified`.
-    pub last_modified: Option<String>,
-    /// The same in seconds since 1970.
+    /// `Last-Modified`, in seconds since 1970.
     pub modified_seconds: Option<i64>,
-    /// When the server sent it, in seconds since 1970.
-    pub sent_seconds: Option<i64>,
     /// `Content-Encoding`, where it has one although none was asked for.
     pub encoding: Option<String>,
 }
@@ -154,8 +147,6 @@ impl Client {
         };
         add(AUTHORIZATION, &request.authorization)?;
         add(IF_NONE_MATCH, &request.etag)?;
-        // A server that is given both looks at the tag alone.
-        add(IF_MODIFIED_SINCE, &request.last_modified.clone().filter(|_| request.etag.is_none()))?;
         let subject = Subject { registry: host_of(&url), what: shown.clone() };
         let request = Request { headers, ..Request::new(Method::GET, url) };
         let _place = self.download_place().await;
@@ -188,9 +179,7 @@ impl Client {
         let mut response = transport.send(request, subject).await.map_err(way)?;
         match response.status().as_u16() {
             200 => streak.is_transfer = true,
-            304 if request.headers.contains_key(IF_NONE_MATCH) || request.headers.contains_key(IF_MODIFIED_SINCE) => {
-                return Ok(FileAnswer::Unchanged);
-            }
+            304 if request.headers.contains_key(IF_NONE_MATCH) => return Ok(FileAnswer::Unchanged),
             status => {
                 let error = FileError::Status { host: host_of(response.url()), url: url.clone(), status };
                 return Err((error, Some(Failure::Status { code: status, asked: asked_wait(response.headers()) })));
@@ -232,14 +221,9 @@ fn told(error: ClientError, url: &str) -> FileError {
 fn about(response: &Response) -> FileAbout {
     let headers = response.headers();
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let seconds =
-        |text: &Option<String>| text.as_deref().and_then(http_date).and_then(|seconds| seconds.try_into().ok());
-    let last_modified = text(LAST_MODIFIED);
     FileAbout {
         etag: text(ETAG).filter(|etag| !etag.is_empty()),
-        modified_seconds: seconds(&last_modified),
-        last_modified,
-        sent_seconds: seconds(&text(DATE)),
+        modified_seconds: text(LAST_MODIFIED).and_then(|text| http_date(&text)?.try_into().ok()),
         encoding: text(CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity")),
     }
 }
