@@ -164,7 +164,7 @@ pub struct BuildArguments {
     /// Annotation of the manifest; `manifest-descriptor:K=V` annotates its descriptor
     #[arg(long = "annotation", value_name = "K=V")]
     pub annotations: Vec<String>,
-    /// Fail where a base image's registry cannot be asked, and use no base image from the store unasked
+    /// Fail where a server of base images or of what `ADD` takes cannot be asked, and use no base image from the store unasked
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_parser = switch, action = clap::ArgAction::Set, value_name = "BOOL", hide_default_value = true)]
     pub pull: bool,
     /// Run every step again

@@ -122,7 +122,7 @@ impl Fetcher {
         for Job { op, place, step, .. } in jobs {
             let fetcher = self.clone();
             running.spawn(async move {
-                let found = fetcher.found(&op, &place, step).await;
+                let found = fetcher.found(&op, &place, step, fetcher.request.pull).await;
                 (op, found)
             });
         }
@@ -144,9 +144,9 @@ impl Fetcher {
         failed
     }
 
-    /// Brings one thing; `place` is the line that names it.
+    /// Brings one thing that the user named, who means what is there today; `place` is where it is named.
     pub(super) async fn one(&self, op: &FetchOp, place: &Shown) -> Result<FetchedFile, BuildError> {
-        self.found(op, place, self.started(op)).await
+        self.found(op, place, self.started(op), true).await
     }
 
     fn started(&self, op: &FetchOp) -> StepId {
@@ -155,10 +155,16 @@ impl Fetcher {
         step
     }
 
-    async fn found(&self, op: &FetchOp, place: &Shown, step: StepId) -> Result<FetchedFile, BuildError> {
+    async fn found(
+        &self,
+        op: &FetchOp,
+        place: &Shown,
+        step: StepId,
+        must_ask: bool,
+    ) -> Result<FetchedFile, BuildError> {
         // Not by `with_room`: what a task of its own does must be `Send`, which the compiler cannot tell of a closure's work.
         let mut free_before = self.pruner.free_bytes();
-        let mut found = self.bring(op, place, step).await;
+        let mut found = self.bring(op, place, step, must_ask).await;
         for amount in Amount::EACH {
             if !found.as_ref().is_err_and(|error| is_disk_full(error))
                 || !self.pruner.made_room(&op.what(), free_before, amount).await
@@ -166,7 +172,7 @@ impl Fetcher {
                 break;
             }
             free_before = self.pruner.free_bytes();
-            found = self.bring(op, place, step).await;
+            found = self.bring(op, place, step, must_ask).await;
         }
         self.events.hear(match &found {
             Ok(_) => Event::Finished { step },
@@ -189,7 +195,13 @@ impl Fetcher {
         }
     }
 
-    async fn bring(&self, op: &FetchOp, place: &Shown, step: StepId) -> Result<FetchedFile, BuildError> {
+    async fn bring(
+        &self,
+        op: &FetchOp,
+        place: &Shown,
+        step: StepId,
+        must_ask: bool,
+    ) -> Result<FetchedFile, BuildError> {
         let what = op.what();
         let failed = |source: FetchError| BuildError::Fetch {
             what: what.clone(),
@@ -202,7 +214,7 @@ impl Fetcher {
                     url: url.clone(),
                     checksum: checksum.clone(),
                     authorization: self.authorization(url)?,
-                    must_ask: self.request.pull,
+                    must_ask,
                     anew: self.request.no_cache,
                 };
                 let (client, store) = (&self.workshop.client, &self.workshop.store);
@@ -213,6 +225,7 @@ impl Fetcher {
                 let request = self
                     .git_request(remote, checksum.as_deref(), *keep_git_dir, *by_user)
                     .map_err(|error| at(error, place))?;
+                let request = GitRequest { must_ask, ..request };
                 let (store, events) = (self.workshop.store.clone(), self.events.clone());
                 let stop = self.stop.clone();
                 let work = move || fetch::git(&store, &request, &events, step, &|| stop.is_cancelled());
@@ -255,8 +268,8 @@ impl Fetcher {
             users_own: by_user,
             home: self.request.home.clone(),
             certificates: self.request.certificates.clone(),
-            must_ask: self.request.pull,
             address,
+            ..GitRequest::default()
         })
     }
 

@@ -467,15 +467,17 @@ fn a_server_that_is_gone_leaves_the_last_commit() {
     });
     let place = Place::new();
     let url = server.url("/r.git");
-    let first = place.build(&[&url]);
+    place.write("context/Dockerfile", format!("FROM scratch\nADD {url} /\n"));
+    let first = place.build(&["context"]);
+    place.build(&[&url]);
     gone.store(true, Ordering::SeqCst);
-    let second = place.build(&[&url]);
+    let second = place.build(&["context"]);
     assert_eq!(first.files, second.files);
     assert!(second.said.contains("is taken as it last was, commit "), "{}", second.said);
-    let said = place.fail(3, &["--pull", &url], None);
-    assert!(said.contains("`git ls-remote` failed"), "{said}");
-    let said = place.fail(3, &[&format!("{url}#v9")], None);
-    assert!(said.contains("`git ls-remote` failed"), "{said}");
+    for arguments in [&["--pull", "context"][..], &[&url], &[&format!("{url}#v9")], &["git://127.0.0.1:9/r"]] {
+        let said = place.fail(3, arguments, None);
+        assert!(said.contains("`git ls-remote` failed") && !said.contains("GIT_AUTH_TOKEN"), "{said}");
+    }
 }
 
 #[test]

@@ -262,6 +262,27 @@ fn a_server_that_is_gone_leaves_what_was_fetched_unless_it_must_be_asked() {
     assert!(said.contains("cannot connect"), "{said}");
 }
 
+/// What the user names is meant as it is today: the context, and a Dockerfile by `-f`.
+#[test]
+fn a_server_of_the_context_that_is_gone_is_an_error() {
+    let is_gone = Arc::new(AtomicUsize::new(0));
+    let gone = Arc::clone(&is_gone);
+    let server = Server::start(move |_| match gone.load(Ordering::SeqCst) {
+        0 => Reply::new(200, "FROM scratch\nCOPY . /\n"),
+        _ => Reply::new(503, "out of order"),
+    });
+    let place = Place::new();
+    place.write("context/a", "x");
+    let (url, file) = (server.url("/context"), server.url("/Dockerfile"));
+    place.build(&[&url]);
+    place.build(&["-f", &file, "context"]);
+    is_gone.store(1, Ordering::SeqCst);
+    for arguments in [&[&*url][..], &["-f", &file, "context"]] {
+        let said = place.fail(3, &[&["--retry", "0"], arguments].concat(), None);
+        assert!(said.contains("answers with status 503"), "{said}");
+    }
+}
+
 #[test]
 fn a_context_is_an_archive_or_a_dockerfile() {
     let tar = compressed(

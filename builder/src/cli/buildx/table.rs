@@ -104,7 +104,9 @@ pub(super) const FLAGS: &[Row] = &[
     row(
         "pull",
         "--pull",
-        Differs("base images are asked for in every build; with it, a registry that cannot be reached is an error"),
+        Differs(
+            "base images, and what `ADD` and named contexts take from elsewhere, are asked for in every build; with it, a server that cannot be reached is an error",
+        ),
     ),
     row("push", "--push", Same),
     row(

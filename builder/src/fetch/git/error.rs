@@ -86,11 +86,14 @@ pub enum GitError {
 }
 
 /// What git says when it could not reach a server, rather than was refused by one.
-const UNREACHABLE: [&str; 12] = [
+const UNREACHABLE: [&str; 15] = [
     "could not resolve",
     "couldn't resolve",
     "failed to connect",
     "couldn't connect",
+    "could not connect",
+    "unable to connect to",
+    "unable to look up",
     "connection refused",
     "connection timed out",
     "connection reset",
