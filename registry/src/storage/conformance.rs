@@ -14,6 +14,8 @@ mod faults;
 mod on_stores;
 #[path = "conformance/suite.rs"]
 mod suite;
+#[path = "conformance/syncs.rs"]
+mod syncs;
 
 use suite::{all, is_absent, page, path, put, read};
 

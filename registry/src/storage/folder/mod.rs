@@ -178,9 +178,10 @@ struct Inner {
     /// What the folders hold. Not there when the lock is not held: then somebody else may change them.
     index: Option<Index>,
     last_read: LastRead,
-    /// Folders, by what their keys begin with, in which a folder was made and that were not synced since.
     unsynced: Mutex<Unsynced>,
     rounds: Mutex<Rounds>,
+    #[cfg(test)]
+    faults: sync::Faults,
     buffers: Buffers,
     /// `None`: opened to read only, beside whoever has the lock. Then nothing is written, and nothing may be answered
     /// from memory but the further pages of a list (`last_read`).
@@ -275,6 +276,8 @@ impl Folder {
             last_read: LastRead::default(),
             unsynced: Mutex::default(),
             rounds: Mutex::default(),
+            #[cfg(test)]
+            faults: sync::Faults::default(),
             buffers: Buffers::default(),
             lock,
         }))
@@ -284,6 +287,13 @@ impl Folder {
     #[cfg(test)]
     pub(super) fn boot(&self) -> &str {
         &self.0.boot
+    }
+
+    /// From now on `fault` runs before each sync, of a folder by what its keys begin with and of `content` and `@parts`, and
+    /// may make it wait or fail.
+    #[cfg(test)]
+    pub(super) fn with_faults(&self, fault: impl Fn(&str) -> io::Result<()> + Send + Sync + 'static) {
+        self.0.faults.set(fault);
     }
 
     /// Where it is.
@@ -400,20 +410,25 @@ impl ObjectStore for Folder {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let failed = |error| io_error(location.as_ref(), error);
+        let mut seen = None;
         if options.head && options.range.is_none() {
             let (start, name) = split(location.as_ref());
-            let seen = self.0.look(start, name).map_err(|error| io_error(location.as_ref(), error))?;
-            match seen {
-                Some(Some(stat)) => {
-                    let answer = read::known(stat, location);
-                    options.check_preconditions(&answer.meta)?;
-                    return Ok(answer);
-                }
-                Some(None) => return Err(io_error(location.as_ref(), io::ErrorKind::NotFound.into())),
-                None => {}
-            }
+            seen = self.0.look(start, name).map_err(failed)?;
         }
-        read::get(&self.0.file(location)?, location, &options, &self.0.buffers)
+        let answer = match seen {
+            Some(Some(stat)) => {
+                let answer = read::known(stat, location);
+                options.check_preconditions(&answer.meta)?;
+                answer
+            }
+            Some(None) => return Err(failed(io::ErrorKind::NotFound.into())),
+            None => read::get(&self.0.file(location)?, location, &options, &self.0.buffers)?,
+        };
+        if options.head {
+            self.0.settle(location.as_ref()).await.map_err(failed)?;
+        }
+        Ok(answer)
     }
 
     /// What is not there counts as deleted.
@@ -519,12 +534,14 @@ impl PaginatedListStore for Folder {
             after: opts.page_token.or(opts.offset),
             max: opts.max_keys.unwrap_or(1000),
         };
-        if let Some(page) = self.0.list(&want, false).map_err(|error| io_error(&want.prefix, error))? {
-            return Ok(page);
+        let (mut page, mut prefix) = (self.0.list(&want, false), want.prefix.clone());
+        if matches!(page, Ok(None)) {
+            (page, prefix) = self.blocking(move |inner| (inner.list(&want, true), want.prefix)).await?;
         }
-        let page = self.blocking(move |inner| (inner.list(&want, true), want.prefix)).await?;
-        let page = page.0.map_err(|error| io_error(&page.1, error))?;
-        page.ok_or_else(|| io_error("", io::Error::other("a list did not wait")))
+        let failed = |error| io_error(&prefix, error);
+        let page = page.map_err(failed)?.ok_or_else(|| failed(io::Error::other("a list did not wait")))?;
+        self.0.settle(&prefix).await.map_err(failed)?;
+        Ok(page)
     }
 }
 

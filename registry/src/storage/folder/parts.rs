@@ -67,10 +67,19 @@ impl Inner {
         if !in_order {
             self.reorder(&file, &path, &places)?;
         }
-        if self.sync {
-            File::open(&path)?.sync_all()?;
-        }
+        self.sync_parts(&File::open(&path)?, &path)?;
         Ok(end)
+    }
+
+    /// Has the parts on the disk. Where that fails they go, and the client begins anew: the system tells of a write that
+    /// failed once, and the next sync of the same file would succeed without it.
+    fn sync_parts(&self, file: &File, path: &FilePath) -> io::Result<()> {
+        if !self.sync {
+            return Ok(());
+        }
+        self.sync_all(file, names::PARTS).inspect_err(|_| {
+            let _ = std::fs::remove_file(path);
+        })
     }
 
     /// Makes an object of prepared parts.
@@ -81,9 +90,7 @@ impl Inner {
         let file = File::options().write(true).open(&path)?;
         if file.metadata()?.len() != end {
             file.set_len(end)?;
-            if self.sync {
-                file.sync_all()?;
-            }
+            self.sync_parts(&file, &path)?;
         }
         self.place(key, Written::finished(&path)?, true, touched)
     }

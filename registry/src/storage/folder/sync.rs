@@ -1,7 +1,8 @@
 //! Syncing: requests that wait for the disk share one round of it.
 //!
 //! A round syncs the content of all new files that wait, makes the changes (names that come or go), syncs each folder that was
-//! touched once, and only then tells them. A few rounds run side by side, because the file system merges what is synced at the
+//! touched once, and only then tells them. Heads and lists that tell of what no round has synced yet, or could not, wait for one
+//! that does: nobody acknowledges something because of what may be lost. A few rounds run side by side, because the file system merges what is synced at the
 //! same time; who comes when all run is in the next one. Content that takes long (a long upload) is synced before.
 
 use std::fs::File;
@@ -76,6 +77,27 @@ impl Inner {
         told.await.map_err(|_| io::Error::other("the round that was to sync it broke off"))?
     }
 
+    /// Waits until all that begins with `prefix` and was seen is on the disk: what made it may wait for that still, or has
+    /// failed to.
+    pub(super) async fn settle(self: &Arc<Self>, prefix: &str) -> io::Result<()> {
+        let unsynced = self.unsynced_of(prefix);
+        if unsynced.is_empty() {
+            return Ok(());
+        }
+        let join = move |_: &Self, touched: &mut Touched| {
+            touched.extend(unsynced);
+            Ok(())
+        };
+        self.commit(None, join).await
+    }
+
+    /// Has a file or a folder on the disk.
+    pub(super) fn sync_all(&self, file: &File, what: &str) -> io::Result<()> {
+        #[cfg(test)]
+        self.faults.before(what)?;
+        file.sync_all().map_err(|error| io::Error::new(error.kind(), format!("syncing `{what}`: {error}")))
+    }
+
     /// Rounds until nobody waits.
     fn run_rounds(self: Arc<Self>) {
         let mut told = Vec::new();
@@ -101,7 +123,8 @@ impl Inner {
     fn round(&self, waiting: Vec<Waiting>) -> Vec<Told> {
         let mut touched = Touched::new();
         // All content first, so that changing names does not come between the file system and merging it.
-        let content: Vec<_> = waiting.iter().map(|one| one.content.as_ref().map_or(Ok(()), File::sync_all)).collect();
+        let sync = |one: &Waiting| one.content.as_ref().map_or(Ok(()), |file| self.sync_all(file, "content"));
+        let content: Vec<_> = waiting.iter().map(sync).collect();
         let changed: Vec<Told> = waiting
             .into_iter()
             .zip(content)
@@ -122,4 +145,30 @@ type Told = (io::Result<()>, oneshot::Sender<io::Result<()>>);
 fn tell((result, done): Told) {
     // Who does not wait any more does not need to know.
     let _ = done.send(result);
+}
+
+/// What tests make of syncing.
+#[cfg(test)]
+#[derive(Default)]
+pub(super) struct Faults(std::sync::RwLock<Option<Fault>>);
+
+#[cfg(test)]
+type Fault = Box<dyn Fn(&str) -> io::Result<()> + Send + Sync>;
+
+#[cfg(test)]
+impl Faults {
+    pub(super) fn set(&self, fault: impl Fn(&str) -> io::Result<()> + Send + Sync + 'static) {
+        *self.0.write().unwrap() = Some(Box::new(fault));
+    }
+
+    fn before(&self, what: &str) -> io::Result<()> {
+        self.0.read().unwrap().as_ref().map_or(Ok(()), |fault| fault(what))
+    }
+}
+
+#[cfg(test)]
+impl std::fmt::Debug for Faults {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Faults")
+    }
 }

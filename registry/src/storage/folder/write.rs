@@ -3,11 +3,12 @@
 //! Every change of a folder (a name that comes or goes) is made while the folder is held in the index, and noted there at
 //! once; which folders have to be synced for it is gathered in [`Touched`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Bound;
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 
 use object_store::path::Path;
 use object_store::{PutPayload, Result};
@@ -16,14 +17,42 @@ use super::index::{Held, Stat};
 use super::list::stat_of;
 use super::{Inner, io_error, names};
 
-/// Folders in which a folder was made and that were not synced since, and when that was noted, by the count of notes.
+/// What was made and may not be on the disk: objects and folders by their keys (a folder's ends in `/`), and when that was
+/// noted, by the count of notes. A sync that failed leaves it here.
 #[derive(Debug, Default)]
-pub(super) struct Unsynced(HashMap<String, u64>, u64);
+pub(super) struct Unsynced {
+    made: BTreeMap<String, u64>,
+    notes: u64,
+}
 
 impl Unsynced {
-    fn note(&mut self, start: &str) {
-        self.1 += 1;
-        self.0.insert(start.to_owned(), self.1);
+    fn note(&mut self, key: String) {
+        self.notes += 1;
+        self.made.insert(key, self.notes);
+    }
+
+    /// What begins with `prefix`.
+    fn below(&self, prefix: &str) -> impl Iterator<Item = (&String, u64)> {
+        let from = self.made.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        from.take_while(move |(key, _)| key.starts_with(prefix)).map(|(key, at)| (key, *at))
+    }
+
+    /// Adds the folders that hold the names of those on the way to `start`, as far as these may not be on the disk.
+    fn way(&self, start: &str, touched: &mut Touched) {
+        let mut next = Some(start);
+        while let Some(start) = next {
+            let over = above(start).map(|(over, _)| over);
+            touched.extend(over.filter(|_| self.made.contains_key(start)).map(str::to_owned));
+            next = over;
+        }
+    }
+
+    /// A folder was synced after so many notes.
+    fn synced(&mut self, start: &str, notes: u64) {
+        let synced = self.below(start).filter(|(key, at)| *at <= notes && holder(key) == start);
+        for key in synced.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.made.remove(&key);
+        }
     }
 }
 
@@ -65,6 +94,11 @@ fn above(start: &str) -> Option<(&str, &str)> {
     let folder = start.strip_suffix('/')?;
     let (start_above, _) = split(folder);
     start.get(start_above.len()..).map(|name| (start_above, name))
+}
+
+/// What the folder of an object or of a folder has its keys begin with.
+fn holder(key: &str) -> &str {
+    split(key.strip_suffix('/').unwrap_or(key)).0
 }
 
 impl Inner {
@@ -111,6 +145,8 @@ impl Inner {
                 let flags = rustix::fs::RenameFlags::NOREPLACE;
                 rustix::fs::renameat_with(here, &written.path, here, &target, flags)?;
             }
+            // Before anyone sees it.
+            self.remember_unsynced(key);
             if let Some(held) = held {
                 held.added(name, written.stat);
             }
@@ -144,9 +180,11 @@ impl Inner {
         let path = names::folder(&self.root, start)?;
         let make = || {
             let held = self.hold(start_above);
-            // Before: whoever finds the folder there must see that its name may not be on the disk.
-            self.remember_unsynced(start_above);
+            // Before: whoever finds the folder there must see that its name may not be on the disk. And after: a sync that
+            // began in between does not hold it.
+            self.remember_unsynced(start);
             std::fs::create_dir(&path)?;
+            self.remember_unsynced(start);
             if let Some(held) = held {
                 held.added(name, Stat::FOLDER);
             }
@@ -166,44 +204,47 @@ impl Inner {
         }
     }
 
-    fn remember_unsynced(&self, start: &str) {
+    fn unsynced(&self) -> MutexGuard<'_, Unsynced> {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember_unsynced(&self, key: &str) {
         if self.sync {
-            self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).note(start);
+            self.unsynced().note(key.to_owned());
         }
     }
 
     /// Notes that a folder has to be synced before what happened in it may be acknowledged, and with it those above it in
-    /// which something was made or removed that nobody has synced yet.
+    /// which a folder on the way was made that nobody has synced yet.
     fn touch(&self, start: &str, touched: &mut Touched) {
-        if !self.sync {
-            return;
+        if self.sync {
+            touched.insert(start.to_owned());
+            self.unsynced().way(start, touched);
         }
-        touched.insert(start.to_owned());
-        let unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut next = Some(start);
-        while let Some(start) = next {
-            if unsynced.0.contains_key(start) {
-                touched.insert(start.to_owned());
-            }
-            next = above(start).map(|(start, _)| start);
+    }
+
+    /// The folders that have to be synced before anything that begins with `prefix` may be relied on.
+    pub(super) fn unsynced_of(&self, prefix: &str) -> Touched {
+        let mut touched = Touched::new();
+        let unsynced = self.unsynced();
+        if !unsynced.made.is_empty() {
+            touched.extend(unsynced.below(prefix).map(|(key, _)| holder(key).to_owned()));
+            unsynced.way(split(prefix).0, &mut touched);
         }
+        touched
     }
 
     /// Syncs folders. One that is gone was taken away together with everything in it.
     pub(super) fn sync_folders(&self, touched: &Touched) -> io::Result<()> {
         for start in touched {
-            let unsynced = || self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = unsynced().0.get(start).copied();
+            let notes = self.unsynced().notes;
             match File::open(names::folder(&self.root, start)?) {
-                Ok(folder) => folder.sync_all()?,
+                Ok(folder) => self.sync_all(&folder, start)?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
-            // Until now others that need it synced them too. What was noted meanwhile stays.
-            let mut unsynced = unsynced();
-            if before.is_some() && unsynced.0.get(start).copied() == before {
-                unsynced.0.remove(start);
-            }
+            // Until now others that need it synced it too. What was noted meanwhile stays.
+            self.unsynced().synced(start, notes);
         }
         Ok(())
     }
