@@ -179,7 +179,7 @@ fn kind(path: &str, endpoint: Option<&Endpoint>) -> EndpointKind {
         Some(Endpoint::Blob(..)) => EndpointKind::blob,
         Some(Endpoint::Uploads(_) | Endpoint::Upload(..)) => EndpointKind::upload,
         Some(Endpoint::Manifest(..)) => EndpointKind::manifest,
-        None if path == super::login::TOKEN_PATH => EndpointKind::token,
+        None if super::login::is_token_path(path) => EndpointKind::token,
         None => EndpointKind::other,
     }
 }

@@ -82,6 +82,9 @@ pub(super) struct Client {
     /// Whether a trusted proxy stands between, so that its other headers may be believed too.
     pub(super) through_proxy: bool,
     pub(super) https: bool,
+    /// Whether somebody who is not trusted says that the client came by HTTPS: a proxy that was not named, most likely. Good
+    /// for nothing but to keep passwords off the wire.
+    pub(super) claims_https: bool,
     /// Host and port as the client spelled them.
     pub(super) host: Option<String>,
 }
@@ -95,12 +98,13 @@ impl Client {
             address: peer.map(|peer| plain(peer.address.ip())),
             through_proxy: false,
             https: peer.is_some_and(|peer| peer.tls),
+            claims_https: false,
             host,
         };
         let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
         match direct.address {
             Some(address) if is_trusted(address) => direct.behind(&head.headers, is_trusted),
-            _ => direct,
+            _ => Self { claims_https: claims_https(&head.headers), ..direct },
         }
     }
 
@@ -134,6 +138,11 @@ struct Hop {
     address: Option<IpAddr>,
     https: Option<bool>,
     host: Option<String>,
+}
+
+fn claims_https(headers: &HeaderMap) -> bool {
+    values(headers, &PROTO).any(|value| https(value.trim()) == Some(true))
+        || forwarded(headers).iter().any(|hop| hop.https == Some(true))
 }
 
 fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {

@@ -1,6 +1,7 @@
-//! How clients say who they are: `Authorization` in, `WWW-Authenticate` out, and tokens at `/token`.
+//! How clients say who they are: `Authorization` in, `WWW-Authenticate` out, and tokens at `/v2/token`.
 
 use std::net::IpAddr;
+use std::sync::Once;
 
 use axum::response::Response;
 use base64::Engine;
@@ -16,8 +17,11 @@ use crate::auth::{AuthError, Credentials, Proof, Scheme};
 use crate::service::RegistryError;
 use crate::spec::Endpoint;
 
-/// Where tokens are had.
-pub(super) const TOKEN_PATH: &str = "/token";
+/// Where tokens are had: below `/v2/`, which is all that many a proxy hands on. No repository's path is that: each goes on
+/// behind the name.
+const TOKEN_PATH: &str = "/v2/token";
+/// Where they were had first, and are still.
+const FIRST_TOKEN_PATH: &str = "/token";
 const BASIC: &str = "Basic realm=\"fluyt-registry\", charset=\"UTF-8\"";
 /// Clients differ in whether they pad.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -64,13 +68,29 @@ pub(super) fn challenge(asked: &Asked, method: &Method, endpoint: Option<&Endpoi
     HeaderValue::from_str(&text).ok()
 }
 
-/// The address under which the client knows the registry: what it is to ask for tokens has to be absolute.
+/// Whether tokens are had there.
+pub(super) fn is_token_path(path: &str) -> bool {
+    path == TOKEN_PATH || path == FIRST_TOKEN_PATH
+}
+
+/// The address under which the client knows the registry: what it is to ask for tokens has to be absolute. Whoever says that
+/// it came by HTTPS is believed that much: over HTTP it would send its password in clear.
 fn origin(asked: &Asked) -> Option<String> {
     if let Some(url) = &asked.app.settings.public_url {
         return Some(url.trim_end_matches('/').to_owned());
     }
-    let Client { https, host, .. } = &asked.client;
-    Some(format!("{}://{}", if *https { "https" } else { "http" }, host.as_ref()?))
+    let Client { https, claims_https, host, .. } = &asked.client;
+    if *claims_https && !https {
+        static WARNED: Once = Once::new();
+        WARNED.call_once(|| {
+            tracing::warn!(
+                client.address = asked.client.address.map(tracing::field::display),
+                "a request over HTTP says that its client came by HTTPS: clients are told so; a proxy that is named with \
+                 --trusted-proxy is believed as to host and address too, and --public-url says the address of all"
+            );
+        });
+    }
+    Some(format!("{}://{}", if *https || *claims_https { "https" } else { "http" }, host.as_ref()?))
 }
 
 /// What a request would do, in the words that clients ask for tokens with. Names and references hold no quotes.
@@ -87,7 +107,7 @@ fn scope(method: &Method, endpoint: &Endpoint) -> Option<String> {
     }
 }
 
-/// `GET /token`: a token for whoever asks. What is asked for in `scope` is not looked at: a token only says who it is.
+/// `GET /v2/token`: a token for whoever asks. What is asked for in `scope` is not looked at: a token only says who it is.
 pub(super) async fn token(asked: &Asked) -> Result<Response, RegistryError> {
     let token = asked.app.authorizer.issue(&asked.caller).ok_or_else(|| match asked.app.authorizer.scheme() {
         None => RegistryError::NoSuchPath,

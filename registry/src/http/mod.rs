@@ -147,8 +147,10 @@ async fn answer(State(app): State<App>, request: Request) -> Response {
         admit(&mut asked).await?;
         record.user = asked.caller.name().map(str::to_owned);
         match (path, &head.method) {
-            (login::TOKEN_PATH, &Method::GET) => login::token(&asked).await,
-            (login::TOKEN_PATH, method) if asked.app.authorizer.scheme().is_some() => not_allowed(method, "GET"),
+            (path, &Method::GET) if login::is_token_path(path) => login::token(&asked).await,
+            (path, method) if login::is_token_path(path) && asked.app.authorizer.scheme().is_some() => {
+                not_allowed(method, "GET")
+            }
             ("/metrics", _) => metrics(&asked),
             (_, method) => respond(&asked, method, parsed, body).await,
         }

@@ -84,7 +84,7 @@ pub enum EndpointKind {
     upload,
     /// Manifests.
     manifest,
-    /// `/token`
+    /// `/v2/token`
     token,
     /// Everything else.
     other,
