@@ -6,6 +6,7 @@
 mod access_log;
 mod blobs;
 mod client;
+mod idle;
 mod limit;
 mod login;
 mod manifests;

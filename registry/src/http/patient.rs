@@ -4,6 +4,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,14 +24,16 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 pub(super) struct Patient<S> {
     stream: S,
     read_bytes: usize,
+    /// Set with each byte that comes.
+    came: Arc<AtomicBool>,
     clock: Pin<Box<Sleep>>,
     /// Whether `clock` measures how long a write takes.
     writing: bool,
 }
 
 impl<S> Patient<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, read_bytes: 0, clock: Box::pin(sleep(FIRST_BYTES_TIMEOUT)), writing: false }
+    pub(super) fn new(stream: S, came: Arc<AtomicBool>) -> Self {
+        Self { stream, read_bytes: 0, came, clock: Box::pin(sleep(FIRST_BYTES_TIMEOUT)), writing: false }
     }
 
     /// What came of a write or a flush, and whether it takes too long.
@@ -54,6 +58,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         let this = &mut *self;
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            this.came.store(true, Ordering::Relaxed);
+        }
         if this.read_bytes >= FIRST_BYTES || this.writing {
             return polled;
         }
@@ -107,7 +114,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_sends_nothing_is_given_up() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut server = Patient::new(server);
+        let mut server = Patient::new(server, Arc::default());
         client.write_all(b"PRI * HTTP/2.").await.unwrap();
         let began = Instant::now();
         let mut bytes = [0; FIRST_BYTES];
@@ -118,7 +125,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_took_its_time_once_may_be_slow() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut server = Patient::new(server);
+        let mut server = Patient::new(server, Arc::default());
         client.write_all(&[b'x'; FIRST_BYTES]).await.unwrap();
         server.read_exact(&mut [0; FIRST_BYTES]).await.unwrap();
         let late = async {
@@ -132,7 +139,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_is_given_up_and_a_slow_one_is_not() {
         let (mut client, server) = tokio::io::duplex(1);
-        let mut server = Patient::new(server);
+        let mut server = Patient::new(server, Arc::default());
         let slow = async {
             for _ in 0..5 {
                 sleep(STALL_TIMEOUT - Duration::from_secs(1)).await;

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
@@ -20,13 +21,11 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use super::client::Peer;
+use super::idle::{Clock, IDLE_TIMEOUT};
 use super::patient::Patient;
 use super::tls::Tls;
 use crate::metrics::Metrics;
 
-/// How long a client may take to send a request's head, and to begin the next one. Load balancers keep connections for a
-/// minute (AWS, nginx): if we end one first, a push that they send on it at that moment is lost.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long a client may take to agree on an encryption.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often an HTTP/2 client that says nothing is asked whether it is still there, and how long it may take to answer.
@@ -92,8 +91,14 @@ pub async fn serve(
     let free = Arc::new(Semaphore::new(settings.connections_max.clamp(1, Semaphore::MAX_PERMITS)));
     let roomy_connections = settings.roomy_connections;
     let (stopping, stopped) = watch::channel(());
-    let connection =
-        Connection { http: http(BUFFER_BYTES), tls: settings.tls, router, metrics: settings.metrics, stopped };
+    let connection = Connection {
+        http: http(BUFFER_BYTES),
+        tls: settings.tls,
+        router,
+        metrics: settings.metrics,
+        free: free.clone(),
+        stopped,
+    };
     let roomy = Connection { http: http(ROOMY_BUFFER_BYTES), ..connection.clone() };
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -138,7 +143,7 @@ fn http(buffer_bytes: usize) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
     // A client that sends no more may still read, and what it asked for is finished either way: half an operation only
     // leaves garbage.
-    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).half_close(true);
+    http.http1().header_read_timeout(IDLE_TIMEOUT).half_close(true);
     // Without a bound each connection that brings a body comes to hold 400 KiB.
     http.http1().max_buf_size(buffer_bytes);
     http.http2()
@@ -156,6 +161,8 @@ struct Connection {
     tls: Option<Tls>,
     router: Router,
     metrics: Arc<Metrics>,
+    /// Places for more connections.
+    free: Arc<Semaphore>,
     stopped: watch::Receiver<()>,
 }
 
@@ -190,7 +197,10 @@ impl Connection {
             let router = self.router.clone();
             async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
         });
-        let connection = self.http.serve_connection(TokioIo::new(Patient::new(stream)), service);
+        let came = Arc::new(AtomicBool::new(false));
+        let mut http = self.http.clone();
+        http.http1().timer(Clock::new(came.clone(), self.free.clone()));
+        let connection = http.serve_connection(TokioIo::new(Patient::new(stream, came)), service);
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(error = %error, client.address = %peer.address, "a connection ended badly");
         }
@@ -206,4 +216,73 @@ async fn handshake(mut stream: TcpStream, tls: &Tls) -> std::io::Result<tokio_ru
         return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "the client did not speak TLS"));
     }
     TlsAcceptor::from(tls.config.clone()).accept(stream).await
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+    use tokio::time::{Instant, sleep};
+
+    use super::super::idle::HEAD_TIMEOUT;
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    fn connected(places: usize) -> DuplexStream {
+        let (client, server) = duplex(4096);
+        let connection = Connection {
+            http: http(BUFFER_BYTES),
+            tls: None,
+            router: Router::new().fallback(|| async { "here\n" }),
+            metrics: Arc::default(),
+            free: Arc::new(Semaphore::new(places)),
+            stopped: watch::channel(()).1,
+        };
+        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), tls: false };
+        tokio::spawn(async move { connection.serve(server, peer, GracefulShutdown::new().watcher()).await });
+        client
+    }
+
+    async fn ask(client: &mut DuplexStream) {
+        client.write_all(REQUEST).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"here\n") {
+            answer.push(client.read_u8().await.unwrap());
+        }
+    }
+
+    /// After how long the server ends the connection.
+    async fn ended(client: &mut DuplexStream) -> Duration {
+        let began = Instant::now();
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+        Duration::from_secs(began.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_may_rest_longer_than_a_head_may_take() {
+        let mut client = connected(1);
+        for _ in 0..2 {
+            ask(&mut client).await;
+            sleep(IDLE_TIMEOUT - Duration::from_secs(1)).await;
+        }
+        ask(&mut client).await;
+        assert_eq!(ended(&mut client).await, IDLE_TIMEOUT);
+        // A head that does not come to its end, the first and a later one.
+        let mut client = connected(1);
+        client.write_all(&REQUEST[..26]).await.unwrap();
+        assert_eq!(ended(&mut client).await, HEAD_TIMEOUT);
+        let mut client = connected(1);
+        ask(&mut client).await;
+        sleep(IDLE_TIMEOUT / 2).await;
+        client.write_all(&REQUEST[..5]).await.unwrap();
+        assert_eq!(ended(&mut client).await, HEAD_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_rests_gives_its_place_to_who_waits_for_one() {
+        let mut client = connected(0);
+        ask(&mut client).await;
+        assert_eq!(ended(&mut client).await, HEAD_TIMEOUT);
+    }
 }
