@@ -131,6 +131,33 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(code, Some(130), "{log}");
 }
 
+#[test]
+fn stopping_it_is_not_ready_and_waits_as_long_as_it_was_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let watch = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let more = ["--no-sync", "--drain-seconds", "2", "--metrics-listen", &watch];
+    let mut server = Server::start(folder.path(), &more);
+    let readiness = |address: &str| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.get(9..12).unwrap_or_default().to_owned()
+    };
+    assert_eq!((readiness(&watch), readiness(&server.address)), ("200".into(), "200".into()));
+    let _stream = slow_upload(&server);
+    server.signal("TERM");
+    let began = Instant::now();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(readiness(&watch), "503");
+    server = take(server);
+    let (code, log) = server.ended();
+    assert!((2..15).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    assert!(code == Some(0) && log.contains("cut off"), "{log}");
+    let ready = log.lines().find(|line| line.contains("/readyz")).unwrap();
+    assert!(!ready.contains("cut=true"), "{ready}");
+}
+
 pub(crate) fn take(mut server: Server) -> Server {
     let child = std::mem::replace(&mut server.child, Command::new("true").spawn().unwrap());
     Server { child, log: server.log.try_clone().unwrap(), first_line: String::new(), address: String::new() }

@@ -74,6 +74,7 @@ pub(crate) async fn run(mut settings: Serve) -> Result<ExitCode, Failure> {
         tls,
         connections_max: connections_max(access.max_connections.get()),
         roomy_connections: if on_folder { ROOMY_CONNECTIONS } else { 0 },
+        drain: std::time::Duration::from_secs(settings.drain_seconds),
         metrics,
     };
     if let Some(listener) = watch_listener {
@@ -88,9 +89,11 @@ pub(crate) async fn run(mut settings: Serve) -> Result<ExitCode, Failure> {
         ));
     }
     let (stopping, stopped) = tokio::sync::oneshot::channel();
+    let stopping_app = app.clone();
     let stop = async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         tracing::info!("stopping: no new connections, finishing what runs");
+        stopping_app.stop();
         let _ = stopping.send(());
     };
     let stop_at_once = async move {

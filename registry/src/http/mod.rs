@@ -22,6 +22,7 @@ mod uploads;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use axum::Router;
@@ -56,6 +57,7 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     settings: Arc<AppSettings>,
     limiter: Option<Arc<Limiter>>,
+    stopping: Arc<AtomicBool>,
 }
 
 /// How to see clients and what to allow them.
@@ -72,7 +74,8 @@ pub struct AppSettings {
 impl App {
     /// An app that counts for itself alone.
     pub fn new(registry: Arc<Registry>, authorizer: Authorizer) -> Self {
-        Self { registry, authorizer, metrics: Arc::default(), settings: Arc::default(), limiter: None }
+        let (metrics, settings, stopping) = Default::default();
+        Self { registry, authorizer, metrics, settings, limiter: None, stopping }
     }
 
     /// The same, with other settings.
@@ -81,6 +84,19 @@ impl App {
         self.limiter = settings.requests_per_second.map(|rate| Arc::new(Limiter::new(rate)));
         self.settings = Arc::new(settings);
         self
+    }
+
+    /// From now on it is not ready: no more requests are to be sent here.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    async fn ready(&self) -> Result<Response, RegistryError> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(RegistryError::Stopping);
+        }
+        self.registry.ready().await?;
+        Ok(reply::text("ready\n"))
     }
 
     /// The same, counting here.
@@ -141,7 +157,7 @@ async fn answer(State(app): State<App>, request: Request) -> Response {
     let result = async {
         match path {
             "/healthz" => return Ok(reply::text("alive\n")),
-            "/readyz" => return ready(&asked).await,
+            "/readyz" => return asked.app.ready().await,
             "/" => return Ok(reply::text(FRONT)),
             _ => {}
         }
@@ -226,18 +242,13 @@ async fn watch(State(app): State<App>, request: Request) -> Response {
     let result = match path {
         "/metrics" => Ok(measured(&app)),
         "/healthz" => Ok(reply::text("alive\n")),
-        "/readyz" => app.registry.ready().await.map(|()| reply::text("ready\n")),
+        "/readyz" => app.ready().await,
         _ => Err(RegistryError::NoSuchPath),
     };
     result.unwrap_or_else(|error| Rejection { error, path }.into_response())
 }
 
 const FRONT: &str = "fluyt-registry: an OCI registry. Its API is below /v2/ (OCI distribution specification).\n";
-
-async fn ready(asked: &Asked) -> Result<Response, RegistryError> {
-    asked.app.registry.ready().await?;
-    Ok(reply::text("ready\n"))
-}
 
 async fn respond(
     asked: &Asked,

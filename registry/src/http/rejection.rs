@@ -48,7 +48,7 @@ fn status_and_code(error: &RegistryError) -> (StatusCode, &'static str) {
         E::NoSuchPath => (S::NOT_FOUND, "UNSUPPORTED"),
         E::Method { .. } => (S::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
         E::TagImmutable { .. } => (S::CONFLICT, "DENIED"),
-        E::Contended => (S::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
+        E::Contended | E::Stopping => (S::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
         E::Storage(error) => match error.kind() {
             StorageErrorKind::Full => (S::INSUFFICIENT_STORAGE, "UNAVAILABLE"),
             StorageErrorKind::Busy => (S::SERVICE_UNAVAILABLE, "UNAVAILABLE"),

@@ -66,7 +66,10 @@ pub(super) fn mark_api(response: &mut Response) {
 }
 
 pub(super) fn text(text: &'static str) -> Response {
-    Reply::new(StatusCode::OK).header(CONTENT_TYPE, "text/plain; charset=utf-8").body(Body::from(text))
+    Reply::new(StatusCode::OK)
+        .header(CONTENT_TYPE, "text/plain; charset=utf-8")
+        .header(CONTENT_LENGTH, text.len())
+        .body(Body::from(text))
 }
 
 /// Metrics, as OpenMetrics has them.

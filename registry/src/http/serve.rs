@@ -31,8 +31,6 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often an HTTP/2 client that says nothing is asked whether it is still there, and how long it may take to answer.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long running requests may take to finish once the end was asked for.
-const FINISH_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a connection may hold of a body that is not read yet, and what its request's head may have at most.
 const BUFFER_BYTES: usize = 64 * 1024;
 /// The same while there are few connections. It comes to be so much only where a body comes faster than it is stored, and then
@@ -69,13 +67,16 @@ pub struct ServeSettings {
     /// Up to how many connections each may read much at once: [`ROOMY_CONNECTIONS`] on a folder, which keeps up with them. A
     /// cloud's store does not, and its parts need the memory.
     pub roomy_connections: usize,
+    /// How long running requests may take to finish once the end was asked for.
+    pub drain: Duration,
     /// Where connections are counted.
     pub metrics: Arc<Metrics>,
 }
 
 impl Default for ServeSettings {
     fn default() -> Self {
-        Self { tls: None, connections_max: 10_000, roomy_connections: 0, metrics: Arc::default() }
+        let drain = Duration::from_secs(30);
+        Self { tls: None, connections_max: 10_000, roomy_connections: 0, drain, metrics: Arc::default() }
     }
 }
 
@@ -134,7 +135,7 @@ pub async fn serve(
     drop(stopping);
     tokio::select! {
         () = running.shutdown() => Ended::Finished,
-        () = tokio::time::sleep(FINISH_TIMEOUT) => Ended::TimedOut,
+        () = tokio::time::sleep(settings.drain) => Ended::TimedOut,
         () = stop_at_once => Ended::AtOnce,
     }
 }

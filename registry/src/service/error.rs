@@ -170,6 +170,9 @@ pub enum RegistryError {
     /// 503: deletions of the same content kept getting in the way.
     #[error("the content was being deleted while it was pushed: push it again")]
     Contended,
+    /// 503: no more requests are to be sent here.
+    #[error("the registry is stopping")]
+    Stopping,
     /// 5xx: the cause is for the log.
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -47,6 +47,11 @@ pub(crate) struct Serve {
     #[arg(long, env = "FLUYT_REGISTRY_IMMUTABLE_TAGS", value_name = "PATTERN", value_delimiter = ',')]
     pub(crate) immutable_tags: Vec<TagPattern>,
 
+    /// How long requests that run may take to finish after SIGTERM or SIGINT; then they are cut off. A second signal does not
+    /// wait for them. `/readyz` says 503 from the first one on.
+    #[arg(long, env = "FLUYT_REGISTRY_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) drain_seconds: u64,
+
     /// Print the settings and where each comes from, and end.
     #[arg(long)]
     pub(crate) print_config: bool,
