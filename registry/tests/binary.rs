@@ -31,7 +31,10 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start(store: &Path, more: &[&str]) -> Self {
         let mut command = command();
-        command.args(["serve", "--listen", "127.0.0.1:0", "--store"]).arg(store).args(more);
+        command.args(["serve", "--store"]).arg(store).args(more);
+        if !more.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         let log = tempfile::tempfile().unwrap();
         let mut child = command.stdout(Stdio::piped()).stderr(log.try_clone().unwrap()).spawn().unwrap();
         let mut first_line = String::new();
@@ -173,6 +176,22 @@ pub(crate) fn refused(arguments: &[&str]) -> (Option<i32>, String) {
 fn header<'a>(answer: &'a str, name: &str) -> &'a str {
     let line = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     line.unwrap_or_else(|| panic!("no {name} in {answer}"))
+}
+
+#[test]
+fn a_registry_is_open_to_everybody_only_where_that_is_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut mistyped = command();
+    mistyped.env("FLUYT_REGISTRY_HTPASWD", "x").args(["serve", "--listen", "127.0.0.1:0", "--store"]).arg(folder.path());
+    let Output { status, stderr, .. } = mistyped.output().unwrap();
+    let expected = "error: the variable FLUYT_REGISTRY_HTPASWD is no setting: did you mean FLUYT_REGISTRY_HTPASSWD?\n";
+    assert_eq!((status.code(), String::from_utf8(stderr).unwrap().as_str()), (Some(2), expected));
+    for (address, open) in [("0.0.0.0:0", true), ("127.0.0.1:0", false)] {
+        let server = Server::start(folder.path(), &["--listen", address]);
+        server.signal("TERM");
+        let (_, log) = take(server).ended();
+        assert_eq!(log.matches("may pull, push and delete: --htpasswd").count(), usize::from(open), "{log}");
+    }
 }
 
 #[test]

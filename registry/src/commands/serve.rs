@@ -30,6 +30,7 @@ pub(crate) async fn run(mut settings: Serve) -> Result<ExitCode, Failure> {
         .counting(metrics.store_requests.clone())
         .with_older_answers(std::time::Duration::from_secs(settings.cache_seconds));
     let authorizer = authorizer(&access, &storage)?;
+    let access_is_open = access.htpasswd.is_none();
     let registry = Registry::new(storage, surroundings())
         .with_sparse(settings.sparse.into())
         .with_immutable_tags(settings.immutable_tags)
@@ -54,6 +55,9 @@ pub(crate) async fn run(mut settings: Serve) -> Result<ExitCode, Failure> {
     }
 
     let (listener, address) = listen(settings.listen, "--listen").await?;
+    if access_is_open && !address.ip().is_loopback() {
+        tracing::warn!("whoever reaches {address} may pull, push and delete: --htpasswd lets in users alone");
+    }
     let watch_listener = match access.metrics_listen {
         Some(address) => Some(listen(address, "--metrics-listen").await?.0),
         None => None,

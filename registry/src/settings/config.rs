@@ -9,7 +9,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches};
 use toml::de::{DeTable, DeValue};
 
-use super::CommandLine;
+use super::{CommandLine, variables};
 
 /// What the command line, the environment and a configuration file say together.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(crate) struct Given {
 pub(crate) enum Wrong {
     /// The command line; or help, which was asked for.
     CommandLine(clap::Error),
-    /// The configuration file.
+    /// The configuration file, or a variable.
     Config(String),
 }
 
@@ -43,6 +43,11 @@ pub(crate) fn read(arguments: Vec<OsString>) -> Result<Given, Wrong> {
         .try_get_matches_from_mut(&arguments)
         .map_err(|error| Wrong::CommandLine(with_usage(error, &arguments)))?;
     let (name, given) = matches.subcommand().map(|(name, given)| (name.to_owned(), given.clone())).unwrap_or_default();
+    let has_store = |command: &clap::Command| command.get_arguments().any(|argument| argument.get_id() == "store");
+    if command.find_subcommand(&name).is_some_and(has_store) {
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        variables::wrong(&command, names).map_or(Ok(()), |told| Err(Wrong::Config(told)))?;
+    }
     let Ok(Some(file)) = given.try_get_one::<PathBuf>("config") else { return finish(&matches, &name) };
     let settings = settings(file)?;
     let mut command = CommandLine::command();

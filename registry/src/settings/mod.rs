@@ -6,6 +6,7 @@ mod config;
 mod operate;
 mod serve;
 mod store;
+mod variables;
 
 use clap::{Parser, Subcommand};
 
