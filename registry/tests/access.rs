@@ -279,3 +279,22 @@ async fn what_happens_is_counted_and_has_an_id() {
     }
     assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
 }
+
+#[tokio::test]
+async fn nobody_may_delete_where_nothing_is_deleted() {
+    let registry = guarded(false, AppSettings { no_delete: true, ..AppSettings::default() }).await;
+    let ann = basic("ann", "secret");
+    let digest = crate::app::digest("x");
+    for (line, allowed) in [
+        ("DELETE /v2/a/manifests/v1".to_owned(), "GET, HEAD, PUT"),
+        (format!("DELETE /v2/a/blobs/{digest}"), "GET, HEAD"),
+    ] {
+        let answer = registry.get(&line, Some(&ann)).await;
+        assert_eq!((answer.status, answer.header("allow")), (StatusCode::METHOD_NOT_ALLOWED, allowed), "{line}");
+        assert!(answer.shown().contains("UNSUPPORTED"), "{}", answer.shown());
+    }
+    // Giving up an upload takes nothing that was there.
+    let begun = registry.get("POST /v2/a/blobs/uploads/", Some(&ann)).await;
+    let cancelled = registry.get(&format!("DELETE {}", begun.header("location")), Some(&ann)).await;
+    assert_eq!(cancelled.status, StatusCode::NO_CONTENT);
+}

@@ -182,7 +182,10 @@ fn header<'a>(answer: &'a str, name: &str) -> &'a str {
 fn a_registry_is_open_to_everybody_only_where_that_is_meant() {
     let folder = tempfile::tempdir().unwrap();
     let mut mistyped = command();
-    mistyped.env("FLUYT_REGISTRY_HTPASWD", "x").args(["serve", "--listen", "127.0.0.1:0", "--store"]).arg(folder.path());
+    mistyped
+        .env("FLUYT_REGISTRY_HTPASWD", "x")
+        .args(["serve", "--listen", "127.0.0.1:0", "--store"])
+        .arg(folder.path());
     let Output { status, stderr, .. } = mistyped.output().unwrap();
     let expected = "error: the variable FLUYT_REGISTRY_HTPASWD is no setting: did you mean FLUYT_REGISTRY_HTPASSWD?\n";
     assert_eq!((status.code(), String::from_utf8(stderr).unwrap().as_str()), (Some(2), expected));

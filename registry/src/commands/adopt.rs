@@ -58,8 +58,8 @@ fn words(report: &Report) -> Vec<String> {
         lines.extend(problems.iter().map(remark));
     }
     lines.push(match (finished, released) {
-        (true, true) => "the adoption is finished: `docker/registry/v2/repositories/` is no longer used and can be removed, and blobs below `docker/registry/v2/blobs/` that no image needs are collected from tomorrow on".into(),
-        (true, false) => "the adoption is finished: as a repository could not be taken over, nothing below `docker/registry/v2/` is ever removed".into(),
+        (true, true) => "the adoption is finished: `docker/registry/v2/repositories/`, with the uploads that were never finished there, is no longer used and can be removed, and blobs below `docker/registry/v2/blobs/` that no image needs are collected from tomorrow on".into(),
+        (true, false) => "the adoption is finished: as a repository could not be taken over, nothing below `docker/registry/v2/` is ever removed; uploads that were never finished there (`docker/registry/v2/repositories/*/_uploads/`) can be".into(),
         (false, _) => "repeat it to take over what the other registry gets meanwhile, and with --finish when that one is off; its own garbage collection must stay off until then".into(),
     });
     lines

@@ -47,6 +47,7 @@ pub(crate) async fn run(mut settings: Serve) -> Result<ExitCode, Failure> {
         trusted_proxies: access.trusted_proxy,
         public_url: access.public_url,
         requests_per_second: access.requests_per_second,
+        no_delete: settings.no_delete,
     });
     if settings.no_collect {
         tracing::info!("collection is off, as --no-collect says");

@@ -69,6 +69,8 @@ pub struct AppSettings {
     pub public_url: Option<String>,
     /// Requests a second of one user, or of one address; `None`: as many as they like.
     pub requests_per_second: Option<NonZeroU32>,
+    /// Whether DELETE of manifests, tags and blobs is taken from nobody.
+    pub no_delete: bool,
 }
 
 impl App {
@@ -264,6 +266,7 @@ async fn respond(
         parsed => parsed?,
     };
     use Endpoint as E;
+    let no_delete = asked.app.settings.no_delete;
     match (endpoint, method.as_str()) {
         (E::Base, "GET" | "HEAD") => {
             asked.app.authorizer.enter(&asked.caller)?;
@@ -278,8 +281,8 @@ async fn respond(
         (E::Referrers(..), _) => not_allowed(method, "GET, HEAD"),
         (E::Blob(repo, digest), "HEAD") => blobs::head(asked, repo, digest).await,
         (E::Blob(repo, digest), "GET") => blobs::get(asked, repo, digest).await,
-        (E::Blob(repo, digest), "DELETE") => blobs::delete(asked, repo, digest).await,
-        (E::Blob(..), _) => not_allowed(method, "GET, HEAD, DELETE"),
+        (E::Blob(repo, digest), "DELETE") if !no_delete => blobs::delete(asked, repo, digest).await,
+        (E::Blob(..), _) => not_allowed(method, if no_delete { "GET, HEAD" } else { "GET, HEAD, DELETE" }),
         (E::Uploads(repo), "POST") => uploads::begin(asked, repo, body).await,
         (E::Uploads(_), _) => not_allowed(method, "POST"),
         (E::Upload(repo, id), "GET" | "HEAD") => uploads::status(asked, repo, id).await,
@@ -291,8 +294,10 @@ async fn respond(
             manifests::get(asked, repo, reference, *method == Method::HEAD).await
         }
         (E::Manifest(repo, reference), "PUT") => manifests::put(asked, repo, reference, body).await,
-        (E::Manifest(repo, reference), "DELETE") => manifests::delete(asked, repo, reference).await,
-        (E::Manifest(..), _) => not_allowed(method, "GET, HEAD, PUT, DELETE"),
+        (E::Manifest(repo, reference), "DELETE") if !no_delete => manifests::delete(asked, repo, reference).await,
+        (E::Manifest(..), _) => {
+            not_allowed(method, if no_delete { "GET, HEAD, PUT" } else { "GET, HEAD, PUT, DELETE" })
+        }
     }
 }
 

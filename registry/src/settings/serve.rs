@@ -47,6 +47,10 @@ pub(crate) struct Serve {
     #[arg(long, env = "FLUYT_REGISTRY_IMMUTABLE_TAGS", value_name = "PATTERN", value_delimiter = ',')]
     pub(crate) immutable_tags: Vec<TagPattern>,
 
+    /// Take no DELETE of manifests, tags and blobs (405). Operators' commands and collection go on.
+    #[arg(long, env = "FLUYT_REGISTRY_NO_DELETE")]
+    pub(crate) no_delete: bool,
+
     /// How long requests that run may take to finish after SIGTERM or SIGINT; then they are cut off. A second signal does not
     /// wait for them. `/readyz` says 503 from the first one on.
     #[arg(long, env = "FLUYT_REGISTRY_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 30)]
