@@ -116,7 +116,7 @@ impl MapLines {
         }
         let Some(count) = self.numbers.first() else { return Ok(false) };
         let wanted = count.checked_mul(2).ok_or_else(bad)?;
-        Ok(self.number.is_none() && self.numbers.len() as u64 - 1 >= wanted)
+        Ok(self.number.is_none() && self.numbers.len() as u64 > wanted)
     }
 
     /// Offset and length in turn.

@@ -98,7 +98,7 @@ fn images_are_found_where_indexes_are_odd() {
         deep = shelf.index(&[deep]);
     }
     shelf.tag("deep", &deep);
-    let none = shelf.index(&[arm64.clone()]);
+    let none = shelf.index(std::slice::from_ref(&arm64));
     shelf.tag("none", &none);
     for (name, image) in [("x8664", &old_name), ("other", &arm64)] {
         shelf.tag(name, image);
