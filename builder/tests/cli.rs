@@ -627,6 +627,18 @@ fn an_image_of_the_store_is_a_base_for_machines_that_run_it() {
 }
 
 #[test]
+fn an_image_that_no_later_build_could_read_is_refused() {
+    // A label is in the configuration and in its history.
+    let label = |number| format!("LABEL a{number}={}\n", "x".repeat(60_000));
+    let place = Place::new(&format!("FROM scratch\n{}", (0..75).map(label).collect::<String>()));
+    let refused = place.run(&["build", "-t", "large", "context"]);
+    let said = text(&refused.stderr);
+    let end = &said[said.len().saturating_sub(500)..];
+    assert_eq!(refused.status.code(), Some(1), "{end}");
+    assert!(end.contains("the image's configuration has 9") && end.contains("at most 8388608"), "{end}");
+}
+
+#[test]
 fn doctor_tells_how_commands_run_here() {
     let place = Place::new("FROM scratch\n");
     let told = place.run(&["doctor", "--json"]);

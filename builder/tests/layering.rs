@@ -53,7 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("export", &["event", "blob", "image", "layer"]),
-    ("prune", &["blob", "notation"]),
+    ("prune", &["blob", "image", "notation"]),
     (
         "pipeline",
         &[

@@ -15,11 +15,9 @@ use super::progress::size;
 use super::{output, settings, transfer};
 use crate::blob::Store;
 use crate::event::{Event, Sink};
-use crate::image::{ImageConfig, Platform, media_type, select};
+use crate::export::read_image;
+use crate::image::{DOCUMENT_SIZE_MAX_BYTES, Platform, media_type, select};
 use crate::remote::Remote;
-
-/// Largest manifest or configuration that is read from the store, in bytes.
-const DOCUMENT_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
 
 fn store_failed(error: &crate::blob::StoreError) -> Failure {
     Failure::from_error(Blame::Environment, error)
@@ -149,13 +147,8 @@ pub(super) fn list(store: Option<&Path>, typed: &ImagesArguments) -> Result<(), 
 
 /// When an image was made, and what its layers weigh; nothing for what cannot be read.
 fn about(store: &Store, descriptor: &Descriptor) -> (Option<String>, Option<u64>) {
-    let read = |digest: &Digest| store.read(digest, DOCUMENT_SIZE_MAX_BYTES).ok();
-    let manifest: Option<ImageManifest> =
-        read(descriptor.digest()).and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let Some(manifest) = manifest else { return (None, None) };
-    let config: Option<ImageConfig> =
-        read(manifest.config().digest()).and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    (config.and_then(|config| config.created), Some(manifest.layers().iter().map(Descriptor::size).sum()))
+    let Ok(image) = read_image(store, descriptor.digest()) else { return (None, None) };
+    (image.config.created, Some(image.manifest.layers().iter().map(Descriptor::size).sum()))
 }
 
 pub(super) fn tag(store: Option<&Path>, typed: &TagArguments) -> Result<(), Failure> {

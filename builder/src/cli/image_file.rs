@@ -10,9 +10,7 @@ use serde_json::Value;
 
 use super::failure::{Blame, Failure};
 use crate::blob::Hasher;
-
-/// Largest document that is read, in bytes; the same as for one of the store.
-const DOCUMENT_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
+use crate::image::DOCUMENT_SIZE_MAX_BYTES;
 
 /// Annotations of an index that hold an image's name: containerd's whole one, and the specification's.
 const NAMES: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];

@@ -6,20 +6,14 @@ use oci_spec::image::{Descriptor, Digest, ImageManifest};
 
 use super::ExportError;
 use crate::blob::Store;
-use crate::image::{ImageConfig, Manifest, manifest, media_type};
-
-/// Largest manifest or index, in bytes. Registries take at least 4 MiB (distribution specification, "Pushing Manifests").
-const MANIFEST_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
-
-/// Largest configuration, in bytes. It grows by a row a step; real ones have some kilobytes.
-const CONFIG_SIZE_MAX_BYTES: u64 = 16 * 1024 * 1024;
+use crate::image::{DOCUMENT_SIZE_MAX_BYTES, ImageConfig, ImageError, Manifest, manifest, media_type};
 
 /// How deep indexes may name indexes. Real ones do not; the bound ends a circle of foreign ones early.
 const DEPTH_MAX: usize = 4;
 
 /// Reads a manifest or an index of the store.
 pub(super) fn read_manifest(store: &Store, digest: &Digest) -> Result<Manifest, ExportError> {
-    Ok(manifest::parse(&store.read(digest, MANIFEST_SIZE_MAX_BYTES)?)?)
+    Ok(manifest::parse(&store.read(digest, DOCUMENT_SIZE_MAX_BYTES)?)?)
 }
 
 /// Everything that `image` names, itself included, each blob once, by its path in a layout (`sha256/<hex>`).
@@ -55,7 +49,7 @@ fn collect(
         }
         Manifest::Index(_) => {
             let reason = format!("more than {DEPTH_MAX} indexes stand in each other");
-            return Err(crate::image::ImageError::Ambiguous { reason }.into());
+            return Err(ImageError::Ambiguous { reason }.into());
         }
     }
     Ok(())
@@ -63,6 +57,35 @@ fn collect(
 
 fn place(digest: &Digest) -> String {
     format!("{}/{}", digest.algorithm(), digest.digest())
+}
+
+/// What the manifest and the configuration of an image in the store say.
+#[derive(Clone, Debug)]
+pub struct StoredImage {
+    /// The manifest.
+    pub manifest: ImageManifest,
+    /// The configuration.
+    pub config: ImageConfig,
+}
+
+impl StoredImage {
+    fn of(store: &Store, manifest: ImageManifest) -> Result<Self, ExportError> {
+        let config = store.read(manifest.config().digest(), DOCUMENT_SIZE_MAX_BYTES)?;
+        Ok(Self { manifest, config: manifest::parse_config(&config)? })
+    }
+}
+
+/// Reads the image with this manifest.
+///
+/// # Errors
+/// When its manifest or configuration is not there or is damaged, and when there is an index in the manifest's place.
+pub fn read_image(store: &Store, digest: &Digest) -> Result<StoredImage, ExportError> {
+    match read_manifest(store, digest)? {
+        Manifest::Image(manifest) => StoredImage::of(store, *manifest),
+        Manifest::Index(_) => {
+            Err(ImageError::Unreadable { what: "manifest", reason: "it is an index".to_owned() }.into())
+        }
+    }
 }
 
 /// One image with what its manifest and configuration say.
@@ -85,7 +108,7 @@ pub(super) fn one_image(store: &Store, image: &Descriptor, what: &'static str) -
             (only.clone(), *manifest)
         }
     };
-    let config = manifest::parse_config(&store.read(manifest.config().digest(), CONFIG_SIZE_MAX_BYTES)?)?;
+    let StoredImage { manifest, config } = StoredImage::of(store, manifest)?;
     Ok(OneImage { descriptor, manifest, config })
 }
 

@@ -14,6 +14,7 @@ mod root_tar;
 mod whole;
 mod writable;
 
+pub use contents::{StoredImage, read_image};
 pub use docker_archive::docker_archive;
 pub use error::ExportError;
 pub use layout::{layout_folder, layout_tar};

@@ -5,6 +5,11 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+/// Largest configuration, manifest or index, in bytes, whether made, read or pushed. It is held in memory. Registries take
+/// manifests of at least 4 MiB (distribution specification, "Pushing Manifests"), ours twice as much; a configuration repeats its
+/// layers with a row of history each, and real ones have some 10 kB.
+pub const DOCUMENT_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
+
 /// The bytes of a configuration, manifest or index. They are what its digest is over, and are never written anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {

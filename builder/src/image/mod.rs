@@ -8,7 +8,7 @@ pub mod media_type;
 mod platform;
 
 pub use config::{Healthcheck, HistoryRow, ImageConfig, RootFs, RuntimeConfig};
-pub use document::Document;
+pub use document::{DOCUMENT_SIZE_MAX_BYTES, Document};
 pub use error::ImageError;
 pub use manifest::Manifest;
 pub use media_type::Format;

@@ -3,11 +3,12 @@
 use jiff::Timestamp;
 use oci_spec::image::{Descriptor, MediaType};
 
+use super::places::unusable;
 use super::{BuildError, Built, Request, leaks};
 use crate::blob::Store;
 use crate::execute::{EARLIEST_ZIP_TIME, RootState, States};
 use crate::graph::{Graph, HistoryStep, OpId, StageResult};
-use crate::image::{HistoryRow, ImageConfig, RootFs, manifest};
+use crate::image::{DOCUMENT_SIZE_MAX_BYTES, Document, HistoryRow, ImageConfig, RootFs, manifest};
 use crate::secrets::Search;
 
 /// Writes the image of a graph's result into the store and describes it. `committed_at` is the time of the commit that the
@@ -44,6 +45,7 @@ pub(super) fn assemble(
     let form = &request.form;
     let config = manifest::config(&config, form.format);
     leaks::in_document(search, "the image's configuration", &config.bytes)?;
+    check_size("configuration", &config)?;
     store.put(&config.bytes)?;
     let layers: Vec<Descriptor> = root
         .layers
@@ -56,6 +58,7 @@ pub(super) fn assemble(
     let annotations = serde_json::to_vec(&form.descriptor_annotations).unwrap_or_default();
     leaks::in_document(search, "the image's annotations", &annotations)?;
     leaks::in_document(search, "the image's manifest", &manifest.bytes)?;
+    check_size("manifest", &manifest)?;
     store.put(&manifest.bytes)?;
     // Whoever is told of an image finds it, whatever becomes of the machine.
     store.settle()?;
@@ -64,6 +67,18 @@ pub(super) fn assemble(
         descriptor.set_annotations(Some(form.descriptor_annotations.clone().into_iter().collect()));
     }
     Ok(Built { manifest: descriptor, config_digest: config.digest, bases: Vec::new() })
+}
+
+/// Refuses a document that nobody would read again.
+fn check_size(what: &str, document: &Document) -> Result<(), BuildError> {
+    let size_bytes = document.bytes.len() as u64;
+    if size_bytes <= DOCUMENT_SIZE_MAX_BYTES {
+        return Ok(());
+    }
+    Err(unusable(
+        format!("the image's {what} has {size_bytes} bytes, and at most {DOCUMENT_SIZE_MAX_BYTES} are read of one"),
+        "labels, variables, annotations and the text of each instruction are in it: put what is large into a file",
+    ))
 }
 
 /// The time of what no layer says the time of: the epoch where one is given, a fixed one where the result may depend on

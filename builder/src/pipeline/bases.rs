@@ -18,12 +18,10 @@ use crate::blob::Store;
 use crate::cache::{BaseRecord, Records};
 use crate::event::{Event, Events};
 use crate::execute::{BaseImage, BuiltLayer, StepCounter};
+use crate::export::{StoredImage, read_image};
 use crate::graph::{ImageRequest, ResolvedBase};
-use crate::image::{ImageConfig, Platform};
+use crate::image::{DOCUMENT_SIZE_MAX_BYTES, ImageConfig, Platform};
 use crate::remote::{Remote, RemoteError, RemoteImage};
-
-/// Largest manifest or configuration that is read from the store, in bytes.
-const DOCUMENT_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Annotation of a name in the store that `fluyt pull` gave: the registry's name.
 pub const PULLED_FROM: &str = "dev.fluyt.pulled-from";
@@ -219,10 +217,7 @@ fn last_answer(reference: &Reference, platform: &Platform, records: &Records, st
 }
 
 fn image_at(manifest: &Digest, origin: Option<&Reference>, store: &Store) -> Option<BaseImage> {
-    let bytes = store.read(manifest, DOCUMENT_SIZE_MAX_BYTES).ok()?;
-    let parsed: ImageManifest = serde_json::from_slice(&bytes).ok()?;
-    let config: ImageConfig =
-        serde_json::from_slice(&store.read(parsed.config().digest(), DOCUMENT_SIZE_MAX_BYTES).ok()?).ok()?;
+    let StoredImage { manifest: parsed, config } = read_image(store, manifest).ok()?;
     let layers = layers(&parsed, &config, origin);
     (layers.len() == parsed.layers().len()).then(|| BaseImage {
         reference: origin.cloned(),

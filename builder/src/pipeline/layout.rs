@@ -14,16 +14,13 @@ use super::places::unusable;
 use crate::blob::Store;
 use crate::execute::BaseImage;
 use crate::image::manifest::{layers, parse, parse_config};
-use crate::image::{Manifest, Platform, select};
+use crate::image::{DOCUMENT_SIZE_MAX_BYTES, Manifest, Platform, select};
 
 /// How the address of a layout begins.
 pub(super) const SCHEME: &str = "oci-layout://";
 
 /// Annotation of a layout's index that holds an image's tag.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
-
-/// Largest document of a layout that is read, in bytes; the same as for one in a registry.
-const DOCUMENT_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Indexes that an index may name before it is one too many.
 const DEPTH_MAX: usize = 4;

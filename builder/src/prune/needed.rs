@@ -11,9 +11,7 @@ use serde_json::Value;
 
 use super::PruneError;
 use crate::blob::Store;
-
-/// Largest document that is read, in bytes; whatever is larger is a layer.
-const DOCUMENT_MAX_BYTES: u64 = 8 * 1024 * 1024;
+use crate::image::DOCUMENT_SIZE_MAX_BYTES;
 
 /// The digests that the images of all names mention: manifests, configurations, layers, and the diff ids of layers.
 pub(super) fn needed(store: &Store) -> Result<BTreeSet<String>, PruneError> {
@@ -56,7 +54,8 @@ impl Documents {
 /// A manifest, an index or a configuration, read without holding it: whoever prunes uses nothing.
 fn document(store: &Store, digest: &Digest) -> Option<Value> {
     let path = store.path(digest);
-    if fs::metadata(&path).ok()?.len() > DOCUMENT_MAX_BYTES {
+    // Whatever is larger is a layer.
+    if fs::metadata(&path).ok()?.len() > DOCUMENT_SIZE_MAX_BYTES {
         return None;
     }
     let mut bytes = Vec::new();

@@ -12,9 +12,6 @@ use crate::event::{Event, Events};
 pub use pull::RemoteImage;
 pub use push::{Origins, Uploads};
 
-/// Largest image configuration that is read, in bytes. Real ones have some 10 kB; a manifest may have 8 MiB, and a
-/// configuration repeats its layers with a row of history each.
-const CONFIG_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
 /// Indexes that stand in each other before it is one too many.
 const DEPTH_MAX: usize = 4;
 

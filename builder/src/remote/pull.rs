@@ -6,10 +6,10 @@ use std::str::FromStr;
 use fluyt_client::{Blob, BlobStream, Manifest as FoundManifest, Reference};
 use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest};
 
-use super::{CONFIG_SIZE_MAX_BYTES, DEPTH_MAX, Remote, RemoteError, places};
+use super::{DEPTH_MAX, Remote, RemoteError, places};
 use crate::blob::Arriving;
 use crate::event::{Event, StepId};
-use crate::image::{self, ImageConfig, ImageError, Manifest, Platform, manifest};
+use crate::image::{self, DOCUMENT_SIZE_MAX_BYTES, ImageConfig, ImageError, Manifest, Platform, manifest};
 
 /// Most manifests that are looked at for one image, where an index does not say what they are for.
 const CANDIDATES_MAX: usize = 32;
@@ -123,13 +123,15 @@ impl Remote {
 
     async fn config(&self, reference: &Reference, descriptor: &Descriptor) -> Result<Vec<u8>, RemoteError> {
         let digest = descriptor.digest();
-        if descriptor.size() > CONFIG_SIZE_MAX_BYTES {
-            let problem =
-                format!("its configuration has {} bytes; at most {CONFIG_SIZE_MAX_BYTES} are read", descriptor.size());
+        if descriptor.size() > DOCUMENT_SIZE_MAX_BYTES {
+            let problem = format!(
+                "its configuration has {} bytes; at most {DOCUMENT_SIZE_MAX_BYTES} are read",
+                descriptor.size()
+            );
             return Err(RemoteError::Malformed { reference: reference.to_string(), problem });
         }
         self.transfer(reference, digest, descriptor.size(), None, None).await?;
-        Ok(self.store.read(digest, CONFIG_SIZE_MAX_BYTES)?)
+        Ok(self.store.read(digest, DOCUMENT_SIZE_MAX_BYTES)?)
     }
 
     /// Brings a blob into the store, unless it is there; its digest is checked on the way. Who has the other side of

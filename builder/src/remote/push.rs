@@ -11,10 +11,7 @@ use tokio::sync::OnceCell;
 
 use super::{DEPTH_MAX, Remote, RemoteError, places};
 use crate::event::{Event, StepId};
-use crate::image::{Manifest, manifest, media_type};
-
-/// Largest manifest that is pushed, in bytes: registries need not take more than 4 MiB, and ours takes 8.
-const MANIFEST_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
+use crate::image::{DOCUMENT_SIZE_MAX_BYTES, Manifest, manifest, media_type};
 
 /// Where blobs can be had that the store need not have: layers of base images.
 pub type Origins = HashMap<Digest, Reference>;
@@ -221,7 +218,7 @@ impl Remote {
                 what: format!("manifest {}", image.digest()),
             });
         }
-        Ok(self.store.read(image.digest(), MANIFEST_SIZE_MAX_BYTES)?)
+        Ok(self.store.read(image.digest(), DOCUMENT_SIZE_MAX_BYTES)?)
     }
 }
 

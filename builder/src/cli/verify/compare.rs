@@ -9,13 +9,11 @@ use serde_json::{Value, json};
 
 use crate::blob::{Store, StoreError};
 use crate::cli::failure::{Blame, Failure};
-use crate::image::ImageConfig;
+use crate::export::{ExportError, StoredImage, read_image};
+use crate::image::DOCUMENT_SIZE_MAX_BYTES;
 use crate::layer::{Entry, IndexEntry, Kind, LayerError, LayerIndex, LayerPath, Limits, index_layer, read_layer};
 use crate::pipeline::Built;
 use crate::suspects::{REORDERED, Suspect, suspect};
-
-/// Largest manifest or configuration that is read from the store, in bytes.
-const DOCUMENT_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Most of a file's content that is compared byte by byte, to say where it differs.
 const CONTENT_MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -121,12 +119,12 @@ struct Image {
 
 impl Image {
     fn read(store: &Store, built: &Built) -> Result<Self, Failure> {
+        let unreadable = |error: ExportError| Failure::from_error(Blame::Environment, &error);
         let broken = |error: serde_json::Error| Failure::from_error(Blame::Environment, &error);
-        let bytes = store.read(built.manifest.digest(), DOCUMENT_SIZE_MAX_BYTES).map_err(|error| failed(&error))?;
-        let manifest: ImageManifest = serde_json::from_slice(&bytes).map_err(broken)?;
+        let StoredImage { manifest, config } = read_image(store, built.manifest.digest()).map_err(unreadable)?;
+        // Once more as it stands there: a field that is null or unknown may differ too.
         let bytes = store.read(manifest.config().digest(), DOCUMENT_SIZE_MAX_BYTES).map_err(|error| failed(&error))?;
-        let parsed: ImageConfig = serde_json::from_slice(&bytes).map_err(broken)?;
-        let rows = parsed.history.into_iter().filter(|row| !row.empty_layer);
+        let rows = config.history.into_iter().filter(|row| !row.empty_layer);
         let history = rows.map(|row| row.created_by.unwrap_or_default()).collect();
         Ok(Self { manifest, config: serde_json::from_slice(&bytes).map_err(broken)?, history })
     }

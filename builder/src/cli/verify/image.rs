@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fluyt_client::Reference;
-use oci_spec::image::{Descriptor, ImageManifest};
+use oci_spec::image::Descriptor;
 
 use super::compare::{self, Difference};
 use super::{Builds, Conditions, report};
@@ -14,7 +14,8 @@ use crate::cli::build::{Asked, request};
 use crate::cli::failure::{Blame, Failure};
 use crate::cli::{image, output, settings, transfer};
 use crate::event::{Event, Sink, StepId};
-use crate::image::{ImageConfig, Platform};
+use crate::export::{ExportError, StoredImage, read_image};
+use crate::image::Platform;
 use crate::pipeline::{self, Built, ContextSource, Destination, Request, Workshop};
 use crate::remote::{Remote, RemoteError};
 
@@ -26,9 +27,6 @@ const SOURCE: &str = "org.opencontainers.image.source";
 
 /// Which commit of them.
 const REVISION: &str = "org.opencontainers.image.revision";
-
-/// Largest manifest or configuration that is read from the store, in bytes.
-const DOCUMENT_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The image that the typed context names, where it is no folder and no address. A bare name is an image's of the store
 /// alone: no registry is asked for what was to be a folder.
@@ -141,8 +139,7 @@ impl<W: Fn(Store, crate::sandbox::Cancel) -> Workshop> Builds<W> {
 /// An image that somebody built.
 struct Published {
     built: Built,
-    manifest: ImageManifest,
-    config: ImageConfig,
+    image: StoredImage,
 }
 
 impl Published {
@@ -165,22 +162,18 @@ impl Published {
     }
 
     fn read(store: &Store, descriptor: Descriptor, reference: &Reference) -> Result<Self, Failure> {
-        let broken = |error: &dyn std::fmt::Display| {
+        let broken = |error: ExportError| {
             Failure::new(Blame::Environment, format!("the image {reference} cannot be read: {error}"))
         };
-        let bytes = store.read(descriptor.digest(), DOCUMENT_SIZE_MAX_BYTES).map_err(|error| broken(&error))?;
-        let manifest: ImageManifest = serde_json::from_slice(&bytes).map_err(|error| broken(&error))?;
-        let bytes = store.read(manifest.config().digest(), DOCUMENT_SIZE_MAX_BYTES).map_err(|error| broken(&error))?;
-        let config = serde_json::from_slice(&bytes).map_err(|error| broken(&error))?;
-        let built =
-            Built { manifest: descriptor, config_digest: manifest.config().digest().clone(), bases: Vec::new() };
-        Ok(Self { built, manifest, config })
+        let image = read_image(store, descriptor.digest()).map_err(broken)?;
+        let config_digest = image.manifest.config().digest().clone();
+        Ok(Self { built: Built { manifest: descriptor, config_digest, bases: Vec::new() }, image })
     }
 
     /// What a label or an annotation says.
     fn says(&self, name: &str) -> Option<&str> {
-        let label = self.config.config.labels.as_ref().and_then(|labels| labels.get(name));
-        label.or_else(|| self.manifest.annotations().as_ref()?.get(name)).map(String::as_str)
+        let label = self.image.config.config.labels.as_ref().and_then(|labels| labels.get(name));
+        label.or_else(|| self.image.manifest.annotations().as_ref()?.get(name)).map(String::as_str)
     }
 
     /// The commit that it was built from, as a context.
@@ -199,12 +192,13 @@ impl Published {
 
     /// What CI gave the image beside the Dockerfile cannot be found in the sources: it is taken from the image.
     fn told_from_outside(&self, request: &mut Request) {
-        for (name, value) in self.config.config.labels.iter().flatten().filter(|(name, _)| name.starts_with(WELL_KNOWN))
+        for (name, value) in
+            self.image.config.config.labels.iter().flatten().filter(|(name, _)| name.starts_with(WELL_KNOWN))
         {
             request.labels.entry(name.clone()).or_insert_with(|| value.clone());
         }
         for (name, value) in
-            self.manifest.annotations().iter().flatten().filter(|(name, _)| name.starts_with(WELL_KNOWN))
+            self.image.manifest.annotations().iter().flatten().filter(|(name, _)| name.starts_with(WELL_KNOWN))
         {
             request.form.annotations.entry(name.clone()).or_insert_with(|| value.clone());
         }
@@ -212,7 +206,7 @@ impl Published {
 
     /// When it says that it was made, in seconds since 1970.
     fn created(&self) -> Option<i64> {
-        let time: jiff::Timestamp = self.config.created.as_ref()?.parse().ok()?;
+        let time: jiff::Timestamp = self.image.config.created.as_ref()?.parse().ok()?;
         Some(time.as_second())
     }
 }
