@@ -469,6 +469,44 @@ fn one_of_two_copies_can_be_taken_back() {
 }
 
 #[test]
+fn a_copy_of_yesterday_is_not_older_than_what_was_made_since() {
+    const MADE: &str = "WORKDIR /s\nRUN echo old";
+    const REST: &str = "COPY app.c .\nRUN [ ! app.c -nt app ] || cp app.c app\n";
+    for mode in [&[][..], &["--reproducible"]] {
+        for is_base in [false, true] {
+            let Some(place) = Place::new() else { return };
+            let made = |what: &str| match is_base {
+                false => place.dockerfile(&format!("FROM busybox\n{MADE} {what} >app\n{REST}")),
+                true => {
+                    place.dockerfile(&format!("FROM busybox\n{MADE} {what} >app\n"));
+                    place.build(&["-t", "base"]);
+                    fs::write(place.path("context/Dockerfile"), format!("FROM base\n{REST}")).unwrap();
+                }
+            };
+            let write = |text: &str| {
+                // Whole seconds are what busybox compares.
+                std::thread::sleep(Duration::from_millis(1_100));
+                fs::write(place.path("context/app.c"), text).unwrap();
+            };
+            let app = || fs::read_to_string(place.files(mode).join("s/app")).unwrap();
+            write("XX");
+            made("a");
+            place.build(mode);
+            write("NE");
+            assert_eq!(app(), "NE");
+            write("XX");
+            made("b");
+            place.build(mode);
+            write("NE");
+            assert_eq!(app(), "NE", "{mode:?}, a base: {is_base}");
+            // And then all is found.
+            let (_, said) = place.build(mode);
+            assert_eq!(fate(&said, "COPY app.c ."), "CACHED", "{said}");
+        }
+    }
+}
+
+#[test]
 fn a_step_forced_to_run_again_and_back() {
     let Some(place) = Place::new() else { return };
     place.dockerfile(

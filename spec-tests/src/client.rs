@@ -32,7 +32,9 @@ impl Fluyt {
     pub fn command(&self) -> Command {
         let mut command = Command::new(program::product("fluyt"));
         // Nothing of the person who runs the tests may decide them.
-        for name in ["SOURCE_DATE_EPOCH", "DOCKER_CONFIG", "DOCKER_AUTH_CONFIG", "REGISTRY_AUTH_FILE", "BUILDKIT_PROGRESS"] {
+        for name in
+            ["SOURCE_DATE_EPOCH", "DOCKER_CONFIG", "DOCKER_AUTH_CONFIG", "REGISTRY_AUTH_FILE", "BUILDKIT_PROGRESS"]
+        {
             command.env_remove(name);
         }
         command.env("FLUYT_STORE", self.store()).env("HOME", self.folder.path()).env("NO_COLOR", "1");

@@ -70,6 +70,9 @@ pub struct LayerRecord {
     pub fidelity: Fidelity,
     /// When it was made, in seconds since 1970: an image that is found whole in the cache keeps its times, and so its digest.
     pub made_at: i64,
+    /// What the layer was written on, as far as it may have been made of sources; no record of an older build says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<String>,
 }
 
 impl LayerRecord {

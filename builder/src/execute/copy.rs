@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::extract::Spool;
+use super::fresh::made_below;
 use super::item::{Content, Items};
 use super::leaving::Leaving;
 use super::owner::Accounts;
@@ -75,6 +76,7 @@ impl Executor {
         };
         if plan.reads_cache
             && let Some(found) = self.recorded(step, key, plan)?
+            && (op.link || !archives.is_empty() || !self.shows_older(step, &found.0, &placing.items, &below, &tree)?)
         {
             self.events.hear(Event::Cached { step });
             return Ok(stacked(&below, found));
@@ -104,7 +106,8 @@ impl Executor {
         if is_clean {
             self.keep_clean(layer.diff_id.as_ref(), plan.leaving)?;
         }
-        Ok(stacked(&below, self.keep(key, &layer, stamps, fixed, Fidelity::Exact)?))
+        let on = (!op.link).then(|| made_below(&below));
+        Ok(stacked(&below, self.keep(key, &layer, stamps, fixed, on, Fidelity::Exact)?))
     }
 
     /// The owner that `--chown` names. What the image does not know of it is told; where there is no image at all, no name
@@ -288,6 +291,7 @@ impl Executor {
         layer: &Layer,
         stamps: Stamps,
         fixed: Vec<String>,
+        on: Option<String>,
         fidelity: Fidelity,
     ) -> Result<(BuiltLayer, LayerContent), StepError> {
         let content = content_of(layer);
@@ -309,6 +313,7 @@ impl Executor {
             content,
             fidelity,
             made_at: self.options.made_at.seconds,
+            on,
         };
         self.records.keep_layer(key, &record)?;
         let built = BuiltLayer {

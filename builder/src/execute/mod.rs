@@ -34,6 +34,7 @@ mod explain;
 mod extract;
 mod fetched;
 mod flights;
+mod fresh;
 mod item;
 mod leaving;
 mod machine;

@@ -84,7 +84,7 @@ impl Executor {
             return Ok(stacked(&below, found));
         }
         self.snapshots.commit(workspace, &layer)?;
-        let (kept, content) = self.keep(key, &layer, Stamps::Made, fixed, fidelity)?;
+        let (kept, content) = self.keep(key, &layer, Stamps::Made, fixed, None, fidelity)?;
         if let Some(planned) = &kept.planned {
             self.records.keep_layer(left, &planned.record)?;
         }

@@ -105,7 +105,14 @@ pub fn fluyt_on(case: &Case, rig: &Rig, ground: &Ground) -> Built {
     let layout = folder.join("layout");
 
     let mut command = Command::new(ground.fluyt());
-    for name in ["SOURCE_DATE_EPOCH", "DOCKER_CONFIG", "DOCKER_AUTH_CONFIG", "REGISTRY_AUTH_FILE", "BUILDKIT_PROGRESS", "SSH_AUTH_SOCK"] {
+    for name in [
+        "SOURCE_DATE_EPOCH",
+        "DOCKER_CONFIG",
+        "DOCKER_AUTH_CONFIG",
+        "REGISTRY_AUTH_FILE",
+        "BUILDKIT_PROGRESS",
+        "SSH_AUTH_SOCK",
+    ] {
         command.env_remove(name);
     }
     command.env("FLUYT_STORE", &store).env("HOME", folder.path()).env("NO_COLOR", "1").current_dir(folder.path());
