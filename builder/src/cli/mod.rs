@@ -11,6 +11,7 @@ mod form;
 mod image;
 mod image_file;
 mod interrupt;
+mod kaniko;
 mod login;
 mod metadata;
 pub mod output;
@@ -37,10 +38,11 @@ use crate::sandbox::{self, Wish};
 /// Runs the command that the process was started with and gives its exit code.
 #[must_use]
 pub fn run() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let words = kaniko::own_words(std::env::args_os());
+    let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
         Err(error) => {
-            let error = with_usage(error, std::env::args_os());
+            let error = with_usage(error, words.into_iter());
             // Help and version are data; a wrong line is for people. clap picks the colours and the stream.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { Blame::Usage.exit_code() } else { 0 });
@@ -80,15 +82,25 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// What is missing, with the usage of the command: clap's own line would ask for each flag that the environment gives.
+/// What is missing, with the usage of the command: clap's own line would ask for each flag that the environment gives. And for
+/// a flag of kaniko's what stands for it, where clap guesses by its letters.
 fn with_usage(mut error: clap::Error, typed: impl Iterator<Item = OsString>) -> clap::Error {
+    if !matches!(error.kind(), ErrorKind::MissingRequiredArgument | ErrorKind::UnknownArgument) {
+        return error;
+    }
+    let mut all = Arguments::command();
+    all.build();
+    let named = typed.skip(1).find(|word| all.find_subcommand(word).is_some());
     if error.kind() == ErrorKind::MissingRequiredArgument {
-        let mut all = Arguments::command();
-        all.build();
-        let named = typed.skip(1).find(|word| all.find_subcommand(word).is_some());
         if let Some(command) = named.and_then(|name| all.find_subcommand_mut(name)) {
             error.insert(ContextKind::Usage, ContextValue::StyledStr(command.render_usage()));
         }
+    } else if named.is_none_or(|name| name == "build" || name == "verify")
+        && let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg)
+        && let Some(hint) = kaniko::hint(flag)
+    {
+        error.remove(ContextKind::SuggestedArg);
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint.into()]));
     }
     error
 }
