@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -579,6 +580,22 @@ fn what_has_no_effect_yet_is_said_once_and_what_cannot_be_is_refused() {
     assert_eq!((refused.status.code(), text(&refused.stdout)), (Some(2), String::new()));
     let said = text(&refused.stderr);
     assert!(said.contains("error: `--policy` is not there yet\nhint: policies are not evaluated"), "{said}");
+}
+
+#[test]
+fn empty_values_are_none_as_with_buildx() {
+    let place = Place::new("FROM scratch\nARG A=a\nCOPY Dockerfile /a\n");
+    let plain = place.run(&["build", "context"]);
+    let empty = ["secret", "attest", "ssh", "allow", "build-arg", "cache-from", "cache-to", "no-cache-filter"];
+    let flags: Vec<String> = empty.iter().map(|flag| format!("--{flag}=")).collect();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let output = place.run(&[&["build", "--allow=buildx.local.delete"][..], &flags, &["context"]].concat());
+    assert_eq!(digest(&output), digest(&plain));
+    assert!(!text(&output.stderr).contains("no effect"), "{}", text(&output.stderr));
+    let value = std::ffi::OsStr::from_bytes(b"\xFF");
+    let refused = place.fluyt(&["build", "--build-arg", "A", "context"]).env("A", value).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("the value of the variable A is no UTF-8 text"));
 }
 
 #[test]

@@ -159,7 +159,7 @@ pub struct BuildArguments {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub compression_level: Option<i32>,
     /// Compress the layers of base images in the same way, rather than take them as they are
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_parser = switch, action = clap::ArgAction::Set, value_name = "BOOL", hide_default_value = true)]
     pub force_compression: bool,
     /// Annotation of the manifest; `manifest-descriptor:K=V` annotates its descriptor
     #[arg(long = "annotation", value_name = "K=V")]
@@ -178,7 +178,7 @@ pub struct BuildArguments {
     #[arg(long, value_name = "METHOD", default_value = "build", value_parser = super::call::Call::parse)]
     pub call: super::call::Call,
     /// Say of every step that runs why it was not found in the cache
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_parser = switch, action = clap::ArgAction::Set, value_name = "BOOL", hide_default_value = true)]
     pub explain: bool,
     /// Run every step of these stages again (`a,b`; may be given several times)
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
@@ -202,11 +202,11 @@ pub struct BuildArguments {
     pub quiet: bool,
     /// The same bytes from the same input: times that do not depend on the clock, modes that do not depend on the check-out.
     /// Implied by `SOURCE_DATE_EPOCH`
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_parser = switch, action = clap::ArgAction::Set, value_name = "BOOL", hide_default_value = true)]
     pub reproducible: bool,
     /// Mend what commands leave that differs from build to build and that an image does without: package managers' logs, backups
     /// and caches, the machine's id, random seeds, days of password changes, times in Python's byte code
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_parser = switch, action = clap::ArgAction::Set, value_name = "BOOL", hide_default_value = true)]
     pub normalize: bool,
     /// Write the digest of the image's configuration to FILE
     #[arg(long, value_name = "FILE", value_parser = path())]

@@ -1,6 +1,7 @@
 //! `fluyt build`.
 
 use std::io::IsTerminal as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -148,6 +149,9 @@ pub(super) fn request(typed: &BuildArguments) -> Result<Asked, Failure> {
         ))
         .hint("leave one of them out"));
     }
+    if let Some(hint) = typed.context.to_str().and_then(super::kaniko::context_hint) {
+        return Err(Failure::usage(format!("there is no context `{}`", typed.context.display())).hint(hint));
+    }
     let commands = Commands::read(&typed.buildx)?;
     let host = pipeline::host_platform();
     let default = settings::variable("DOCKER_DEFAULT_PLATFORM");
@@ -201,7 +205,14 @@ pub(super) fn request(typed: &BuildArguments) -> Result<Asked, Failure> {
     if to_stdout > 1 {
         return Err(Failure::usage("only one output can go to standard output"));
     }
-    if to_stdout > 0 && std::io::stdout().is_terminal() {
+    let is_terminal = |path: &Path| {
+        let file_type = std::fs::metadata(path).ok().map(|metadata| metadata.file_type());
+        file_type.is_some_and(|kind| kind.is_char_device())
+            && std::fs::File::open(path).is_ok_and(|file| file.is_terminal())
+    };
+    if to_stdout > 0 && std::io::stdout().is_terminal()
+        || destinations.iter().filter_map(Destination::path).any(is_terminal)
+    {
         return Err(Failure::usage("the archive would go to the terminal")
             .hint("write `dest=FILE` behind the output's type, or lead standard output to a file"));
     }
@@ -244,7 +255,12 @@ pub(super) fn request(typed: &BuildArguments) -> Result<Asked, Failure> {
         pull: typed.pull,
         explain: typed.explain,
         no_cache: typed.no_cache,
-        no_cache_stages: typed.no_cache_filter.iter().map(|stage| stage.to_lowercase()).collect(),
+        no_cache_stages: typed
+            .no_cache_filter
+            .iter()
+            .filter(|stage| !stage.is_empty())
+            .map(|stage| stage.to_lowercase())
+            .collect(),
         reproducible: typed.reproducible,
         normalize: typed.normalize,
         secrets: settings::secrets(&typed.secrets)?,
@@ -343,7 +359,10 @@ pub(super) fn open_store(typed: Option<&Path>) -> Result<Store, Failure> {
             | StoreError::RemoteFileSystem { .. } => Blame::User,
             _ => of_path(&error),
         };
-        Failure::from_error(blame, &error)
+        // As where HOME is `/`, and so in many containers.
+        let hint = matches!(error, StoreError::Io { .. }) && is_about_the_path(&error);
+        let hint = hint.then(|| "name one that this user can write to with `--store DIR` or FLUYT_STORE".to_owned());
+        Failure::from_error(blame, &error).hints(hint)
     })
 }
 

@@ -107,13 +107,13 @@ pub fn variable(name: &str) -> Option<String> {
 /// `K=V` as typed; `K` alone takes the environment's value and is left out where that has none, as Docker does.
 ///
 /// # Errors
-/// When a name is empty.
+/// When a name is empty, or a value of the environment no text.
 pub fn build_args(typed: &[String]) -> Result<BTreeMap<String, String>, Failure> {
     let mut values = BTreeMap::new();
-    for text in typed {
+    for text in typed.iter().filter(|text| !text.is_empty()) {
         let (name, value) = match text.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
-            None => (text.as_str(), std::env::var(text).ok()),
+            None => (text.as_str(), from_environment(text)?),
         };
         if name.is_empty() {
             return Err(
@@ -125,6 +125,16 @@ pub fn build_args(typed: &[String]) -> Result<BTreeMap<String, String>, Failure>
         }
     }
     Ok(values)
+}
+
+fn from_environment(name: &str) -> Result<Option<String>, Failure> {
+    let text = |value: std::ffi::OsString| {
+        value.into_string().map_err(|_| {
+            Failure::usage(format!("`--build-arg {name}`: the value of the variable {name} is no UTF-8 text"))
+                .hint(format!("write the value: `--build-arg {name}=VALUE`"))
+        })
+    };
+    std::env::var_os(name).map(text).transpose()
 }
 
 /// The build arguments that Docker's `config.json` gives every build: the proxies of its `default`, under both spellings.
@@ -166,7 +176,7 @@ pub fn proxies(environment: &Environment, build_args: &mut BTreeMap<String, Stri
 /// # Errors
 /// When a key is unknown, and when there is no such file or variable.
 pub fn secrets(typed: &[String]) -> Result<Secrets, Failure> {
-    typed.iter().map(|text| secret(text)).collect()
+    typed.iter().filter(|text| !text.is_empty()).map(|text| secret(text)).collect()
 }
 
 fn secret(text: &str) -> Result<(String, Secret), Failure> {
@@ -238,7 +248,7 @@ fn secret(text: &str) -> Result<(String, Secret), Failure> {
 /// When there is no such socket, or a key that cannot be used.
 pub fn agents(typed: &[String]) -> Result<(BTreeMap<String, PathBuf>, Vec<Served>), Failure> {
     let (mut agents, mut own) = (BTreeMap::new(), Vec::new());
-    for text in typed {
+    for text in typed.iter().filter(|text| !text.is_empty()) {
         let (id, socket) = agent(text, &mut own)?;
         if agents.insert(id.clone(), socket).is_some() {
             return Err(Failure::usage(format!("`--ssh {text}`: there is an agent `{id}` already"))

@@ -58,7 +58,7 @@ pub struct BuildxArguments {
     #[arg(long, value_name = "NAME", hide = true)]
     pub builder: Option<String>,
     /// Trace what happens on standard error; `FLUYT_LOG` says it in more detail
-    #[arg(short = 'D', long)]
+    #[arg(short = 'D', long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_parser = switch, action = clap::ArgAction::Set, value_name = "BOOL", hide_default_value = true)]
     pub debug: bool,
 
     /// The most memory that a command may use (`1g`)

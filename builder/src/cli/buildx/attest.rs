@@ -15,7 +15,7 @@ impl Attestations {
     /// As buildx understands it: of two wishes for one kind, the shorthand goes before `--attest`.
     pub(super) fn read(typed: &BuildxArguments) -> Result<Self, Failure> {
         let mut wanted = Self::default();
-        for text in &typed.attest {
+        for text in typed.attest.iter().filter(|text| !text.is_empty()) {
             let wrong = |problem: String| {
                 Failure::usage(format!("`--attest {text}`: {problem}")).hint("write `type=provenance` or `type=sbom`")
             };

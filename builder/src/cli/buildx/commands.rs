@@ -24,7 +24,7 @@ impl Commands {
     /// When a value makes no sense.
     pub(in crate::cli) fn read(typed: &BuildxArguments) -> Result<Self, Failure> {
         let mut commands = Self::default();
-        for text in &typed.allow {
+        for text in typed.allow.iter().filter(|text| !text.is_empty()) {
             allow(text, &mut commands.allowed)?;
         }
         commands.network = match typed.network.as_deref() {
@@ -152,7 +152,7 @@ fn allow(text: &str, allowed: &mut Allowed) -> Result<(), Failure> {
         "security.insecure" => allowed.insecure = true,
         "user.recorded" => allowed.recorded_user = true,
         // This process reads and writes what its user may; and a `RUN --device` is refused by itself.
-        "device" | "fs" | "fs.read" | "fs.write" | "ssh" => {}
+        "buildx.local.delete" | "device" | "fs" | "fs.read" | "fs.write" | "ssh" => {}
         _ => {
             return Err(Failure::usage(format!("`--allow {text}`: there is no such entitlement"))
                 .hint("expected `network.host`, `security.insecure` or `user.recorded`"));

@@ -31,8 +31,8 @@ pub(super) fn notes(typed: &BuildxArguments, build_args: &BTreeMap<String, Strin
     let asked = |name: &str| match name {
         "provenance" => attestations.provenance,
         "sbom" => attestations.sbom,
-        "cache-from" => !typed.cache_from.is_empty(),
-        "cache-to" => !typed.cache_to.is_empty(),
+        "cache-from" => typed.cache_from.iter().any(|text| !text.is_empty()),
+        "cache-to" => typed.cache_to.iter().any(|text| !text.is_empty()),
         "cgroup-parent" => typed.cgroup_parent.as_ref().is_some_and(|name| !name.is_empty()),
         "resource" => !typed.resource.is_empty(),
         "policy" => typed.policy.iter().any(|text| !policy_is_off(text)),

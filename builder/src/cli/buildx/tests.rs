@@ -64,6 +64,8 @@ fn what_is_not_wanted_needs_no_note() {
         "--policy disabled=true",
         "--push=false --load=false --pull=0 --no-cache=f --quiet=False --squash=false",
         "--cgroup-parent=",
+        "--attest= --cache-from= --cache-to=",
+        "-D --explain=false --normalize=0 --reproducible=false --force-compression=false --debug=false",
     ] {
         assert_eq!(said(line, &[("BUILDKIT_INLINE_CACHE", "0")]).unwrap(), Vec::<String>::new(), "{line}");
     }
