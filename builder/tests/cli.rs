@@ -295,7 +295,7 @@ fn exit_codes_say_whose_turn_it_is() {
         (&["--store", "context", "images"], 1, "no store"),
         (&["pull", "--authfile", "no.json", "127.0.0.1:9/x"], 1, "no.json"),
         (&["images", "--json", "-q"], 2, "--quiet"),
-        (&["--store", "/proc/self/nope", "images"], 1, "/proc/self/nope"),
+        (&["--store", "/proc/self/nope", "images"], 1, "with `--store DIR` or FLUYT_STORE"),
         (&["build", "-o", "type=oci,tar=false,dest=context", "context"], 1, "context holds other files"),
         (&["build", "-o", "type=tar,dest=context", "context"], 1, "context is a folder"),
         (&["build", "-o", "type=local,dest=context/Dockerfile", "context"], 1, "context/Dockerfile is a file"),
@@ -580,6 +580,27 @@ fn what_has_no_effect_yet_is_said_once_and_what_cannot_be_is_refused() {
     assert_eq!((refused.status.code(), text(&refused.stdout)), (Some(2), String::new()));
     let said = text(&refused.stderr);
     assert!(said.contains("error: `--policy` is not there yet\nhint: policies are not evaluated"), "{said}");
+    // buildx takes these unasked.
+    let variable = ("EXPERIMENTAL_BUILDKIT_SOURCE_POLICY", "p.json");
+    let refused = place.fluyt(&["build", "context"]).env(variable.0, variable.1).output().unwrap();
+    assert!(refused.status.code() == Some(2) && text(&refused.stderr).contains(variable.0));
+    std::fs::write(place.context().join("Dockerfile.rego"), "package docker\n").unwrap();
+    let refused = place.run(&["build", "context"]);
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("context/Dockerfile.rego is a policy") && said.contains("policies are not evaluated"),
+        "{said}"
+    );
+    let packed = place.folder.path().join("context.tar");
+    let mut tar = tar::Builder::new(std::fs::File::create(&packed).unwrap());
+    tar.append_dir_all(".", place.context()).unwrap();
+    tar.finish().unwrap();
+    let refused = place.fluyt(&["build", "-"]).stdin(std::fs::File::open(&packed).unwrap()).output().unwrap();
+    assert!(refused.status.code() == Some(2) && text(&refused.stderr).contains("Dockerfile.rego is a policy"));
+    let built =
+        place.fluyt(&["build", "--policy=disabled=true", "context"]).env(variable.0, variable.1).output().unwrap();
+    assert_eq!(digest(&built), digest(&plain));
 }
 
 #[test]

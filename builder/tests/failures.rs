@@ -83,6 +83,7 @@ fn every_failure_that_happened_is_reported() {
         context: ContextSource::Folder(context),
         copied: None,
         other_store: None,
+        policies_off: false,
         contexts: std::collections::BTreeMap::new(),
         certificates: None,
         file: None,

@@ -242,6 +242,7 @@ pub(super) fn request(typed: &BuildArguments) -> Result<Asked, Failure> {
         copied: None,
         other_store: None,
         file: typed.file.as_ref().map(|file| DockerfileSource::parse(file.as_os_str())),
+        policies_off: buildx::policies_are_off(&typed.buildx),
         contexts: typed.build_contexts.iter().cloned().collect(),
         tags,
         epoch,

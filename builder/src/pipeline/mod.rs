@@ -31,7 +31,7 @@ pub use bases::{PULLED_FROM, lend_bases, lend_image};
 pub use error::{BuildError, Fault, export_fault, remote_fault};
 pub use outputs::Destination;
 pub use report::{Answer, Argument, Found, Needed, Outline, Question, Refusal, Report, Target, report};
-pub use request::{Built, ContextSource, Copied, DockerfileSource, ImageForm, Request};
+pub use request::{Built, ContextSource, Copied, DockerfileSource, ImageForm, NO_POLICIES, Request};
 pub use room::room_hint;
 pub use seen::{Seen, no_folder, seen};
 

@@ -3,6 +3,7 @@
 //! Rules hide files only of folders on this machine: `.dockerignore` at a folder's top, and for the build's own context
 //! `<Dockerfile>.dockerignore` in its place. A context that is fetched is taken as it is.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read as _;
@@ -13,7 +14,7 @@ use fluyt_client::without_password;
 use tokio::runtime::Handle;
 
 use super::fetching::Fetcher;
-use super::request::{ContextSource, DockerfileSource};
+use super::request::{ContextSource, DockerfileSource, NO_POLICIES};
 use super::shown::Shown;
 use super::{BuildError, Request, Workshop};
 use crate::blob::Store;
@@ -168,6 +169,8 @@ pub(super) fn dockerfile(
                 _ => None,
             };
             let read = read_dockerfile(folder, file)?;
+            let policy = policy_of(&read.path.display().to_string());
+            obeyable(request, &policy, Path::new(&policy).exists())?;
             Ok(Input {
                 name: read.path.strip_prefix(folder).unwrap_or(&read.path).display().to_string(),
                 path: read.path.display().to_string(),
@@ -179,23 +182,52 @@ pub(super) fn dockerfile(
         (Some(DockerfileSource::Path(path)), _) if path.is_absolute() => {
             let read = read_dockerfile(Path::new(""), Some(path))?;
             let name = path.display().to_string();
+            obeyable(request, &policy_of(&name), Path::new(&policy_of(&name)).exists())?;
             Ok(Input { text: read.text, name: name.clone(), path: name, beside: None })
         }
         (Some(DockerfileSource::Path(path)), Place::Archive(archive)) => {
             let name = relative(path);
-            let text = in_archive(archive, &|_| Some(name.clone()))?;
+            let has_policy = Cell::new(false);
+            let choose = |has: &dyn Fn(&str) -> bool| {
+                has_policy.set(has(&policy_of(&name)));
+                Some(name.clone())
+            };
+            let text = in_archive(archive, &choose)?;
+            obeyable(request, &policy_of(&name), has_policy.get())?;
             let (name, text) = text.ok_or_else(|| InputError::Missing(path.clone()))?;
             Ok(Input { text, path: name.clone(), name, beside: None })
         }
         (None, Place::Archive(archive)) => {
-            let usual = |has: &dyn Fn(&str) -> bool| usual_name(has).map(str::to_owned);
+            let has_policy = Cell::new(false);
+            let usual = |has: &dyn Fn(&str) -> bool| {
+                let name = usual_name(has)?;
+                has_policy.set(has(&policy_of(name)));
+                Some(name.to_owned())
+            };
             let text = in_archive(archive, &usual)?;
             let (name, text) =
                 text.ok_or_else(|| InputError::NoDockerfile(PathBuf::from(request.context.to_string())))?;
+            obeyable(request, &policy_of(&name), has_policy.get())?;
             Ok(Input { text, path: name.clone(), name, beside: None })
         }
         (Some(DockerfileSource::Path(path)), Place::Text(_)) => Err(InputError::Missing(path.clone()).into()),
     }
+}
+
+/// Where buildx (from 0.31 on) looks for the policy of a Dockerfile's sources, unasked.
+fn policy_of(dockerfile: &str) -> String {
+    format!("{dockerfile}.rego")
+}
+
+/// Refuses what a policy may forbid.
+fn obeyable(request: &Request, policy: &str, is_there: bool) -> Result<(), BuildError> {
+    if request.policies_off || !is_there {
+        return Ok(());
+    }
+    Err(misused(
+        format!("{policy} is a policy for what this Dockerfile uses, and those are not there yet"),
+        NO_POLICIES,
+    ))
 }
 
 /// A path as it is in an archive: `..` stops at its top.

@@ -19,6 +19,10 @@ use crate::layer::Compression;
 use crate::sandbox::{Resources, Wish};
 use crate::secrets::Secrets;
 
+/// What to do where a policy says what may be built.
+pub const NO_POLICIES: &str = "policies are not evaluated, so what one forbids would be built: check the sources before the build, \
+                               and say `--policy disabled=true`";
+
 /// What is asked of a build. Everything that the command line, the environment and the clock have to say is in here.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -30,6 +34,8 @@ pub struct Request {
     pub other_store: Option<PathBuf>,
     /// The Dockerfile, when it was named.
     pub file: Option<DockerfileSource>,
+    /// A policy beside the Dockerfile need not be obeyed.
+    pub policies_off: bool,
     /// `--build-context`, by name as typed.
     pub contexts: BTreeMap<String, String>,
     /// The image's names.

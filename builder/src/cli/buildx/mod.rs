@@ -20,6 +20,11 @@ use crate::notation::{pairs, truth};
 use attest::Attestations;
 use table::{ARGUMENTS, Effect, FLAGS, Row, VARIABLES};
 
+/// Whether `--policy` says that there is none to obey.
+pub(super) fn policies_are_off(typed: &BuildxArguments) -> bool {
+    !typed.policy.is_empty() && typed.policy.iter().all(|text| policy_is_off(text))
+}
+
 /// What is to be said before a build of flags, build arguments and variables that have no effect yet, each once.
 ///
 /// # Errors
@@ -59,6 +64,13 @@ pub(super) fn notes(typed: &BuildxArguments, build_args: &BTreeMap<String, Strin
         let verb = if names.len() == 1 { "has" } else { "have" };
         format!("{} {verb} no effect yet: {text}", names.join(" and "))
     }));
+    // Each that is refused is a policy.
+    let refused = |row: &&Row| !policies_are_off(typed) && settings::variable(row.name).is_some();
+    for row in VARIABLES.iter().filter(refused) {
+        if let Effect::Refused(text) = row.effect {
+            return Err(Failure::usage(format!("what the variable {} asks for is not there yet", row.name)).hint(text));
+        }
+    }
     let mut more = |rows: &[Row], kind: &str, value: &dyn Fn(&str) -> Option<String>| {
         for row in rows {
             if let Effect::Noted(text) = row.effect

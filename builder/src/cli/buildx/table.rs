@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::pipeline::NO_POLICIES;
+
 /// What a flag, a build argument or a variable does here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
@@ -88,13 +90,7 @@ pub(super) const FLAGS: &[Row] = &[
         ),
     ),
     row("platform", "--platform linux/amd64", Differs("one platform a build")),
-    row(
-        "policy",
-        "--policy filename=x.rego",
-        Refused(
-            "policies are not evaluated, so what one forbids would be built: check the sources before the build, and leave the flag out",
-        ),
-    ),
+    row("policy", "--policy filename=x.rego", Refused(NO_POLICIES)),
     row("progress", "--progress plain", Same),
     row(
         "provenance",
@@ -178,8 +174,20 @@ pub(super) const VARIABLES: &[Row] = &[
     row("BUILDKIT_COLORS", "run=green", Nothing("the colours of the progress view are fixed")),
     row("BUILDKIT_HOST", "tcp://x", Nothing("this process is the builder")),
     row("BUILDKIT_PROGRESS", "plain", Same),
+    row(
+        "BUILDKIT_TTY_LOG_LINES",
+        "6",
+        Nothing("up to six lines of each step that runs are shown, as far as the terminal has room"),
+    ),
     row("BUILDX_BUILDER", "x", Nothing("this process is the builder")),
     row("BUILDX_CONFIG", "x", Nothing("there are no builders to configure")),
+    row(
+        "BUILDX_DEFAULT_POLICY",
+        "1",
+        Noted(
+            "the signatures of Docker's own images (`docker/dockerfile` and others that buildx starts) are not verified; none is started here",
+        ),
+    ),
     row("BUILDX_EXPERIMENTAL", "1", Nothing("no feature waits for it")),
     row("BUILDX_GIT_CHECK_DIRTY", "1", Nothing("it is for provenance, see `--provenance`")),
     row("BUILDX_GIT_INFO", "1", Nothing("it is for provenance, see `--provenance`")),
@@ -194,6 +202,7 @@ pub(super) const VARIABLES: &[Row] = &[
     row("DOCKER_BUILDKIT", "1", Nothing("there is no other builder")),
     row("DOCKER_CONFIG", "x", Same),
     row("DOCKER_DEFAULT_PLATFORM", "linux/amd64", Same),
+    row("EXPERIMENTAL_BUILDKIT_SOURCE_POLICY", "policy.json", Refused(NO_POLICIES)),
     row("NO_COLOR", "1", Same),
     row("SOURCE_DATE_EPOCH", "1", Differs("it implies `--reproducible`")),
 ];
