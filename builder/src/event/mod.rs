@@ -52,7 +52,7 @@ pub enum Event {
     Dockerfile {
         /// Its name for messages.
         name: String,
-        /// Where it is, as seen from where the build was started.
+        /// Where it is, as seen from where the build was started; empty where it is in no file there.
         path: String,
         /// What it says.
         text: String,
@@ -146,6 +146,15 @@ pub enum Event {
         /// The Dockerfile's name for messages.
         file: String,
         /// First line that it is about, from 1; 0 when it is about no line (a flag of the command line).
+        first_line: usize,
+        /// Last line that it is about.
+        last_line: usize,
+    },
+    /// The Dockerfile cannot be built for what stands on these lines. The failure says so too.
+    Refused {
+        /// What is wrong, in one line.
+        text: String,
+        /// First line that it is about, from 1.
         first_line: usize,
         /// Last line that it is about.
         last_line: usize,

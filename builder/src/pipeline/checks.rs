@@ -30,8 +30,14 @@ impl Checks {
         wanted
     }
 
-    /// Says those problems.
+    /// Says those problems, and where the errors are.
     pub(super) fn tell(&mut self, read: &Read, found: &[Problem], events: &Events) {
+        for problem in found.iter().filter(|problem| problem.is_error()) {
+            let lines = problem.span.lines();
+            let hint = problem.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+            let text = format!("{problem}{hint}");
+            events.hear(Event::Refused { text, first_line: lines.first, last_line: lines.last });
+        }
         for problem in self.wanted(read, found) {
             let lines = read.dockerfile.lines_of(problem);
             events.hear(Event::Check {

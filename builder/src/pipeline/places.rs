@@ -69,7 +69,7 @@ pub(super) struct Input {
     pub(super) text: String,
     /// Its name for messages.
     pub(super) name: String,
-    /// Where it is, as seen from where the command runs.
+    /// Where it is, as seen from where the command runs; empty where it is in no file there.
     pub(super) path: String,
     /// Where it is on this machine, for rules that lie beside it.
     pub(super) beside: Option<PathBuf>,
@@ -150,8 +150,7 @@ pub(super) fn dockerfile(
     fetcher: &Fetcher,
     found: &Found,
 ) -> Result<Input, BuildError> {
-    let plain =
-        |text: String| Input { text, name: "Dockerfile".to_owned(), path: "Dockerfile".to_owned(), beside: None };
+    let plain = |text: String| Input { text, name: "Dockerfile".to_owned(), path: String::new(), beside: None };
     match (&request.file, &found.place) {
         (Some(DockerfileSource::Stdin), _) => {
             Ok(plain(read_dockerfile_from(&mut *(workshop.stdin)(), Path::new(STDIN))?))

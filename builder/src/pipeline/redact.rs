@@ -59,6 +59,9 @@ impl Sink for Redacting {
                 let (check, hint) = (text(check), hint.map(text));
                 Event::Check { rule, text: check, hint, detail, url, file, first_line, last_line }
             }
+            Event::Refused { text: problem, first_line, last_line } => {
+                Event::Refused { text: text(problem), first_line, last_line }
+            }
             Event::Note { text: note } => Event::Note { text: text(note) },
             event @ (Event::Waiting { .. } | Event::Cached { .. }) => event,
         };

@@ -69,6 +69,8 @@ pub(super) struct Step {
     /// How many lines there were.
     pub(super) line_count: usize,
     partial: [Partial; 2],
+    /// The output whose last piece, without a line's end, is the last line of the tail.
+    piece: Option<usize>,
 }
 
 /// Output that does not end at a line's end yet.
@@ -104,6 +106,7 @@ impl Step {
             tail: VecDeque::new(),
             line_count: 0,
             partial: [Partial::default(), Partial::default()],
+            piece: None,
         }
     }
 
@@ -112,8 +115,33 @@ impl Step {
         self.ended.unwrap_or(now).saturating_sub(self.began)
     }
 
-    fn line(&mut self, now: Duration, bytes: &[u8]) -> Line {
+    /// The last lines, cleaned, with what does not end at a line's end yet: a progress bar, or a question.
+    pub(super) fn last_lines(&self, count: usize) -> Vec<String> {
+        let partial = self.partial.iter().enumerate().filter(|(_, partial)| !partial.bytes.is_empty());
+        let partial = partial.max_by_key(|(_, partial)| partial.since);
+        let mut lines: Vec<String> = self.tail.iter().rev().take(count).map(|line| clean(&line.bytes, false)).collect();
+        lines.reverse();
+        if let Some((which, partial)) = partial {
+            if self.covers(which, &partial.bytes) {
+                lines.pop();
+            }
+            let shown = clean(&partial.bytes, false);
+            lines.extend((!shown.is_empty()).then_some(shown));
+        }
+        lines.split_off(lines.len().saturating_sub(count))
+    }
+
+    /// Whether what an output says now covers the last line of the tail, as a progress bar does.
+    fn covers(&self, which: usize, bytes: &[u8]) -> bool {
+        self.piece == Some(which) && bytes.contains(&b'\r')
+    }
+
+    fn line(&mut self, now: Duration, which: usize, bytes: &[u8], is_piece: bool) -> Line {
         let line = Line { age: now.saturating_sub(self.began), bytes: bytes.to_vec() };
+        if self.covers(which, bytes) && self.tail.pop_back().is_some() {
+            self.line_count -= 1;
+        }
+        self.piece = is_piece.then_some(which);
         self.line_count += 1;
         if self.tail.len() == TAIL_LINES {
             self.tail.pop_front();
@@ -134,10 +162,10 @@ impl Step {
             if piece.ends_with(b"\n") {
                 let end = partial.bytes.len() - 1;
                 let end = if partial.bytes[..end].ends_with(b"\r") { end - 1 } else { end };
-                lines.push(self.line(now, &partial.bytes[..end]));
+                lines.push(self.line(now, which, &partial.bytes[..end], false));
                 partial = Partial { bytes: Vec::new(), since: now };
             } else if partial.bytes.len() >= PARTIAL_MAX_BYTES {
-                lines.push(self.line(now, &std::mem::take(&mut partial.bytes)));
+                lines.push(self.line(now, which, &std::mem::take(&mut partial.bytes), true));
             }
         }
         self.partial[which] = partial;
@@ -151,7 +179,7 @@ impl Step {
             let partial = &mut self.partial[which];
             if !partial.bytes.is_empty() && now.saturating_sub(partial.since) >= than {
                 let bytes = std::mem::take(&mut partial.bytes);
-                lines.push(self.line(now, &bytes));
+                lines.push(self.line(now, which, &bytes, true));
             }
         }
         lines
@@ -243,7 +271,7 @@ impl Book {
                 url: url.clone(),
                 lines: (*first_line, *last_line),
             }),
-            Event::Warning { .. } | Event::Check { .. } | Event::Note { .. } => {}
+            Event::Warning { .. } | Event::Check { .. } | Event::Refused { .. } | Event::Note { .. } => {}
         }
         None
     }
@@ -351,6 +379,24 @@ mod tests {
         assert!(book.overdue(Duration::from_secs(3)).is_empty());
         assert_eq!(book.overdue(Duration::from_secs(4))[0].1[0].bytes, b"go on? ");
         assert!(book.overdue(Duration::from_secs(9)).is_empty());
+    }
+
+    #[test]
+    fn a_progress_bar_is_one_line_that_moves() {
+        let (mut book, step) = started();
+        let shown = |book: &Book| book.steps[&step].last_lines(3);
+        said(&mut book, 1, Stream::Stdout, b"begin\n");
+        said(&mut book, 1, Stream::Stderr, b"\r10%");
+        assert_eq!(shown(&book), ["begin", "10%"]);
+        for second in [2, 4, 5, 8, 9, 12] {
+            said(&mut book, second, Stream::Stderr, format!("\r{second}0%").as_bytes());
+            book.overdue(Duration::from_secs(second));
+            assert_eq!(shown(&book), ["begin".to_owned(), format!("{second}0%")]);
+        }
+        said(&mut book, 13, Stream::Stderr, b"\r100%\n");
+        said(&mut book, 13, Stream::Stderr, b"a\rb\n");
+        assert_eq!(shown(&book), ["begin", "100%", "b"]);
+        assert_eq!(book.steps[&step].line_count, 3);
     }
 
     #[test]

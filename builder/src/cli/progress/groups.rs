@@ -188,11 +188,11 @@ impl Groups {
         let mut properties = Vec::new();
         if let Some((first, last)) = lines {
             let inside = Path::new(&self.path).strip_prefix(workspace).ok().filter(|_| !workspace.is_empty());
-            // As the name is shown there: without a `./` that somebody typed.
             let path = inside.map_or_else(|| Path::new(below).join(&self.path), Path::to_path_buf);
-            let path = path.components().filter(|part| *part != Component::CurDir).collect::<PathBuf>();
-            let path = path.to_string_lossy();
-            properties.push(format!("file={},line={first},endLine={last}", property(&path)));
+            // One from standard input, or from outside of the workspace, is none that could be shown.
+            if let Some(path) = by_words(&path).filter(|_| !self.path.is_empty()) {
+                properties.push(format!("file={},line={first},endLine={last}", property(&path.to_string_lossy())));
+            }
         }
         if !title.is_empty() {
             properties.push(format!("title={}", property(title)));
@@ -212,6 +212,9 @@ impl View for Groups {
             Event::Check { rule, first_line, last_line, .. } => {
                 let lines = (*first_line > 0).then_some((*first_line, *last_line));
                 self.close(now) + &self.annotation("warning", rule.unwrap_or_default(), lines, &check_line(event))
+            }
+            Event::Refused { text, first_line, last_line } if matches!(self.service, Service::GitHub { .. }) => {
+                self.close(now) + &self.annotation("error", "", Some((*first_line, *last_line)), text)
             }
             Event::Warning { text } => self.close(now) + &self.annotation("warning", "", None, text),
             Event::Note { .. } => self.close(now) + &remark(event),
@@ -272,6 +275,19 @@ impl View for Groups {
         }
         text
     }
+}
+
+/// A path as the service names it: without `.` and `..`; `None` when it leads out.
+fn by_words(path: &Path) -> Option<PathBuf> {
+    let mut found = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => found.pop().then_some(())?,
+            part => found.push(part),
+        }
+    }
+    Some(found)
 }
 
 /// What stands behind the last colons of a command of GitHub's.

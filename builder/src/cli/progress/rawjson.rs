@@ -118,9 +118,11 @@ impl RawJson {
                 }
                 json!({ "warnings": [value] })
             }
-            Event::Dockerfile { .. } | Event::Waiting { .. } | Event::Cached { .. } | Event::Note { .. } => {
-                return None;
-            }
+            Event::Dockerfile { .. }
+            | Event::Waiting { .. }
+            | Event::Cached { .. }
+            | Event::Refused { .. }
+            | Event::Note { .. } => return None,
         })
     }
 

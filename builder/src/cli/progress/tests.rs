@@ -226,6 +226,37 @@ fn a_warning_that_the_end_does_not_repeat_says_its_hint() {
 }
 
 #[test]
+fn what_waits_leaves_a_small_terminal_to_what_runs() {
+    let mut record: Vec<_> =
+        (2..12).map(|number| (0, planned(number, &format!("[b {number}/11] RUN x"), (3, 3), &[1]))).collect();
+    record.push((1, started(1, "[b 1/11] RUN make")));
+    record.push((2, output(1, "one\ntwo\nthree\nfour\nfive\nsix\nseven\n\r42%")));
+    let said = played(terminal(60, 12, false), &record, Some(150));
+    let frame = said.rsplit("\u{1b}[?2026h").next().unwrap_or_default();
+    assert!(frame.contains("│ seven") && frame.contains("│ 42%") && frame.contains("│ four"), "{frame}");
+    assert!(frame.contains("and 8 more that wait"), "{frame}");
+}
+
+#[test]
+fn annotations_name_the_dockerfile_as_the_repository_does() {
+    let said = |path: &str, event: Event| {
+        let service = Service::GitHub { workspace: "/w".to_owned(), below: "sub".to_owned() };
+        let file = Event::Dockerfile { name: "Dockerfile".to_owned(), path: path.to_owned(), text: String::new() };
+        played(Box::new(Groups::new(service, false)), &[(0, file), (0, event)], None)
+    };
+    let refused = || Event::Refused { text: "unknown instruction `RUNN`".to_owned(), first_line: 2, last_line: 3 };
+    for (path, named) in [
+        ("../f/Dockerfile", " file=f/Dockerfile,line=2,endLine=3"),
+        ("./Dockerfile", " file=sub/Dockerfile,line=2,endLine=3"),
+        ("/w/a/../Dockerfile", " file=Dockerfile,line=2,endLine=3"),
+        ("../../Dockerfile", ""),
+        ("", ""),
+    ] {
+        assert_eq!(said(path, refused()), format!("::error{named}::unknown instruction `RUNN`\n"), "{path}");
+    }
+}
+
+#[test]
 fn a_terminal_in_colour_at_the_end() {
     let text = visible(&played(terminal(60, 24, true), &recorded(), None));
     insta::assert_snapshot!(text.rsplit("␛[?2026h").next().unwrap_or_default());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::View;
 use super::book::{Book, Line, Stand, Step};
 use super::plain::remark;
-use super::text::{clean, cut, duration, of_total, one_line, short_digests, width};
+use super::text::{cut, duration, of_total, one_line, short_digests, width};
 use crate::event::{DOWNLOAD, Event, StepId};
 
 /// Last lines shown of each step that runs.
@@ -134,7 +134,14 @@ impl Terminal {
         let mut rows = Vec::new();
         let shown = running.len().min(room);
         room -= shown;
-        let waiting_rows = waiting_rows(book, &waiting, room.min(WAITING_MAX + 1));
+        // What runs goes before what waits.
+        let rows_of = |step: &Step| {
+            let moving = step.transfers.iter().filter(|transfer| !transfer.is_done()).count();
+            moving.min(TRANSFERS_MAX) + step.last_lines(LINES_MAX).len()
+        };
+        let wanted: usize = running.iter().take(shown).map(|(_, step)| rows_of(step)).sum();
+        let for_waiting = (room / 3).max(room.saturating_sub(wanted));
+        let waiting_rows = waiting_rows(book, &waiting, for_waiting.min(WAITING_MAX + 1));
         room -= waiting_rows.len();
         let each = room.checked_div(shown).unwrap_or(0);
         for (_, step) in running.iter().take(shown) {
@@ -147,9 +154,8 @@ impl Terminal {
                 rows.push(row.render(columns, &of_total(transfer.done_bytes, transfer.total_bytes), colour));
                 left -= 1;
             }
-            let lines = step.tail.len().min(LINES_MAX).min(left);
-            for line in step.tail.iter().skip(step.tail.len() - lines) {
-                let row = Row::default().with(Style::Dim, format!("   │ {}", clean(&line.bytes, false)));
+            for line in step.last_lines(LINES_MAX.min(left)) {
+                let row = Row::default().with(Style::Dim, format!("   │ {line}"));
                 rows.push(row.render(columns, "", colour));
             }
         }
