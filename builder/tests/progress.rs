@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use terminal::on_a_terminal;
 
 #[path = "common/terminal.rs"]
@@ -100,6 +102,26 @@ fn a_warning_stands_beside_its_file_on_github() {
 }
 
 #[test]
+fn a_dockerfile_that_cannot_be_built_has_an_error_beside_it_on_github() {
+    let place = Place::new("FROM scratch\nCOPY program /\nRUNN x\n");
+    for (file, error) in [
+        (
+            "context/../context/Dockerfile",
+            "\n::error file=context/Dockerfile,line=3,endLine=3::unknown instruction `RUNN`",
+        ),
+        ("-", "\n::error::unknown instruction `RUNN`"),
+    ] {
+        let mut command = place.build(&["-f", file]);
+        command.env("GITHUB_ACTIONS", "true").env("GITHUB_WORKSPACE", place.0.path());
+        command.stdin(std::fs::File::open(place.0.path().join("context/Dockerfile")).unwrap());
+        let output = command.output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), told.matches("::error").count()), (Some(1), 1), "{told}");
+        assert!(told.contains(error), "{told}");
+    }
+}
+
+#[test]
 fn a_build_that_fails_names_its_log_and_draws_its_time() {
     let place = Place::new("FROM scratch\nCOPY program /\nCOPY absent /\n");
     let output = place.build(&["--timeline", "time.json"]).output().unwrap();
@@ -114,4 +136,20 @@ fn a_build_that_fails_names_its_log_and_draws_its_time() {
     let events = timeline["traceEvents"].as_array().unwrap();
     let failed = events.iter().find(|event| event["cat"] == "step" && event["args"]["error"].is_string()).unwrap();
     assert_eq!(failed["args"]["lines"], serde_json::json!([3, 3]));
+}
+
+#[test]
+fn a_terminal_as_standard_input_is_told_what_is_waited_for() {
+    let place = Place::new("FROM scratch\nCOPY absent /\n");
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let terminal = std::fs::OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    let mut master = std::fs::File::from(master);
+    master.write_all(b"FROM scratch\nCOPY program /\n\x04").unwrap();
+    let output = place.build(&["-f", "-"]).stdin(terminal).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("note: reading the Dockerfile from standard input; Ctrl-D ends it"), "{said}");
 }

@@ -32,6 +32,7 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
     let typed = typed.without_empty();
     let Asked { mut request, insecure, agents: _agents, mut notes } = request(&typed)?;
     notes.extend(buildx::notes(&typed.buildx, &request.build_args)?);
+    notes.extend(read_from_a_person(&request));
     let kind = if typed.quiet { Progress::Quiet } else { typed.progress };
     let mut registries = typed.registries.clone();
     registries.insecure_registry.extend(insecure);
@@ -87,6 +88,16 @@ pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(
         super::print(format!("{}\n", built.manifest.digest()).as_bytes())?;
     }
     Ok(())
+}
+
+/// What is said where the build waits for somebody who types: else it only seems to hang.
+fn read_from_a_person(request: &Request) -> Option<String> {
+    let what = match (&request.context, &request.file) {
+        (ContextSource::Stdin, _) => "context",
+        (_, Some(DockerfileSource::Stdin)) => "Dockerfile",
+        _ => return None,
+    };
+    std::io::stdin().is_terminal().then(|| format!("reading the {what} from standard input; Ctrl-D ends it"))
 }
 
 /// Takes limits away that cannot be set here, and says so.
