@@ -16,9 +16,30 @@ use tokio::time::Instant;
 /// How long a head may take from its first byte.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long a connection may rest. Load balancers keep theirs for a minute (AWS, nginx), two (Traefik, Caddy) or ten (Google): if
-/// we end one first, a push that they send on it at that moment is lost. As long as there is no place for another
-/// connection, [`HEAD_TIMEOUT`] has to do.
+/// we end one first, a push that they send on it at that moment is lost. As long as many are open, [`HEAD_TIMEOUT`] has to do.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(620);
+/// So many connections are many. One that rests costs some 25 KiB.
+const MANY: usize = 1000;
+
+/// Places for connections.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    /// Those that are free.
+    pub(super) free: Arc<Semaphore>,
+    /// So few free ones are few.
+    few: usize,
+}
+
+impl Places {
+    pub(super) fn new(all: usize) -> Self {
+        let all = all.clamp(1, Semaphore::MAX_PERMITS);
+        Self { free: Arc::new(Semaphore::new(all)), few: all.saturating_sub(MANY) }
+    }
+
+    fn are_short(&self) -> bool {
+        self.free.available_permits() <= self.few
+    }
+}
 
 /// The clock of one connection.
 #[derive(Debug)]
@@ -27,14 +48,13 @@ pub(super) struct Clock {
     begun: Arc<AtomicBool>,
     /// No request was seen yet. What came until now begins the first.
     first: AtomicBool,
-    /// Places for more connections.
-    free: Arc<Semaphore>,
+    places: Places,
 }
 
 impl Clock {
     /// `begun` is set by whoever reads from the connection.
-    pub(super) fn new(begun: Arc<AtomicBool>, free: Arc<Semaphore>) -> Self {
-        Self { begun, first: AtomicBool::new(true), free }
+    pub(super) fn new(begun: Arc<AtomicBool>, places: Places) -> Self {
+        Self { begun, first: AtomicBool::new(true), places }
     }
 }
 
@@ -50,7 +70,7 @@ impl Timer for Clock {
         }
         Box::pin(Wait {
             begun: self.begun.clone(),
-            free: self.free.clone(),
+            places: self.places.clone(),
             rests_until: deadline.into(),
             in_head: false,
             clock: Box::pin(tokio::time::sleep(HEAD_TIMEOUT)),
@@ -65,7 +85,7 @@ impl Timer for Clock {
 /// Waits for one request's head.
 struct Wait {
     begun: Arc<AtomicBool>,
-    free: Arc<Semaphore>,
+    places: Places,
     rests_until: Instant,
     in_head: bool,
     clock: Pin<Box<tokio::time::Sleep>>,
@@ -84,7 +104,7 @@ impl Future for Wait {
         loop {
             std::task::ready!(this.clock.as_mut().poll(cx));
             let now = Instant::now();
-            if this.in_head || now >= this.rests_until || this.free.available_permits() == 0 {
+            if this.in_head || now >= this.rests_until || this.places.are_short() {
                 return Poll::Ready(());
             }
             this.clock.as_mut().reset(this.rests_until.min(now + HEAD_TIMEOUT));

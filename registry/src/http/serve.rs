@@ -16,12 +16,12 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use super::client::Peer;
-use super::idle::{Clock, IDLE_TIMEOUT};
+use super::idle::{Clock, IDLE_TIMEOUT, Places};
 use super::patient::Patient;
 use super::tls::Tls;
 use crate::metrics::Metrics;
@@ -89,7 +89,7 @@ pub async fn serve(
     stop_at_once: impl Future<Output = ()>,
 ) -> Ended {
     let running = GracefulShutdown::new();
-    let free = Arc::new(Semaphore::new(settings.connections_max.clamp(1, Semaphore::MAX_PERMITS)));
+    let places = Places::new(settings.connections_max);
     let roomy_connections = settings.roomy_connections;
     let (stopping, stopped) = watch::channel(());
     let connection = Connection {
@@ -97,14 +97,14 @@ pub async fn serve(
         tls: settings.tls,
         router,
         metrics: settings.metrics,
-        free: free.clone(),
+        places: places.clone(),
         stopped,
     };
     let roomy = Connection { http: http(ROOMY_BUFFER_BYTES), ..connection.clone() };
     let mut stop = std::pin::pin!(stop);
     loop {
         let next = async {
-            let permit = free.clone().acquire_owned().await;
+            let permit = places.free.clone().acquire_owned().await;
             (listener.accept().await, permit)
         };
         let (accepted, permit) = tokio::select! {
@@ -162,8 +162,7 @@ struct Connection {
     tls: Option<Tls>,
     router: Router,
     metrics: Arc<Metrics>,
-    /// Places for more connections.
-    free: Arc<Semaphore>,
+    places: Places,
     stopped: watch::Receiver<()>,
 }
 
@@ -200,7 +199,7 @@ impl Connection {
         });
         let came = Arc::new(AtomicBool::new(false));
         let mut http = self.http.clone();
-        http.http1().timer(Clock::new(came.clone(), self.free.clone()));
+        http.http1().timer(Clock::new(came.clone(), self.places.clone()));
         let connection = http.serve_connection(TokioIo::new(Patient::new(stream, came)), service);
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(error = %error, client.address = %peer.address, "a connection ended badly");
@@ -229,14 +228,14 @@ mod tests {
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
-    fn connected(places: usize) -> DuplexStream {
+    fn connected(places: &Places) -> DuplexStream {
         let (client, server) = duplex(4096);
         let connection = Connection {
             http: http(BUFFER_BYTES),
             tls: None,
             router: Router::new().fallback(|| async { "here\n" }),
             metrics: Arc::default(),
-            free: Arc::new(Semaphore::new(places)),
+            places: places.clone(),
             stopped: watch::channel(()).1,
         };
         let peer = Peer { address: ([127, 0, 0, 1], 1).into(), tls: false };
@@ -262,7 +261,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_may_rest_longer_than_a_head_may_take() {
-        let mut client = connected(1);
+        let mut client = connected(&Places::new(1));
         for _ in 0..2 {
             ask(&mut client).await;
             sleep(IDLE_TIMEOUT - Duration::from_secs(1)).await;
@@ -270,10 +269,10 @@ mod tests {
         ask(&mut client).await;
         assert_eq!(ended(&mut client).await, IDLE_TIMEOUT);
         // A head that does not come to its end, the first and a later one.
-        let mut client = connected(1);
+        let mut client = connected(&Places::new(1));
         client.write_all(&REQUEST[..26]).await.unwrap();
         assert_eq!(ended(&mut client).await, HEAD_TIMEOUT);
-        let mut client = connected(1);
+        let mut client = connected(&Places::new(1));
         ask(&mut client).await;
         sleep(IDLE_TIMEOUT / 2).await;
         client.write_all(&REQUEST[..5]).await.unwrap();
@@ -282,8 +281,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_rests_gives_its_place_to_who_waits_for_one() {
-        let mut client = connected(0);
-        ask(&mut client).await;
-        assert_eq!(ended(&mut client).await, HEAD_TIMEOUT);
+        for (all, taken) in [(1, 1), (10_000, 1000)] {
+            let places = Places::new(all);
+            let _taken = places.free.acquire_many(taken).await.unwrap();
+            let mut client = connected(&places);
+            ask(&mut client).await;
+            assert_eq!(ended(&mut client).await, HEAD_TIMEOUT);
+        }
     }
 }
