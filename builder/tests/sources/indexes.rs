@@ -160,3 +160,33 @@ fn a_base_hands_down_what_is_the_images_and_not_a_containers() {
     let names: Vec<&String> = config["config"].as_object().unwrap().keys().collect();
     assert_eq!(names, ["User", "Env", "Cmd", "Labels"]);
 }
+
+#[test]
+fn an_index_of_indexes_is_pushed_from_the_inside_out() {
+    let mut shelf = Shelf::default();
+    let image = shelf.image_for("amd64");
+    let inner = shelf.index(std::slice::from_ref(&image));
+    let outer = shelf.index(std::slice::from_ref(&inner));
+    let place = Place::new();
+    let store = fluyt::blob::Store::open(&place.path("store")).unwrap();
+    for (_, bytes) in shelf.blobs.values() {
+        store.put(bytes).unwrap();
+    }
+    let server = Server::start(|asked| match asked.method.as_str() {
+        "HEAD" => Reply::new(404, ""),
+        "POST" => Reply::new(202, "").header("Location", "/v2/app/blobs/uploads/1"),
+        _ => Reply::new(201, ""),
+    });
+    let name = format!("{}/app:1", server.address);
+    store.tag(&name, serde_json::from_value(outer).unwrap()).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fluyt"));
+    let output = command.env("FLUYT_STORE", place.path("store")).args(["push", &name]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let asked = server.asked();
+    let put: Vec<&str> = asked
+        .iter()
+        .filter(|asked| asked.method == "PUT")
+        .filter_map(|asked| asked.target.strip_prefix("/v2/app/manifests/"))
+        .collect();
+    assert_eq!(put, [image["digest"].as_str().unwrap(), inner["digest"].as_str().unwrap(), "1"]);
+}
