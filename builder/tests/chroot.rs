@@ -137,7 +137,10 @@ fn what_is_put_in_for_a_command_comes_out_after_it() {
         mount("/t", MountSource::Memory { size_bytes: 0 }),
     ];
     let (exit, said) = run(&spec);
-    assert_eq!(said, "127.0.0.1 localhost\nnameserver 192.0.2.1\nsecret\noldfile3\nran\n");
+    // The name is the machine's, and is known.
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let hosts = format!("127.0.0.1 localhost\n127.0.0.1\t{name}");
+    assert_eq!(said, format!("{hosts}nameserver 192.0.2.1\nsecret\noldfile3\nran\n"));
     assert_eq!(exit, Ok(Exit::Code(0)));
     assert_eq!(machine.listing(), before);
     assert_eq!(fs::read_to_string(machine.path("cache/new")).unwrap(), "new\n");

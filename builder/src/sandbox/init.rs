@@ -52,13 +52,13 @@ fn set_up(spec: &RunSpec, root: &Path, stage: &OwnedFd, recorder: Option<&UnixSt
     let host = FromHost::take(spec.insecure)?;
     let trees = extra::take(&spec.mounts)?;
     pivot(root)?;
-    let files = interior::furnish(spec, host)?;
-    extra::furnish(&spec.mounts, trees, files)?;
     match system::set_host_name(&spec.hostname) {
         // podman's filter of system calls keeps this one from whoever has no CAP_SYS_ADMIN outside: the container's name stays.
         Err(Errno::PERM) => {}
         set => set.during(|| format!("setting the host name `{}`", spec.hostname))?,
     }
+    let files = interior::furnish(spec, host)?;
+    extra::furnish(&spec.mounts, trees, files)?;
     umask(Mode::from_raw_mode(0o022));
     streams(spec)?;
     enter(spec)?;

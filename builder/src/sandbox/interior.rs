@@ -15,6 +15,7 @@ use rustix::mount::{MountAttrFlags, OpenTreeFlags, UnmountFlags, mount_bind_recu
 use super::error::{During, Failure};
 use super::mounts::{Reach, attach, new_mount, restrict};
 use super::spec::{MountSource, RunSpec, SHM_BYTES};
+use super::system;
 use crate::owners::{self, Owner};
 
 /// The host's device nodes that a RUN gets; no others, and it cannot use any that it makes itself.
@@ -170,6 +171,16 @@ pub(super) fn furnish(spec: &RunSpec, host: FromHost) -> Result<Vec<OwnedFd>, Fa
     Ok(files)
 }
 
+/// `/etc/hosts`, also for the name that the command has where it cannot have its own: programs look for themselves.
+pub(super) fn hosts(spec: &RunSpec) -> Vec<u8> {
+    let name = system::host_name().unwrap_or_default();
+    let known = name == spec.hostname.as_bytes() || spec.hosts.split(u8::is_ascii_whitespace).any(|word| word == name);
+    if name.is_empty() || known {
+        return spec.hosts.clone();
+    }
+    [&spec.hosts, b"127.0.0.1\t".as_slice(), &name, b"\n"].concat()
+}
+
 /// `/etc/resolv.conf` and `/etc/hosts`: files of a memory file system. Read-only, because what a RUN would write there is no
 /// part of the image: better it hears that now. The
 /// files of the step's own mounts are made in the same way, and returned.
@@ -196,7 +207,7 @@ fn generated_files(spec: &RunSpec) -> Result<Vec<OwnedFd>, Failure> {
         made.during(|| format!("making the file {name} for the command"))
     };
     let resolv_conf = file("resolv.conf", &spec.resolv_conf, 0o644, 0, 0)?;
-    let hosts = file("hosts", &spec.hosts, 0o644, 0, 0)?;
+    let hosts = file("hosts", &hosts(spec), 0o644, 0, 0)?;
     let mut files = Vec::new();
     for mount in &spec.mounts {
         if let MountSource::File { content, mode, uid, gid } = &mount.source {

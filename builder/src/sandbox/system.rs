@@ -106,6 +106,16 @@ pub(super) fn set_host_name(name: &str) -> Result<(), Errno> {
     if done == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
+/// The host name that processes here see.
+pub(super) fn host_name() -> Result<Vec<u8>, Errno> {
+    let mut name = [0_u8; 256];
+    // SAFETY: pointer and length describe `name`, which the call fills.
+    if unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) } != 0 {
+        return Err(last_errno());
+    }
+    Ok(name.split(|byte| *byte == 0).next().unwrap_or_default().to_vec())
+}
+
 /// Becomes another program; returns only when that failed.
 pub(super) fn execve(program: &CStr, argv: &[CString], env: &[CString]) -> Result<Infallible, Errno> {
     let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {

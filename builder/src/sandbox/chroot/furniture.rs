@@ -20,6 +20,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::super::error::{During, Failure};
+use super::super::interior;
 use super::super::places::{Kind, Place, Places, restore_times};
 use super::super::spec::{MountSource, RootMount, RunMount, RunSpec};
 use super::lent::{self, Lent};
@@ -127,7 +128,8 @@ impl Furniture {
 
     /// Puts in what every RUN has, and the step's own mounts. What was put in before a failure is taken out like the rest.
     pub(super) fn put_in(&mut self, spec: &RunSpec) -> Result<(), Failure> {
-        for (target, content) in [("/etc/resolv.conf", &spec.resolv_conf), ("/etc/hosts", &spec.hosts)] {
+        let hosts = interior::hosts(spec);
+        for (target, content) in [("/etc/resolv.conf", &spec.resolv_conf), ("/etc/hosts", &hosts)] {
             let new = self.new_name();
             write_file(&new, content, 0o644, (0, 0)).during(|| format!("making {target} for the command"))?;
             self.put(target, Kind::File, &new, After::Replaceable)?;
