@@ -315,6 +315,21 @@ fn mount_points_stay_and_are_apart() {
     });
 }
 
+/// A signal finds each process either before or after its program has started, or while it is started.
+#[test]
+fn signals_that_come_while_a_program_starts_arrive() {
+    as_ordinary_user(|machine| {
+        if has_perl(&machine) {
+            let kill = r#"my $lost = 0; for my $round (1 .. 150) {
+                my $p = fork; if (!$p) { exec "/bin/sleep", "0.3"; exit 99 }
+                select undef, undef, undef, ($round % 30) / 5000; kill "TERM", $p; waitpid $p, 0; $lost++ if ($? & 127) != 15;
+            } print "$lost lost\n""#;
+            fs::write(machine.path("root/kill"), kill).unwrap();
+            assert_eq!(stdout_of(&machine.spec("/usr/bin/perl /kill")), "0 lost\n");
+        }
+    });
+}
+
 /// A program that makes one call by its number of 32 bits, `open("/etc/passwd")`, and ends with the error's number.
 #[rustfmt::skip]
 const OLD_CALL: [u8; 25] = [

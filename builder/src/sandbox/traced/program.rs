@@ -5,6 +5,7 @@
 //! root's loader is started alone. When the kernel has it in memory, the tracer has the new process map the program
 //! beside it, and writes into the loader's auxiliary vector what would stand there had the kernel mapped both.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
@@ -229,16 +230,22 @@ struct Puppet {
     memory: Rc<Memory>,
     before: Registers,
     code: [u8; 2],
+    /// The signals that the process holds back by itself.
+    blocked: u64,
+    /// A signal came that nothing holds back, and is to come again.
+    stops: Cell<bool>,
 }
 
 impl Puppet {
-    /// Puts a call instruction where the process is.
+    /// Puts a call instruction where the process is. Until it is let go it gets no signal, but that of a step.
     fn take(tid: Tid, memory: Rc<Memory>, before: Registers) -> Result<Self, Errno> {
         const SYSCALL: [u8; 2] = [0x0f, 0x05];
         let mut code = [0; 2];
         memory.read(before.rip, &mut code)?;
         memory.write(before.rip, &SYSCALL)?;
-        Ok(Self { tid, memory, before, code })
+        let blocked = system::blocked(tid)?;
+        system::block(tid, !(1 << (libc::SIGTRAP - 1)))?;
+        Ok(Self { tid, memory, before, code, blocked, stops: Cell::new(false) })
     }
 
     fn call(&self, number: i64, arguments: [u64; 6]) -> Result<u64, Errno> {
@@ -255,6 +262,9 @@ impl Puppet {
             }
             if status >> 8 == libc::SIGTRAP {
                 break;
+            }
+            if status >> 8 == libc::SIGSTOP {
+                self.stops.set(true);
             }
         }
         let result = system::registers(self.tid)?.rax.cast_signed();
@@ -280,7 +290,9 @@ impl Puppet {
 
     fn release(self) -> Result<(), Errno> {
         self.memory.write(self.before.rip, &self.code)?;
-        system::set_registers(self.tid, &self.before)
+        system::set_registers(self.tid, &self.before)?;
+        system::block(self.tid, self.blocked)?;
+        if self.stops.get() { system::kill(self.tid, libc::SIGSTOP) } else { Ok(()) }
     }
 }
 

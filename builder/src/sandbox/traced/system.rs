@@ -29,7 +29,17 @@ fn last() -> Errno {
 /// `data` must be what the request takes: a number, or a pointer that is good for what the kernel reads or writes there.
 unsafe fn trace(request: libc::c_long, tid: Tid, data: usize) -> Result<(), Errno> {
     // SAFETY: as the caller promises.
-    let done = unsafe { libc::syscall(libc::SYS_ptrace, request, libc::c_long::from(tid), 0usize, data) };
+    unsafe { trace_sized(request, tid, 0, data) }
+}
+
+/// The same for requests that are told how much is at `data`.
+///
+/// # Safety
+///
+/// As [`trace`].
+unsafe fn trace_sized(request: impl Into<libc::c_long>, tid: Tid, size: usize, data: usize) -> Result<(), Errno> {
+    // SAFETY: as the caller promises.
+    let done = unsafe { libc::syscall(libc::SYS_ptrace, request.into(), libc::c_long::from(tid), size, data) };
     if done == -1 { Err(last()) } else { Ok(()) }
 }
 
@@ -48,6 +58,20 @@ pub(super) fn seize(tid: Tid) -> Result<(), Errno> {
         | libc::PTRACE_O_TRACESYSGOOD
         | libc::PTRACE_O_EXITKILL;
     request(libc::c_long::from(libc::PTRACE_SEIZE), tid, usize::try_from(options).unwrap_or(0))
+}
+
+/// The signals that a stopped task holds back, as the bits of their numbers less one.
+pub(super) fn blocked(tid: Tid) -> Result<u64, Errno> {
+    let mut mask = 0_u64;
+    // SAFETY: the request writes one mask of the eight bytes that are told, to a local that outlives the call.
+    unsafe { trace_sized(libc::PTRACE_GETSIGMASK, tid, size_of::<u64>(), (&raw mut mask).expose_provenance()) }?;
+    Ok(mask)
+}
+
+/// Sets them. SIGKILL and SIGSTOP cannot be held back.
+pub(super) fn block(tid: Tid, mask: u64) -> Result<(), Errno> {
+    // SAFETY: the request reads one mask of the eight bytes that are told, from a local that outlives the call.
+    unsafe { trace_sized(libc::PTRACE_SETSIGMASK, tid, size_of::<u64>(), (&raw const mask).expose_provenance()) }
 }
 
 /// How a stopped task goes on.
