@@ -61,6 +61,7 @@ const CHROOT: &[(&str, Outcome)] = &[
     ("trace a process of the host", PERM),
     ("read the memory of a process of the host", PERM),
     ("hold a process of the host by a descriptor", Open(&["done"], SHARED)),
+    ("signal one by what a socket tells of its other end", Open(&["done"], SHARED)),
     ("change the limits of a process of the host", Open(&["done"], SHARED)),
     ("move a process of the host to another processor", PERM),
     (
@@ -110,6 +111,7 @@ const TRACED: &[(&str, Outcome)] = &[
     ("trace a process of the host", PERM),
     ("read the memory of a process of the host", PERM),
     ("write to the memory of a process of the host", PERM),
+    ("signal one by what a socket tells of its other end", Refused(&["E92"])),
     ("start a process that no tracer sees", PERM),
     (
         "outlive the step with a process in the background",

@@ -79,6 +79,7 @@ fn name(error: &str) -> &'static str {
         "E28" => "ENOSPC",
         "E30" => "EROFS",
         "E38" => "ENOSYS",
+        "E92" => "ENOPROTOOPT",
         "E101" => "ENETUNREACH",
         "E111" => "ECONNREFUSED",
         "build" => "by the build, which says that no network can be made here",

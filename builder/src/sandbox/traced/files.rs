@@ -6,6 +6,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags};
 use rustix::io::Errno;
 
 use super::filter::FCHMODAT2;
+use super::memory::NO_SLOT;
 use super::paths::{Found, Spot, Target};
 use super::program;
 use super::system;
@@ -136,6 +137,7 @@ impl Caller<'_> {
             libc::SYS_sendmmsg => self.send_first_message(),
             libc::SYS_getsockopt => Ok(self.peer()),
             libc::SYS_kill => self.kill(),
+            libc::SYS_pidfd_send_signal => self.kill_held(),
             libc::SYS_setpriority | libc::SYS_ioprio_set => {
                 // Of a process; not of a group, which is harmless but for that of a user, who is the builder.
                 const IOPRIO_WHO_PROCESS: i32 = 1;
@@ -444,6 +446,24 @@ impl Caller<'_> {
                 if processes.iter().any(in_group) { Ok(Outcome::Run) } else { Err(Errno::SRCH) }
             }
         }
+    }
+
+    /// A signal by a descriptor of a process. It becomes one by the number, as the descriptor could be exchanged for another,
+    /// such as one that a process of the machine has sent over a socket.
+    fn kill_held(&self) -> Result<Outcome, Errno> {
+        let process = self.about_descriptor(self.number(0), "Pid:")?.ok_or(Errno::BADF)?;
+        let process: i32 = process.parse().map_err(|_| Errno::BADF)?;
+        if process <= 0 || self.world.process(process).is_none() {
+            return Err(Errno::SRCH);
+        }
+        if self.argument(3) != 0 {
+            return Err(Errno::INVAL);
+        }
+        let mut registers = self.registers;
+        let call = if self.argument(2) == 0 { libc::SYS_kill } else { libc::SYS_rt_sigqueueinfo };
+        registers.orig_rax = call.cast_unsigned();
+        set_argument(&mut registers, 0, process.cast_unsigned().into());
+        Ok(self.changed(registers, NO_SLOT, Then::Nothing, Vec::new()))
     }
 
     /// A call on a process or a thread, which must be one of the sandbox; 0 is the caller.

@@ -104,6 +104,7 @@ const STOPPED: &[i64] = &[
     libc::SYS_rt_sigqueueinfo,
     libc::SYS_rt_tgsigqueueinfo,
     libc::SYS_pidfd_open,
+    libc::SYS_pidfd_send_signal,
     libc::SYS_setpriority,
     libc::SYS_ioprio_set,
     libc::SYS_sched_setscheduler,
@@ -204,7 +205,7 @@ pub(super) fn program(asks: bool) -> Vec<Instruction> {
         [vec![load(argument(place)), jump_if_equal(value, 0, skip)], then].concat()
     };
     let refused = || vec![refuse(libc::EPERM)];
-    let special: [(i64, Vec<Instruction>); 13] = [
+    let special: [(i64, Vec<Instruction>); 14] = [
         // Over what is there; where nothing is, it may.
         (
             libc::SYS_mmap,
@@ -239,8 +240,17 @@ pub(super) fn program(asks: bool) -> Vec<Instruction> {
             libc::SYS_socket,
             value(0, libc::AF_NETLINK.cast_unsigned(), value(2, NETLINK_AUDIT, vec![refuse(libc::EPROTONOSUPPORT)])),
         ),
-        // Who is at the other end.
-        (libc::SYS_getsockopt, value(1, SOL_SOCKET, value(2, SO_PEERCRED, vec![TRACE]))),
+        // Who is at the other end; not as something to send signals to, which may be one of the machine's, as on kernels
+        // before 6.5.
+        (
+            libc::SYS_getsockopt,
+            value(
+                1,
+                SOL_SOCKET,
+                [value(2, SO_PEERCRED, vec![TRACE]), value(2, SO_PEERPIDFD, vec![refuse(libc::ENOPROTOOPT)])].concat(),
+            ),
+        ),
+        (libc::SYS_setsockopt, value(1, SOL_SOCKET, value(2, SO_PASSPIDFD, vec![refuse(libc::ENOPROTOOPT)]))),
         // To an address.
         (libc::SYS_sendto, [value(5, 0, vec![allow()]), vec![TRACE]].concat()),
     ];
@@ -270,6 +280,8 @@ pub(super) fn program(asks: bool) -> Vec<Instruction> {
 const NETLINK_AUDIT: u32 = 9;
 const SOL_SOCKET: u32 = 1;
 const SO_PEERCRED: u32 = 17;
+const SO_PASSPIDFD: u32 = 76;
+const SO_PEERPIDFD: u32 = 77;
 const F_SETOWN_EX: u32 = 15;
 const FIOSETOWN: u32 = 0x8901;
 const SIOCSPGRP: u32 = 0x8902;

@@ -128,6 +128,22 @@ impl<'a> Caller<'a> {
         found.map(Found::somewhere).map_err(|errno| if errno == Errno::NOENT { Errno::BADF } else { errno })
     }
 
+    /// What the kernel tells about a descriptor of the task by that word.
+    pub(super) fn about_descriptor(&self, fd: i32, word: &str) -> Result<Option<String>, Errno> {
+        if fd < 0 {
+            return Err(Errno::BADF);
+        }
+        let told = std::fs::read_to_string(format!("/proc/{}/fdinfo/{fd}", self.task.tid)).map_err(|_| Errno::BADF)?;
+        Ok(told.lines().find_map(|line| line.strip_prefix(word)).map(|value| value.trim().to_owned()))
+    }
+
+    /// What a descriptor of the task names, which must be open and not a mere name.
+    pub(super) fn whole(&self, fd: i32) -> Result<Found, Errno> {
+        let flags = self.about_descriptor(fd, "flags:")?;
+        let flags = flags.and_then(|flags| i32::from_str_radix(&flags, 8).ok()).unwrap_or(0);
+        if flags & libc::O_PATH != 0 { Err(Errno::BADF) } else { self.held(fd) }
+    }
+
     /// A path of the task as an absolute one. `at` is a folder's descriptor.
     pub(super) fn absolute(&self, at: i32, path: &[u8]) -> Result<Vec<u8>, Errno> {
         if path.is_empty() {
