@@ -330,6 +330,57 @@ fn signals_that_come_while_a_program_starts_arrive() {
     });
 }
 
+#[test]
+fn a_killed_runs_secrets_go_with_the_next_run() {
+    as_ordinary_user(|machine| {
+        let here = machine.path("");
+        let base = [Path::new("/dev/shm"), &here];
+        let folders = base
+            .map(|base| ["left", "held"].map(|name| base.join(format!("fluyt-traced-{name}-{}", std::process::id()))));
+        for folder in folders.as_flattened() {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join("file0"), "secret").unwrap();
+        }
+        let held = folders.clone().map(|[_, held]| fs::File::open(held).unwrap());
+        for held in &held {
+            held.try_lock().unwrap();
+        }
+        assert_eq!(stdout_of(&machine.spec("echo hi")), "hi\n");
+        for [left, held] in folders {
+            assert!(!left.exists() && held.exists(), "{}", left.display());
+            fs::remove_dir_all(held).unwrap();
+        }
+        let left = fs::read_dir(machine.path("")).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(left.collect::<Vec<_>>(), ["root"]);
+    });
+}
+
+/// The machine's memory may hold little and no programs, as in a container.
+#[test]
+fn what_commands_fill_lies_beside_their_root() {
+    as_ordinary_user(|machine| {
+        fs::create_dir(machine.path("tree")).unwrap();
+        let mut spec = machine
+            .spec("touch /memory/made /dev/shm/made /tree/made; echo ready; while [ ! -e /go ]; do sleep 0.1; done");
+        let lowers = vec![machine.path("tree")];
+        let root = RootMount::Overlay { lowers, upper: machine.path("none"), work: machine.path("none") };
+        let tree = MountSource::Tree { root, path: PathBuf::new(), is_folder: true };
+        let mount = |target: &str, source| RunMount { target: target.to_owned(), source, read_only: false };
+        spec.mounts = vec![mount("/memory", MountSource::Memory { size_bytes: 0 }), mount("/tree", tree)];
+        let mut found = Vec::new();
+        let mut output = |_, _: &[u8]| {
+            for folder in fs::read_dir(machine.path("")).unwrap().map(|entry| entry.unwrap().path()) {
+                let made = ["memory0", "tree1", "shm"].map(|name| folder.join(name).join("made"));
+                found.extend(made.into_iter().filter(|made| made.exists()));
+            }
+            fs::write(machine.path("root/go"), "").unwrap();
+        };
+        let exit = sandbox::run_on(Rung::Traced, &spec, &mut output, &Cancel::new()).unwrap();
+        assert_eq!((exit, found.len()), (Exit::Code(0), 3), "{found:?}");
+        assert!(found.iter().all(|made| !made.exists()));
+    });
+}
+
 /// A program that makes one call by its number of 32 bits, `open("/etc/passwd")`, and ends with the error's number.
 #[rustfmt::skip]
 const OLD_CALL: [u8; 25] = [

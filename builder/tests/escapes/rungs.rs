@@ -121,7 +121,7 @@ const TRACED: &[(&str, Outcome)] = &[
     ("add a key for others to find", UNKNOWN),
     ("ask the host to make a key, by its helper program", UNKNOWN),
     ("attach the host's shared memory", Open(&["done"], "shared memory is that of the machine or container around")),
-    ("fill the machine's memory by `/dev/shm`", Open(&["done"], "it is a folder in the machine's, without a bound")),
+    ("fill the machine's memory by `/dev/shm`", Harmless(&["done"], "it is a folder of the disk, gone with the step")),
     ("find any other descriptor", Harmless(&["none"], "process 1 is not shown")),
     ("talk to the builder over the standard input", Harmless(&[""], "process 1 is not shown")),
     ("change the builder's program, by `/proc/self/exe` of process 1", Harmless(&[""], "process 1 is not shown")),

@@ -28,6 +28,7 @@ mod merge;
 mod owners;
 mod paths;
 mod program;
+mod scratch;
 mod sockets;
 mod system;
 mod task;
@@ -63,6 +64,7 @@ use super::wire::{Answer, send};
 use super::{init, interior, recorder, system as stage_system};
 use owners::Owners;
 use paths::{Place, Root};
+use scratch::Scratch;
 use system::InTurn;
 use task::Credentials;
 use tracer::Tracer;
@@ -89,31 +91,41 @@ pub(super) fn run(spec: &RunSpec, control: &UnixStream) -> Result<Answer, Failur
     let shm = Path::new("/dev/shm");
     let can_write = rustix::fs::access(shm, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_ok();
     let base = if can_write { shm.to_owned() } else { std::env::temp_dir() };
-    let scratch = base.join(format!("fluyt-traced-{}", std::process::id()));
-    rustix::fs::mkdir(&scratch, Mode::RWXU).during(|| format!("making the folder {}", scratch.display()))?;
-    let ended = in_places(spec, &scratch, control);
-    // Its folders have modes that let us take them away.
-    let _ = std::fs::remove_dir_all(&scratch);
-    ended.map(Answer::Ended)
+    let RootMount::Directory(root) = &spec.root else {
+        return Err(Failure::new("a traced command needs a folder as its root, not an overlay"));
+    };
+    // In a container the memory is little, and no program runs from it: there is what must not reach a disk, and what is
+    // small. What commands fill lies where their root does.
+    let root = root.canonicalize().during(|| format!("looking for the root {}", root.display()))?;
+    let beside = root.parent().unwrap_or(&root);
+    let aside = Aside { memory: Scratch::make(&base)?, disk: Scratch::make(beside)? };
+    in_places(spec, &aside, control).map(Answer::Ended)
+}
+
+/// Where things are that are shown in the root.
+#[derive(Debug)]
+struct Aside {
+    memory: Scratch,
+    disk: Scratch,
 }
 
 /// Nothing is mounted, yet commands list the folders that things seem to be mounted in: their names are made as elsewhere.
-fn in_places(spec: &RunSpec, scratch: &Path, control: &UnixStream) -> Result<i32, Failure> {
+fn in_places(spec: &RunSpec, aside: &Aside, control: &UnixStream) -> Result<i32, Failure> {
     let RootMount::Directory(root) = &spec.root else {
         return Err(Failure::new("a traced command needs a folder as its root, not an overlay"));
     };
     let places = Places::make(root, &spec.mounts, spec.shm_size_bytes > 0)?;
-    let ended = command(spec, scratch, control);
+    let ended = command(spec, aside, control);
     places.remove()?;
     ended
 }
 
-fn command(spec: &RunSpec, scratch: &Path, control: &UnixStream) -> Result<i32, Failure> {
+fn command(spec: &RunSpec, aside: &Aside, control: &UnixStream) -> Result<i32, Failure> {
     set_child_subreaper(Some(getpid())).during(|| "becoming the parent of lost processes".to_owned())?;
     let tracer = match stage_system::fork().during(|| "starting the tracer".to_owned())? {
         Fork::Child => {
             let _ = set_parent_process_death_signal(Some(Signal::KILL));
-            let answer = trace(spec, scratch).map_or_else(Answer::Failed, Answer::Ended);
+            let answer = trace(spec, aside).map_or_else(Answer::Failed, Answer::Ended);
             let _ = send(control, &answer);
             stage_system::exit_now(0)
         }
@@ -147,7 +159,7 @@ pub(super) fn attempt(folder: &[u8], control: &UnixStream) -> Result<Answer, Fai
 }
 
 /// Runs the command under a tracer, this process; its raw wait status. What it traces dies with it.
-fn trace(spec: &RunSpec, scratch: &Path) -> Result<i32, Failure> {
+fn trace(spec: &RunSpec, aside: &Aside) -> Result<i32, Failure> {
     let RootMount::Directory(folder) = &spec.root else {
         return Err(Failure::new("a traced command needs a folder as its root, not an overlay"));
     };
@@ -160,7 +172,7 @@ fn trace(spec: &RunSpec, scratch: &Path) -> Result<i32, Failure> {
     if spec.insecure {
         return Err(Failure::new("`RUN --security=insecure` needs rights that a traced command has not"));
     }
-    let root = Root::open(folder, places(spec, scratch)?)?;
+    let root = Root::open(folder, places(spec, aside)?)?;
     // Modes are those that were asked for: what a process masks of them is known.
     umask(Mode::empty());
     let (ready, go) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).during(|| "making a pipe".to_owned())?;
@@ -233,19 +245,21 @@ fn become_command(spec: &RunSpec, root: &Path, ready: &impl AsFd, asking: &UnixS
 }
 
 /// What is shown in the root besides what is there.
-fn places(spec: &RunSpec, scratch: &Path) -> Result<Vec<Place>, Failure> {
+fn places(spec: &RunSpec, aside: &Aside) -> Result<Vec<Place>, Failure> {
     let place = |seen: &str, is: &Path, read_only| Place {
         seen: seen.as_bytes().to_vec(),
         is: is.as_os_str().as_bytes().to_vec(),
         read_only,
     };
-    let make_folder = |name: &str, mode: u32| -> Result<PathBuf, Failure> {
-        let path = scratch.join(name);
+    let (scratch, disk) = (aside.memory.path(), aside.disk.path());
+    let make_folder_in = |parent: &Path, name: &str, mode: u32| -> Result<PathBuf, Failure> {
+        let path = parent.join(name);
         let what = || format!("making the folder {}", path.display());
         std::fs::create_dir(&path).during(what)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).during(what)?;
         Ok(path)
     };
+    let make_folder = |name: &str, mode: u32| make_folder_in(scratch, name, mode);
     let make_file = |name: &str, content: &[u8], mode: u32| -> Result<PathBuf, Failure> {
         let path = scratch.join(name);
         let file = File::options().write(true).create_new(true).mode(mode | 0o600).open(&path);
@@ -271,6 +285,7 @@ fn places(spec: &RunSpec, scratch: &Path) -> Result<Vec<Place>, Failure> {
         let name = format!("/dev/{name}");
         places.push(place(&name, Path::new(&name), false));
     }
+    places.push(place("/dev/shm", &make_folder_in(disk, "shm", 0o1777)?, false));
     places.push(place("/dev/pts", Path::new("/dev/pts"), false));
     // In it there may be one for nobody.
     places.push(place("/dev/pts/ptmx", Path::new("/dev/ptmx"), false));
@@ -296,7 +311,7 @@ fn places(spec: &RunSpec, scratch: &Path) -> Result<Vec<Place>, Failure> {
                     [] => return Err(Failure::new(format!("what is to be shown at {} is not there", mount.target))),
                     [one] if mount.read_only => one.clone(),
                     _ => {
-                        let copy = scratch.join(format!("tree{number}"));
+                        let copy = disk.join(format!("tree{number}"));
                         for one in found.iter().rev() {
                             merge::copy(one, &copy).during(what)?;
                         }
@@ -313,7 +328,7 @@ fn places(spec: &RunSpec, scratch: &Path) -> Result<Vec<Place>, Failure> {
                 path
             }
             // As a memory file system has it.
-            MountSource::Memory { .. } => make_folder(&format!("memory{number}"), 0o1777)?,
+            MountSource::Memory { .. } => make_folder_in(disk, &format!("memory{number}"), 0o1777)?,
         };
         let is = is.canonicalize().during(|| format!("looking for what is shown at {}", mount.target))?;
         places.push(place(mount.target.trim_end_matches('/'), &is, mount.read_only));
