@@ -381,6 +381,26 @@ fn what_commands_fill_lies_beside_their_root() {
     });
 }
 
+#[test]
+fn sockets_tell_their_names_as_the_command_writes_them() {
+    as_ordinary_user(|machine| {
+        if has_perl(&machine) {
+            let names = r#"sub sockaddr_un { pack "Sa108", 1, $_[0] } sub unpack_sockaddr_un { unpack "x2Z*", $_[0] }
+                sub AF_UNIX() { 1 } sub SOCK_STREAM() { 1 } sub SOCK_DGRAM() { 2 } my $a = sockaddr_un("/tmp/a"); my $b = sockaddr_un("/tmp/b");
+                socket(A, AF_UNIX, SOCK_STREAM, 0); bind(A, $a) or die $!; listen(A, 5);
+                my $name = unpack_sockaddr_un(getsockname A); socket(B, AF_UNIX, SOCK_STREAM, 0); bind(B, $b) or die $!;
+                connect(B, sockaddr_un($name)) or die $!; my $from = accept(C, A);
+                my @names = map { unpack_sockaddr_un($_) } getpeername B, $from, getpeername C, getsockname C;
+                socket(D, AF_UNIX, SOCK_DGRAM, 0); chdir "/tmp"; bind(D, sockaddr_un("d")); send(D, "hi", 0, getsockname D);
+                push @names, unpack_sockaddr_un(recv(D, my $text, 9, 0));
+                socketpair(E, F, AF_UNIX, SOCK_STREAM, 0); print join(" ", $name, @names, $text, length getsockname E), "\n""#;
+            fs::write(machine.path("root/names"), names).unwrap();
+            let expected = "/tmp/a /tmp/a /tmp/b /tmp/b /tmp/a /tmp/d hi 2\n";
+            assert_eq!(stdout_of(&machine.spec("/usr/bin/perl /names")), expected);
+        }
+    });
+}
+
 /// A program that makes one call by its number of 32 bits, `open("/etc/passwd")`, and ends with the error's number.
 #[rustfmt::skip]
 const OLD_CALL: [u8; 25] = [

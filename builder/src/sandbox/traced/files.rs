@@ -132,6 +132,8 @@ impl Caller<'_> {
                 names[NAME_BYTES..NAME_BYTES + name.len()].copy_from_slice(name);
                 self.write(0, &names)
             }
+            libc::SYS_getsockname | libc::SYS_getpeername | libc::SYS_accept | libc::SYS_accept4 => Ok(self.named(1)),
+            libc::SYS_recvfrom => Ok(self.named(4)),
             libc::SYS_sendto => self.send_to(),
             libc::SYS_sendmsg => self.send_message(Then::Nothing),
             libc::SYS_sendmmsg => self.send_first_message(),

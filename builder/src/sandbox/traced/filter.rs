@@ -97,6 +97,8 @@ const STOPPED: &[i64] = &[
     libc::SYS_open,
     libc::SYS_connect,
     libc::SYS_bind,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
     libc::SYS_execve,
     libc::SYS_kill,
     libc::SYS_tkill,
@@ -204,8 +206,20 @@ pub(super) fn program(asks: bool) -> Vec<Instruction> {
         let skip = u8::try_from(then.len()).unwrap_or(u8::MAX);
         [vec![load(argument(place)), jump_if_equal(value, 0, skip)], then].concat()
     };
+    // A pointer: both halves, as there may be something at four gigabytes.
+    let null = |place: u32, then: Vec<Instruction>| {
+        let skip = u8::try_from(then.len()).unwrap_or(u8::MAX);
+        let halves = [
+            load(argument(place) + 4),
+            jump_if_equal(0, 0, skip.saturating_add(2)),
+            load(argument(place)),
+            jump_if_equal(0, 0, skip),
+        ];
+        [halves.to_vec(), then].concat()
+    };
+    let traced_with = |place: u32| [null(place, vec![allow()]), vec![TRACE]].concat();
     let refused = || vec![refuse(libc::EPERM)];
-    let special: [(i64, Vec<Instruction>); 14] = [
+    let special: [(i64, Vec<Instruction>); 17] = [
         // Over what is there; where nothing is, it may.
         (
             libc::SYS_mmap,
@@ -253,6 +267,10 @@ pub(super) fn program(asks: bool) -> Vec<Instruction> {
         (libc::SYS_setsockopt, value(1, SOL_SOCKET, value(2, SO_PASSPIDFD, vec![refuse(libc::ENOPROTOOPT)]))),
         // To an address.
         (libc::SYS_sendto, [value(5, 0, vec![allow()]), vec![TRACE]].concat()),
+        // Whose address is told.
+        (libc::SYS_recvfrom, traced_with(4)),
+        (libc::SYS_accept, traced_with(1)),
+        (libc::SYS_accept4, traced_with(1)),
     ];
     for call in ON_MEMORY {
         let also = if *call == libc::SYS_mremap { guarded(4, true) } else { Vec::new() };

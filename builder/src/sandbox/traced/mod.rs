@@ -194,6 +194,7 @@ fn trace(spec: &RunSpec, aside: &Aside) -> Result<i32, Failure> {
         hostname: spec.hostname.clone(),
         first: child,
         processes: RefCell::new(HashMap::new()),
+        with_sockets: RefCell::default(),
     };
     let tracer = Tracer::seize(world, child, Credentials::new(0, 0, Vec::new()))?;
     drop(go);

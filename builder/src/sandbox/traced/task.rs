@@ -121,7 +121,7 @@ pub(super) enum Then {
     },
     /// A socket may have been made at a name in a folder.
     Bound {
-        folder: Found,
+        folder: Rc<Found>,
         name: CString,
         owner: (u32, u32),
     },
@@ -132,6 +132,12 @@ pub(super) enum Then {
     /// Who is at the other end of a socket may have been told at this address.
     Peer {
         at: u64,
+    },
+    /// A socket's name may have been told at this address, which has so many bytes, and its length at that one.
+    Named {
+        at: u64,
+        length_at: u64,
+        room: u32,
     },
     /// Another program may have been started.
     Program(Box<super::program::Prepared>),

@@ -250,6 +250,11 @@ impl Tracer {
         {
             let _ = self.world.tell_peer(&task.process.borrow().memory, at);
         }
+        if result >= 0
+            && let Then::Named { at, length_at, room } = then
+        {
+            let _ = self.world.tell_name(&task.process.borrow().memory, at, length_at, room);
+        }
         // As before also in the call's number: after a signal the kernel may make it again by itself.
         let mut after = before;
         after.rax = registers.rax;

@@ -22,6 +22,8 @@ pub(super) struct World {
     /// The command itself, which elsewhere is process 1.
     pub(super) first: Tid,
     pub(super) processes: RefCell<HashMap<Tid, Weak<RefCell<Process>>>>,
+    /// The folders that sockets were made in by way of the tracer's descriptors, which are a part of their names.
+    pub(super) with_sockets: RefCell<Vec<Rc<Found>>>,
 }
 
 impl World {
