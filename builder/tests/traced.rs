@@ -164,17 +164,22 @@ fn paths_stay_in_the_root() {
     });
 }
 
-/// Puts perl, which makes any call, into the root; says so where there is none.
-fn has_perl(machine: &Machine) -> bool {
-    let perl = Path::new("/usr/bin/perl");
-    let Ok(listed) = Command::new("ldd").arg(perl).output() else { return false };
+/// Puts a program with the libraries that it names into the root.
+fn has_program(machine: &Machine, program: &Path) {
+    let Ok(listed) = Command::new("ldd").arg(program).output() else { return };
     let listed = String::from_utf8(listed.stdout).unwrap();
     let libraries = listed.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new);
-    for file in libraries.chain([perl]).filter(|file| file.exists()) {
+    for file in libraries.chain([program]).filter(|file| file.exists()) {
         let inside = machine.path("root").join(file.strip_prefix("/").unwrap());
         fs::create_dir_all(inside.parent().unwrap()).unwrap();
         fs::copy(file, inside).unwrap();
     }
+}
+
+/// Puts perl, which makes any call, into the root; says so where there is none.
+fn has_perl(machine: &Machine) -> bool {
+    let perl = Path::new("/usr/bin/perl");
+    has_program(machine, perl);
     if !perl.exists() {
         eprintln!("skipped: this test needs {}", perl.display());
     }
@@ -398,6 +403,35 @@ fn sockets_tell_their_names_as_the_command_writes_them() {
             let expected = "/tmp/a /tmp/a /tmp/b /tmp/b /tmp/a /tmp/d hi 2\n";
             assert_eq!(stdout_of(&machine.spec("/usr/bin/perl /names")), expected);
         }
+    });
+}
+
+/// Each has a path of the tracer's in the memory that the threads share.
+#[test]
+fn hundreds_of_calls_may_be_under_way_at_once() {
+    let python = ["/usr/bin/python3", "/usr/local/bin/python3"].map(Path::new).into_iter().find(|path| path.exists());
+    let Some(python) = python.map(|path| path.canonicalize().unwrap()) else {
+        eprintln!("skipped: this test needs python3, which has threads");
+        return;
+    };
+    as_ordinary_user(move |machine| {
+        has_program(&machine, &python);
+        let library =
+            Command::new(&python).args(["-c", "import os; print(os.path.dirname(os.__file__))"]).output().unwrap();
+        let library = PathBuf::from(String::from_utf8(library.stdout).unwrap().trim());
+        let inside = machine.path("root").join(library.strip_prefix("/").unwrap());
+        fs::create_dir_all(inside.parent().unwrap()).unwrap();
+        let copied = Command::new("cp").arg("-r").args([&library, &inside]).status().unwrap();
+        assert!(copied.success());
+        let wait = "import os, threading, time\nthreading.stack_size(65536)\nos.mkfifo('/fifo')\nfailed = []\n\
+            def wait():\n try: os.open('/fifo', os.O_RDONLY)\n except OSError as error: failed.append(error)\n\
+            threads = [threading.Thread(target=wait) for _ in range(300)]\n\
+            for thread in threads: thread.start()\n\
+            time.sleep(1)\nos.open('/fifo', os.O_RDWR)\n\
+            for thread in threads: thread.join()\nprint(len(failed), failed[:1])\n";
+        fs::write(machine.path("root/wait"), wait).unwrap();
+        let script = format!("{} -S -E /wait", python.display());
+        assert_eq!(stdout_of(&machine.spec(&script)), "0 []\n");
     });
 }
 

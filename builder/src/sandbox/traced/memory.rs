@@ -1,6 +1,6 @@
 //! The memory of a traced process, through `/proc/<pid>/mem`.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -13,14 +13,16 @@ pub(super) const PATH_BYTES: usize = 4096;
 
 const PAGE_BYTES: u64 = 4096;
 
-/// Room for one translated path in a traced process.
-pub(super) const SLOT_BYTES: u64 = PATH_BYTES as u64;
-/// How many calls of one process can be under way with a translated path.
-const SLOTS: u32 = u128::BITS;
+/// Room for one translated path in a traced process: a name in a descriptor of the tracer's, or a socket's address.
+pub(super) const SLOT_BYTES: u64 = 512;
+/// How many calls of one process can be under way with a translated path: as many threads may wait for the other end of a
+/// FIFO. All of them end below the lowest address that programs are linked for.
+const SLOTS: usize = 2048;
+const WORD: usize = u64::BITS as usize;
 /// The number of none.
 pub(super) const NO_SLOT: u32 = u32::MAX;
-/// What the tracer maps into each program for itself, with two slots more for what it keeps there.
-pub(super) const SCRATCH_BYTES: u64 = SLOT_BYTES * (SLOTS as u64 + 2);
+/// What the tracer maps into each program for itself, with room for two whole paths that it keeps there.
+pub(super) const SCRATCH_BYTES: u64 = SLOT_BYTES * SLOTS as u64 + 2 * PATH_BYTES as u64;
 /// Where it maps that: as low as the kernel lets anything be, so that a filter can tell calls that would change it by
 /// their first address alone. The program may only read it.
 pub(super) const SCRATCH_AT: u64 = 0x1_0000;
@@ -32,14 +34,14 @@ pub(super) struct Memory {
     file: File,
     /// Where the scratch space is; 0 when there is none yet.
     scratch: Cell<u64>,
-    used: Cell<u128>,
+    used: RefCell<[u64; SLOTS / WORD]>,
 }
 
 impl Memory {
     pub(super) fn of(tid: Tid, scratch: u64) -> Result<Self, Errno> {
         let file = File::options().read(true).write(true).open(format!("/proc/{tid}/mem"));
         let file = file.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        Ok(Self { file, scratch: Cell::new(scratch), used: Cell::new(0) })
+        Ok(Self { file, scratch: Cell::new(scratch), used: RefCell::new([0; SLOTS / WORD]) })
     }
 
     pub(super) fn scratch(&self) -> u64 {
@@ -52,16 +54,19 @@ impl Memory {
 
     /// A free slot's number and address.
     pub(super) fn take_slot(&self) -> Option<(u32, u64)> {
-        let slot = self.used.get().trailing_ones();
-        if slot >= SLOTS {
-            return None;
-        }
-        self.used.set(self.used.get() | 1 << slot);
+        let mut used = self.used.borrow_mut();
+        let (at, word) = used.iter_mut().enumerate().find(|(_, word)| **word != u64::MAX)?;
+        let free = word.trailing_ones();
+        *word |= 1 << free;
+        let slot = u32::try_from(at * WORD).ok()? + free;
         Some((slot, self.scratch.get() + SLOT_BYTES * u64::from(slot)))
     }
 
     pub(super) fn free_slot(&self, slot: u32) {
-        self.used.set(self.used.get() & !1_u128.checked_shl(slot).unwrap_or(0));
+        // None has a number beyond them.
+        if let Some(word) = self.used.borrow_mut().get_mut((slot / u64::BITS) as usize) {
+            *word &= !(1 << (slot % u64::BITS));
+        }
     }
 
     pub(super) fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), Errno> {
