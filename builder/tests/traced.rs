@@ -435,6 +435,42 @@ fn hundreds_of_calls_may_be_under_way_at_once() {
     });
 }
 
+#[test]
+fn small_things_are_refused_as_the_kernel_refuses_them() {
+    as_ordinary_user(|machine| {
+        if has_perl(&machine) {
+            fs::write(machine.path("root/crlf"), "#!/bin/sh\r\necho ran\n").unwrap();
+            fs::write(machine.path("root/blanks"), "#! \t/bin/sh -u \t\necho ran\n").unwrap();
+            let numbers = [
+                ("setxattr", libc::SYS_setxattr),
+                ("fchmod", libc::SYS_fchmod),
+                ("prctl", libc::SYS_prctl),
+                ("pidfd_open", libc::SYS_pidfd_open),
+                ("pidfd_send_signal", libc::SYS_pidfd_send_signal),
+            ];
+            let numbers: String = numbers.map(|(name, number)| format!("sub {name}() {{ {number} }} ")).concat();
+            let calls = numbers
+                + r#"sub said { print $_[0] < 0 || !defined $_[0] ? $! + 0 : "done:" . ($_[0] + 0), " " }
+                open F, ">", "/tmp/file"; mkdir "/tmp/folder"; symlink "folder", "/tmp/link"; my $v = "v";
+                said(unlink("/tmp/file/") || -1); said(unlink("/tmp/folder/") || -1); said(unlink("/tmp/none/") || -1);
+                said(rename("/tmp/file/", "/tmp/other") || -1); said(rename("/tmp/file", "/tmp/other/") || -1);
+                said(symlink("x", "/tmp/none/") || -1); said(rename("/tmp/folder/", "/tmp/moved/") || -1);
+                for my $name ("trusted.a", "security.foo", "security.capability") {
+                    my ($file, $name) = ("/tmp/file", $name); said(syscall(setxattr, $file, $name, $v, 1, 0)) }
+                sysopen(P, "/tmp/file", 010000000); said(syscall(fchmod, fileno(P), 0600)); said(syscall(fchmod, fileno(F), 0600));
+                said(syscall(prctl, 23, 0)); said(syscall(prctl, 23, 63));
+                my $p = fork; if (!$p) { sleep 100; exit } my $d = syscall(pidfd_open, $p, 0);
+                said(syscall(pidfd_send_signal, fileno(F), 9, 0, 0)); said(syscall(pidfd_send_signal, $d, 9, 0, 0));
+                waitpid $p, 0; said($? & 127); said(syscall(pidfd_send_signal, $d, 0, 0, 0));
+                socketpair(A, B, 1, 1, 0); said(getsockopt(A, 1, 77) ? 1 : -1)"#;
+            fs::write(machine.path("root/calls"), calls).unwrap();
+            let script = "chmod 755 /crlf /blanks; /blanks; /crlf 2>/dev/null; echo $?; /usr/bin/perl /calls";
+            let expected = "ran\n127\n20 21 2 20 20 2 done:1 1 1 done:0 9 done:0 done:1 22 9 done:0 done:9 3 92 ";
+            assert_eq!(stdout_of(&machine.spec(script)), expected);
+        }
+    });
+}
+
 /// A program that makes one call by its number of 32 bits, `open("/etc/passwd")`, and ends with the error's number.
 #[rustfmt::skip]
 const OLD_CALL: [u8; 25] = [

@@ -204,8 +204,10 @@ impl Caller<'_> {
             return Err(Errno::OPNOTSUPP);
         }
         let (_, seen) = self.world.owners.stat(found)?;
-        if bytes.starts_with(OURS.as_bytes()) {
-            return if self.credentials.is_root() { Ok(()) } else { Err(Errno::PERM) };
+        if let Some(name) = bytes.strip_prefix(OURS.as_bytes()) {
+            // Of those that only root may set, Docker's capabilities let it set this one.
+            let may = self.credentials.is_root() && name == b"security.capability";
+            return if may { Ok(()) } else { Err(Errno::PERM) };
         }
         self.credentials.may(seen, MAY_WRITE)
     }

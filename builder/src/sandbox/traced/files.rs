@@ -60,7 +60,7 @@ impl Caller<'_> {
             libc::SYS_mknod => self.make_node(HERE, 0, unsigned(1)),
             libc::SYS_mknodat => self.make_node(number(0), 1, unsigned(2)),
             libc::SYS_chmod => self.chmod(&object(0, true)?, unsigned(1)),
-            libc::SYS_fchmod => self.chmod(&self.held(number(0))?, unsigned(1)),
+            libc::SYS_fchmod => self.chmod(&self.whole(number(0))?, unsigned(1)),
             libc::SYS_fchmodat => self.chmod(&self.object(number(0), 1, 0, true)?, unsigned(2)),
             FCHMODAT2 => {
                 let flags = number(3);
@@ -68,7 +68,7 @@ impl Caller<'_> {
             }
             libc::SYS_chown => self.chown(&object(0, true)?, unsigned(1), unsigned(2)),
             libc::SYS_lchown => self.chown(&object(0, false)?, unsigned(1), unsigned(2)),
-            libc::SYS_fchown => self.chown(&self.held(number(0))?, unsigned(1), unsigned(2)),
+            libc::SYS_fchown => self.chown(&self.whole(number(0))?, unsigned(1), unsigned(2)),
             libc::SYS_fchownat => {
                 let flags = number(4);
                 self.chown(&self.object(number(0), 1, flags, follows(flags))?, unsigned(2), unsigned(3))
@@ -92,16 +92,16 @@ impl Caller<'_> {
             }
             libc::SYS_setxattr => self.set_attribute(&object(0, true)?),
             libc::SYS_lsetxattr => self.set_attribute(&object(0, false)?),
-            libc::SYS_fsetxattr => self.set_attribute(&self.held(number(0))?),
+            libc::SYS_fsetxattr => self.set_attribute(&self.whole(number(0))?),
             libc::SYS_getxattr => self.get_attribute(&object(0, true)?),
             libc::SYS_lgetxattr => self.get_attribute(&object(0, false)?),
-            libc::SYS_fgetxattr => self.get_attribute(&self.held(number(0))?),
+            libc::SYS_fgetxattr => self.get_attribute(&self.whole(number(0))?),
             libc::SYS_listxattr => self.list_attributes(&object(0, true)?),
             libc::SYS_llistxattr => self.list_attributes(&object(0, false)?),
-            libc::SYS_flistxattr => self.list_attributes(&self.held(number(0))?),
+            libc::SYS_flistxattr => self.list_attributes(&self.whole(number(0))?),
             libc::SYS_removexattr => self.remove_attribute(&object(0, true)?),
             libc::SYS_lremovexattr => self.remove_attribute(&object(0, false)?),
-            libc::SYS_fremovexattr => self.remove_attribute(&self.held(number(0))?),
+            libc::SYS_fremovexattr => self.remove_attribute(&self.whole(number(0))?),
             libc::SYS_truncate => self.truncate(),
             libc::SYS_statfs => {
                 let found = object(0, true)?;
@@ -341,6 +341,9 @@ impl Caller<'_> {
         if spot.is_place {
             return Err(Errno::BUSY);
         }
+        if spot.wants_folder && flags & libc::AT_REMOVEDIR == 0 {
+            return Err(if self.is_folder(&spot)? { Errno::ISDIR } else { Errno::NOTDIR });
+        }
         let flags = AtFlags::from_bits_truncate(flags.cast_unsigned());
         rustix::fs::unlinkat(spot.folder.fd(), &spot.name, flags).map(|()| Outcome::DONE)
     }
@@ -353,6 +356,9 @@ impl Caller<'_> {
         }
         if self.world.root.are_apart(&from.folder, &to.folder)? {
             return Err(Errno::XDEV);
+        }
+        if (from.wants_folder || to.wants_folder) && !self.is_folder(&from)? {
+            return Err(Errno::NOTDIR);
         }
         if !self.credentials.is_root() {
             self.may_fill(&to.folder)?;
@@ -371,7 +377,7 @@ impl Caller<'_> {
     }
 
     fn link(&self, from: (i32, Argument), to: (i32, Argument), flags: i32) -> Result<Outcome, Errno> {
-        let to = self.spot(to.0, to.1)?;
+        let to = self.new_spot(to.0, to.1)?;
         self.may_fill(&to.folder)?;
         let path = self.string(from.1)?;
         let found = if path.is_empty() && flags & libc::AT_EMPTY_PATH != 0 {
@@ -390,7 +396,7 @@ impl Caller<'_> {
 
     fn symlink(&self, target: Argument, at: i32, path: Argument) -> Result<Outcome, Errno> {
         let target = self.string(target)?;
-        let spot = self.spot(at, path)?;
+        let spot = self.new_spot(at, path)?;
         let folder = self.may_fill(&spot.folder)?;
         rustix::fs::symlinkat(target, spot.folder.fd(), &spot.name)?;
         self.give(&spot, folder).map(|()| Outcome::DONE)
@@ -404,7 +410,7 @@ impl Caller<'_> {
         if !matches!(kind, FileType::RegularFile | FileType::Fifo | FileType::Socket) {
             return Err(Errno::PERM);
         }
-        let spot = self.spot(at, path)?;
+        let spot = self.new_spot(at, path)?;
         let folder = self.may_fill(&spot.folder)?;
         let wanted = self.masked(mode);
         let real = if kind == FileType::RegularFile { wanted | least_mode(false, wanted) } else { wanted };

@@ -28,6 +28,12 @@ fn set(ids: &mut [u32; 4], privileged: bool, wanted: [u32; 3]) -> Result<(), Err
     Ok(())
 }
 
+/// The last capability that the kernel knows.
+fn last_capability() -> u64 {
+    let told = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap");
+    told.ok().and_then(|number| number.trim().parse().ok()).unwrap_or(63)
+}
+
 impl Caller<'_> {
     fn change(&self, change: impl FnOnce(&mut Credentials) -> Result<(), Errno>) -> Result<Outcome, Errno> {
         let credentials = &mut self.task.process.borrow_mut().credentials;
@@ -102,7 +108,10 @@ impl Caller<'_> {
             libc::PR_GET_KEEPCAPS => Some(Ok(Outcome::Return(self.credentials.keeps.into()))),
             // Its descriptors and memory would be closed to the tracer.
             libc::PR_SET_DUMPABLE => Some(Ok(Outcome::DONE)),
-            libc::PR_CAPBSET_READ if self.argument(1) < 64 => Some(Ok(Outcome::Return(held(self.argument(1)).into()))),
+            // The kernel says of those that it does not know that they are none.
+            libc::PR_CAPBSET_READ if self.argument(1) <= last_capability() => {
+                Some(Ok(Outcome::Return(held(self.argument(1)).into())))
+            }
             libc::PR_CAPBSET_DROP if self.credentials.may_be_anybody() => Some(Ok(Outcome::DONE)),
             _ => None,
         }

@@ -103,6 +103,8 @@ pub(super) struct Spot {
     pub(super) name: CString,
     /// It is a place, which can neither be moved nor taken away.
     pub(super) is_place: bool,
+    /// The path ends with a slash: nothing but a folder is meant.
+    pub(super) wants_folder: bool,
 }
 
 /// What a path leads to.
@@ -332,7 +334,7 @@ impl Root {
                 }
                 let folder = self.open_seen(namer, parent, false, OFlags::DIRECTORY)?;
                 let name = CString::new(name).map_err(|_| Errno::INVAL)?;
-                Ok(Target::Absent(Spot { folder, name, is_place: false }))
+                Ok(Target::Absent(Spot { folder, name, is_place: false, wants_folder: false }))
             }
             Err(errno) => Err(errno),
         }
@@ -347,7 +349,7 @@ impl Root {
         let is_absent = rustix::fs::readlinkat(&fd, &*name, Vec::new()).is_err_and(|errno| errno == Errno::NOENT);
         let folder = Found { fd, outside: false };
         let is_absent = is_absent && !self.is_covered(&joined(&folder.path().ok()?, name.to_bytes()));
-        is_absent.then_some(Spot { folder, name, is_place: false })
+        is_absent.then_some(Spot { folder, name, is_place: false, wants_folder: false })
     }
 
     /// The folder and the name that an absolute path ends with; what is there is not looked at.
@@ -355,17 +357,19 @@ impl Root {
         let trimmed = path.iter().rposition(|byte| *byte != b'/').map_or(&path[..0], |last| &path[..=last]);
         if trimmed.is_empty() {
             // The root itself.
-            return Ok(Spot { folder: self.find(namer, b"/", true)?, name: c".".to_owned(), is_place: true });
+            let folder = self.find(namer, b"/", true)?;
+            return Ok(Spot { folder, name: c".".to_owned(), is_place: true, wants_folder: false });
         }
         let (folder, name) = split(trimmed);
         if let Some(place) = self.places().find(|place| place.seen == trimmed) {
             let (folder, name) = split(&place.is);
             let fd = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
             let name = CString::new(name).map_err(|_| Errno::INVAL)?;
-            return Ok(Spot { folder: Found { fd, outside: true }, name, is_place: true });
+            return Ok(Spot { folder: Found { fd, outside: true }, name, is_place: true, wants_folder: false });
         }
         let folder = self.find(namer, &joined(folder, b""), true)?;
-        Ok(Spot { folder, name: CString::new(name).map_err(|_| Errno::INVAL)?, is_place: false })
+        let name = CString::new(name).map_err(|_| Errno::INVAL)?;
+        Ok(Spot { folder, name, is_place: false, wants_folder: trimmed.len() < path.len() })
     }
 
     /// Follows the links of a path, name by name.

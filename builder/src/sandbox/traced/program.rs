@@ -160,6 +160,14 @@ fn open(path: &[u8]) -> Result<File, Errno> {
     Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?.into())
 }
 
+/// Without blanks and tabs at the ends: any other character, such as that of another system's line ends, is of a name.
+fn trim_blanks(line: &[u8]) -> &[u8] {
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let start = line.iter().position(|byte| !is_blank(byte)).unwrap_or(line.len());
+    let end = line.iter().rposition(|byte| !is_blank(byte)).map_or(start, |last| last + 1);
+    &line[start..end]
+}
+
 /// Looks at a program, given by an absolute path, and finds out what the kernel has to execute for it.
 pub(super) fn prepare(
     root: &Root,
@@ -185,9 +193,9 @@ pub(super) fn prepare(
         let line = &line[..length];
         if let Some(rest) = line.strip_prefix(b"#!") {
             let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
-            let line = line.trim_ascii();
+            let line = trim_blanks(line);
             let end = line.iter().position(|byte| matches!(byte, b' ' | b'\t' | 0)).unwrap_or(line.len());
-            let (interpreter, option) = (&line[..end], line[end..].trim_ascii());
+            let (interpreter, option) = (&line[..end], trim_blanks(&line[end..]));
             if interpreter.is_empty() {
                 return Err(Errno::NOEXEC);
             }

@@ -219,6 +219,21 @@ impl<'a> Caller<'a> {
         spot.folder.within(&spot.name)
     }
 
+    /// Whether a folder is there; a link is none.
+    pub(super) fn is_folder(&self, spot: &Spot) -> Result<bool, Errno> {
+        let (_, seen) = self.world.owners.stat(&self.at(spot)?)?;
+        Ok(seen.kind() == rustix::fs::FileType::Directory)
+    }
+
+    /// As [`Self::spot`], for something that is to be made and is no folder.
+    pub(super) fn new_spot(&self, at: i32, path: Place) -> Result<Spot, Errno> {
+        let spot = self.spot(at, path)?;
+        if spot.wants_folder {
+            return Err(self.at(&spot).map_or_else(|errno| errno, |_| Errno::EXIST));
+        }
+        Ok(spot)
+    }
+
     /// Gives what was made at a spot to who made it.
     pub(super) fn give(&self, spot: &Spot, folder: Seen) -> Result<(), Errno> {
         let (uid, gid) = self.credentials.maker(folder);
