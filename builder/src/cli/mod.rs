@@ -91,16 +91,15 @@ fn with_usage(mut error: clap::Error, typed: impl Iterator<Item = OsString>) -> 
     let mut all = Arguments::command();
     all.build();
     let named = typed.skip(1).find(|word| all.find_subcommand(word).is_some());
-    if error.kind() == ErrorKind::MissingRequiredArgument {
-        if let Some(command) = named.and_then(|name| all.find_subcommand_mut(name)) {
-            error.insert(ContextKind::Usage, ContextValue::StyledStr(command.render_usage()));
-        }
-    } else if named.is_none_or(|name| name == "build" || name == "verify")
-        && let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg)
-        && let Some(hint) = kaniko::hint(flag)
-    {
+    if error.kind() == ErrorKind::UnknownArgument {
+        let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return error };
+        let builds = named.as_ref().is_none_or(|name| name == "build" || name == "verify");
+        let Some(hint) = kaniko::hint(flag).filter(|_| builds) else { return error };
         error.remove(ContextKind::SuggestedArg);
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint.into()]));
+    }
+    if let Some(command) = named.and_then(|name| all.find_subcommand_mut(name)) {
+        error.insert(ContextKind::Usage, ContextValue::StyledStr(command.render_usage()));
     }
     error
 }
