@@ -498,6 +498,35 @@ fn an_interrupt_ends_a_run_and_leaves_nothing() {
     assert!(!text(&place.run(&["images"]).stdout).contains("app"));
 }
 
+/// Sends SIGTERM as soon as that is listened to; gives the exit code and what was said.
+fn terminated(mut command: Command) -> (Option<i32>, String) {
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let listens = || {
+        let status = std::fs::read_to_string(&status).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << 14) != 0
+    };
+    let start = Instant::now();
+    while !listens() && start.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), text(&output.stderr))
+}
+
+#[test]
+fn a_prune_hears_signals() {
+    let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
+    digest(&place.run(&["build", "context"]));
+    // Nobody writes what it reads.
+    let records = std::fs::read_dir(place.folder.path().join("store/records")).unwrap();
+    let pipe = records.map(|schema| schema.unwrap().path()).find(|path| path.is_dir()).unwrap().join("pipe.json");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert_eq!(terminated(place.fluyt(&["prune"])), (Some(130), "error: interrupted\n".to_owned()));
+}
+
 #[test]
 fn a_dockerfile_that_nobody_writes_can_be_given_up() {
     let place = Place::new("FROM scratch\n");

@@ -10,22 +10,33 @@ use serde_json::{Value, json};
 use super::args::{CacheArguments, CacheCommand, DuArguments, PruneArguments};
 use super::build::open_store;
 use super::failure::{Blame, Failure};
+use super::interrupt::Interrupt;
 use super::output;
 use super::progress::size;
 use crate::blob::Store;
 use crate::prune::{self, Kind, Outcome, Policy, PruneError, Removed, Survey};
 
-pub(super) fn cache(store: Option<&Path>, typed: &CacheArguments) -> Result<(), Failure> {
+pub(super) async fn cache(store: Option<&Path>, typed: &CacheArguments) -> Result<(), Failure> {
     match &typed.command {
         CacheCommand::Du(typed) => du(store, typed),
-        CacheCommand::Prune(typed) => run(store, typed),
+        CacheCommand::Prune(typed) => run(store, typed).await,
     }
 }
 
-pub(super) fn run(store: Option<&Path>, typed: &PruneArguments) -> Result<(), Failure> {
+pub(super) async fn run(store: Option<&Path>, typed: &PruneArguments) -> Result<(), Failure> {
     let policy = policy(typed, SystemTime::now())?;
     let store = open_store(store)?;
-    let outcome = prune::prune(&store, &policy).map_err(|error| failed(&error))?;
+    let interrupt = Interrupt::listen(|_| {});
+    let work = {
+        let (store, policy) = (store.clone(), policy.clone());
+        tokio::task::spawn_blocking(move || prune::prune(&store, &policy))
+    };
+    let outcome = tokio::select! {
+        pruned = work => pruned.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())),
+        // Each entry goes whole or not at all: so it may end anywhere.
+        () = interrupt.heard() => return Err(Failure::new(Blame::Interrupted, "interrupted")),
+    };
+    let outcome = outcome.map_err(|error| failed(&error))?;
     let text = match typed.json {
         true => as_json(&outcome, typed.dry_run).to_string() + "\n",
         false => words(&outcome, typed),
