@@ -17,6 +17,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use oci_spec::image::Digest;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -46,9 +47,9 @@ pub const REAL_TIMES: &str = "real";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {
     /// Hash of the layer's uncompressed tar.
-    pub diff_id: String,
+    pub diff_id: Digest,
     /// Hash of the layer's blob.
-    pub digest: String,
+    pub digest: Digest,
     /// Length of the blob.
     pub size_bytes: u64,
     /// Its media type.
@@ -106,11 +107,11 @@ pub struct PlannedLayer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConvertedRecord {
     /// Hash of the blob that was converted.
-    pub source: String,
+    pub source: Digest,
     /// How the new one is compressed.
     pub compression: String,
     /// Hash of the new blob.
-    pub digest: String,
+    pub digest: Digest,
     /// Length of the new blob.
     pub size_bytes: u64,
     /// Its media type.
@@ -125,7 +126,7 @@ pub struct BaseRecord {
     /// The platform asked for.
     pub platform: String,
     /// Digest of the manifest for that platform.
-    pub manifest_digest: String,
+    pub manifest_digest: Digest,
     /// Media type of that manifest.
     pub media_type: String,
     /// Length of that manifest.
@@ -220,9 +221,9 @@ impl Records {
 
     /// The blob of this digest in another compression, when it was converted before.
     #[must_use]
-    pub fn converted(&self, source: &str, compression: &str) -> Option<ConvertedRecord> {
+    pub fn converted(&self, source: &Digest, compression: &str) -> Option<ConvertedRecord> {
         let found: ConvertedRecord = self.read(&converted_name(source, compression))?;
-        (found.source == source && found.compression == compression).then_some(found)
+        (found.source == *source && found.compression == compression).then_some(found)
     }
 
     /// Keeps what a blob became in another compression.
@@ -306,7 +307,7 @@ fn variant_name(key: Key, compression: &str, times: &str) -> String {
     format!("{key}-{}", &hex::encode(Sha256::digest(format!("{compression}\n{times}")))[..16])
 }
 
-fn converted_name(source: &str, compression: &str) -> String {
+fn converted_name(source: &Digest, compression: &str) -> String {
     format!("converted-{}", hex::encode(Sha256::digest(format!("{source}\n{compression}"))))
 }
 
@@ -330,7 +331,7 @@ mod tests {
         let record = BaseRecord {
             reference: "docker.io/library/debian:12".to_owned(),
             platform: "linux/amd64".to_owned(),
-            manifest_digest: "sha256:0".to_owned(),
+            manifest_digest: crate::blob::sha256(b""),
             media_type: "m".to_owned(),
             size_bytes: 3,
         };
@@ -340,7 +341,12 @@ mod tests {
         assert_eq!(records.base(&record.reference, "linux/arm64"), None);
 
         let path = store.root().join(place(&base_name(&record.reference, &record.platform)));
-        std::fs::write(&path, &std::fs::read(&path).unwrap()[..10]).unwrap();
-        assert_eq!(records.base(&record.reference, &record.platform), None);
+        // What later versions must still read.
+        let written = std::fs::read_to_string(&path).unwrap();
+        insta::assert_snapshot!(written, @r#"{"reference":"docker.io/library/debian:12","platform":"linux/amd64","manifest_digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","media_type":"m","size_bytes":3}"#);
+        for broken in [written.replace("sha256:e", "sha256:x"), written[..10].to_owned()] {
+            std::fs::write(&path, broken).unwrap();
+            assert_eq!(records.base(&record.reference, &record.platform), None);
+        }
     }
 }

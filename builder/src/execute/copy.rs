@@ -265,23 +265,22 @@ impl Executor {
 
     /// The layer of a record, when its blob is there, and with it what the blob does not tell.
     fn stored(&self, key: Key, record: &LayerRecord) -> Option<(BuiltLayer, LayerContent)> {
-        let layer = self.built(key, record)?;
-        let there = self.store.size(&layer.digest).ok()? == Some(layer.size_bytes)
+        let there = self.store.size(&record.digest).ok()? == Some(record.size_bytes)
             // Held from here on: a command that sees the blob's times takes what it finds made for newer than it is.
-            && (record.has_real_times() || LayerIndex::is_of_step(&self.store, &layer.diff_id));
-        there.then_some((layer, record.content))
+            && (record.has_real_times() || LayerIndex::is_of_step(&self.store, &record.diff_id));
+        there.then(|| (self.built(key, record.clone()), record.content))
     }
 
-    fn built(&self, key: Key, record: &LayerRecord) -> Option<BuiltLayer> {
-        Some(BuiltLayer {
-            diff_id: record.diff_id.parse().ok()?,
-            digest: record.digest.parse().ok()?,
+    fn built(&self, key: Key, record: LayerRecord) -> BuiltLayer {
+        BuiltLayer {
+            diff_id: record.diff_id.clone(),
+            digest: record.digest.clone(),
             size_bytes: record.size_bytes,
             media_type: record.media_type.clone(),
             origin: None,
             made_at: Some(self.told_time(record.made_at)),
-            planned: Some(Arc::new(PlannedLayer { key, record: record.clone(), took: Vec::new() })),
-        })
+            planned: Some(Arc::new(PlannedLayer { key, record, took: Vec::new() })),
+        }
     }
 
     /// Records a finished layer under its step's key. Its blob is synced by then.
@@ -302,8 +301,8 @@ impl Executor {
         }
         let (compression, times) = self.form(stamps);
         let record = LayerRecord {
-            diff_id: layer.diff_id.to_string(),
-            digest: layer.digest.to_string(),
+            diff_id: layer.diff_id.clone(),
+            digest: layer.digest.clone(),
             size_bytes: layer.size_bytes,
             media_type: layer.media_type.clone(),
             compression,
@@ -316,16 +315,7 @@ impl Executor {
             on,
         };
         self.records.keep_layer(key, &record)?;
-        let built = BuiltLayer {
-            diff_id: layer.diff_id.clone(),
-            digest: layer.digest.clone(),
-            size_bytes: layer.size_bytes,
-            media_type: layer.media_type.clone(),
-            origin: None,
-            made_at: Some(self.told_time(self.options.made_at.seconds)),
-            planned: Some(Arc::new(PlannedLayer { key, record, took: Vec::new() })),
-        };
-        Ok((built, content))
+        Ok((self.built(key, record), content))
     }
 }
 

@@ -48,14 +48,13 @@ impl Executor {
         if record.compression == compression && record.times == times {
             return Ok(Some(record.clone()));
         }
-        let (Ok(diff_id), Ok(digest)) = (record.diff_id.parse(), record.digest.parse()) else { return Ok(None) };
-        if self.store.size(&digest)? != Some(record.size_bytes) {
+        if self.store.size(&record.digest)? != Some(record.size_bytes) {
             return Ok(None);
         }
         // Whatever the blob's times are, the index has those that a RUN sees.
         let index = match record.times == times {
             true => None,
-            false => match self.kept_index(&diff_id, Some(record)) {
+            false => match self.kept_index(&record.diff_id, Some(record)) {
                 Some(index) => Some(index),
                 None => return Ok(None),
             },
@@ -70,10 +69,10 @@ impl Executor {
                 }
             ),
             |_, store| {
-                let blob = store.open_verified(&digest)?;
+                let blob = store.open_verified(&record.digest)?;
                 let made = match &index {
-                    None => recompress(store, blob, &diff_id, options).map(|made| LayerRecord {
-                        digest: made.digest.to_string(),
+                    None => recompress(store, blob, &record.diff_id, options).map(|made| LayerRecord {
+                        digest: made.digest,
                         size_bytes: made.size_bytes,
                         media_type: made.media_type,
                         ..record.clone()
@@ -84,12 +83,12 @@ impl Executor {
                             true => self.written_with(Stamps::Context).times,
                             false => options.times,
                         };
-                        let made = restamp(store, blob, &record.media_type, &diff_id, index, options, &of);
+                        let made = restamp(store, blob, &record.media_type, &record.diff_id, index, options, &of);
                         made.and_then(|made| {
                             made.index.save(&self.store, &made.diff_id)?;
                             Ok(LayerRecord {
-                                diff_id: made.diff_id.to_string(),
-                                digest: made.digest.to_string(),
+                                diff_id: made.diff_id,
+                                digest: made.digest,
                                 size_bytes: made.size_bytes,
                                 media_type: made.media_type,
                                 ..record.clone()
@@ -162,20 +161,18 @@ impl Executor {
         options: LayerOptions,
     ) -> Result<BuiltLayer, StepError> {
         let compression = options.compression.recorded();
-        let digest = layer.digest.to_string();
-        if let Some(known) = self.records.converted(&digest, &compression)
-            && let Ok(digest) = known.digest.parse()
-            && self.store.size(&digest)? == Some(known.size_bytes)
+        if let Some(ConvertedRecord { digest, size_bytes, media_type, .. }) =
+            self.records.converted(&layer.digest, &compression)
+            && self.store.size(&digest)? == Some(size_bytes)
         {
-            let (size_bytes, media_type) = (known.size_bytes, known.media_type);
             return Ok(BuiltLayer { digest, size_bytes, media_type, origin: None, ..layer.clone() });
         }
         self.ensure_blob(step, layer)?;
         let made = recompress(store, store.open_verified(&layer.digest)?, &layer.diff_id, options)?;
         self.records.keep_converted(&ConvertedRecord {
-            source: digest,
+            source: layer.digest.clone(),
             compression,
-            digest: made.digest.to_string(),
+            digest: made.digest.clone(),
             size_bytes: made.size_bytes,
             media_type: made.media_type.clone(),
         })?;

@@ -121,7 +121,7 @@ pub(super) async fn resolve(
             let record = BaseRecord {
                 reference: reference.to_string(),
                 platform: platform.to_string(),
-                manifest_digest: image.digest.to_string(),
+                manifest_digest: image.digest.clone(),
                 media_type: image.media_type.clone(),
                 size_bytes: image.size_bytes,
             };
@@ -213,7 +213,7 @@ fn in_store(
 /// The image that a registry had under the name when it last answered.
 fn last_answer(reference: &Reference, platform: &Platform, records: &Records, store: &Store) -> Option<BaseImage> {
     let record = records.base(&reference.to_string(), &platform.to_string())?;
-    image_at(&Digest::from_str(&record.manifest_digest).ok()?, Some(reference), store)
+    image_at(&record.manifest_digest, Some(reference), store)
 }
 
 fn image_at(manifest: &Digest, origin: Option<&Reference>, store: &Store) -> Option<BaseImage> {
