@@ -691,6 +691,8 @@ fn an_image_of_the_store_is_a_base_for_machines_that_run_it() {
     std::fs::write(place.context().join("Dockerfile"), "FROM 127.0.0.1:1/low:1\nCOPY Dockerfile /b\n").unwrap();
     digest(&build("linux/arm/v7", "top"));
     digest(&build("linux/arm/v8", "top"));
+    // It would run there too, and is no image for 64 bits.
+    assert_eq!(build("linux/arm64", "top").status.code(), Some(3));
 }
 
 #[test]

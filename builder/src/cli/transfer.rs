@@ -110,7 +110,7 @@ pub(super) async fn pull(store: Option<&Path>, typed: PullArguments) -> Result<(
             return Err(failure(format!("cannot pull {reference}"), &error));
         }
     };
-    if let Some(found) = pulled.config.platform().filter(|found| platform.accepts(found).is_none()) {
+    if let Some(found) = pulled.config.platform().filter(|found| !platform.is_served_by(found)) {
         events.hear(Event::Warning { text: format!("{reference} is for {found}, not for {platform}") });
     }
     let descriptor = image::descriptor(&pulled.media_type, pulled.size_bytes, pulled.digest.clone());

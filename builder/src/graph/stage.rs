@@ -134,7 +134,7 @@ impl<'p, 'i> StageLowering<'p, 'i> {
                     state.history = config.history.iter().cloned().map(HistoryStep::Base).collect();
                     if let Some(found) = config.platform() {
                         let wanted = &request.platform;
-                        if wanted.accepts(&found).is_none() {
+                        if !wanted.is_served_by(&found) {
                             let message = format!(
                                 "Base image {} was pulled with platform \"{found}\", expected \"{wanted}\" for current build",
                                 request.reference

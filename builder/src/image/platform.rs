@@ -82,6 +82,13 @@ impl Platform {
         level(&wanted)?.checked_sub(level(&found)?).filter(|_| runs_lower)
     }
 
+    /// Whether an image for `found` is taken without a word. One that is only for the same kind of processor with 32 bits is
+    /// taken where an index has nothing nearer, and is another image than the one that was asked for.
+    #[must_use]
+    pub fn is_served_by(&self, found: &Self) -> bool {
+        self.architecture == found.architecture && self.accepts(found).is_some()
+    }
+
     fn normal_variant(&self) -> String {
         let default = match &*self.architecture {
             "arm" => "v7",
@@ -245,6 +252,8 @@ mod tests {
         ] {
             let (wanted, found): (Platform, Platform) = (wanted.parse().unwrap(), found.parse().unwrap());
             assert_eq!(wanted.accepts(&found), expected, "{found} for {wanted}");
+            let is_served = expected.is_some() && wanted.architecture == found.architecture;
+            assert_eq!(wanted.is_served_by(&found), is_served, "{found} for {wanted}");
         }
     }
 

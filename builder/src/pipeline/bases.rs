@@ -199,7 +199,7 @@ fn in_store(
     let origin = if pulled { Origin::Pulled } else { Origin::Built };
     let whole = |base: &BaseImage| base.layers.iter().all(|layer| store.contains(&layer.digest));
     let Some(base) = image_at(descriptor.digest(), None, store).filter(whole) else { return Ok(None) };
-    if let Some(found) = base.config.platform().filter(|found| platform.accepts(found).is_none()) {
+    if let Some(found) = base.config.platform().filter(|found| !platform.is_served_by(found)) {
         if origin == Origin::Built {
             let name = reference.familiar();
             let text = format!("{name} in the store is for {found}, not for {platform}: its registry is asked");
