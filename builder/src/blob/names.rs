@@ -32,7 +32,8 @@ pub(super) fn prepare(store: &Store) -> Result<(), StoreError> {
 }
 
 impl Store {
-    /// Gives `descriptor` the name `name`; a descriptor that had it loses it.
+    /// Gives `descriptor` the name `name`; a descriptor that had it loses it. Where it has the name already nothing is
+    /// written: a disk at work makes whoever waits for a sync wait for all that others wrote.
     pub fn tag(&self, name: &str, descriptor: Descriptor) -> Result<(), StoreError> {
         let mut descriptor = descriptor;
         let mut annotations = descriptor.annotations().clone().unwrap_or_default();
@@ -40,12 +41,17 @@ impl Store {
         annotations.insert(CONTAINERD_NAME.to_owned(), name.to_owned());
         descriptor.set_annotations(Some(annotations));
         let row = serde_json::to_value(&descriptor).map_err(|error| damaged(self, &error.to_string()))?;
-        self.change(|rows| {
+        let written = self.change(|rows| {
+            let mut named = rows.iter().filter(|row| name_of(row) == Some(name));
+            if named.next() == Some(&row) && named.next().is_none() {
+                return false;
+            }
             rows.retain(|row| name_of(row) != Some(name));
             rows.push(sorted_annotations(row));
             true
         })?;
-        Ok(())
+        // What it names may have been removed and made again since.
+        if written { Ok(()) } else { self.settle() }
     }
 
     /// Takes the name away; `false` when nothing had it. The content stays.
@@ -219,6 +225,21 @@ mod tests {
         assert!(store.untag("a").unwrap());
         assert!(!store.untag("a").unwrap());
         assert_eq!(store.tags().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_name_that_stands_is_not_written_again() {
+        use std::os::unix::fs::MetadataExt as _;
+        let (_folder, store) = open();
+        let file = || fs::metadata(store.root().join("index.json")).unwrap().ino();
+        store.tag("a", image(b"1")).unwrap();
+        store.tag("b", image(b"1")).unwrap();
+        let written = file();
+        store.tag("a", image(b"1")).unwrap();
+        assert_eq!(file(), written);
+        store.tag("a", image(b"2")).unwrap();
+        assert_ne!(file(), written);
+        assert_eq!(store.tags().unwrap().len(), 2);
     }
 
     #[test]
