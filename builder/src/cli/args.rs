@@ -200,7 +200,8 @@ pub struct BuildArguments {
     /// The same as --progress quiet
     #[arg(short, long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_parser = switch, action = clap::ArgAction::Set, value_name = "BOOL", hide_default_value = true)]
     pub quiet: bool,
-    /// The same bytes from the same input: times that do not depend on the clock, modes that do not depend on the check-out.
+    /// The same bytes from the same input: times that do not depend on the clock, and, for a context from git, modes that do
+    /// not depend on the check-out (a folder's files keep the modes that its umask left, and a RUN sees their times).
     /// Implied by `SOURCE_DATE_EPOCH`
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_parser = switch, action = clap::ArgAction::Set, value_name = "BOOL", hide_default_value = true)]
     pub reproducible: bool,
