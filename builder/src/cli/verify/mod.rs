@@ -89,7 +89,9 @@ pub(super) async fn run(store: Option<&Path>, typed: VerifyArguments, another: O
     let (one, two, conditions) = both(&builds, &store, first, second, user, differs).await?;
     drop(copy);
     let differences = compare::images(&store, &one, &two)?;
-    let hint = conditions.changed.contains(&USER).then(|| another::hint(wish));
+    // What the differences say of themselves is no other user's doing.
+    let is_open = differences.iter().any(|difference| difference.hint(is_normalized).is_none());
+    let hint = (is_open && conditions.changed.contains(&USER)).then(|| another::hint(wish));
     report(&one, &two, &differences, &conditions, is_normalized, typed.json).map_err(|failure| failure.hints(hint))
 }
 
