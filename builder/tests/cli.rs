@@ -291,6 +291,7 @@ fn exit_codes_say_whose_turn_it_is() {
         (&["build", "https://example.com/x.git?what=x"], 2, "x.git"),
         (&["build", "--iidfile", "no/such/file", "context"], 1, "no/such"),
         (&["build", "-o", "type=oci,dest=no/such.tar", "context"], 1, "there is no folder no"),
+        (&["build", "file:///no/such/folder"], 1, "name the folder itself, without `file://`"),
         (&["push", "nothing"], 1, "nothing"),
         (&["--store", "context", "images"], 1, "no store"),
         (&["pull", "--authfile", "no.json", "127.0.0.1:9/x"], 1, "no.json"),
@@ -308,6 +309,23 @@ fn exit_codes_say_whose_turn_it_is() {
         assert!(text(&output.stderr).contains(word), "{arguments:?}: {}", text(&output.stderr));
         assert_eq!(text(&output.stdout), "", "{arguments:?}");
     }
+}
+
+#[test]
+fn a_place_that_refuses_the_image_is_told_with_those_that_have_it() {
+    let place = Place::new("FROM scratch\nCOPY Dockerfile /a\n");
+    let docker = place.folder.path().join("docker");
+    std::fs::write(&docker, "#!/bin/sh\necho Cannot connect to the Docker daemon >&2\nexit 1\n").unwrap();
+    std::fs::set_permissions(&docker, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut build = place.fluyt(&["build", "-o", "type=oci,dest=a.tar", "--load", "context"]);
+    let path = format!("{}:{}", place.folder.path().display(), std::env::var("PATH").unwrap_or_default());
+    let output = build.env("PATH", path).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("these have the image: a.tar\n") && said.contains("-o type=docker,dest=- ... | podman load"),
+        "{said}"
+    );
 }
 
 /// What cannot be written is told before the first step, and nothing is made or cut for the question.

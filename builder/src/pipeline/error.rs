@@ -299,6 +299,11 @@ impl BuildError {
                 "UTF-16 text" | "text in another encoding" => "save it as UTF-8".to_owned(),
                 _ => "name the Dockerfile, which is text, with `--file PATH`".to_owned(),
             }],
+            Self::Context(ContextError::NotADirectory(path) | ContextError::NotThere { path, .. })
+                if path.components().any(|name| name.as_os_str() == "file:") =>
+            {
+                vec!["name the folder itself, without `file://`".to_owned()]
+            }
             Self::Context(ContextError::NotADirectory(_) | ContextError::NotThere { .. }) => {
                 vec!["CONTEXT is the folder that COPY reads; a Dockerfile elsewhere is named with `--file`".to_owned()]
             }
@@ -314,6 +319,13 @@ impl BuildError {
                     .to_owned(),
                 may_be_there(found),
             ],
+            Self::Export { source, .. } => match &**source {
+                ExportError::Program { program, said, .. } if program == "docker" && said.contains("daemon") => vec![
+                    "start Docker's daemon, or give the image to podman: `fluyt build -o type=docker,dest=- ... | podman load`"
+                        .to_owned(),
+                ],
+                _ => Vec::new(),
+            },
             Self::NoName => vec!["name the image with `-t REGISTRY/NAME:TAG`".to_owned()],
             Self::Push { is_kept: true, reference, .. } => {
                 vec![format!("the image is in the store: `fluyt push {reference}` tries again")]

@@ -113,7 +113,17 @@ pub(super) struct Delivery<'a> {
 }
 
 impl Delivery<'_> {
+    /// Brings the image to each of its places, in their order. Where one of them fails it is told which have it.
     pub(super) async fn deliver(&mut self) -> Result<(), BuildError> {
+        let mut done = Vec::new();
+        let delivered = self.deliver_to_all(&mut done).await;
+        if delivered.is_err() && !done.is_empty() {
+            self.events.hear(Event::Note { text: format!("these have the image: {}", done.join(", ")) });
+        }
+        delivered
+    }
+
+    async fn deliver_to_all(&mut self, done: &mut Vec<String>) -> Result<(), BuildError> {
         let (image, request) = (self.image, self.request);
         let pushes = request.destinations.contains(&Destination::Registry);
         if pushes && request.tags.is_empty() {
@@ -128,6 +138,7 @@ impl Delivery<'_> {
         for destination in request.destinations.iter().filter(|destination| destination.is_export()) {
             self.go_on()?;
             self.export(destination).await?;
+            done.push(destination.describe());
         }
         self.go_on()?;
         // Before the pushes: it can be pushed again, whatever becomes of them.
@@ -148,6 +159,7 @@ impl Delivery<'_> {
                     (false, true) => self.push(name).await.map_err(kept)?,
                     (false, false) => self.push_over(name).await?,
                 }
+                done.push(name.to_string());
             }
         }
         Ok(())
