@@ -299,8 +299,8 @@ const PROCESSES: &[Attempt] = &[
     attempt(
         "signal one by what a socket tells of its other end",
         // Kernels before 6.5 tell nothing.
-        Refused(&["E22", "E9", "E92"]),
-        r#"my $s = call($N{socket}, 1, 1, 0); my $a = pack("S", 1) . "\0" . $H{mark}; call($N{connect}, $s, $a, length $a) == 0 or return "no socket"; my ($p, $l) = (pack("i", -1), pack("i", 4)); my $told = call($N{getsockopt}, $s, 1, 77, $p, $l); done($told < 0 ? $told : call($N{pidfd_send_signal}, unpack("i", $p), 0, 0, 0))"#,
+        Refused(&["E22", "E92"]),
+        r#"socket(my $s, 1, 1, 0); connect($s, pack("S", 1) . "\0" . $H{mark}) or return "no socket"; my $p = getsockopt($s, 1, 77) or return refused(); done(call($N{pidfd_send_signal}, unpack("i", $p), 0, 0, 0))"#,
     ),
     attempt(
         "change the limits of a process of the host",

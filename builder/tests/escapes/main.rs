@@ -46,7 +46,6 @@ const NUMBERS: &[(&str, i64)] = &numbers![
     fcntl = SYS_fcntl,
     finit_module = SYS_finit_module,
     fsopen = SYS_fsopen,
-    getsockopt = SYS_getsockopt,
     gettimeofday = SYS_gettimeofday,
     init_module = SYS_init_module,
     io_uring_setup = SYS_io_uring_setup,
