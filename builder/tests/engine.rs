@@ -133,6 +133,53 @@ fn a_command_takes_no_outputs_of_yesterday_from_a_cache_mount_of_another_stage()
     assert_eq!(out("1"), "1");
 }
 
+/// As make has it: what is in the mount is made again when a source is newer.
+#[test]
+fn a_source_that_comes_back_and_what_a_link_leads_to_are_newer_than_the_mount() {
+    let Some(place) = Place::new() else { return };
+    let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_600_000_000);
+    let write = |name: &str, text: &str| {
+        let path = place.path("context/src").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
+    };
+    let link = |target: &str| {
+        let path = place.path("context/src/cur");
+        let _ = fs::remove_file(&path);
+        std::os::unix::fs::symlink(target, &path).unwrap();
+    };
+    // A bind and a copy.
+    for (copy, bind) in [("COPY src /src\n", ""), ("", "--mount=type=bind,source=src,target=/src ")] {
+        let _ = fs::remove_dir_all(place.path("context/src"));
+        let id = copy.len();
+        place.dockerfile(&format!(
+            "FROM busybox\n{copy}RUN {bind}--mount=type=cache,id={id},target=/o for i in util cur; do \
+             for f in /src/$i.* /src/$i/a; do [ ! -e $f ] || [ /o/$i -nt $f ] || cp $f /o/$i; done; done; cp -r /o /out\n"
+        ));
+        let made = || {
+            let files = place.files(&[]);
+            ["util", "cur"].map(|name| fs::read_to_string(files.join("out").join(name)).unwrap())
+        };
+        write("Makefile", "");
+        write("util.c", "c");
+        write("v1/a", "1");
+        write("v2/a", "2");
+        link("v1");
+        assert_eq!(made(), ["c", "1"], "{bind}");
+        fs::remove_file(place.path("context/src/util.c")).unwrap();
+        write("util.cpp", "cpp");
+        link("v2");
+        assert_eq!(made(), ["cpp", "2"], "{bind}");
+        fs::remove_file(place.path("context/src/util.cpp")).unwrap();
+        write("util.c", "c");
+        link("v1");
+        // Another build than the first.
+        write("README", "");
+        assert_eq!(made(), ["c", "1"], "{bind}");
+    }
+}
+
 #[test]
 fn a_failure_stops_what_runs_and_names_itself_alone() {
     let Some(place) = Place::new() else { return };

@@ -1,5 +1,6 @@
 //! A cache mount while a RUN uses it.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,25 @@ use std::path::{Path, PathBuf};
 use super::CacheMountError;
 use super::lock::Lock;
 use super::memory::{LastUse, Memory, Moment, Seen};
+
+/// Where systems have their own files, without the leading `/`: what one command misses there is another base's.
+const OF_SYSTEMS: [&[u8]; 12] = [
+    b"bin/",
+    b"etc/",
+    b"lib/",
+    b"lib32/",
+    b"lib64/",
+    b"libx32/",
+    b"sbin/",
+    b"usr/",
+    b"var/cache/",
+    b"var/lib/",
+    b"var/log/",
+    b"var/spool/",
+];
+
+/// And where sources are nonetheless.
+const SOURCES: &[u8] = b"usr/src/";
 
 /// A mount that nobody removes, and that nobody else uses where it is not shared, while this lives.
 #[derive(Debug)]
@@ -84,6 +104,7 @@ impl HeldMount {
         if memory.seen.len() > 4 * seen.len() + 100_000 {
             memory.seen.clear();
         }
+        forget_gone(&mut memory, &seen);
         for (path, now) in &seen {
             // Somebody who saw it otherwise has not come to an end: what he makes of it may be newer than what this run is
             // shown. He may also be killed and never say that he is done.
@@ -141,4 +162,18 @@ impl HeldMount {
             }
         }
     }
+}
+
+/// Forgets the files that are gone from folders that a run sees: one that comes back was not there when what is in the mount
+/// was made. Of a folder that it sees nothing of, which may be another command's, nothing is forgotten.
+fn forget_gone(memory: &mut Memory, seen: &[(Vec<u8>, Seen)]) {
+    let there: HashSet<&[u8]> = seen.iter().map(|(path, _)| path.as_slice()).collect();
+    let folders: HashSet<&[u8]> = there.iter().map(|path| folder(path)).collect();
+    let of_system =
+        |path: &[u8]| !path.starts_with(SOURCES) && OF_SYSTEMS.iter().any(|folder| path.starts_with(folder));
+    memory.seen.retain(|path, _| there.contains(path.as_slice()) || !folders.contains(folder(path)) || of_system(path));
+}
+
+fn folder(path: &[u8]) -> &[u8] {
+    &path[..path.iter().rposition(|byte| *byte == b'/').unwrap_or(0)]
 }

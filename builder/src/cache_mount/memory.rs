@@ -79,7 +79,7 @@ pub struct Memory {
     pub generation: u64,
     /// The folder of files with other times than their layers', if there is one.
     pub cover: Option<String>,
-    /// The files, by absolute path without the leading `/`.
+    /// The files, and links with what stands for their targets, by absolute path without the leading `/`.
     pub seen: BTreeMap<Vec<u8>, Seen>,
 }
 

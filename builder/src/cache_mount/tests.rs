@@ -143,6 +143,23 @@ fn two_runs_at_once_forget_what_they_saw_differently() {
 }
 
 #[test]
+fn what_is_gone_from_a_folder_that_is_seen_is_forgotten() {
+    let (_folder, mounts) = open();
+    let run = |paths: &[&str]| {
+        let mut held = take(&mounts, "m", Share::Shared).unwrap();
+        let turn = held.turn().unwrap();
+        let known: Vec<String> =
+            turn.memory.seen.keys().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
+        held.begin(turn, paths.iter().map(|path| (path.as_bytes().to_vec(), seen(1, 1))).collect(), None).unwrap();
+        held.end(now(2)).unwrap();
+        known.join(" ")
+    };
+    run(&["top", "src/a", "src/b", "src/deep/c", "usr/bin/cc", "usr/src/d", "usr/src/e"]);
+    run(&["src/b", "usr/bin/ls", "usr/src/e"]);
+    assert_eq!(run(&[]), "src/b src/deep/c top usr/bin/cc usr/bin/ls usr/src/e");
+}
+
+#[test]
 fn what_a_killed_run_saw_differently_stays_in_doubt() {
     for killed_first in [true, false] {
         let (_folder, mounts) = open();

@@ -5,8 +5,10 @@
 //! the outputs of other sources, and count as built. So each mount remembers which content each input file had, and with
 //! which time it was shown. A file whose content is another, and that is not newer than the last use of the mount, is
 //! shown with the time at which this run starts; and whoever has the same content again is shown with no earlier time than
-//! before, as its outputs may not have been made when it was seen first.
+//! before, as its outputs may not have been made when it was seen first. A link that leads elsewhere than before has what it
+//! leads to shown like other content.
 
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::super::StepError;
 use super::content::{ContextTree, RootTree};
 use super::cover::{Cover, find_below, open_all};
+use crate::blob::ContentHash;
 use crate::cache_mount::{Fingerprint, HeldMount, LastUse, Memory, Moment, Seen, Turn};
 use crate::graph::{Mount, RunOp};
 use crate::layer::{Kind, LayerPath, Tree};
@@ -25,6 +28,9 @@ use crate::snapshot::Workspace;
 /// How long a clock that ticks is waited for.
 const TICK: Duration = Duration::from_millis(1);
 const TICKS_MAX: u32 = 100;
+
+/// Links that are followed from one to the next, as the kernel does.
+const LINKS_MAX: usize = 40;
 
 /// Where an input is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +58,8 @@ struct Input {
 #[derive(Debug, Default)]
 pub(super) struct Inputs {
     files: Vec<Input>,
+    /// What the links say, by where the command sees them.
+    links: HashMap<Vec<u8>, Vec<u8>>,
     /// The targets of the mounts by their number.
     targets: Vec<String>,
 }
@@ -66,7 +74,7 @@ impl Inputs {
             .filter(|mount| !mount.target.is_empty())
             .filter_map(|mount| LayerPath::clean(mount.target.as_bytes()))
             .collect();
-        let mut inputs = Self { files: Vec::new(), targets };
+        let mut inputs = Self { targets, ..Self::default() };
         for (path, node) in tree.iter() {
             if covered.iter().any(|target| path.starts_with(target)) {
                 continue;
@@ -79,8 +87,11 @@ impl Inputs {
     /// Those of a bind of the context.
     pub(super) fn add_items(&mut self, number: usize, mount: &Mount, context: &ContextTree) {
         for item in context.items.iter() {
-            let Some(content) = item.digest else { continue };
             let path = if context.is_folder { item.entry.path.clone() } else { LayerPath::root() };
+            if let Kind::Symlink(target) = &item.entry.kind {
+                self.links.insert(shown_at(mount, &path), target.clone());
+            }
+            let Some(content) = item.digest else { continue };
             let modified = item.entry.modified;
             self.files.push(Input {
                 path: shown_at(mount, &path),
@@ -105,6 +116,10 @@ impl Inputs {
     }
 
     fn add(&mut self, inside: &LayerPath, node: &crate::layer::Node, place: Place, path: Vec<u8>) {
+        if let Kind::Symlink(target) = &node.entry.kind {
+            self.links.insert(path, target.clone());
+            return;
+        }
         let (Kind::File { .. }, Some(content)) = (&node.entry.kind, node.content) else { return };
         let modified = node.entry.modified;
         self.files.push(Input {
@@ -114,6 +129,76 @@ impl Inputs {
             content: Fingerprint::of(content),
             own: Moment { seconds: modified.seconds, nanoseconds: modified.nanoseconds },
         });
+    }
+
+    /// Where those links lead that a used mount does not know to lead there.
+    fn led_anew(&self, memory: &Memory) -> HashSet<Vec<u8>> {
+        if memory.last_use == LastUse::Never {
+            return HashSet::new();
+        }
+        let anew = |(path, target): &(&Vec<u8>, &Vec<u8>)| {
+            memory.seen.get(*path).is_none_or(|seen| seen.content != of_link(target))
+        };
+        self.links.iter().filter(anew).filter_map(|(path, _)| self.resolved(path)).collect()
+    }
+
+    /// What a path is once all links in it are followed.
+    fn resolved(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let mut path = path.to_vec();
+        for _ in 0..LINKS_MAX {
+            let Some((end, target)) = ends(&path).find_map(|end| Some((end, self.links.get(&path[..end])?))) else {
+                return Some(path);
+            };
+            let above = path[..end].iter().rposition(|byte| *byte == b'/').map_or(&[][..], |slash| &path[..slash]);
+            let above = if target.starts_with(b"/") { &[] } else { above };
+            path = LayerPath::clean(&[above, b"/", target, &path[end..]].concat())?.as_bytes().to_vec();
+        }
+        None
+    }
+}
+
+/// Where the names in a path end.
+fn ends(path: &[u8]) -> impl Iterator<Item = usize> {
+    (0..=path.len()).filter(|end| matches!(path.get(*end), None | Some(b'/')))
+}
+
+/// What stands for the content of a link: no file has it.
+fn of_link(target: &[u8]) -> Fingerprint {
+    Fingerprint::of(ContentHash::of(&[b"a link to ", target].concat()))
+}
+
+/// One of the mounts that agree on times.
+struct Known<'a> {
+    memory: &'a Memory,
+    /// None when it has not been used.
+    last_use: Option<Moment>,
+    /// Files and folders that a link leads to which led elsewhere, or was not there.
+    led_anew: HashSet<Vec<u8>>,
+}
+
+impl Known<'_> {
+    /// What it knows of a file that has the content that it knows.
+    fn same(&self, input: &Input) -> Option<&Seen> {
+        let seen = self.memory.seen.get(&input.path).filter(|seen| seen.content == input.content)?;
+        let is_led_to = || ends(&input.path).any(|end| self.led_anew.contains(&input.path[..end]));
+        (self.led_anew.is_empty() || !is_led_to()).then_some(seen)
+    }
+
+    /// Whether it surely asks for nothing: it has not been used, or knows the file as it is.
+    fn is_settled(&self, input: &Input, own: Moment) -> bool {
+        self.last_use.is_none() || self.same(input).is_some_and(|seen| seen.shown <= own)
+    }
+
+    /// The earliest time that it lets the file be shown with.
+    fn wanted(&self, input: &Input, own: Moment, start: Moment) -> Moment {
+        let Some(last_use) = self.last_use else { return own };
+        match self.same(input) {
+            // Layers may be unpacked with times of whole seconds, which is no change.
+            Some(seen) if seen.shown.seconds == own.seconds => own,
+            Some(seen) => seen.shown,
+            None if own > last_use => own,
+            None => start,
+        }
     }
 }
 
@@ -132,18 +217,23 @@ pub(super) fn show(
     let turns = held.iter().map(HeldMount::turn).collect::<Result<Vec<Turn>, _>>()?;
     let memories: Vec<&Memory> = turns.iter().map(|turn| &turn.memory).collect();
     let (start, last_uses) = start(&memories);
+    let known: Vec<Known<'_>> = memories
+        .iter()
+        .zip(last_uses)
+        .map(|(memory, last_use)| Known { memory, last_use, led_anew: inputs.led_anew(memory) })
+        .collect();
     let lowers = Lowers::of(&inputs, workspace, mounts);
     let mut shown_at: Vec<Moment> = Vec::with_capacity(inputs.files.len());
     let mut covered: Vec<(&Input, Moment)> = Vec::new();
     for input in &inputs.files {
         let mut own = input.own;
-        if memories.iter().zip(&last_uses).any(|(memory, last)| !is_settled(memory, *last, input, own))
+        if known.iter().any(|known| !known.is_settled(input, own))
             && let Some(metadata) = find_below(lowers.of_place(input.place), &input.inside)
         {
             // What counts is what the command would see.
             own = metadata.modified;
         }
-        let wanted = memories.iter().zip(&last_uses).map(|(memory, last)| wanted(memory, *last, input, own, start));
+        let wanted = known.iter().map(|known| known.wanted(input, own, start));
         let shown = wanted.max().unwrap_or(own).max(own);
         if shown > own {
             covered.push((input, shown));
@@ -181,43 +271,25 @@ pub(super) fn show(
         }
         cover = Some(name);
     }
-    for (number, (held, turn)) in held.iter_mut().zip(turns).enumerate() {
+    let links = inputs.links.iter().map(|(path, target)| (path.clone(), of_link(target)));
+    let links: Vec<_> = links.map(|(path, content)| (path, Seen { content, shown: Moment::EARLIEST })).collect();
+    let all_seen: Vec<Vec<(Vec<u8>, Seen)>> = known
+        .iter()
+        .map(|known| {
+            let files = inputs.files.iter().zip(&shown_at).map(|(input, shown)| {
+                let first =
+                    known.last_use.is_none() || known.same(input).is_some_and(|seen| seen.shown == Moment::EARLIEST);
+                let shown = if first { Moment::EARLIEST } else { *shown };
+                (input.path.clone(), Seen { content: input.content, shown })
+            });
+            files.chain(links.iter().cloned()).collect()
+        })
+        .collect();
+    for (number, ((held, turn), seen)) in held.iter_mut().zip(turns).zip(all_seen).enumerate() {
         let cover = cover.clone().filter(|_| number == 0);
-        let seen = inputs.files.iter().zip(&shown_at).map(|(input, shown)| {
-            let first = match turn.memory.last_use {
-                LastUse::Never => true,
-                _ => turn
-                    .memory
-                    .seen
-                    .get(&input.path)
-                    .is_some_and(|seen| seen.content == input.content && seen.shown == Moment::EARLIEST),
-            };
-            let shown = if first { Moment::EARLIEST } else { *shown };
-            (input.path.clone(), Seen { content: input.content, shown })
-        });
-        let seen = seen.collect();
         held.begin(turn, seen, cover)?;
     }
     Ok(())
-}
-
-/// Whether a mount surely asks for nothing: it has not been used, or knows the file as it is.
-fn is_settled(memory: &Memory, last_use: Option<Moment>, input: &Input, own: Moment) -> bool {
-    last_use.is_none()
-        || memory.seen.get(&input.path).is_some_and(|seen| seen.content == input.content && seen.shown <= own)
-}
-
-/// The earliest time that a mount lets the file be shown with.
-fn wanted(memory: &Memory, last_use: Option<Moment>, input: &Input, own: Moment, start: Moment) -> Moment {
-    let Some(last_use) = last_use else { return own };
-    match memory.seen.get(&input.path) {
-        Some(seen) if seen.content == input.content => {
-            // Layers may be unpacked with times of whole seconds, which is no change.
-            if seen.shown.seconds == own.seconds { own } else { seen.shown }
-        }
-        _ if own > last_use => own,
-        _ => start,
-    }
 }
 
 /// When this run starts, as files are given times, and when each mount was used last: none when it never was.
