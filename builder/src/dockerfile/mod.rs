@@ -136,13 +136,20 @@ pub fn parse_trigger(text: &str, at: Span) -> Result<Instruction, Vec<Problem>> 
     }
 }
 
-/// Whether a frontend (`# syntax=`) is the reference's own, which this room stands for; any other cannot be had.
+/// Whether a frontend (`# syntax=`) is the reference's own, which this room stands for, also by way of a mirror; any other
+/// cannot be had.
 #[must_use]
 pub fn is_own_frontend(name: &str) -> bool {
-    let short = name.strip_prefix("docker.io/").or_else(|| name.strip_prefix("index.docker.io/")).unwrap_or(name);
+    let is_host = |first: &str| first.contains(['.', ':']) || first == "localhost";
+    let (host, rest) = match name.split_once('/') {
+        Some((first, rest)) if is_host(first) => (true, rest),
+        _ => (false, name),
+    };
+    let path = rest.split([':', '@']).next().unwrap_or_default();
     name == "dockerfile.v0"
         || ["docker/dockerfile", "docker/dockerfile-upstream"].iter().any(|frontend| {
-            short.strip_prefix(frontend).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '@']))
+            let above = path.strip_suffix(frontend);
+            above.is_some_and(|above| above.is_empty() || host && above.ends_with('/'))
         })
 }
 
@@ -151,6 +158,9 @@ fn check_syntax(syntax: &Word, problems: &mut Vec<Problem>) {
     if !is_own_frontend(name) {
         let message = format!("the frontend `{name}` is not there: only `docker/dockerfile` is built in");
         let problem = Problem::error(syntax.span, message);
-        problems.push(problem.hint("remove the `# syntax=` line if the file is an ordinary Dockerfile"));
+        problems.push(problem.hint(
+            "if the file is an ordinary Dockerfile, remove the `# syntax=` line, or give \
+             `--build-arg BUILDKIT_SYNTAX=docker/dockerfile:1`",
+        ));
     }
 }

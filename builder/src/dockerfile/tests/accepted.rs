@@ -212,3 +212,20 @@ fn a_trigger_is_one_instruction() {
         assert!(!problems.is_empty(), "{text}");
     }
 }
+
+#[test]
+fn the_own_frontend_is_that_of_a_mirror_too() {
+    for (name, is_own) in [
+        ("docker/dockerfile:1", true),
+        ("index.docker.io/docker/dockerfile-upstream:master-labs", true),
+        ("mirror.example.com/hub/docker/dockerfile:1@sha256:0", true),
+        ("localhost/docker/dockerfile", true),
+        ("127.0.0.1:5000/docker/dockerfile:1", true),
+        ("mirror/docker/dockerfile:1", false),
+        ("mirror.example.com/notdocker/dockerfile:1", false),
+        ("mirror.example.com/docker/dockerfile/more", false),
+        ("docker/dockerfile-other", false),
+    ] {
+        assert_eq!(crate::dockerfile::is_own_frontend(name), is_own, "{name}");
+    }
+}

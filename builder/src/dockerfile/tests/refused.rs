@@ -160,23 +160,23 @@ fn directives_that_are_wrong() {
     4 FROM "a"
     error 1:10-1:11: invalid escape character `x`: expected `\` or a backquote
     error 2:10-2:11: only one `escape` parser directive can be used
-    error 3:10-3:15: the frontend `a/b:1` is not there: only `docker/dockerfile` is built in (remove the `# syntax=` line if the file is an ordinary Dockerfile)
+    error 3:10-3:15: the frontend `a/b:1` is not there: only `docker/dockerfile` is built in (if the file is an ordinary Dockerfile, remove the `# syntax=` line, or give `--build-arg BUILDKIT_SYNTAX=docker/dockerfile:1`)
     "#);
     insta::assert_snapshot!(outline("// syntax = tonistiigi/x\nFROM a\n"), @r#"
     syntax "tonistiigi/x"
     2 FROM "a"
     error 1:1-1:3: unknown instruction `//` (a line that continues the one before it needs a `\` at the end of that one)
-    error 1:13-1:25: the frontend `tonistiigi/x` is not there: only `docker/dockerfile` is built in (remove the `# syntax=` line if the file is an ordinary Dockerfile)
+    error 1:13-1:25: the frontend `tonistiigi/x` is not there: only `docker/dockerfile` is built in (if the file is an ordinary Dockerfile, remove the `# syntax=` line, or give `--build-arg BUILDKIT_SYNTAX=docker/dockerfile:1`)
     "#);
     insta::assert_snapshot!(outline("{\"syntax\": \"a/b\"}"), @r#"
     syntax "a/b"
-    error 1:1-1:2: the frontend `a/b` is not there: only `docker/dockerfile` is built in (remove the `# syntax=` line if the file is an ordinary Dockerfile)
+    error 1:1-1:2: the frontend `a/b` is not there: only `docker/dockerfile` is built in (if the file is an ordinary Dockerfile, remove the `# syntax=` line, or give `--build-arg BUILDKIT_SYNTAX=docker/dockerfile:1`)
     error 1:1-1:11: unknown instruction `{"syntax":` (a line that continues the one before it needs a `\` at the end of that one)
     "#);
     insta::assert_snapshot!(outline("# syntax=docker/dockerfiles\nFROM a\n"), @r#"
     syntax "docker/dockerfiles"
     2 FROM "a"
-    error 1:10-1:28: the frontend `docker/dockerfiles` is not there: only `docker/dockerfile` is built in (remove the `# syntax=` line if the file is an ordinary Dockerfile)
+    error 1:10-1:28: the frontend `docker/dockerfiles` is not there: only `docker/dockerfile` is built in (if the file is an ordinary Dockerfile, remove the `# syntax=` line, or give `--build-arg BUILDKIT_SYNTAX=docker/dockerfile:1`)
     "#);
 }
 
