@@ -35,7 +35,7 @@ pub fn dockerfile(text: &str) {
     // Every image that is asked for is one with a trigger, so that lowering goes all the way.
     for _ in 0..4 {
         match lower(&file, &input) {
-            Ok(Lowered::Needs(images)) => input.bases.extend(images.into_iter().map(resolve)),
+            Ok(Lowered::Needs(images)) => input.bases.extend(images.into_iter().map(|(image, _)| resolve(image))),
             Ok(Lowered::Done(graph)) => {
                 for (id, node) in graph.ops() {
                     assert!(node.op.inputs().iter().all(|needed| *needed < id), "an input stands after its user");

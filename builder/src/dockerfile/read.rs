@@ -356,7 +356,8 @@ impl Reader<'_, '_> {
             }
             _ => {}
         }
-        let mut text = self.line.text[arguments.clone()].to_owned();
+        // With the blanks at its end, which the reference keeps in the image.
+        let mut text = self.line.text[arguments.start..].to_owned();
         for document in &self.documents {
             text.push('\n');
             text.push_str(&document.body);

@@ -19,14 +19,20 @@ pub(super) fn quoted(text: &str) -> String {
             control if u32::from(control) < 0x20 || control == '\u{7f}' => {
                 out.push_str(&format!("\\x{:02x}", u32::from(control)));
             }
-            other if other != ' ' && (other.is_control() || other.is_whitespace()) => {
-                out.push_str(&format!("\\u{:04x}", u32::from(other)));
-            }
-            other => out.push(other),
+            other if is_shown(other) => out.push(other),
+            hidden if u32::from(hidden) > 0xffff => out.push_str(&format!("\\U{:08x}", u32::from(hidden))),
+            hidden => out.push_str(&format!("\\u{:04x}", u32::from(hidden))),
         }
     }
     out.push('"');
     out
+}
+
+/// Whether a character is printed as it is: blanks but the plain one, control and format characters, and what stands for
+/// nothing are not. The standard library's rule is that of Go; behind another character marks are shown too.
+fn is_shown(character: char) -> bool {
+    let text = ['a', character].iter().collect::<String>();
+    character.is_ascii_graphic() || character == ' ' || text.escape_debug().nth(1) == Some(character)
 }
 
 /// Go's `%q` of a list.
@@ -97,6 +103,10 @@ mod tests {
     #[test]
     fn texts_as_go_prints_them() {
         assert_eq!(quoted("a \"b\" \\ \n\u{1}é\u{a0}"), "\"a \\\"b\\\" \\\\ \\n\\x01é\\u00a0\"");
+        assert_eq!(
+            quoted("\u{feff}\u{200b}\u{ad}\u{301}\u{e0001}\u{e000}😀\u{3000} '"),
+            "\"\\ufeff\\u200b\\u00ad\u{301}\\U000e0001\\ue000😀\\u3000 '\""
+        );
         assert_eq!(quoted_list(&["a".to_owned(), "b c".to_owned()]), r#"["a" "b c"]"#);
         assert_eq!(quoted_list(&[]), "[]");
         for (nanoseconds, expected) in [

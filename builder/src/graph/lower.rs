@@ -27,25 +27,21 @@ pub fn lower(file: &Dockerfile, input: &LowerInput) -> Result<Lowered, Vec<Probl
         let message = format!("the frontend `{name}` of build argument `BUILDKIT_SYNTAX` is not there");
         problems.push(Problem::error(Span::default(), message).hint("only `docker/dockerfile` is built in"));
     }
+    // As in the reference, `--target` as it is typed.
+    let last = || Some(file.stages.last()?.name.as_ref()?.text.as_str());
+    let target_name = input.target.as_deref().or_else(last);
     let globals = global_scope(
         &file.global_args,
         file.directives.escape,
         &input.build_args,
         (&input.build_platform, &input.platform),
-        input.target.as_deref(),
+        target_name,
         &mut problems,
     );
     let none = BTreeMap::new();
     let platforms = (&input.build_platform, &input.platform);
     let mut ignored = Vec::new();
-    let defaults = global_scope(
-        &file.global_args,
-        file.directives.escape,
-        &none,
-        platforms,
-        input.target.as_deref(),
-        &mut ignored,
-    );
+    let defaults = global_scope(&file.global_args, file.directives.escape, &none, platforms, target_name, &mut ignored);
     if ignored.is_empty() {
         checks::default_arguments(&file.stages, file.directives.escape, &defaults, &mut problems);
     }
@@ -63,7 +59,7 @@ pub fn lower(file: &Dockerfile, input: &LowerInput) -> Result<Lowered, Vec<Probl
     if problems.iter().any(Problem::is_error) {
         return Err(problems);
     }
-    let missing: Vec<ImageRequest> = images.into_iter().filter(|image| !input.bases.contains_key(image)).collect();
+    let missing: Vec<_> = images.into_iter().filter(|(image, _)| !input.bases.contains_key(image)).collect();
     if !missing.is_empty() {
         return Ok(Lowered::Needs(missing));
     }

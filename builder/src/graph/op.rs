@@ -552,8 +552,9 @@ pub struct LowerInput {
 /// How far lowering came.
 #[derive(Clone, Debug)]
 pub enum Lowered {
-    /// These images must be resolved first; then lower again with them in [`LowerInput::bases`].
-    Needs(Vec<ImageRequest>),
+    /// These images must be resolved first; then lower again with them in [`LowerInput::bases`]. Each with the lines of the
+    /// first instruction that names it.
+    Needs(Vec<(ImageRequest, Lines)>),
     /// The build.
     Done(Box<Graph>),
 }

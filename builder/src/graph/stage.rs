@@ -103,7 +103,8 @@ impl<'p, 'i> StageLowering<'p, 'i> {
             outline: Outline::default(),
         };
         match &plan.base {
-            Origin::Scratch => {}
+            // As in the reference, whatever `--platform` says: there is nothing in it that is for one.
+            Origin::Scratch => state.platform = input.platform.clone(),
             Origin::Context(key) => {
                 state.root = match builder.context_files(key, plan.from.lines()) {
                     Some(Files::Folder(folder)) => builder.folder_root(folder, key, plan.from.lines()),
@@ -472,7 +473,10 @@ impl<'p, 'i> StageLowering<'p, 'i> {
         words.sort_by(|left, right| left.text.cmp(&right.text));
         let mut all = Vec::new();
         for word in words {
+            // As in the reference, a variable that is not set is no slip here.
+            let unset = self.problems.len();
             let Some(expansion) = self.expand_with(Expander::new(self.escape), word) else { return };
+            self.problems.truncate(unset);
             for text in expansion.words {
                 match ports(&text) {
                     Ok(exposed) => {

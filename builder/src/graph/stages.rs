@@ -8,7 +8,7 @@ use super::environment::Environment;
 use super::mounts::mount_from;
 use super::op::{ImageRequest, LowerInput};
 use crate::dockerfile::{
-    Command, Dockerfile, Expander, Expansion, Instruction, Problem, Rule, Span, Stage, Word, did_you_mean,
+    Command, Dockerfile, Expander, Expansion, Instruction, Lines, Problem, Rule, Span, Stage, Word, did_you_mean,
     parse_trigger,
 };
 use crate::image::Platform;
@@ -156,7 +156,9 @@ impl<'i> Plans<'i> {
     fn origins(&self, instruction: &Instruction, problems: &mut Vec<Problem>) -> Vec<Option<Origin>> {
         match &instruction.command {
             Command::Copy(copy) => {
-                copy.from.iter().map(|from| self.origin(&from.text, true, from.span, problems)).collect()
+                // `--from=` is the context, as in the reference.
+                let from = copy.from.iter().filter(|from| !from.text.is_empty());
+                from.map(|from| self.origin(&from.text, true, from.span, problems)).collect()
             }
             Command::Run(run) => run
                 .mounts
@@ -177,10 +179,6 @@ impl<'i> Plans<'i> {
                 "variable expansion is not supported for --from, define a new stage with FROM using ARG from global \
                  scope as a workaround",
             ));
-            return None;
-        }
-        if name.is_empty() {
-            problems.push(Problem::error(span, "`--from=` names nothing"));
             return None;
         }
         if let (true, Ok(index)) = (by_index, name.parse::<i64>()) {
@@ -272,9 +270,9 @@ impl<'i> Plans<'i> {
         wanted: Vec<usize>,
         input: &LowerInput,
         problems: &mut Vec<Problem>,
-    ) -> (BTreeSet<usize>, BTreeSet<ImageRequest>) {
+    ) -> (BTreeSet<usize>, BTreeMap<ImageRequest, Lines>) {
         let mut stages = BTreeSet::new();
-        let mut images = BTreeSet::new();
+        let mut images: BTreeMap<ImageRequest, Lines> = BTreeMap::new();
         let mut open = wanted;
         while let Some(index) = open.pop() {
             if !stages.insert(index) {
@@ -282,13 +280,17 @@ impl<'i> Plans<'i> {
             }
             self.add_triggers(index, input, problems);
             let plan = &self.stages[index];
-            let origins = plan.steps.iter().flat_map(|step| step.origins.iter().flatten());
-            for origin in std::iter::once(&plan.base).chain(origins) {
+            let origins = plan.steps.iter().flat_map(|step| {
+                let lines = step.instruction.lines();
+                step.origins.iter().flatten().map(move |origin| (origin, lines))
+            });
+            for (origin, lines) in std::iter::once((&plan.base, plan.from.lines())).chain(origins) {
                 match origin {
                     Origin::Scratch | Origin::Context(_) => {}
                     Origin::Stage(needed) => open.push(*needed),
                     Origin::Image(request) => {
-                        images.insert(request.clone());
+                        let first = images.entry(request.clone()).or_insert(lines);
+                        *first = (*first).min(lines);
                     }
                 }
             }

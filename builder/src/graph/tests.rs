@@ -138,7 +138,7 @@ fn outline_with(text: &str, input: &LowerInput) -> String {
     match lower(&file, input) {
         Err(problems) => out.push_str(&show_problems(&problems)),
         Ok(Lowered::Needs(images)) => {
-            for image in images {
+            for (image, _) in images {
                 let _ = writeln!(out, "needs {} for {}", image.reference, image.platform);
             }
         }

@@ -38,7 +38,7 @@ pub use seen::{Seen, no_folder, seen};
 use crate::blob::Store;
 use crate::cache::{Mode, Records};
 use crate::context::{Context, Modes};
-use crate::dockerfile::Problem;
+use crate::dockerfile::{Lines, Problem};
 use crate::event::{Event, Events};
 use crate::execute::{
     BaseImage, EARLIEST_ZIP_TIME, Executor, Explain, Flights, MountSources, NoCache, Options, StatCache, StepCounter,
@@ -319,10 +319,10 @@ async fn lowered(
             Lowered::Done(graph) => return Ok((graph, found)),
             Lowered::Needs(requests) => {
                 let (read, ready) = (&ready.read, &*ready);
-                let resolve = |wanted: &ImageRequest| {
-                    let wanted = wanted.clone();
+                let resolve = |(wanted, lines): &(ImageRequest, Lines)| {
+                    let (wanted, lines) = (wanted.clone(), *lines);
                     async move {
-                        let place = read.place_of_image(&wanted.reference);
+                        let place = read.place_of(lines, Some(&wanted.reference));
                         let near = read.stage_near(&wanted.reference);
                         let (remote, records, store) = (&ready.remote, &ready.records, &workshop.store);
                         let (steps, pruner) = (&ready.steps, &ready.pruner);
@@ -332,7 +332,7 @@ async fn lowered(
                 };
                 let answers = bases::together(requests.iter().map(resolve).collect()).await;
                 let mut failures = Vec::new();
-                for (wanted, answer) in requests.into_iter().zip(answers) {
+                for ((wanted, _), answer) in requests.into_iter().zip(answers) {
                     match answer {
                         Ok(base) => {
                             input.bases.insert(wanted.clone(), bases::as_resolved(&base));

@@ -11,7 +11,7 @@ use super::places::{self, Place};
 use super::shown::Shown;
 use super::{BuildError, Request, Workshop};
 use crate::context::{Context, ContextError, Ignore, Modes};
-use crate::dockerfile::{self, CheckOptions, Dockerfile, Instruction, Lines, Problem, Stage};
+use crate::dockerfile::{self, CheckOptions, Dockerfile, Lines, Problem, Stage};
 use crate::event::{Event, Events};
 use crate::execute::{ExecuteError, StepCounter, StepError, StepFailure};
 use crate::fetch::FetchedFile;
@@ -145,21 +145,6 @@ impl Read {
         match word {
             Some(word) => Shown::of(&self.name, &self.text, lines, word),
             None => Shown::elsewhere(&format!("{}:{lines}", self.name)),
-        }
-    }
-
-    /// The line that names an image: the one that spells it so, else the first whose variables may have.
-    pub(super) fn place_of_image(&self, reference: &str) -> Shown {
-        let stages = &self.dockerfile.stages;
-        let spelt = stages.iter().find(|stage| stage.image.text == reference).map(|stage| stage.from.lines());
-        let copied = || {
-            let mut instructions = stages.iter().flat_map(|stage| &stage.instructions);
-            instructions.find(|one| one.text.contains(reference)).map(Instruction::lines)
-        };
-        let variable = || stages.iter().find(|stage| stage.image.text.contains('$')).map(|stage| stage.from.lines());
-        match spelt.or_else(copied).or_else(variable) {
-            Some(lines) => Shown::of(&self.name, &self.text, lines, reference),
-            None => Shown::elsewhere(&self.name),
         }
     }
 

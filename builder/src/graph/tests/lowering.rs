@@ -324,3 +324,29 @@ fn escape_directive_rules_the_whole_file() {
     #1 RUN /bin/sh -c a   b # buildkit
     "#);
 }
+
+#[test]
+fn what_is_not_said_of_a_stage() {
+    let text = "FROM --platform=linux/arm64 scratch AS Last\nARG TARGETSTAGE\nEXPOSE 80 $UNSET\nCOPY --from= a /z\nONBUILD COPY a b  \n";
+    let told = outline(text);
+    let expected = [
+        "ARG TARGETSTAGE=last",
+        "EXPOSE [80/tcp]",
+        "copy context [\"a\"] -> /z",
+        "= #0 linux/amd64",
+        r#""OnBuild":["COPY a b  "]"#,
+    ];
+    for expected in expected {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+    assert!(!told.contains("UNSET"), "{told}");
+}
+
+#[test]
+fn an_image_is_asked_for_with_the_lines_that_name_it() {
+    let text = "ARG N=app\nFROM scratch AS tools\nCOPY --from=app-tools /x /\nFROM $N\nCOPY --from=app\\\n-tools /x /\nCOPY --from=app /x /\n";
+    let (file, _) = parse(text);
+    let Ok(Lowered::Needs(images)) = lower(&file, &input()) else { panic!() };
+    let told: Vec<String> = images.iter().map(|(image, lines)| format!("{} {lines}", image.reference)).collect();
+    assert_eq!(told, ["app 4", "app-tools 5-6"]);
+}
