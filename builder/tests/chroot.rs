@@ -134,7 +134,7 @@ fn what_is_put_in_for_a_command_comes_out_after_it() {
         mount("/run/secrets/s", secret(b"secret\n")),
         mount("/script", script),
         mount("/src", tree(context)),
-        mount("/t", MountSource::Memory { size_bytes: 0 }),
+        mount("/t", MountSource::Memory { size_bytes: 0, mode: 0o1777 }),
     ];
     let (exit, said) = run(&spec);
     // The name is the machine's, and is known.

@@ -181,6 +181,19 @@ fn a_source_that_comes_back_and_what_a_link_leads_to_are_newer_than_the_mount() 
 }
 
 #[test]
+fn a_folder_in_memory_has_the_mode_of_the_one_it_covers() {
+    let Some(place) = Place::new() else { return };
+    place.dockerfile(
+        "FROM busybox\nRUN mkdir -m 700 /own && mkdir -m 2775 /group && ln -s own /link\n\
+         RUN --mount=type=tmpfs,target=/own --mount=type=tmpfs,target=/group --mount=type=tmpfs,target=/new/one \
+         stat -c '%a %n' /own /group /new/one > /modes\n\
+         RUN --mount=type=tmpfs,target=/link stat -c '%a %n' /own >> /modes\n",
+    );
+    let modes = fs::read_to_string(place.files(&[]).join("modes")).unwrap();
+    assert_eq!(modes.lines().collect::<Vec<_>>(), ["700 /own", "2775 /group", "1777 /new/one", "700 /own"]);
+}
+
+#[test]
 fn a_failure_stops_what_runs_and_names_itself_alone() {
     let Some(place) = Place::new() else { return };
     place.dockerfile(

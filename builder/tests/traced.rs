@@ -265,7 +265,11 @@ fn what_is_mounted_is_seen_and_leaves_no_trace() {
                 },
                 read_only: true,
             },
-            RunMount { target: "/cache".to_owned(), source: MountSource::Memory { size_bytes: 0 }, read_only: false },
+            RunMount {
+                target: "/cache".to_owned(),
+                source: MountSource::Memory { size_bytes: 0, mode: 0o1777 },
+                read_only: false,
+            },
         ];
         // Of a tree in layers the upper ones are seen first, and what is written is lost.
         fs::create_dir(machine.path("below")).unwrap();
@@ -308,7 +312,7 @@ fn mount_points_stay_and_are_apart() {
             },
             read_only,
         };
-        let memory = MountSource::Memory { size_bytes: 0 };
+        let memory = MountSource::Memory { size_bytes: 0, mode: 0o1777 };
         spec.mounts =
             vec![tree("/t", true), RunMount { target: "/cache".to_owned(), source: memory, read_only: false }];
         let names = "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero ";
@@ -371,7 +375,7 @@ fn what_commands_fill_lies_beside_their_root() {
         let root = RootMount::Overlay { lowers, upper: machine.path("none"), work: machine.path("none") };
         let tree = MountSource::Tree { root, path: PathBuf::new(), is_folder: true };
         let mount = |target: &str, source| RunMount { target: target.to_owned(), source, read_only: false };
-        spec.mounts = vec![mount("/memory", MountSource::Memory { size_bytes: 0 }), mount("/tree", tree)];
+        spec.mounts = vec![mount("/memory", MountSource::Memory { size_bytes: 0, mode: 0o1777 }), mount("/tree", tree)];
         let mut found = Vec::new();
         let mut output = |_, _: &[u8]| {
             for folder in fs::read_dir(machine.path("")).unwrap().map(|entry| entry.unwrap().path()) {

@@ -57,6 +57,8 @@ pub enum StepError {
     ExitStatus {
         /// The status.
         status: u8,
+        /// Whether the command could not have the capability NET_RAW, on the host's network.
+        without_raw: bool,
     },
     /// The image lacks the program that runs the command.
     #[error("the image has no {program}")]

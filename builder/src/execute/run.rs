@@ -153,7 +153,10 @@ impl Executor {
         };
         match sandbox::run_on(rung, spec, &mut output, &self.cancel)? {
             Exit::Code(0) => Ok(()),
-            Exit::Code(status) => Err(self.with_room(StepError::ExitStatus { status }, complained)),
+            Exit::Code(status) => {
+                let error = StepError::ExitStatus { status, without_raw: spec.is_without_raw() };
+                Err(self.with_room(error, complained))
+            }
             Exit::Signal { signal, out_of_memory } => {
                 Err(self.with_room(StepError::Signal { signal, out_of_memory }, complained))
             }
@@ -199,7 +202,7 @@ fn without_program(error: StepError, argv: &[String], tree: &Tree) -> StepError 
     let path = LayerPath::clean(program.as_bytes());
     let is_there = path.is_none_or(|path| tree.resolve(&path, true).is_ok_and(|found| tree.get(&found).is_some()));
     match error {
-        StepError::ExitStatus { status: 127 } if !is_there => StepError::NoProgram { program: program.clone() },
+        StepError::ExitStatus { status: 127, .. } if !is_there => StepError::NoProgram { program: program.clone() },
         error => error,
     }
 }

@@ -335,9 +335,14 @@ impl BuildError {
                     "`RUN command` needs {program} in the image: start from one that has it, name another with `SHELL`, or \
                      write `RUN [\"/program\", \"argument\"]`, which needs no shell"
                 )],
-                StepError::ExitStatus { status: 126 | 127 } if about.instruction.contains("['") => {
+                StepError::ExitStatus { status: 126 | 127, .. } if about.instruction.contains("['") => {
                     vec!["a JSON list has double quotes: `[\"a\", \"b\"]`; with others it is words for the shell".to_owned()]
                 }
+                StepError::ExitStatus { status: 126, without_raw: true } => vec![
+                    "a program with the file capability cap_net_raw does not start on the host's network: give the build \
+                     `--cap-add NET_RAW`, or `--network isolated`"
+                        .to_owned(),
+                ],
                 StepError::RecordedUser { .. } => vec![
                     "run it all the same with `--allow user.recorded`: what it makes is the user's".to_owned(),
                     "`fluyt doctor` tells what a user namespace with many ids needs here".to_owned(),
@@ -504,7 +509,7 @@ mod tests {
 
     fn step(instruction: &str, others: Vec<BuildError>) -> BuildError {
         let about = Box::new(About { instruction: instruction.to_owned(), ..About::default() });
-        let source = Box::new(StepError::ExitStatus { status: 7 });
+        let source = Box::new(StepError::ExitStatus { status: 7, without_raw: false });
         BuildError::Step { file: "Dockerfile".to_owned(), about, source, others }
     }
 

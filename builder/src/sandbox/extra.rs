@@ -39,9 +39,9 @@ pub(super) fn furnish(mounts: &[RunMount], trees: Vec<OwnedFd>, files: Vec<Owned
         let mounted = match &mount.source {
             MountSource::Tree { .. } => trees.next().ok_or_else(missing)?,
             MountSource::File { .. } => files.next().ok_or_else(missing)?,
-            MountSource::Memory { size_bytes } => {
-                let size = size_bytes.to_string();
-                let options = [("mode", "1777"), ("size", size.as_str())];
+            MountSource::Memory { size_bytes, mode } => {
+                let (size, mode) = (size_bytes.to_string(), format!("{mode:o}"));
+                let options = [("mode", mode.as_str()), ("size", size.as_str())];
                 let options = if *size_bytes == 0 { &options[..1] } else { &options[..] };
                 let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
                 new_mount("tmpfs", options, attributes)?

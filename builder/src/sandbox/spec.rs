@@ -5,9 +5,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use rustix::process::Resource;
+use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::capabilities::CapabilityChange;
+use super::capabilities::{self, CapabilityChange};
 use super::groups::Resources;
 
 /// Everything that one RUN depends on.
@@ -53,6 +54,14 @@ pub struct RunSpec {
     pub mounts: Vec<RunMount>,
     /// Whether owners are recorded and ids are played, as this process has one id only.
     pub recorded: bool,
+}
+
+impl RunSpec {
+    /// Whether the command is kept from raw packets, as those of the host's network are others' too.
+    #[must_use]
+    pub fn is_without_raw(&self) -> bool {
+        self.network == Network::Host && !self.insecure && !capabilities::of(self).contains(CapabilitySet::NET_RAW)
+    }
 }
 
 /// Size of a command's `/dev/shm` in bytes, as other builders have it.
@@ -151,6 +160,8 @@ pub enum MountSource {
     Memory {
         /// Ceiling in bytes; 0 is the kernel's.
         size_bytes: u64,
+        /// Permission bits.
+        mode: u32,
     },
 }
 
@@ -176,7 +187,9 @@ impl std::fmt::Debug for MountSource {
                 let (length, owner) = (content.len(), (uid, gid));
                 f.debug_struct("File").field("bytes", &length).field("mode", mode).field("owner", &owner).finish()
             }
-            Self::Memory { size_bytes } => f.debug_struct("Memory").field("size_bytes", size_bytes).finish(),
+            Self::Memory { size_bytes, mode } => {
+                f.debug_struct("Memory").field("size_bytes", size_bytes).field("mode", mode).finish()
+            }
         }
     }
 }

@@ -34,7 +34,7 @@ use crate::cache::key::MountContent;
 use crate::cache_mount::{CacheMounts, HeldMount, Share, Wanted};
 use crate::event::{Event, StepId};
 use crate::graph::{FolderId, Mount, MountKind, RunOp, Sharing};
-use crate::layer::Tree;
+use crate::layer::{Kind, LayerPath, Tree};
 use crate::sandbox::{InMemory, MountSource, RootMount, RunMount};
 use crate::secrets::{self, Search, Secrets, Value};
 use crate::snapshot::Workspace;
@@ -133,7 +133,9 @@ impl Executor {
                     let Some(held) = held else { continue };
                     MountSource::Tree { root: RootMount::Directory(held.data()), path: PathBuf::new(), is_folder: true }
                 }
-                MountKind::Tmpfs { size_bytes } => MountSource::Memory { size_bytes: *size_bytes },
+                MountKind::Tmpfs { size_bytes } => {
+                    MountSource::Memory { size_bytes: *size_bytes, mode: mode_of(tree, &mount.target) }
+                }
                 MountKind::Secret { id, env, required, mode, uid, gid } => {
                     let Some(value) = self.secret(id, *required)? else {
                         // The reference sets the variable nonetheless, over one of the image too.
@@ -336,4 +338,11 @@ fn wanted(mount: &Mount, content: &Shown) -> Option<Wanted> {
         Shown::Context(_) | Shown::Nothing => None,
     };
     Some(Wanted { id: id.clone(), initial, mode: *mode, uid: *uid, gid: *gid })
+}
+
+/// The mode of a folder in memory: that of the folder which it covers, as runc has it, else that of `/tmp`.
+fn mode_of(tree: &Tree, target: &str) -> u32 {
+    let path = LayerPath::clean(target.as_bytes()).and_then(|path| tree.resolve(&path, true).ok());
+    let covered = path.and_then(|path| tree.get(&path)).filter(|node| node.entry.kind == Kind::Directory);
+    covered.map_or(0o1777, |node| node.entry.mode & 0o7777)
 }

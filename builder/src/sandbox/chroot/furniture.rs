@@ -163,8 +163,8 @@ impl Furniture {
                 write_file(&new, content, *mode, (*uid, *gid)).during(what)?;
                 (Kind::File, After::Emptied)
             }
-            MountSource::Memory { .. } => {
-                make_folder(&new, 0o1777).during(what)?;
+            MountSource::Memory { mode, .. } => {
+                make_folder(&new, *mode).during(what)?;
                 (Kind::Folder, After::Removed)
             }
             MountSource::Tree { root: RootMount::Overlay { lowers, .. }, path, is_folder } => {

@@ -329,7 +329,7 @@ fn places(spec: &RunSpec, aside: &Aside) -> Result<Vec<Place>, Failure> {
                 path
             }
             // As a memory file system has it.
-            MountSource::Memory { .. } => make_folder_in(disk, &format!("memory{number}"), 0o1777)?,
+            MountSource::Memory { mode, .. } => make_folder_in(disk, &format!("memory{number}"), *mode)?,
         };
         let is = is.canonicalize().during(|| format!("looking for what is shown at {}", mount.target))?;
         places.push(place(mount.target.trim_end_matches('/'), &is, mount.read_only));
