@@ -58,6 +58,8 @@ pub struct SourceEntry {
     pub inode: u64,
     /// How many names the file has.
     pub links: u64,
+    /// A folder that the source's filter leaves out, and that is there for what it takes inside.
+    pub is_way: bool,
 }
 
 /// What an entry of the context is.

@@ -460,6 +460,7 @@ impl Context {
             device,
             inode,
             links: stat.st_nlink as u64,
+            is_way: false,
         };
         Ok(Some(entry))
     }
@@ -571,10 +572,11 @@ impl Listing<'_> {
         if hidden && !worth_a_look {
             return Ok(None);
         }
-        let Some(entry) = self.context.entry(&path, relative.clone(), stat)? else {
+        let Some(mut entry) = self.context.entry(&path, relative.clone(), stat)? else {
             self.sockets.push(path);
             return Ok(None);
         };
+        entry.is_way = is_left_out;
         let place = self.entries.len();
         self.entries.push(entry);
         if !is_folder {

@@ -68,7 +68,8 @@ impl Executor {
                     true => target.clone(),
                     false => LayerPath::clean(&[target.as_bytes(), b"/", &entry.relative].concat()).unwrap_or_default(),
                 };
-                placing.put(item_at(path, entry, op, owner, first + planned.source))?;
+                let item = item_at(path, entry, op, owner, first + planned.source);
+                placing.put(if entry.is_way { placing.way(item, entry.mode) } else { item })?;
             }
         }
         Ok(())

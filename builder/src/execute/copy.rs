@@ -375,6 +375,7 @@ fn inline(file: &InlineFile, made_at: crate::layer::FileTime) -> Selected {
         content: Content::Source(Source::Bytes(file.content.clone())),
         digest: Some(ContentHash::of(&file.content)),
         same_file: None,
+        is_way: false,
     };
     Selected { name: file.name.clone().into_bytes(), entries: vec![entry] }
 }

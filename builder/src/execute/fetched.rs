@@ -32,6 +32,7 @@ pub(super) fn selected_file(fetch: &FetchOp, file: &FetchedFile) -> Selected {
         content: Content::Source(Source::File { path: file.path.clone(), expected: None }),
         digest: None,
         same_file: None,
+        is_way: false,
     };
     let name = match fetch {
         FetchOp::Url { file_name, .. } => file_name.clone().into_bytes(),

@@ -7,7 +7,7 @@ use oci_spec::image::Digest;
 
 use super::item::{Content, Item, Items, made_directory};
 use crate::graph::Chmod;
-use crate::layer::{FileTime, Kind, LayerPath, Tree};
+use crate::layer::{Entry, FileTime, Kind, LayerPath, Tree};
 
 /// An entry that cannot be put where it should go.
 #[derive(Debug, thiserror::Error)]
@@ -177,6 +177,21 @@ impl<'a> Placing<'a> {
         self.add_parents(&path)?;
         self.items.put(item);
         Ok(())
+    }
+
+    /// A folder that is only on the way to what is copied: one that is there keeps its owner, and takes the `mode` of the source.
+    pub(super) fn way(&self, item: Item, mode: u32) -> Item {
+        let path = &item.entry.path;
+        let there = match self.items.get(path) {
+            Some(item) => Some(&item.entry),
+            None => self.tree.get(path).map(|node| &node.entry),
+        };
+        match there {
+            Some(there) if there.kind == Kind::Directory => {
+                Item { entry: Entry { mode: mode & 0o7777, ..there.clone() }, ..item }
+            }
+            _ => item,
+        }
     }
 
     /// Adds an entry of an archive, whose folders must be resolved already: unless both are folders, what is there goes,

@@ -31,6 +31,8 @@ pub(super) struct SelectedEntry {
     pub(super) content: Content,
     pub(super) digest: Option<ContentHash>,
     pub(super) same_file: Option<(u64, u64)>,
+    /// A folder that is not selected itself, and is there for what is selected in it.
+    pub(super) is_way: bool,
 }
 
 impl Selected {
@@ -89,6 +91,7 @@ fn context_entry(entry: SourceEntry) -> SelectedEntry {
         content,
         digest: None,
         same_file: (is_file && entry.links > 1).then_some((entry.device, entry.inode)),
+        is_way: entry.is_way,
     }
 }
 
@@ -215,8 +218,10 @@ impl Listing<'_> {
                 any |= self.collect(&path.join(name), &state);
             }
         }
-        if left_out && !any {
-            self.entries.truncate(place);
+        match self.entries.get_mut(place) {
+            _ if left_out && !any => self.entries.truncate(place),
+            Some(entry) => entry.is_way = left_out,
+            None => {}
         }
         any || !left_out
     }
@@ -239,6 +244,7 @@ impl Listing<'_> {
                     content: content.unwrap_or(Content::None),
                     digest: node.content,
                     same_file: origin.map(|origin| self.files.number(origin.layer, &origin.path)),
+                    is_way: false,
                 })
             }
             // The root of a tree has no entry.
@@ -252,6 +258,7 @@ impl Listing<'_> {
                 content: Content::None,
                 digest: None,
                 same_file: None,
+                is_way: false,
             }),
             None => None,
         }
