@@ -19,6 +19,7 @@ pub mod sandbox;
 pub mod secrets;
 pub mod snapshot;
 pub mod ssh_agent;
+pub mod stop;
 pub mod suspects;
 
 pub mod context;

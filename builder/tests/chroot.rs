@@ -13,7 +13,8 @@ use rustix::process::{Signal, kill_process};
 mod common;
 
 use common::{BUSYBOX, busybox_root, is_possible, mark, marked, stage_of, wait_until};
-use fluyt::sandbox::{self, Cancel, Exit, Isolation, MountSource, RootMount, RunMount, RunSpec, Rung, Stream, Wish};
+use fluyt::sandbox::{self, Exit, Isolation, MountSource, RootMount, RunMount, RunSpec, Rung, Stream, Wish};
+use fluyt::stop::Cancel;
 
 /// A root of busybox alone.
 struct Machine {

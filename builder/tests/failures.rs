@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use fluyt::blob::Store;
 use fluyt::event::{Event, Sink};
 use fluyt::pipeline::{self, ContextSource, Destination, ImageForm, Request, Workshop};
-use fluyt::sandbox::{self, Cancel};
+use fluyt::sandbox;
+use fluyt::stop::Cancel;
 use fluyt_client::{Client, Settings};
 
 /// Hears failures; at the first it lets the other command fail too, and goes on when that has come to its end.

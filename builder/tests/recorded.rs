@@ -14,7 +14,8 @@ use std::sync::{Mutex, PoisonError};
 
 use fluyt::layer::{Change, overlay_changes, tidy_upper};
 use fluyt::owners::{self, Owner, Paths};
-use fluyt::sandbox::{self, Cancel, CapabilityChange, Exit, Network, Resources, RootMount, RunSpec, Stream};
+use fluyt::sandbox::{self, CapabilityChange, Exit, Network, Resources, RootMount, RunSpec, Stream};
+use fluyt::stop::Cancel;
 
 const BUSYBOX: &str = "/usr/bin/busybox";
 

@@ -18,9 +18,10 @@ mod common;
 
 use common::{BUSYBOX, Machine, is_possible, many_runs, mark, marked, run_on, stage_of, stdout_of, wait_until};
 use fluyt::sandbox::{
-    self, Cancel, CapabilityChange, Choice, Exit, Isolation, Limit, MountSource, Network, Resources, RootMount,
-    RunMount, RunSpec, Rung,
+    self, CapabilityChange, Choice, Exit, Isolation, Limit, MountSource, Network, Resources, RootMount, RunMount,
+    RunSpec, Rung,
 };
+use fluyt::stop::Cancel;
 
 fn run(spec: &RunSpec) -> (Exit, String, String) {
     run_on(Rung::Root, spec)

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Gid, Uid};
 
 use fluyt::sandbox::{
-    self, Cancel, CapabilityChange, Exit, Isolation, MountSource, Network, Resources, RootMount, RunMount, RunSpec,
-    Rung, Stream, Wish,
+    self, CapabilityChange, Exit, Isolation, MountSource, Network, Resources, RootMount, RunMount, RunSpec, Rung,
+    Stream, Wish,
 };
+use fluyt::stop::Cancel;
 
 const BUSYBOX: &str = "/usr/bin/busybox";
 

@@ -28,7 +28,6 @@ pub struct ArrivingBlob {
     digest: Digest,
     file: Option<File>,
     position_bytes: u64,
-    is_given_up: Box<dyn Fn() -> bool + Send>,
 }
 
 /// How the arrival of a blob ended.
@@ -64,12 +63,8 @@ enum End {
 }
 
 impl Arriving {
-    /// Both sides of a blob on its way into a store. The reader ends with an error soon after `is_given_up` is true.
-    pub fn new(
-        store: &Store,
-        digest: &Digest,
-        is_given_up: impl Fn() -> bool + Send + 'static,
-    ) -> (Self, ArrivingBlob) {
+    /// Both sides of a blob on its way into a store. The reader ends with an error soon after what stops the store has tripped.
+    pub fn new(store: &Store, digest: &Digest) -> (Self, ArrivingBlob) {
         let shared = Arc::new(Shared::default());
         let blob = ArrivingBlob {
             shared: Arc::clone(&shared),
@@ -77,7 +72,6 @@ impl Arriving {
             digest: digest.clone(),
             file: None,
             position_bytes: 0,
-            is_given_up: Box::new(is_given_up),
         };
         (Self(shared), blob)
     }
@@ -130,9 +124,7 @@ impl ArrivingBlob {
     fn wait(&mut self) -> io::Result<u64> {
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if (self.is_given_up)() {
-                return Err(io::Error::other("it is no more waited for"));
-            }
+            self.store.go_on()?;
             if let Some(file) = state.file.take() {
                 self.file = Some(file);
             }
@@ -181,10 +173,10 @@ impl std::fmt::Debug for ArrivingBlob {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
-    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
     use crate::blob::{BlobWriter, sha256};
+    use crate::stop::Cancel;
 
     fn store() -> (tempfile::TempDir, Store) {
         let folder = tempfile::tempdir().unwrap();
@@ -195,7 +187,7 @@ mod tests {
     /// `one two` on its way, of which the first word is here.
     fn begun(store: &Store) -> (Arriving, ArrivingBlob, BlobWriter) {
         let digest = sha256(b"one two");
-        let (arriving, blob) = Arriving::new(store, &digest, || false);
+        let (arriving, blob) = Arriving::new(store, &digest);
         let mut writer = store.writer_for(&digest).unwrap();
         arriving.begin(writer.path()).unwrap();
         writer.write_all(b"one").unwrap();
@@ -225,7 +217,7 @@ mod tests {
     fn a_blob_that_someone_else_brought_is_read_from_the_store() {
         let (_folder, store) = store();
         let digest = store.put(b"bytes").unwrap().digest;
-        let (arriving, mut blob) = Arriving::new(&store, &digest, || false);
+        let (arriving, mut blob) = Arriving::new(&store, &digest);
         arriving.whole();
         drop(arriving);
         let mut bytes = Vec::new();
@@ -249,11 +241,10 @@ mod tests {
         arriving.whole();
         assert!(blob.read_to_end(&mut Vec::new()).is_err() && arrival.is_broken());
 
-        let is_stopped = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&is_stopped);
-        let (_arriving, mut blob) = Arriving::new(&store, &sha256(b"one two"), move || seen.load(Ordering::Relaxed));
+        let cancel = Cancel::new();
+        let (_arriving, mut blob) = Arriving::new(&store.until(&cancel), &sha256(b"one two"));
         let reader = std::thread::spawn(move || blob.read(&mut [0; 8]).map_err(|error| error.to_string()));
-        is_stopped.store(true, Ordering::Relaxed);
-        assert_eq!(reader.join().unwrap(), Err("it is no more waited for".to_owned()));
+        cancel.cancel();
+        assert_eq!(reader.join().unwrap(), Err("the build was stopped".to_owned()));
     }
 }

@@ -11,6 +11,7 @@ use oci_spec::image::Digest;
 use super::holds::Holds;
 use super::scratch::{Scratch, unique};
 use super::{BlobInfo, BlobWriter, Hasher, StoreError, Temporary, Trash, names, place};
+use crate::stop::{Cancel, Stopped};
 
 /// The builder's folder on disk. Clones share it; any number of processes may have it open.
 ///
@@ -19,17 +20,7 @@ use super::{BlobInfo, BlobWriter, Hasher, StoreError, Temporary, Trash, names, p
 #[derive(Clone, Debug)]
 pub struct Store {
     inner: Arc<Inner>,
-    stop: Option<Stop>,
-}
-
-/// Whether reading and writing are to break off.
-#[derive(Clone)]
-struct Stop(Arc<dyn Fn() -> bool + Send + Sync>);
-
-impl std::fmt::Debug for Stop {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Stop")
-    }
+    stop: Option<Cancel>,
 }
 
 #[derive(Debug)]
@@ -66,18 +57,16 @@ impl Store {
         place::owner(root).is_ok_and(|owner| owner != rustix::process::geteuid().as_raw())
     }
 
-    /// The same store, but that its verified blobs cannot be read, and no blob be written, as soon as `is_stopped` says so.
+    /// The same store, but that its verified blobs cannot be read, and no blob be written, once this trips. Small entries of
+    /// other rooms still can: what was done is noted also then.
     #[must_use]
-    pub fn until(&self, is_stopped: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        Self { stop: Some(Stop(Arc::new(is_stopped))), ..self.clone() }
+    pub fn until(&self, cancel: &Cancel) -> Self {
+        Self { stop: Some(cancel.clone()), ..self.clone() }
     }
 
     /// An error as soon as reading and writing are to break off.
-    pub(super) fn go_on(&self) -> io::Result<()> {
-        match &self.stop {
-            Some(stop) if (stop.0)() => Err(io::Error::other("the build was stopped")),
-            _ => Ok(()),
-        }
+    pub(super) fn go_on(&self) -> Result<(), Stopped> {
+        self.stop.as_ref().map_or(Ok(()), Cancel::check)
     }
 
     /// The folder, absolute.

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::failure::Blame;
 use crate::export;
 use crate::pipeline::BuildError;
-use crate::sandbox::Cancel;
+use crate::stop::Cancel;
 
 /// How long a stopped build may take to tidy up. A transfer that hangs must not hold the user longer.
 const TIDY_UP: Duration = Duration::from_secs(5);

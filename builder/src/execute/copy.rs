@@ -102,7 +102,7 @@ impl Executor {
         let files_of = if archives.is_empty() { source_state(op, states) } else { (*below).clone() };
         let items = self.extract(step, items, &files_of, &mut spool)?;
         let fixed = if stamps == Stamps::Context { Vec::new() } else { items.timeless() };
-        let (layer, is_clean) = self.unless_stopped(self.write_items(items, stamps, &spool, plan))?;
+        let (layer, is_clean) = self.write_items(items, stamps, &spool, plan)?;
         if is_clean {
             self.keep_clean(layer.diff_id.as_ref(), plan.leaving)?;
         }
@@ -178,14 +178,12 @@ impl Executor {
         spool: &Spool,
         plan: &StepPlan,
     ) -> Result<(Layer, bool), StepError> {
-        let mut builder = LayerBuilder::new(&self.store_until_stopped(), self.written_with(stamps))?;
+        let mut builder = LayerBuilder::new(&self.store, self.written_with(stamps))?;
         self.search_in(&mut builder, plan);
         for item in items.into_each() {
             let stamps = if item.timeless { Stamps::Context } else { stamps };
             builder.set_times(self.written_with(stamps).times);
-            if self.cancel.is_cancelled() {
-                return Err(StepError::Cancelled);
-            }
+            self.cancel.check()?;
             match item.content {
                 Content::Spooled { offset_bytes } => {
                     let Kind::File { size_bytes } = item.entry.kind else { continue };

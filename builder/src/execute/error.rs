@@ -16,6 +16,7 @@ use crate::layer::{ApplyError, ArchiveError, ChangesError, LayerError, LayerPath
 use crate::remote::RemoteError;
 use crate::sandbox::{Refused, Rung, SandboxError};
 use crate::snapshot::SnapshotError;
+use crate::stop::Stopped;
 
 /// Why a graph was not run to its end.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +119,7 @@ pub enum StepError {
     Sandbox(#[from] SandboxError),
     /// The root file system could not be made or kept.
     #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
+    Snapshot(SnapshotError),
     /// What a command left could not be read.
     #[error(transparent)]
     Changes(#[from] ChangesError),
@@ -276,6 +277,28 @@ pub enum StepError {
         /// What is missing for that.
         lacks: Lacks,
     },
+}
+
+impl From<Stopped> for StepError {
+    fn from(_: Stopped) -> Self {
+        Self::Cancelled
+    }
+}
+
+impl From<SnapshotError> for StepError {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Cancelled => Self::Cancelled,
+            error => Self::Snapshot(error),
+        }
+    }
+}
+
+impl StepError {
+    /// Whether it is what a command ended with, which says more than that the build was stopped meanwhile.
+    pub(super) fn is_of_the_command(&self) -> bool {
+        matches!(self, Self::ExitStatus { .. } | Self::Signal { .. } | Self::NoProgram { .. })
+    }
 }
 
 fn pruned(bytes: u64) -> String {

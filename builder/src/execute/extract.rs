@@ -13,7 +13,7 @@ use super::{Executor, RootState, StepError};
 use crate::blob::Store;
 use crate::event::StepId;
 use crate::layer::{Entry, Kind, LayerPath, Limits, Part, read_layer};
-use crate::sandbox::Cancel;
+use crate::stop::Cancel;
 
 /// Length of what is copied at once, in bytes: some hundredths of a second on a slow disk.
 const PIECE_BYTES: u64 = 4 * 1024 * 1024;
@@ -62,9 +62,7 @@ impl Spool {
         let (mut from, mut left_bytes) = (&self.file, size_bytes);
         from.seek(SeekFrom::Start(offset_bytes))?;
         while left_bytes > 0 {
-            if cancel.is_cancelled() {
-                return Err(io::Error::other("the build was stopped"));
-            }
+            cancel.check()?;
             match io::copy(&mut from.take(left_bytes.min(PIECE_BYTES)), &mut to)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 count => left_bytes -= count,
@@ -100,7 +98,7 @@ impl Executor {
                 continue;
             }
             self.ensure_blob(step, layer)?;
-            let blob = self.store_until_stopped().open_verified(&layer.digest)?;
+            let blob = self.store.open_verified(&layer.digest)?;
             let mut keep = |entry: &Entry, content: &mut dyn Read| -> Result<(), StepError> {
                 // The last entry of a path counts, as it does when a layer is unpacked.
                 if let Some(place) = wanted.get_mut(&entry.path)
@@ -110,7 +108,7 @@ impl Executor {
                 }
                 Ok(())
             };
-            self.unless_stopped(read_layer(blob, &layer.media_type, &Limits::DEFAULT, &mut keep))?;
+            read_layer(blob, &layer.media_type, &Limits::DEFAULT, &mut keep)?;
             for item in items.iter_mut() {
                 let Content::Layer { diff_id, path } = &item.content else { continue };
                 if *diff_id != layer.diff_id {

@@ -51,7 +51,6 @@ mod schedule;
 mod select;
 mod state;
 mod stats;
-mod stop;
 mod unpack;
 mod unpack_layers;
 mod watch;
@@ -89,8 +88,9 @@ use crate::fetch::FetchedFile;
 use crate::graph::{About, FetchOp, ImageRequest, OpId, Root};
 use crate::layer::{FileTime, LayerOptions};
 use crate::remote::Remote;
-use crate::sandbox::{Cancel, Isolation, Resources};
+use crate::sandbox::{Isolation, Resources};
 use crate::snapshot::Snapshotter;
+use crate::stop::Cancel;
 
 /// Which steps run again although an earlier build ran them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

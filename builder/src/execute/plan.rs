@@ -150,9 +150,7 @@ impl Executor {
         // The last step that may have written to a cache mount; its plan holds those before it.
         let mut writers: BTreeMap<&str, PlanKey> = BTreeMap::new();
         for (id, node) in graph.ops() {
-            if self.cancel.is_cancelled() {
-                return Err((id, StepError::Cancelled));
-            }
+            self.cancel.check().map_err(|stopped| (id, stopped.into()))?;
             if !plans.planned[id.index()] {
                 let plan = self.step_plan(graph, id, plans, &writers, sight).map_err(|error| (id, error))?;
                 plans.steps[id.index()] = Arc::new(plan);
@@ -331,9 +329,7 @@ impl Executor {
                 else {
                     return Ok(digests);
                 };
-                if self.cancel.is_cancelled() {
-                    return Err(StepError::Cancelled);
-                }
+                self.cancel.check()?;
                 digests.push((number, self.stats.hash_of(path)?));
             }
         };

@@ -61,6 +61,10 @@ impl Executor {
         let mut amounts = Amount::EACH.into_iter();
         loop {
             let error = match self.operation(step, node, plan, states) {
+                // Whatever a copy says that was broken off.
+                Err(error) if !error.is_of_the_command() && self.cancel.is_cancelled() => {
+                    return Err(StepError::Cancelled);
+                }
                 Err(error) if self.lacks_room(&error) => error,
                 outcome => return outcome,
             };
@@ -73,13 +77,12 @@ impl Executor {
     }
 
     fn lacks_room(&self, error: &StepError) -> bool {
-        let full = match error {
+        match error {
             StepError::FoundDiskFull { .. } => true,
             // The sandbox tells numbers, and the kernel uses that of a full disk for used up namespaces too.
             StepError::Sandbox(_) => is_full(self.store.root()),
             error => is_disk_full(error),
-        };
-        full && !self.cancel.is_cancelled()
+        }
     }
 
     fn no_room(&self, had_bytes: u64, pruned_bytes: u64, error: StepError) -> StepError {

@@ -6,7 +6,6 @@ use std::collections::HashSet;
 use fluyt_client::Reference;
 
 use super::{BuiltLayer, Executor, RootState, StepError};
-use crate::blob::Store;
 use crate::cache::{ConvertedRecord, LayerRecord, REAL_TIMES, Stamps};
 use crate::event::{Event, StepId};
 use crate::image::media_type;
@@ -68,8 +67,8 @@ impl Executor {
                     None => "compression",
                 }
             ),
-            |_, store| {
-                let blob = store.open_verified(&record.digest)?;
+            |_| {
+                let (store, blob) = (&self.store, self.store.open_verified(&record.digest)?);
                 let made = match &index {
                     None => recompress(store, blob, &record.diff_id, options).map(|made| LayerRecord {
                         digest: made.digest,
@@ -85,7 +84,7 @@ impl Executor {
                         };
                         let made = restamp(store, blob, &record.media_type, &record.diff_id, index, options, &of);
                         made.and_then(|made| {
-                            made.index.save(&self.store, &made.diff_id)?;
+                            made.index.save(store, &made.diff_id)?;
                             Ok(LayerRecord {
                                 diff_id: made.diff_id,
                                 digest: made.digest,
@@ -113,11 +112,11 @@ impl Executor {
     fn converting<T>(
         &self,
         name: String,
-        convert: impl FnOnce(StepId, &Store) -> Result<T, StepError>,
+        convert: impl FnOnce(StepId) -> Result<T, StepError>,
     ) -> Result<T, StepError> {
         let step = self.steps.next();
         self.events.hear(Event::Started { step, name });
-        let made = self.unless_stopped(convert(step, &self.store_until_stopped()));
+        let made = self.cancel.overrides(convert(step));
         self.events.hear(match &made {
             Ok(_) => Event::Finished { step },
             Err(StepError::Cancelled) => Event::Stopped { step },
@@ -141,25 +140,17 @@ impl Executor {
         if !state.layers.iter().any(others) {
             return Ok(state.clone());
         }
-        self.converting("compress the base image's layers".to_owned(), |step, store| {
+        self.converting("compress the base image's layers".to_owned(), |step| {
             let mut forced = state.clone();
             for layer in forced.layers.iter_mut().filter(|layer| others(layer)) {
-                if self.cancel.is_cancelled() {
-                    return Err(StepError::Cancelled);
-                }
-                *layer = self.converted(step, store, layer, options)?;
+                self.cancel.check()?;
+                *layer = self.converted(step, layer, options)?;
             }
             Ok(forced)
         })
     }
 
-    fn converted(
-        &self,
-        step: StepId,
-        store: &Store,
-        layer: &BuiltLayer,
-        options: LayerOptions,
-    ) -> Result<BuiltLayer, StepError> {
+    fn converted(&self, step: StepId, layer: &BuiltLayer, options: LayerOptions) -> Result<BuiltLayer, StepError> {
         let compression = options.compression.recorded();
         if let Some(ConvertedRecord { digest, size_bytes, media_type, .. }) =
             self.records.converted(&layer.digest, &compression)
@@ -168,7 +159,7 @@ impl Executor {
             return Ok(BuiltLayer { digest, size_bytes, media_type, origin: None, ..layer.clone() });
         }
         self.ensure_blob(step, layer)?;
-        let made = recompress(store, store.open_verified(&layer.digest)?, &layer.diff_id, options)?;
+        let made = recompress(&self.store, self.store.open_verified(&layer.digest)?, &layer.diff_id, options)?;
         self.records.keep_converted(&ConvertedRecord {
             source: layer.digest.clone(),
             compression,

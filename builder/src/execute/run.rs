@@ -13,7 +13,7 @@ use crate::event::{Event, StepId, Stream};
 use crate::graph::{Limit, Network, RunOp, Security};
 use crate::layer::{Kind, Layer, LayerBuilder, LayerPath, Tree};
 use crate::sandbox::{self, Exit, RunSpec, Rung, SandboxError};
-use crate::snapshot::{SnapshotError, Workspace};
+use crate::snapshot::Workspace;
 
 /// The host name that a command sees. A fixed one, because commands write it into what they make.
 const HOST_NAME: &str = "buildkitsandbox";
@@ -53,10 +53,7 @@ impl Executor {
         let identity = accounts(&tree).identity(&op.user)?;
         self.accept_rung(choice.rung, op, &identity)?;
 
-        let mut workspace = self.snapshots.prepare(&below.diff_ids()).map_err(|error| match error {
-            SnapshotError::Cancelled => StepError::Cancelled,
-            error => error.into(),
-        })?;
+        let mut workspace = self.snapshots.prepare(&below.diff_ids())?;
         let normalizer = self.normalizer(op, &workspace, &tree)?;
         let mut made = self.make_mounts(step, op, &shown, &tree, &mut workspace)?;
         let spec = self.specification(op, choice.rung, &workspace, identity, &mut made)?;
@@ -70,7 +67,7 @@ impl Executor {
         if let Some(normalizer) = normalizer {
             self.normalize(step, &normalizer, &mut workspace, &tree)?;
         }
-        let (layer, fixed) = self.unless_stopped(self.collect(plan, &workspace, &tree))?;
+        let (layer, fixed) = self.collect(plan, &workspace, &tree)?;
         let content = content_of(&layer);
         // A command that leaves what it left before keeps the layer that it left then, times included: what stands on it
         // and the image are what they were. Under `--no-cache` the user asked for a new one.
@@ -167,13 +164,11 @@ impl Executor {
     /// Makes a layer of what the command changed in the workspace, which showed `tree` before. With it come the folders that
     /// are in the layer only for what is in them.
     fn collect(&self, plan: &StepPlan, workspace: &Workspace, tree: &Tree) -> Result<(Layer, Vec<String>), StepError> {
-        let mut builder = LayerBuilder::new(&self.store_until_stopped(), self.options.layers)?;
+        let mut builder = LayerBuilder::new(&self.store, self.options.layers)?;
         let mut fixed = Vec::new();
         self.search_in(&mut builder, plan);
         for change in workspace.changes_over(tree)? {
-            if self.cancel.is_cancelled() {
-                return Err(StepError::Cancelled);
-            }
+            self.cancel.check()?;
             // A folder that the command left alone is named only for what is in it. Its time may be that of a check-out.
             let entry = &change.entry;
             let left_alone = entry.kind == Kind::Directory

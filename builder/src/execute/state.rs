@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use fluyt_client::Reference;
 use oci_spec::image::Digest;
@@ -110,19 +109,7 @@ impl Executor {
 
     /// Waits for a transfer, and no longer than the build goes on.
     pub(super) fn wait_for<T>(&self, transfer: impl Future<Output = Result<T, StepError>>) -> Result<T, StepError> {
-        /// How soon a transfer is given up. Nobody notices, and the switch needs no descriptor.
-        const LOOK: Duration = Duration::from_millis(50);
-        self.runtime.block_on(async {
-            tokio::pin!(transfer);
-            loop {
-                if let Ok(result) = tokio::time::timeout(LOOK, &mut transfer).await {
-                    return result;
-                }
-                if self.cancel.is_cancelled() {
-                    return Err(StepError::Cancelled);
-                }
-            }
-        })
+        self.runtime.block_on(self.cancel.until(transfer))
     }
 
     /// The index that is kept of a layer, with the times that a command sees: where the layer's blob has others, as its record
@@ -142,8 +129,7 @@ impl Executor {
             return Ok(index);
         }
         self.ensure_blob(step, layer)?;
-        let blob = self.store_until_stopped().open_verified(&layer.digest)?;
-        self.unless_stopped(self.make_index(blob, layer))
+        self.make_index(self.store.open_verified(&layer.digest)?, layer)
     }
 
     /// Makes a layer's index of its blob, and keeps it.

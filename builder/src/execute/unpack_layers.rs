@@ -90,8 +90,7 @@ impl Executor {
         let mut fetches = HashMap::new();
         for layer in layers.iter().filter(|layer| !self.store.contains(&layer.digest)) {
             if !fetches.contains_key(&layer.digest) {
-                let cancel = self.cancel.clone();
-                let (arriving, blob) = Arriving::new(&self.store, &layer.digest, move || cancel.is_cancelled());
+                let (arriving, blob) = Arriving::new(&self.store, &layer.digest);
                 let end = self.runtime.spawn(self.fetch(step, layer, Some(arriving))?);
                 fetches.insert(layer.digest.clone(), Transfer { end, blob });
             }
@@ -169,9 +168,7 @@ impl Executor {
         layer: &BuiltLayer,
         open: impl FnOnce() -> Result<Box<dyn io::Read + Send>, StepError>,
     ) -> Result<(), StepError> {
-        if self.cancel.is_cancelled() {
-            return Err(StepError::Cancelled);
-        }
+        self.cancel.check()?;
         layer.tells_times()?;
         let flight = self.flights.layer(&layer.diff_id);
         let _one_at_a_time = flight.lock().unwrap_or_else(PoisonError::into_inner);
@@ -186,12 +183,10 @@ impl Executor {
     }
 
     fn unpack_one(&self, layer: &BuiltLayer, below: &[Digest], index: &LayerIndex) -> Result<(), StepError> {
-        if self.cancel.is_cancelled() {
-            return Err(StepError::Cancelled);
-        }
+        self.cancel.check()?;
         let flight = self.flights.layer(&layer.diff_id);
         let _one_at_a_time = flight.lock().unwrap_or_else(PoisonError::into_inner);
-        let blob = self.store.open_blob(&layer.digest)?;
+        let blob = self.cancel.reader(self.store.open_blob(&layer.digest)?);
         let unpacked = self.snapshots.unpack(
             &layer.diff_id,
             below,

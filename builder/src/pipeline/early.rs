@@ -18,7 +18,7 @@ use crate::execute::{BuiltLayer, RootState, StepCounter, Watcher};
 use crate::graph::{Graph, Op, OpId};
 use crate::image::media_type;
 use crate::remote::{RemoteError, Uploads};
-use crate::sandbox::Cancel;
+use crate::stop::Cancel;
 
 /// So long a build goes on before the registry is asked whether it will take the image: one that is shorter is at its own
 /// push by then, and saves it the question.

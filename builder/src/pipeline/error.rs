@@ -14,6 +14,7 @@ use crate::layer::{ArchiveError, LayerError};
 use crate::remote::RemoteError;
 use crate::secrets::{Found, SearchError};
 use crate::snapshot::SnapshotError;
+use crate::stop::Stopped;
 
 /// Whose fault a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,6 +195,12 @@ pub enum BuildError {
     /// Snapshots cannot be used.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+}
+
+impl From<Stopped> for BuildError {
+    fn from(_: Stopped) -> Self {
+        Self::Cancelled
+    }
 }
 
 /// Each problem as it is rendered; the first without its `error: `, which the message gets anyway.

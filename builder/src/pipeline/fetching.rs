@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use fluyt_client::without_password;
@@ -16,16 +15,13 @@ use super::{BuildError, Request, Workshop};
 use crate::blob::is_disk_full;
 use crate::event::{DOWNLOAD, Event, Events, StepId};
 use crate::execute::{Amount, Arrivals, Coming, OnTheWay, StepCounter};
-use crate::fetch::{self, FetchError, FetchedFile, GitAddress, GitError, GitRequest, UrlRequest};
+use crate::fetch::{self, FetchError, FetchedFile, GitAddress, GitRequest, UrlRequest};
 use crate::graph::{FetchOp, Graph, Op};
-use crate::sandbox::Cancel;
 use crate::secrets::Value;
+use crate::stop::Cancel;
 
 /// Largest secret that a server is sent, in bytes: more is no header.
 const SECRET_MAX_BYTES: usize = 64 * 1024;
-
-/// How soon a transfer is given up when the build is stopped.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Brings things from elsewhere.
 #[derive(Clone)]
@@ -59,22 +55,6 @@ fn at(error: BuildError, place: &Shown) -> BuildError {
     match error {
         BuildError::Unusable { problem, hint } => unusable(format!("{problem} ({place}){}", place.excerpt()), hint),
         other => other,
-    }
-}
-
-/// Waits for something, and no longer than the build goes on.
-pub(super) async fn unless_stopped<T>(
-    stop: &Cancel,
-    work: impl Future<Output = Result<T, BuildError>>,
-) -> Result<T, BuildError> {
-    tokio::pin!(work);
-    loop {
-        if stop.is_cancelled() {
-            return Err(BuildError::Cancelled);
-        }
-        if let Ok(done) = tokio::time::timeout(LOOK, &mut work).await {
-            return done;
-        }
     }
 }
 
@@ -219,7 +199,7 @@ impl Fetcher {
                 };
                 let (client, store) = (&self.workshop.client, &self.workshop.store);
                 let work = async { fetch::url(client, store, &request, &self.events, step).await.map_err(failed) };
-                unless_stopped(&self.stop, work).await
+                self.stop.until(work).await
             }
             FetchOp::Git { remote, checksum, keep_git_dir, by_user } => {
                 let request = self
@@ -228,12 +208,11 @@ impl Fetcher {
                 let request = GitRequest { must_ask, ..request };
                 let (store, events) = (self.workshop.store.clone(), self.events.clone());
                 let stop = self.stop.clone();
-                let work = move || fetch::git(&store, &request, &events, step, &|| stop.is_cancelled());
-                match tokio::task::spawn_blocking(work).await {
-                    Ok(Err(FetchError::Git(GitError::Stopped))) => Err(BuildError::Cancelled),
-                    Ok(done) => done.map_err(failed),
-                    Err(error) => std::panic::resume_unwind(error.into_panic()),
-                }
+                let work = move || fetch::git(&store, &request, &events, step, &stop);
+                let done = tokio::task::spawn_blocking(work).await;
+                // Not `until`: it is over when git is.
+                let done = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+                self.stop.overrides(done.map_err(failed))
             }
             FetchOp::Given { .. } => Err(unusable(format!("{what} is gone"), "build again")),
         }

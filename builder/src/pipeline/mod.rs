@@ -47,9 +47,10 @@ use crate::execute::{
 use crate::graph::{self, Graph, ImageRequest, LowerInput, Lowered};
 use crate::layer::{FileTime, LayerOptions, Times};
 use crate::remote::{Origins, Remote};
-use crate::sandbox::{Cancel, Isolation};
+use crate::sandbox::Isolation;
 use crate::secrets::{SEARCHED_MIN_BYTES, Search};
 use crate::snapshot::Chosen;
+use crate::stop::Cancel;
 use fluyt_client::Client;
 
 pub use crate::context::{FileKind, SourceEntry};
@@ -128,7 +129,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
     let isolation = Isolation::new(request.isolation).at(store.root());
     let contexts: Vec<_> = std::iter::once(&read.context).chain(&read.folders).cloned().collect();
     let executor = Executor {
-        store: store.clone(),
+        store: store.until(&stop),
         records,
         remote: remote.clone(),
         runtime: Handle::current(),

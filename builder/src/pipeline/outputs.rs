@@ -9,7 +9,6 @@ use std::sync::Arc;
 use fluyt_client::{Blob, Reference};
 use oci_spec::image::Descriptor;
 
-use super::fetching::unless_stopped;
 use super::room::Pruner;
 use super::{BuildError, Built, Request, Workshop};
 use crate::blob::Store;
@@ -136,11 +135,11 @@ impl Delivery<'_> {
             self.fetch_missing().await?;
         }
         for destination in request.destinations.iter().filter(|destination| destination.is_export()) {
-            self.go_on()?;
+            self.workshop.cancel.check()?;
             self.export(destination).await?;
             done.push(destination.describe());
         }
-        self.go_on()?;
+        self.workshop.cancel.check()?;
         // Before the pushes: it can be pushed again, whatever becomes of them.
         let is_whole = self.name().await?;
         let is_kept = is_whole && !request.form.by_digest;
@@ -163,10 +162,6 @@ impl Delivery<'_> {
             }
         }
         Ok(())
-    }
-
-    fn go_on(&self) -> Result<(), BuildError> {
-        if self.workshop.cancel.is_cancelled() { Err(BuildError::Cancelled) } else { Ok(()) }
     }
 
     /// Pushes an image that the store does not have whole. What has its name in the store is older than what the registry has
@@ -230,7 +225,7 @@ impl Delivery<'_> {
             let fetched = self.pruner.with_room("fetching the base image's layers", fetch).await;
             fetched.map_err(|error| BuildError::Layers { source: Box::new(error) })
         };
-        self.end(step, unless_stopped(&self.workshop.cancel, fetched).await)
+        self.end(step, self.workshop.cancel.until(fetched).await)
     }
 
     fn begin(&self, name: String) -> StepId {
@@ -260,17 +255,14 @@ impl Delivery<'_> {
                 source: Box::new(error),
             })
         };
-        self.end(step, unless_stopped(&self.workshop.cancel, push).await)
+        self.end(step, self.workshop.cancel.until(push).await)
     }
 
     async fn export(&self, destination: &Destination) -> Result<(), BuildError> {
         let (step, cancel) = (self.begin(format!("export to {}", destination.describe())), &self.workshop.cancel);
         let write = async || {
             let order = Order {
-                store: self.workshop.store.until({
-                    let cancel = cancel.clone();
-                    move || cancel.is_cancelled()
-                }),
+                store: self.workshop.store.until(cancel),
                 manifest: self.image.manifest.clone(),
                 names: self.request.tags.iter().map(ToString::to_string).collect(),
                 destination: destination.clone(),

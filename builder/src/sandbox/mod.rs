@@ -44,7 +44,6 @@
 //! A command that was allowed to be insecure keeps what the builder itself may do: its capabilities, the machine's device
 //! nodes, a writable `/sys`; nothing of `/proc` is hidden, and no call is filtered.
 
-mod cancel;
 mod capabilities;
 mod chroot;
 mod ending;
@@ -71,7 +70,6 @@ mod traced;
 mod trial;
 mod wire;
 
-pub use cancel::Cancel;
 pub use capabilities::CapabilityChange;
 pub use chroot::recover;
 pub use entry::{another_user, enter, enter_as_another, entered};

@@ -20,7 +20,8 @@ use super::rung::Rung;
 use super::spec::{Exit, RootMount, RunSpec, Stream};
 use super::stage::STAGE_NAME;
 use super::wire::{Answer, Order, first_answer, send_order};
-use super::{Cancel, chroot, memory};
+use super::{chroot, memory};
+use crate::stop::{Cancel, Listener};
 
 /// How long a cancelled stage may take to end by itself; then it is killed, and its command with it.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
@@ -192,7 +193,7 @@ fn listen(
     stage: &mut Child,
     control: &UnixStream,
     pipes: [PipeReader; 2],
-    listener: &super::cancel::Listener,
+    listener: &Listener,
     output: &mut dyn FnMut(Stream, &[u8]),
 ) -> Result<(Vec<u8>, bool), SandboxError> {
     let [stdout, stderr] = pipes;
@@ -246,7 +247,7 @@ struct Ready {
 
 fn wait(
     control: &UnixStream,
-    listener: &super::cancel::Listener,
+    listener: &Listener,
     streams: &[(Stream, Option<PipeReader>); 2],
     deadline: Option<Instant>,
 ) -> Result<Ready, SandboxError> {

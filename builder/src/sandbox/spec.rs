@@ -246,7 +246,7 @@ pub enum Exit {
         /// child as code 137 is shown as signal 9 here too.
         out_of_memory: bool,
     },
-    /// [`Cancel::cancel`](super::Cancel::cancel) was called; nothing of the command is left.
+    /// [`Cancel::cancel`](crate::stop::Cancel::cancel) was called; nothing of the command is left.
     Cancelled,
 }
 

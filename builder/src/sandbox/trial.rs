@@ -23,8 +23,9 @@ use super::places::Places;
 use super::rung::Rung;
 use super::spec::{RootMount, RunSpec};
 use super::wire::{self, Answer, Order};
-use super::{Cancel, entry, init, stage, system};
+use super::{entry, init, stage, system};
 use crate::owners;
+use crate::stop::Cancel;
 
 /// Why RUN cannot work here.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,8 @@ use oci_spec::image::Digest;
 use super::{MutableRoot, Overlay, SnapshotError, Snapshotter, Workspace};
 use crate::blob::Store;
 use crate::layer::{Layer, LayerIndex, Limits};
-use crate::sandbox::{Cancel, Isolation, Rung};
+use crate::sandbox::{Isolation, Rung};
+use crate::stop::Cancel;
 
 /// Overlays where commands run with mounts, one mutable root elsewhere. Which it is comes out when a root is wanted for the
 /// first time, by a command that must run.

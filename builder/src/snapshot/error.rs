@@ -8,6 +8,7 @@ use oci_spec::image::Digest;
 use crate::blob::StoreError;
 use crate::layer::{ApplyError, ChangesError, LayerError};
 use crate::sandbox::SandboxError;
+use crate::stop::Stopped;
 
 /// Why a root file system could not be made or kept.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +92,12 @@ pub enum SnapshotError {
         #[source]
         source: io::Error,
     },
+}
+
+impl From<Stopped> for SnapshotError {
+    fn from(_: Stopped) -> Self {
+        Self::Cancelled
+    }
 }
 
 impl SnapshotError {

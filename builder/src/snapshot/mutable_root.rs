@@ -33,7 +33,8 @@ use crate::layer::{
     Form, Layer, LayerError, LayerIndex, Limits, Manifest, apply_layer_with_times, note_owners, read_layer,
 };
 use crate::owners::{self, Inodes, Paths};
-use crate::sandbox::{self, Cancel, RootMount};
+use crate::sandbox::{self, RootMount};
+use crate::stop::Cancel;
 
 /// The grain of a file's times is that of the kernel's timer, at most 10 ms (`CONFIG_HZ=100`).
 const TIME_GRAIN: Duration = Duration::from_millis(10);
@@ -172,9 +173,9 @@ impl MutableRoot {
             match self.try_lock()? {
                 Some(lock) => return Ok(lock),
                 // Another step has it, or another build, which may take its time.
-                None if self.cancel.is_cancelled() => return Err(SnapshotError::Cancelled),
-                None => std::thread::sleep(LOCK_PAUSE),
+                None => self.cancel.check()?,
             }
+            std::thread::sleep(LOCK_PAUSE);
         }
     }
 

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
-use fluyt::sandbox::{self, Cancel, CapabilityChange, Exit, Network, Resources, RootMount, RunSpec, Rung, Stream};
+use fluyt::sandbox::{self, CapabilityChange, Exit, Network, Resources, RootMount, RunSpec, Rung, Stream};
+use fluyt::stop::Cancel;
 
 pub const BUSYBOX: &str = "/usr/bin/busybox";
 

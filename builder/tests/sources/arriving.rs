@@ -64,7 +64,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn is_below(folder: &Path, name: &str) -> bool {
+pub(crate) fn is_below(folder: &Path, name: &str) -> bool {
     let entries = fs::read_dir(folder).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
     entries.iter().any(|entry| {
         entry.file_name() == name || entry.file_type().is_ok_and(|kind| kind.is_dir()) && is_below(&entry.path(), name)

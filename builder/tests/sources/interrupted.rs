@@ -1,11 +1,14 @@
 //! Ctrl-C when the steps are done and the image is on its way out.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use fluyt::blob::sha256;
+
+use super::arriving::is_below;
 use super::place::Place;
 use super::server::{Reply, Server};
 
@@ -200,4 +203,86 @@ fn an_export_that_is_interrupted_leaves_nothing_half_written() {
             fs::remove_dir(place.path("out")).unwrap();
         }
     }
+}
+
+/// How many pieces `zeros` are made of.
+const PIECES: u64 = 40;
+
+const PIECE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// More zeros than anyone reads in the time that a test takes, as gzip.
+fn zeros() -> Vec<u8> {
+    let bytes = usize::try_from(PIECE_BYTES).unwrap();
+    gzip(&vec![0; bytes]).repeat(usize::try_from(PIECES).unwrap())
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Waits for a file below the store, and stops the build then.
+fn stop_when(place: &Place, mut running: Running, is_there: impl Fn(&Path) -> bool) {
+    let begun = Instant::now();
+    while !is_there(&place.path("store")) {
+        assert!(begun.elapsed().as_secs() < 20, "it does not come so far");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let begun = Instant::now();
+    running.stop();
+    assert_eq!(running.code(), Some(130));
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+}
+
+/// All of the file is here, and only then is it inflated.
+#[test]
+fn a_fetched_file_is_inflated_no_further_once_the_build_is_stopped() {
+    let (place, zeros) = (Place::new(), zeros());
+    let server = Server::start(move |_| Reply::new(200, zeros.clone()).header("Content-Encoding", "gzip"));
+    place.write("context/Dockerfile", format!("FROM scratch\nADD {} /\n", server.url("/zeros")));
+    let running = Running::start(&place, &["context"]);
+    stop_when(&place, running, |store| {
+        fs::read_dir(store.join("blobs/sha256")).is_ok_and(|mut blobs| blobs.next().is_some())
+    });
+}
+
+/// A layer that is in the store, so that no transfer of it ends.
+#[test]
+fn a_layer_is_unpacked_no_further_once_the_build_is_stopped() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: RUN needs root here");
+        return;
+    }
+    let place = Place::new();
+    let mut header = tar::Header::new_ustar();
+    header.set_path("zeros").unwrap();
+    header.set_size(PIECES * PIECE_BYTES);
+    header.set_mode(0o644);
+    header.set_cksum();
+    let blob = [gzip(header.as_bytes()), zeros(), gzip(&[0; 1024])].concat();
+    let (digest, size) = (sha256(&blob), blob.len());
+    let arch = fluyt::pipeline::host_platform().architecture;
+    // Nobody comes so far that another diff id is found.
+    let config = format!(
+        r#"{{"architecture":"{arch}","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["{digest}"]}}}}"#
+    );
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{}","size":{}}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"{digest}","size":{size}}}]}}"#,
+        sha256(config.as_bytes()),
+        config.len()
+    );
+    let of_layer = digest.to_string();
+    let server = Server::start(move |asked| match asked.target.rsplit('/').next().unwrap_or_default() {
+        last if last == of_layer => Reply::new(200, blob.clone()),
+        last if last.starts_with("sha256:") => Reply::new(200, config.clone()),
+        "1" => Reply::new(200, manifest.clone()).header("Content-Type", "application/vnd.oci.image.manifest.v1+json"),
+        _ => Reply::new(200, ""),
+    });
+    let name = format!("{}/zeros:1", server.address);
+    let mut pull = Command::new(env!("CARGO_BIN_EXE_fluyt"));
+    assert!(pull.env("FLUYT_STORE", place.path("store")).args(["pull", "-q", &name]).status().unwrap().success());
+    place.write("context/Dockerfile", format!("FROM {name}\nRUN [\"/none\"]\n"));
+    let running = Running::start(&place, &["context"]);
+    stop_when(&place, running, |store| is_below(store, "zeros"));
 }

@@ -111,7 +111,7 @@ pub(super) async fn run(store: &Store, typed: VerifyArguments, reference: Refere
     })
 }
 
-impl<W: Fn(Store, crate::sandbox::Cancel) -> Workshop> Builds<W> {
+impl<W: Fn(Store, crate::stop::Cancel) -> Workshop> Builds<W> {
     async fn compared(
         &self,
         published: &Published,

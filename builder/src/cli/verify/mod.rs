@@ -151,7 +151,7 @@ impl Conditions {
     }
 }
 
-async fn both<W: Fn(Store, crate::sandbox::Cancel) -> Workshop>(
+async fn both<W: Fn(Store, crate::stop::Cancel) -> Workshop>(
     builds: &Builds<W>,
     store: &Store,
     first: Request,
@@ -211,7 +211,7 @@ async fn both<W: Fn(Store, crate::sandbox::Cancel) -> Workshop>(
     Ok((one, two, conditions))
 }
 
-impl<W: Fn(Store, crate::sandbox::Cancel) -> Workshop> Builds<W> {
+impl<W: Fn(Store, crate::stop::Cancel) -> Workshop> Builds<W> {
     /// `kept`: the store that is there when all is done, if it is this process's.
     fn new(typed: &BuildArguments, workshop: W, kept: Option<&Store>) -> Self {
         let logs = kept.map(|store| store.root().join(LOGS));

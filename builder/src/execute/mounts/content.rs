@@ -14,7 +14,7 @@ use crate::cache::{Key, LayerContent};
 use crate::event::StepId;
 use crate::graph::{FolderId, Mount, MountFrom, MountKind, RunOp};
 use crate::layer::{Entry, Kind, LayerPath, Tree};
-use crate::sandbox::Cancel;
+use crate::stop::Cancel;
 
 /// What one mount shows.
 #[derive(Clone, Debug)]

@@ -12,11 +12,10 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, Xat
 use super::super::StepError;
 use super::super::extract::Spool;
 use super::super::item::{Content, Item, Items};
-use super::super::stop::{UntilStopped, unless};
 use crate::blob::ContentHash;
 use crate::layer::{Entry, FileTime, Kind, LayerError, Source};
 use crate::owners::{self, Owner};
-use crate::sandbox::Cancel;
+use crate::stop::Cancel;
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> StepError {
     let path = path.to_owned();
@@ -56,14 +55,12 @@ pub(super) fn set_time(path: &Path, seconds: i64, nanoseconds: i64) -> io::Resul
 /// Writes all items into `folder`; `spool` has the contents that came out of layers.
 ///
 /// # Errors
-/// When a file of the context is not what it was when it was hashed, or the file system refuses; [`StepError::Cancelled`] when
-/// the build is stopped meanwhile.
+/// When a file of the context is not what it was when it was hashed, when the file system refuses, and when the build is
+/// stopped meanwhile.
 pub(super) fn write(items: &Items, spool: Option<&Spool>, folder: &Path, cancel: &Cancel) -> Result<(), StepError> {
     let mut folders: Vec<(PathBuf, &Entry)> = Vec::new();
     for item in items.iter() {
-        if cancel.is_cancelled() {
-            return Err(StepError::Cancelled);
-        }
+        cancel.check()?;
         let entry = &item.entry;
         let path = folder.join(entry.path.as_path());
         if entry.kind == Kind::Directory {
@@ -74,7 +71,7 @@ pub(super) fn write(items: &Items, spool: Option<&Spool>, folder: &Path, cancel:
             folders.push((path, entry));
             continue;
         }
-        unless(cancel, write_one(item, spool, folder, &path, cancel))?;
+        write_one(item, spool, folder, &path, cancel)?;
         if !matches!(entry.kind, Kind::Hardlink(_)) {
             set(&path, entry).map_err(failed(&path))?;
         }
@@ -128,7 +125,7 @@ fn copy_checked(
     if !file.metadata().map_err(unreadable)?.is_file() {
         return Err(changed("no regular file".to_owned()));
     }
-    let found = ContentHash::copy(UntilStopped { inner: file, cancel }, to).map_err(failed(path))?;
+    let found = ContentHash::copy(cancel.reader(file), to).map_err(failed(path))?;
     match expected {
         Some(expected) if expected != found => Err(changed(found.to_string())),
         _ => Ok(()),

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::AddressError;
+use crate::stop::Stopped;
 
 /// Why a git repository was not fetched.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +84,12 @@ pub enum GitError {
     /// The build was stopped.
     #[error("interrupted")]
     Stopped,
+}
+
+impl From<Stopped> for GitError {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
+    }
 }
 
 /// What git says when it could not reach a server, rather than was refused by one.

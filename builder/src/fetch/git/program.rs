@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::GitError;
 use crate::blob::Room;
+use crate::stop::Cancel;
 
 /// How often it is looked whether git has ended.
 const LOOK: Duration = Duration::from_millis(10);
@@ -84,8 +85,8 @@ impl std::fmt::Debug for Access {
 pub(super) struct Git<'a> {
     pub(super) folder: &'a Path,
     pub(super) access: &'a Access,
-    /// Whether the build is to stop.
-    pub(super) stopped: &'a (dyn Fn() -> bool + Sync),
+    /// Ends it.
+    pub(super) cancel: &'a Cancel,
 }
 
 impl Git<'_> {
@@ -126,13 +127,13 @@ impl Git<'_> {
             if let Some(status) = child.try_wait().map_err(|source| GitError::NoProgram { source })? {
                 return Ok(status);
             }
-            if (self.stopped)() {
+            if let Err(stopped) = self.cancel.check() {
                 // With it go its helpers, which speak to the server.
                 if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
                     let _ = kill_process_group(group, Signal::KILL);
                 }
                 let _ = child.wait();
-                return Err(GitError::Stopped);
+                return Err(stopped.into());
             }
             std::thread::sleep(LOOK);
         }
@@ -292,7 +293,7 @@ mod tests {
                 known_hosts: PathBuf::from("/the 1%/known_hosts"),
                 ..Access::default()
             };
-            let made = Git { folder: folder.path(), access: &access, stopped: &|| false }.ssh();
+            let made = Git { folder: folder.path(), access: &access, cancel: &Cancel::new() }.ssh();
             // As a shell would read it.
             let words = Command::new("sh").args(["-c", &format!("printf '%s\\n' {made}")]).output().unwrap();
             let words = String::from_utf8(words.stdout).unwrap().replace(folder.path().to_str().unwrap(), "");
@@ -337,7 +338,7 @@ mod tests {
         let settings = vec![("http.https://h/.extraheader".to_owned(), "it's".to_owned())];
         let access = Access { settings, ..Access::default() };
         let mut command = Command::new("git");
-        Git { folder: Path::new("/"), access: &access, stopped: &|| false }.environment(&mut command);
+        Git { folder: Path::new("/"), access: &access, cancel: &Cancel::new() }.environment(&mut command);
         let settings = command.get_envs().find(|(name, _)| *name == "GIT_CONFIG_PARAMETERS").unwrap().1.unwrap();
         let settings = settings.to_str().unwrap();
         assert!(settings.ends_with(r" 'http.https://h/.extraheader=it'\''s'"), "{settings}");

@@ -20,6 +20,7 @@ use crate::event::{Event, Events, StepId};
 use crate::fetch::http::Secret;
 use crate::fetch::record::Record;
 use crate::fetch::{FetchError, FetchedFile};
+use crate::stop::Cancel;
 
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +49,7 @@ struct Resolved {
     commit: String,
 }
 
-/// Fetches a commit. Blocks; `stopped` says whether to give up.
+/// Fetches a commit. Blocks, until `cancel` trips at most.
 ///
 /// # Errors
 /// When git fails, when the repository has not what was asked for, and when the store fails.
@@ -57,11 +58,12 @@ pub fn git(
     request: &GitRequest,
     events: &Events,
     step: StepId,
-    stopped: &(dyn Fn() -> bool + Sync),
+    cancel: &Cancel,
 ) -> Result<FetchedFile, FetchError> {
+    let store = &store.until(cancel);
     let folder = store.temporary_folder()?;
     let access = access(request, folder.path())?;
-    let git = Git { folder: folder.path(), access: &access, stopped };
+    let git = Git { folder: folder.path(), access: &access, cancel };
     let remote = remote(&request.address);
     let by_name = by_name(request);
     let resolved = match resolve(&git, &remote, &request.address) {
@@ -97,7 +99,7 @@ pub fn git(
     let time = if request.address.commit_times { committed_at } else { now() };
     let top = inside(&tree, request.address.folder.as_deref(), &resolved.commit)?;
     let keep_git_dir = request.address.keep_git_dir == Some(true) && top == tree;
-    let info = pack(store, &top, keep_git_dir, u64::try_from(time).unwrap_or(0), stopped)?;
+    let info = pack(store, &top, keep_git_dir, u64::try_from(time).unwrap_or(0))?;
     let record = Record {
         etag: Some(resolved.commit),
         digest: info.digest.to_string(),
@@ -325,25 +327,13 @@ fn inside(tree: &Path, folder: Option<&str>, commit: &str) -> Result<PathBuf, Gi
 }
 
 /// Writes a folder as a tar: names sorted, root as the owner, git's modes.
-fn pack(
-    store: &Store,
-    top: &Path,
-    keep_git_dir: bool,
-    time: u64,
-    stopped: &(dyn Fn() -> bool + Sync),
-) -> Result<crate::blob::BlobInfo, FetchError> {
-    let failed = |path: &Path, source| match stopped() {
-        true => FetchError::from(GitError::Stopped),
-        false => GitError::Read { path: path.to_owned(), source }.into(),
-    };
+fn pack(store: &Store, top: &Path, keep_git_dir: bool, time: u64) -> Result<crate::blob::BlobInfo, FetchError> {
+    let failed = |path: &Path, source| GitError::Read { path: path.to_owned(), source };
     let mut builder = tar::Builder::new(store.writer()?);
     builder.mode(tar::HeaderMode::Deterministic);
     // The next folder or file to write is the last.
     let mut open = vec![(top.to_owned(), PathBuf::new())];
     while let Some((path, name)) = open.pop() {
-        if stopped() {
-            return Err(GitError::Stopped.into());
-        }
         let about = std::fs::symlink_metadata(&path).map_err(|source| failed(&path, source))?;
         let mut header = tar::Header::new_gnu();
         header.set_mtime(time);
@@ -373,7 +363,7 @@ fn pack(
             let file = File::open(&path).map_err(|source| failed(&path, source))?;
             header.set_mode(git_mode(about.permissions().mode()));
             header.set_size(about.size());
-            builder.append_data(&mut header, &name, Heard { file: file.take(about.size()), stopped })
+            builder.append_data(&mut header, &name, file.take(about.size()))
         } else {
             continue;
         };
@@ -381,18 +371,6 @@ fn pack(
     }
     let writer = builder.into_inner().map_err(|source| failed(top, source))?;
     Ok(writer.commit(None)?)
-}
-
-/// A file that cannot be read on once the build is stopped.
-struct Heard<'a> {
-    file: io::Take<File>,
-    stopped: &'a (dyn Fn() -> bool + Sync),
-}
-
-impl Read for Heard<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if (self.stopped)() { Err(io::Error::other("the build was stopped")) } else { self.file.read(buffer) }
-    }
 }
 
 /// What git keeps of a mode, whatever the umask; its own objects are read-only.
@@ -406,6 +384,8 @@ fn git_mode(mode: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
+
     use super::*;
 
     #[test]
@@ -457,26 +437,16 @@ mod tests {
 
     #[test]
     fn a_large_file_is_packed_no_further_once_the_build_is_stopped() {
-        use std::sync::atomic::{AtomicU32, Ordering};
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store")).unwrap();
         let top = folder.path().join("tree");
         std::fs::create_dir(&top).unwrap();
         std::fs::write(top.join("large"), vec![7; 4 << 20]).unwrap();
-        let asked = AtomicU32::new(0);
-        let packed = |most: u32| {
-            asked.store(0, Ordering::Relaxed);
-            pack(&store, &top, false, 0, &|| asked.fetch_add(1, Ordering::Relaxed) >= most)
-        };
-        packed(u32::MAX).unwrap();
-        let all = asked.load(Ordering::Relaxed);
-        assert!(all > 10, "asked {all} times");
-        // Before anything, before the file, and in it.
-        for most in [0, 1, all / 2] {
-            let error = packed(most).unwrap_err();
-            assert!(matches!(error, FetchError::Git(GitError::Stopped)), "{error}");
-            assert!(asked.load(Ordering::Relaxed) <= most + 3);
-        }
+        let cancel = Cancel::new();
+        pack(&store.until(&cancel), &top, false, 0).unwrap();
+        cancel.cancel();
+        let error = pack(&store.until(&cancel), &top, false, 0).unwrap_err();
+        assert_eq!(error.source().unwrap().to_string(), "the build was stopped");
     }
 
     #[test]

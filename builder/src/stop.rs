@@ -1,12 +1,28 @@
-//! A switch that ends a RUN from another thread.
+//! The end of a build from another thread: of its commands, of its reading and writing, of what it waits for.
 
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// Asks running commands to end, once and for good. Clones are the same switch.
+/// How soon a wait ends. Nobody notices, and the switch needs no descriptor.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The build was stopped: why something has no end.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the build was stopped")]
+pub struct Stopped;
+
+impl From<Stopped> for io::Error {
+    fn from(stopped: Stopped) -> Self {
+        Self::other(stopped)
+    }
+}
+
+/// Asks all that runs for a build to end, once and for good. Clones are the same switch.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<Shared>);
 
@@ -40,7 +56,7 @@ impl Cancel {
         child
     }
 
-    /// Ends every run that was given this switch, and refuses later ones.
+    /// Ends all that was given this switch, and refuses what comes later.
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::SeqCst);
         for listener in self.listeners().iter().filter_map(Weak::upgrade) {
@@ -58,8 +74,34 @@ impl Cancel {
         self.0.cancelled.load(Ordering::SeqCst)
     }
 
+    /// An error as soon as [`Cancel::cancel`] was called.
+    pub fn check(&self) -> Result<(), Stopped> {
+        if self.is_cancelled() { Err(Stopped) } else { Ok(()) }
+    }
+
+    /// What came of something. Whatever its failure says, once this has tripped that is the reason.
+    pub fn overrides<T, E: From<Stopped>>(&self, result: Result<T, E>) -> Result<T, E> {
+        result.map_err(|error| if self.is_cancelled() { Stopped.into() } else { error })
+    }
+
+    /// Reads until this trips; after that every read fails.
+    pub fn reader<R: Read>(&self, inner: R) -> UntilStopped<R> {
+        UntilStopped { inner, cancel: self.clone() }
+    }
+
+    /// Waits for something until this trips. It must yield: what keeps its thread hears nothing.
+    pub async fn until<T, E: From<Stopped>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        tokio::pin!(work);
+        loop {
+            self.check()?;
+            if let Ok(done) = tokio::time::timeout(LOOK, &mut work).await {
+                return self.overrides(done);
+            }
+        }
+    }
+
     /// A descriptor that becomes readable on cancel.
-    pub(super) fn listen(&self) -> rustix::io::Result<Listener> {
+    pub(crate) fn listen(&self) -> rustix::io::Result<Listener> {
         let event = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let mut listeners = self.listeners();
         listeners.retain(|listener| listener.strong_count() > 0);
@@ -79,7 +121,7 @@ impl Cancel {
 
 /// One run's ear on a [`Cancel`].
 #[derive(Debug)]
-pub(super) struct Listener(Arc<OwnedFd>);
+pub(crate) struct Listener(Arc<OwnedFd>);
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -87,9 +129,48 @@ impl AsFd for Listener {
     }
 }
 
+/// See [`Cancel::reader`].
+#[derive(Debug)]
+pub struct UntilStopped<R> {
+    inner: R,
+    cancel: Cancel,
+}
+
+impl<R: Read> Read for UntilStopped<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.cancel.check()?;
+        self.inner.read(buffer)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Has no end, and stops the build in its third read.
+    struct Endless<'a> {
+        reads: u32,
+        cancel: &'a Cancel,
+    }
+
+    impl Read for Endless<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.reads += 1;
+            if self.reads == 3 {
+                self.cancel.cancel();
+            }
+            Ok(buffer.len())
+        }
+    }
+
+    #[test]
+    fn a_file_without_end_is_read_until_the_build_is_stopped() {
+        let cancel = Cancel::new();
+        let mut endless = Endless { reads: 0, cancel: &cancel };
+        let read = io::copy(&mut cancel.reader(&mut endless), &mut io::sink());
+        assert_eq!(read.unwrap_err().to_string(), "the build was stopped");
+        assert_eq!(endless.reads, 3);
+    }
 
     #[test]
     fn a_child_trips_with_its_parent_and_not_the_other_way() {
