@@ -21,6 +21,7 @@ pub mod snapshot;
 pub mod ssh_agent;
 pub mod stop;
 pub mod suspects;
+pub mod task;
 
 pub mod context;
 pub mod image;

@@ -16,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Docker's small notations stand in Dockerfiles, addresses and flags, and mean the same everywhere.
     ("notation", &[]),
     ("stop", &[]),
+    ("task", &[]),
     ("blob", &["stop"]),
     ("dockerfile", &["notation"]),
     ("owners", &[]),
@@ -29,8 +30,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("layer", &["blob", "owners", "secrets", "stop"]),
     ("snapshot", &["blob", "layer", "owners", "sandbox", "stop"]),
     ("graph", &["dockerfile", "image", "notation"]),
-    ("remote", &["blob", "image", "event"]),
-    ("fetch", &["blob", "event", "notation", "stop"]),
+    ("remote", &["blob", "image", "event", "task"]),
+    ("fetch", &["blob", "event", "notation", "stop", "task"]),
     ("cache", &["graph", "layer", "image", "blob", "sandbox", "secrets"]),
     ("cache_mount", &["blob", "owners"]),
     (

@@ -14,6 +14,8 @@ use super::record::Record;
 use super::{FetchError, FetchedFile};
 use crate::blob::{BlobWriter, Hasher, Store, StoreError, is_disk_full};
 use crate::event::{Event, Events, StepId};
+use crate::stop::Cancel;
+use crate::task::blocking;
 
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +42,8 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Fetches a file.
+/// Fetches a file. Whatever takes as long as the file is large is done until `cancel` trips at most, and in threads of its own:
+/// who awaits this hears meanwhile.
 ///
 /// # Errors
 /// When the server refuses or breaks off, when the file is not what the checksum says, and when the store fails.
@@ -50,7 +53,9 @@ pub async fn url(
     request: &UrlRequest,
     events: &Events,
     step: StepId,
+    cancel: &Cancel,
 ) -> Result<FetchedFile, FetchError> {
+    let store = &store.until(cancel);
     let shown = without_password(&request.url);
     let known = Record::read(store, &request.url).filter(|known| known.is_there(store));
     if let (Some(known), Some(checksum)) = (&known, &request.checksum)
@@ -75,9 +80,13 @@ pub async fn url(
     let progress = |done_bytes, total_bytes| {
         events.hear(Event::Moved { step, what: shown.clone(), done_bytes, total_bytes });
     };
+    let checked = |file: FetchedFile| {
+        let (store, request, cancel) = (store.clone(), request.clone(), cancel.clone());
+        blocking(move || check(&store, &file, &request, &cancel))
+    };
     let mut answer = client.file::<BlobWriter>(&asked, &mut open, &progress).await;
     if let (Ok(FileAnswer::Unchanged), Some(known)) = (&answer, &known) {
-        match check(store, &known.file(store)?, request, &shown) {
+        match checked(known.file(store)?).await {
             Err(FetchError::Checksum { .. }) => {
                 // What is asked for may be there all the same, under the tag of another file.
                 asked.etag = None;
@@ -95,21 +104,12 @@ pub async fn url(
         }
         (Ok(FileAnswer::Unchanged), None) => Err(FetchError::Unasked { url: shown }),
         (Ok(FileAnswer::File { sink, about }), _) => {
-            let info = sink.commit(None)?;
-            let digest = match about.encoding.as_deref() {
-                None => info.digest,
-                Some("gzip" | "x-gzip") => decoded(store, &info.digest, &shown)?,
-                Some(encoding) => return Err(FetchError::Encoding { url: shown, encoding: encoding.to_owned() }),
-            };
-            let record = record(&digest, store, &about)?;
-            let file = record.file(store)?;
-            check(store, &file, request, &shown)?;
-            record.keep(store, &request.url)?;
-            Ok(file)
+            let (store, request, cancel) = (store.clone(), request.clone(), cancel.clone());
+            blocking(move || received(&store, sink, &about, &request, &cancel)).await
         }
         (Err(error), Some(known)) if error.is_unreachable() && !request.must_ask => {
             let file = known.file(store)?;
-            check(store, &file, request, &shown)?;
+            checked(file.clone()).await?;
             let text = format!("{error}; {shown} is taken as it was last fetched, {}", file.digest);
             events.hear(Event::Warning { text });
             Ok(file)
@@ -139,6 +139,28 @@ fn record(digest: &Digest, store: &Store, about: &FileAbout) -> Result<Record, F
     })
 }
 
+/// Keeps a file that has come, if it is what was asked for.
+fn received(
+    store: &Store,
+    sink: BlobWriter,
+    about: &FileAbout,
+    request: &UrlRequest,
+    cancel: &Cancel,
+) -> Result<FetchedFile, FetchError> {
+    let shown = without_password(&request.url);
+    let info = sink.commit(None)?;
+    let digest = match about.encoding.as_deref() {
+        None => info.digest,
+        Some("gzip" | "x-gzip") => decoded(store, &info.digest, &shown)?,
+        Some(encoding) => return Err(FetchError::Encoding { url: shown, encoding: encoding.to_owned() }),
+    };
+    let record = record(&digest, store, about)?;
+    let file = record.file(store)?;
+    check(store, &file, request, cancel)?;
+    record.keep(store, &request.url)?;
+    Ok(file)
+}
+
 /// What a server sent in gzip although nobody asked for it, as every client takes it.
 fn decoded(store: &Store, digest: &Digest, url: &str) -> Result<Digest, FetchError> {
     let file = store.open_blob(digest)?;
@@ -146,10 +168,11 @@ fn decoded(store: &Store, digest: &Digest, url: &str) -> Result<Digest, FetchErr
     Ok(super::keep(store, &format!("the gzip that {url} was sent in"), &mut decoder)?.digest)
 }
 
-fn check(store: &Store, file: &FetchedFile, request: &UrlRequest, url: &str) -> Result<(), FetchError> {
+fn check(store: &Store, file: &FetchedFile, request: &UrlRequest, cancel: &Cancel) -> Result<(), FetchError> {
     let Some(checksum) = &request.checksum else { return Ok(()) };
+    let url = without_password(&request.url);
     let mismatch = |found: &Digest| FetchError::Checksum {
-        url: url.to_owned(),
+        url: url.clone(),
         expected: checksum.clone(),
         found: found.to_string(),
     };
@@ -158,8 +181,8 @@ fn check(store: &Store, file: &FetchedFile, request: &UrlRequest, url: &str) -> 
     }
     let expected: Digest = checksum.parse().map_err(|_| mismatch(&file.digest))?;
     let hasher = Hasher::for_digest(&expected).ok_or_else(|| mismatch(&file.digest))?;
-    let mut reader = crate::blob::HashingReader::with(store.open_blob(&file.digest)?, hasher);
-    io::copy(&mut reader, &mut io::sink()).map_err(|source| FetchError::Read { what: url.to_owned(), source })?;
+    let mut reader = crate::blob::HashingReader::with(cancel.reader(store.open_blob(&file.digest)?), hasher);
+    io::copy(&mut reader, &mut io::sink()).map_err(|source| FetchError::Read { what: url.clone(), source })?;
     let found = reader.finish().0;
     if found == expected { Ok(()) } else { Err(mismatch(&found)) }
 }

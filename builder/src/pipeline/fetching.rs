@@ -198,7 +198,8 @@ impl Fetcher {
                     anew: self.request.no_cache,
                 };
                 let (client, store) = (&self.workshop.client, &self.workshop.store);
-                let work = async { fetch::url(client, store, &request, &self.events, step).await.map_err(failed) };
+                let work =
+                    async { fetch::url(client, store, &request, &self.events, step, &self.stop).await.map_err(failed) };
                 self.stop.until(work).await
             }
             FetchOp::Git { remote, checksum, keep_git_dir, by_user } => {

@@ -10,6 +10,7 @@ use super::{DEPTH_MAX, Remote, RemoteError, places};
 use crate::blob::Arriving;
 use crate::event::{Event, StepId};
 use crate::image::{self, DOCUMENT_SIZE_MAX_BYTES, ImageConfig, ImageError, Manifest, Platform, manifest};
+use crate::task::blocking;
 
 /// Most manifests that are looked at for one image, where an index does not say what they are for.
 const CANDIDATES_MAX: usize = 32;
@@ -215,7 +216,8 @@ impl Remote {
         if let Some(arriving) = arriving {
             arriving.whole();
         }
-        writer.commit(Some(digest))?;
+        let digest = digest.clone();
+        blocking(move || writer.commit(Some(&digest))).await?;
         Ok(())
     }
 
