@@ -1,10 +1,15 @@
 //! Work in other threads and tasks of the runtime.
 
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
-/// Waits for a task. Its panic goes on here.
+/// What a task gave. Its panic goes on here.
+pub fn given<T>(ended: Result<T, JoinError>) -> T {
+    ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// Waits for a task.
 pub async fn joined<T>(task: JoinHandle<T>) -> T {
-    task.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    given(task.await)
 }
 
 /// Does in a thread of its own what would keep the runtime's from everything else. When nobody waits for it any more it still

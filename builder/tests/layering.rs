@@ -53,6 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "owners",
             "stop",
             "suspects",
+            "task",
         ],
     ),
     ("export", &["event", "blob", "image", "layer"]),
@@ -78,6 +79,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "export",
             "prune",
             "stop",
+            "task",
         ],
     ),
     (
@@ -97,6 +99,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "ssh_agent",
             "stop",
             "suspects",
+            "task",
         ],
     ),
 ];

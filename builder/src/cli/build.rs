@@ -27,6 +27,7 @@ use crate::prune::Ceiling;
 use crate::sandbox::{self, Resources, Wish};
 use crate::secrets::Redactor;
 use crate::ssh_agent::Served;
+use crate::task::blocking;
 
 pub(super) async fn run(store: Option<&Path>, typed: BuildArguments) -> Result<(), Failure> {
     let typed = typed.without_empty();
@@ -116,21 +117,19 @@ fn refused_limits(request: &mut Request, typed: &BuildArguments) -> Option<Strin
 
 /// Makes room where the store takes more than it may. What this build used is held until here, and stays.
 async fn keep_limit(limit: Ceiling, store: Store, events: &Events) {
-    let kept = tokio::task::spawn_blocking(move || limit.keep(&store)).await;
-    match kept {
-        Ok(Ok(Some(outcome))) if outcome.freed_bytes > 0 => {
+    match blocking(move || limit.keep(&store)).await {
+        Ok(Some(outcome)) if outcome.freed_bytes > 0 => {
             let (freed, left) = (size(outcome.freed_bytes), size(outcome.left_bytes));
             let text =
                 format!("the store was above its limit: what was used longest ago is gone, {freed}; {left} left");
             events.hear(Event::Note { text });
         }
-        Ok(Ok(_)) => {}
+        Ok(_) => {}
         // The build is what it is.
-        Ok(Err(error)) => {
+        Err(error) => {
             events
                 .hear(Event::Warning { text: format!("whether the store is above its limit cannot be told: {error}") });
         }
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

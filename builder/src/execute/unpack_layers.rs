@@ -19,6 +19,7 @@ use crate::blob::{Arriving, ArrivingBlob};
 use crate::event::StepId;
 use crate::layer::{Apart, LayerIndex, Limits};
 use crate::snapshot::SnapshotError;
+use crate::task::joined;
 
 /// How much is read at once of a blob that arrives.
 const READ_BYTES: usize = 64 * 1024;
@@ -120,7 +121,7 @@ impl Executor {
     }
 
     fn ended(&self, end: JoinHandle<Result<(), StepError>>) -> Result<(), StepError> {
-        self.wait_for(async { end.await.unwrap_or_else(|error| resume_unwind(error.into_panic())) })
+        self.wait_for(joined(end))
     }
 
     /// Unpacks a layer that has no index yet, and makes it, in one pass and while its blob arrives: inflating is most of

@@ -22,6 +22,7 @@ use crate::export::{StoredImage, read_image};
 use crate::graph::{ImageRequest, ResolvedBase};
 use crate::image::{DOCUMENT_SIZE_MAX_BYTES, ImageConfig, Platform};
 use crate::remote::{Remote, RemoteError, RemoteImage};
+use crate::task::blocking;
 
 /// Annotation of a name in the store that `fluyt pull` gave: the registry's name.
 pub const PULLED_FROM: &str = "dev.fluyt.pulled-from";
@@ -82,8 +83,7 @@ pub(super) async fn resolve(
         events.hear(Event::Started { step, name: format!("[internal] load {}", wanted.reference) });
         let read = async || {
             let (address, platform, store) = (wanted.reference.clone(), wanted.platform.clone(), store.clone());
-            let read = tokio::task::spawn_blocking(move || layout::resolve(&address, &platform, &store)).await;
-            read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+            blocking(move || layout::resolve(&address, &platform, &store)).await
         };
         let base = pruner.with_room(&wanted.reference, read).await;
         events.hear(match &base {

@@ -14,11 +14,12 @@ use super::source::{Read, first_line};
 use super::{BuildError, Request, Workshop};
 use crate::blob::is_disk_full;
 use crate::event::{DOWNLOAD, Event, Events, StepId};
-use crate::execute::{Amount, Arrivals, Coming, OnTheWay, StepCounter};
+use crate::execute::{Arrivals, Coming, OnTheWay, StepCounter};
 use crate::fetch::{self, FetchError, FetchedFile, GitAddress, GitRequest, UrlRequest};
 use crate::graph::{FetchOp, Graph, Op};
 use crate::secrets::Value;
 use crate::stop::Cancel;
+use crate::task::{blocking, given};
 
 /// Largest secret that a server is sent, in bytes: more is no header.
 const SECRET_MAX_BYTES: usize = 64 * 1024;
@@ -109,7 +110,7 @@ impl Fetcher {
         let mut arrivals = Some(arrivals);
         let mut failed = Ok(());
         while let Some(done) = running.join_next().await {
-            let (op, found) = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            let (op, found) = given(done);
             match (found, &arrivals) {
                 (Ok(file), Some(arrivals)) => arrivals.tell(op, file),
                 (Err(error), Some(_)) => {
@@ -143,17 +144,14 @@ impl Fetcher {
         must_ask: bool,
     ) -> Result<FetchedFile, BuildError> {
         // Not by `with_room`: what a task of its own does must be `Send`, which the compiler cannot tell of a closure's work.
-        let mut free_before = self.pruner.free_bytes();
-        let mut found = self.bring(op, place, step, must_ask).await;
-        for amount in Amount::EACH {
-            if !found.as_ref().is_err_and(|error| is_disk_full(error))
-                || !self.pruner.made_room(&op.what(), free_before, amount).await
-            {
-                break;
+        let what = op.what();
+        let mut tries = self.pruner.tries(&what);
+        let found = loop {
+            let found = self.bring(op, place, step, must_ask).await;
+            if !tries.again(found.as_ref().is_err_and(|error| is_disk_full(error))).await {
+                break found;
             }
-            free_before = self.pruner.free_bytes();
-            found = self.bring(op, place, step, must_ask).await;
-        }
+        };
         self.events.hear(match &found {
             Ok(_) => Event::Finished { step },
             Err(BuildError::Cancelled) => Event::Stopped { step },
@@ -210,10 +208,8 @@ impl Fetcher {
                 let (store, events) = (self.workshop.store.clone(), self.events.clone());
                 let stop = self.stop.clone();
                 let work = move || fetch::git(&store, &request, &events, step, &stop);
-                let done = tokio::task::spawn_blocking(work).await;
                 // Not `until`: it is over when git is.
-                let done = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-                self.stop.overrides(done.map_err(failed))
+                self.stop.overrides(blocking(work).await.map_err(failed))
             }
             FetchOp::Given { .. } => Err(unusable(format!("{what} is gone"), "build again")),
         }

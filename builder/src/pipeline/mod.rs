@@ -51,6 +51,7 @@ use crate::sandbox::Isolation;
 use crate::secrets::{SEARCHED_MIN_BYTES, Search};
 use crate::snapshot::Chosen;
 use crate::stop::Cancel;
+use crate::task::{blocking, given};
 use fluyt_client::Client;
 
 pub use crate::context::{FileKind, SourceEntry};
@@ -171,8 +172,7 @@ pub async fn build(workshop: Workshop, request: Request, events: Events) -> Resu
             Ok::<_, BuildError>((states, root))
         });
         let (fetches, steps) = tokio::join!(fetches, steps);
-        let fetches = fetches.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        let steps = steps.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let (fetches, steps) = (given(fetches), given(steps));
         let stopped = early.and_then(|early| early.end());
         match (BuildError::of_sides(fetches, steps), stopped.filter(|_| !cancel.is_cancelled())) {
             // Stopped from there: what it says is why, and was told.
@@ -268,10 +268,7 @@ async fn prepare(
         // In a thread of its own: a Dockerfile may be a pipe that nobody writes to, and then a signal must still be heard.
         let (request, workshop, fetcher) = (request.clone(), workshop.clone(), fetcher.clone());
         let (events, steps) = (events.clone(), steps.clone());
-        match tokio::task::spawn_blocking(move || source::read(&request, &workshop, &fetcher, &events, &steps)).await {
-            Ok(read) => read?,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        blocking(move || source::read(&request, &workshop, &fetcher, &events, &steps)).await?
     };
     Ok(Preparation { read, checks, problems, steps, remote, records, fetcher, pruner })
 }

@@ -17,6 +17,7 @@ use crate::execute::{BuiltLayer, RootState, StepCounter};
 use crate::export::{self, ExportError};
 use crate::layer::Times;
 use crate::remote::{Origins, Remote, Uploads};
+use crate::task::blocking;
 
 /// Where a result goes. A path that is none is standard output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -269,8 +270,7 @@ impl Delivery<'_> {
                 times: self.times,
                 stdout: self.workshop.stdout,
             };
-            let written = tokio::task::spawn_blocking(move || write(&order)).await;
-            written.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+            blocking(move || write(&order)).await
         };
         // Only on the store's own disk is there more room when the store is pruned; and what went to a pipe is gone.
         let result = match is_beside(destination, self.workshop.store.root()) {

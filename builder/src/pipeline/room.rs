@@ -8,6 +8,7 @@ use crate::blob::{Room, Store, is_disk_full};
 use crate::event::{Event, Events, size};
 use crate::execute::{Amount, Relief};
 use crate::prune::{MIN_FREE_PERCENT, Policy, prune};
+use crate::task::blocking;
 
 /// Prunes the store of a build.
 pub(super) struct Pruner {
@@ -29,26 +30,21 @@ impl Pruner {
         what: &str,
         work: impl AsyncFn() -> Result<T, E>,
     ) -> Result<T, E> {
-        for amount in Amount::EACH {
-            let free_before = self.free_bytes();
-            match work().await {
-                Err(error) if is_disk_full(&error) && self.made_room(what, free_before, amount).await => {}
-                outcome => return outcome,
+        let mut tries = self.tries(what);
+        loop {
+            let outcome = work().await;
+            if !tries.again(outcome.as_ref().is_err_and(|error| is_disk_full(error))).await {
+                return outcome;
             }
         }
-        work().await
     }
 
-    /// Makes room; says whether there is more than there was.
-    pub(super) async fn made_room(self: &Arc<Self>, what: &str, free_before: u64, amount: Amount) -> bool {
-        let (pruner, what) = (self.clone(), what.to_owned());
-        match tokio::task::spawn_blocking(move || pruner.make_room(&what, free_before, amount)).await {
-            Ok(pruned_bytes) => pruned_bytes.is_some(),
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+    /// Begins what may find the disk full; `what` is it in words.
+    pub(super) fn tries<'a>(self: &'a Arc<Self>, what: &'a str) -> Tries<'a> {
+        Tries { pruner: self, what, amounts: Amount::EACH.into_iter(), free_before: self.free_bytes() }
     }
 
-    pub(super) fn free_bytes(&self) -> u64 {
+    fn free_bytes(&self) -> u64 {
         Room::free_in(self.store.root())
     }
 
@@ -67,6 +63,25 @@ impl Pruner {
                 0
             }
         }
+    }
+}
+
+/// How often something was tried that found the disk full.
+pub(super) struct Tries<'a> {
+    pruner: &'a Arc<Pruner>,
+    what: &'a str,
+    amounts: std::array::IntoIter<Amount, 2>,
+    free_before: u64,
+}
+
+impl Tries<'_> {
+    /// Makes room for what found the disk full; says whether there is more than there was, so that it is tried again.
+    pub(super) async fn again(&mut self, is_full: bool) -> bool {
+        let Some(amount) = is_full.then(|| self.amounts.next()).flatten() else { return false };
+        let (pruner, what, free_before) = (self.pruner.clone(), self.what.to_owned(), self.free_before);
+        let made = blocking(move || pruner.make_room(&what, free_before, amount)).await;
+        self.free_before = self.pruner.free_bytes();
+        made.is_some()
     }
 }
 

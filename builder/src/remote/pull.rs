@@ -10,7 +10,7 @@ use super::{DEPTH_MAX, Remote, RemoteError, places};
 use crate::blob::Arriving;
 use crate::event::{Event, StepId};
 use crate::image::{self, DOCUMENT_SIZE_MAX_BYTES, ImageConfig, ImageError, Manifest, Platform, manifest};
-use crate::task::blocking;
+use crate::task::{blocking, given};
 
 /// Most manifests that are looked at for one image, where an index does not say what they are for.
 const CANDIDATES_MAX: usize = 32;
@@ -247,10 +247,7 @@ impl Remote {
             running.spawn(async move { remote.transfer(&reference, &digest, size_bytes, Some(step), None).await });
         }
         while let Some(result) = running.join_next().await {
-            match result {
-                Ok(result) => result?,
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            }
+            given(result)?;
         }
         Ok(())
     }

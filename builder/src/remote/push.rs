@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 use super::{DEPTH_MAX, Remote, RemoteError, places};
 use crate::event::{Event, StepId};
 use crate::image::{DOCUMENT_SIZE_MAX_BYTES, Manifest, manifest, media_type};
+use crate::task::given;
 
 /// Where blobs can be had that the store need not have: layers of base images.
 pub type Origins = HashMap<Digest, Reference>;
@@ -143,10 +144,7 @@ impl Uploads {
             running.spawn(async move { uploads.blob(&target, blob, origin, step).await });
         }
         while let Some(result) = running.join_next().await {
-            match result {
-                Ok(result) => result?,
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            }
+            given(result)?;
         }
         self.remote.put(image, bytes, target).await
     }

@@ -30,6 +30,7 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::{output, transfer};
 use crate::pipeline::{self, Built, ContextSource, Copied, DockerfileSource, Request, Workshop};
 use crate::sandbox::{self, InMemory, Isolation, Rung, Shown, Wish};
+use crate::task::given;
 
 /// What the other process is to build.
 #[derive(Debug, Serialize, Deserialize)]
@@ -180,8 +181,8 @@ async fn wait(child: Child) -> Result<Output, Failure> {
             waiting.await
         }
     };
-    let ended = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-    ended.map_err(|error| Failure::new(Blame::Environment, "cannot hear from the second build").caused_by(&error))
+    given(ended)
+        .map_err(|error| Failure::new(Blame::Environment, "cannot hear from the second build").caused_by(&error))
 }
 
 /// A folder that every user reaches; gone when dropped.
