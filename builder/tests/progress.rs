@@ -153,3 +153,13 @@ fn a_terminal_as_standard_input_is_told_what_is_waited_for() {
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("note: reading the Dockerfile from standard input; Ctrl-D ends it"), "{said}");
 }
+
+#[test]
+fn a_step_that_finds_the_store_damaged_has_an_end() {
+    let place = Place::new("FROM 127.0.0.1:1/none\n");
+    assert!(!place.build(&["--progress=plain"]).output().unwrap().status.success());
+    std::fs::write(place.0.path().join("store/index.json"), "{").unwrap();
+    let said = String::from_utf8(place.build(&["--progress=plain"]).output().unwrap().stderr).unwrap();
+    assert!(said.contains("[internal] load metadata for 127.0.0.1:1/none"), "{said}");
+    assert!(said.contains("\n#2 ERROR: "), "{said}");
+}

@@ -3,8 +3,10 @@
 use std::error::Error;
 use std::fmt::Write as _;
 
+use crate::event::Ending;
 use crate::pipeline::Fault;
 use crate::secrets::Redactor;
+use crate::stop::Stopped;
 
 /// Whose fault it is; decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,18 @@ pub struct Failure {
     pub hints: Vec<String>,
     /// What failed beside it.
     pub others: Vec<Failure>,
+}
+
+impl From<Stopped> for Failure {
+    fn from(_: Stopped) -> Self {
+        Self::new(Blame::Interrupted, "interrupted")
+    }
+}
+
+impl Ending for Failure {
+    fn why(&self) -> Option<String> {
+        (self.blame != Blame::Interrupted).then(|| self.causes.first().unwrap_or(&self.message).clone())
+    }
 }
 
 impl Failure {

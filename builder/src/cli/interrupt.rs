@@ -8,8 +8,7 @@ use tokio::sync::Notify;
 
 use super::failure::Blame;
 use crate::export;
-use crate::pipeline::BuildError;
-use crate::stop::Cancel;
+use crate::stop::{Cancel, Stopped};
 
 /// How long a stopped build may take to tidy up. A transfer that hangs must not hold the user longer.
 const TIDY_UP: Duration = Duration::from_secs(5);
@@ -59,17 +58,17 @@ impl Interrupt {
     }
 
     /// Waits for a build, and after a signal only as long as it may take to tidy up.
-    pub(super) async fn guard<T>(&self, build: impl Future<Output = Result<T, BuildError>>) -> Result<T, BuildError> {
+    pub(super) async fn guard<T, E: From<Stopped>>(&self, build: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         tokio::pin!(build);
         let result = tokio::select! {
             result = &mut build => result,
             () = self.heard.notified() => tokio::time::timeout(TIDY_UP, build).await.unwrap_or_else(|_| {
                 export::abandon(ABANDON);
-                Err(BuildError::Cancelled)
+                Err(Stopped.into())
             }),
         };
         // Who was told that it stops is not told that all is well.
-        if self.cancel.is_cancelled() { result.and(Err(BuildError::Cancelled)) } else { result }
+        if self.cancel.is_cancelled() { result.and(Err(Stopped.into())) } else { result }
     }
 }
 

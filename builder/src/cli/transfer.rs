@@ -9,6 +9,7 @@ use oci_spec::image::Descriptor;
 use super::args::{Progress, PullArguments, PushArguments, RegistryArguments};
 use super::build::{open_store, unwritable, write_file};
 use super::failure::{Blame, Failure};
+use super::interrupt::Interrupt;
 use super::progress::Shown;
 use super::settings::Surroundings;
 use super::{image, settings};
@@ -17,6 +18,7 @@ use crate::export;
 use crate::image::{Platform, PlatformError};
 use crate::pipeline::{PULLED_FROM, host_platform, remote_fault};
 use crate::remote::{Origins, Remote, RemoteError};
+use crate::task::blocking;
 
 /// The step of a command that is one step.
 const ONLY: StepId = StepId(1);
@@ -70,20 +72,15 @@ pub(super) async fn push(store: Option<&Path>, typed: PushArguments) -> Result<(
     let events = shown.events();
     let remote = Remote::new(client(&typed.registries)?, store, events.clone());
     events.hear(Event::Started { step: ONLY, name: format!("push {reference}") });
-    match remote.push(&image, &reference, &Origins::new(), ONLY).await {
-        Ok(digest) => {
-            events.hear(Event::Finished { step: ONLY });
-            shown.end();
-            if let Some(path) = &typed.digest_file {
-                write_file(path, digest.to_string().as_bytes())?;
-            }
-            super::print(format!("{digest}\n").as_bytes())
-        }
-        Err(error) => {
-            events.hear(Event::Failed { step: ONLY, error: error.to_string() });
-            Err(failure(format!("cannot push {reference}"), &error))
-        }
+    let pushed = remote.push(&image, &reference, &Origins::new(), ONLY).await;
+    let pushed = pushed.map_err(|error| failure(format!("cannot push {reference}"), &error));
+    events.ended(ONLY, &pushed);
+    let digest = pushed?;
+    shown.end();
+    if let Some(path) = &typed.digest_file {
+        write_file(path, digest.to_string().as_bytes())?;
     }
+    super::print(format!("{digest}\n").as_bytes())
 }
 
 pub(super) async fn pull(store: Option<&Path>, typed: PullArguments) -> Result<(), Failure> {
@@ -98,38 +95,40 @@ pub(super) async fn pull(store: Option<&Path>, typed: PullArguments) -> Result<(
     let events = shown.events();
     let remote = Remote::new(client(&typed.registries)?, store.clone(), events.clone());
     events.hear(Event::Started { step: ONLY, name: format!("pull {reference}") });
-    let pulled = async {
-        let image = remote.image(&reference, &platform).await?;
-        remote.fetch_layers(&image, ONLY).await?;
-        Ok::<_, RemoteError>(image)
-    };
-    let pulled = match pulled.await {
-        Ok(pulled) => pulled,
-        Err(error) => {
-            events.hear(Event::Failed { step: ONLY, error: error.to_string() });
-            return Err(failure(format!("cannot pull {reference}"), &error));
+    let cannot = |error: &RemoteError| failure(format!("cannot pull {reference}"), error);
+    let interrupt = Interrupt::listen(shown.say());
+    let pull = async {
+        let arriving = async {
+            let image = remote.image(&reference, &platform).await.map_err(|error| cannot(&error))?;
+            remote.fetch_layers(&image, ONLY).await.map_err(|error| cannot(&error))?;
+            Ok::<_, Failure>(image)
+        };
+        let image = interrupt.cancel.until(arriving).await?;
+        if let Some(found) = image.config.platform().filter(|found| !platform.is_served_by(found)) {
+            events.hear(Event::Warning { text: format!("{reference} is for {found}, not for {platform}") });
         }
-    };
-    if let Some(found) = pulled.config.platform().filter(|found| !platform.is_served_by(found)) {
-        events.hear(Event::Warning { text: format!("{reference} is for {found}, not for {platform}") });
-    }
-    let descriptor = image::descriptor(&pulled.media_type, pulled.size_bytes, pulled.digest.clone());
-    match &typed.output {
-        None => store
-            .tag(&reference.to_string(), pulled_from(descriptor, reference.host()))
-            .map_err(|error| Failure::from_error(Blame::Environment, &error))?,
-        Some(path) => {
-            let names = [reference.to_string()];
-            let written = match is_archive(path) {
-                true => export::write_file(path, |sink| export::layout_tar(&store, &descriptor, &names, sink)),
-                false => export::layout_folder(&store, &descriptor, &names, path),
+        let descriptor = image::descriptor(&image.media_type, image.size_bytes, image.digest.clone());
+        let Some(path) = typed.output else {
+            let tagged = store.tag(&reference.to_string(), pulled_from(descriptor, reference.host()));
+            return tagged.map(|()| image.digest).map_err(|error| Failure::from_error(Blame::Environment, &error));
+        };
+        let (store, names) = (store.until(&interrupt.cancel), [reference.to_string()]);
+        let write = move || {
+            let written = match is_archive(&path) {
+                true => export::write_file(&path, |sink| export::layout_tar(&store, &descriptor, &names, sink)),
+                false => export::layout_folder(&store, &descriptor, &names, &path),
             };
-            unwritable(path, written)?;
-        }
-    }
-    events.hear(Event::Finished { step: ONLY });
+            unwritable(&path, written)
+        };
+        // Not `until`: it is over when nothing half written is left.
+        interrupt.cancel.overrides(blocking(write).await)?;
+        Ok(image.digest)
+    };
+    let pulled = interrupt.guard(pull).await;
+    events.ended(ONLY, &pulled);
+    let digest = pulled?;
     shown.end();
-    super::print(format!("{}\n", pulled.digest).as_bytes())
+    super::print(format!("{digest}\n").as_bytes())
 }
 
 fn is_archive(path: &Path) -> bool {

@@ -190,6 +190,23 @@ pub trait Sink: Send + Sync {
     fn hear(&self, event: Event);
 }
 
+/// An error that may end a step.
+pub trait Ending {
+    /// Why the step failed, in one line; none where it was stopped.
+    fn why(&self) -> Option<String>;
+}
+
+impl dyn Sink {
+    /// Tells how a step ended.
+    pub fn ended<T, E: Ending>(&self, step: StepId, result: &Result<T, E>) {
+        self.hear(match result.as_ref().map_err(Ending::why) {
+            Ok(_) => Event::Finished { step },
+            Err(None) => Event::Stopped { step },
+            Err(Some(error)) => Event::Failed { step, error },
+        });
+    }
+}
+
 /// A shared sink.
 pub type Events = Arc<dyn Sink>;
 

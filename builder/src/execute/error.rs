@@ -10,7 +10,7 @@ use super::select::SelectError;
 use crate::blob::StoreError;
 use crate::cache_mount::CacheMountError;
 use crate::context::{ContextError, IgnoreError, PlacementError};
-use crate::event::size;
+use crate::event::{Ending, size};
 use crate::graph::About;
 use crate::layer::{ApplyError, ArchiveError, ChangesError, LayerError, LayerPath, TreeError};
 use crate::remote::RemoteError;
@@ -291,6 +291,12 @@ impl From<SnapshotError> for StepError {
             SnapshotError::Cancelled => Self::Cancelled,
             error => Self::Snapshot(error),
         }
+    }
+}
+
+impl Ending for StepError {
+    fn why(&self) -> Option<String> {
+        if matches!(self, Self::Cancelled) { None } else { Some(self.to_string()) }
     }
 }
 

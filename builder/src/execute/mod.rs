@@ -83,7 +83,7 @@ pub use watch::Watcher;
 use crate::blob::Store;
 use crate::cache::{Mode, Records};
 use crate::context::Context;
-use crate::event::{Events, Origin, StepId};
+use crate::event::{Event, Events, Origin, StepId};
 use crate::fetch::FetchedFile;
 use crate::graph::{About, FetchOp, ImageRequest, OpId, Root};
 use crate::layer::{FileTime, LayerOptions};
@@ -196,6 +196,13 @@ impl StepCounter {
     /// The next number, from 1.
     pub fn next(&self) -> StepId {
         StepId(self.0.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Begins a step that is none of the graph's.
+    pub fn begin(&self, events: &Events, name: String) -> StepId {
+        let step = self.next();
+        events.hear(Event::Started { step, name });
+        step
     }
 }
 

@@ -114,14 +114,9 @@ impl Executor {
         name: String,
         convert: impl FnOnce(StepId) -> Result<T, StepError>,
     ) -> Result<T, StepError> {
-        let step = self.steps.next();
-        self.events.hear(Event::Started { step, name });
+        let step = self.steps.begin(&self.events, name);
         let made = self.cancel.overrides(convert(step));
-        self.events.hear(match &made {
-            Ok(_) => Event::Finished { step },
-            Err(StepError::Cancelled) => Event::Stopped { step },
-            Err(error) => Event::Failed { step, error: error.to_string() },
-        });
+        self.events.ended(step, &made);
         made
     }
 

@@ -12,8 +12,7 @@ use oci_spec::image::{Digest, ImageManifest};
 
 use super::room::Pruner;
 use super::shown::Shown;
-use super::source::first_line;
-use super::{BuildError, Built, Request, layout};
+use super::{BuildError, Built, Request, Workshop, layout};
 use crate::blob::Store;
 use crate::cache::{BaseRecord, Records};
 use crate::event::{Event, Events};
@@ -73,23 +72,21 @@ pub(super) async fn resolve(
     request: &Request,
     remote: &Remote,
     records: &Records,
-    store: &Store,
+    workshop: &Workshop,
     events: &Events,
     steps: &StepCounter,
     pruner: &Arc<Pruner>,
 ) -> Result<BaseImage, BuildError> {
+    let Workshop { store, cancel, .. } = workshop;
     if wanted.reference.starts_with(layout::SCHEME) {
-        let step = steps.next();
-        events.hear(Event::Started { step, name: format!("[internal] load {}", wanted.reference) });
+        let step = steps.begin(events, format!("[internal] load {}", wanted.reference));
+        let store = store.until(cancel);
         let read = async || {
             let (address, platform, store) = (wanted.reference.clone(), wanted.platform.clone(), store.clone());
             blocking(move || layout::resolve(&address, &platform, &store)).await
         };
-        let base = pruner.with_room(&wanted.reference, read).await;
-        events.hear(match &base {
-            Ok(_) => Event::Finished { step },
-            Err(error) => Event::Failed { step, error: error.to_string() },
-        });
+        let base = cancel.until(pruner.with_room(&wanted.reference, read)).await;
+        events.ended(step, &base);
         return base;
     }
     let reference = Reference::parse(&wanted.reference).map_err(|source| BuildError::BaseName {
@@ -98,56 +95,46 @@ pub(super) async fn resolve(
         source,
     })?;
     let platform = &wanted.platform;
-    let step = steps.next();
-    events.hear(Event::Started { step, name: format!("[internal] load metadata for {reference}") });
-    let failed = |error: &BuildError| events.hear(Event::Failed { step, error: first_line(error) });
-
-    let local = in_store(&reference, platform, store, events)?;
-    // What was built here under that name is what its builder means by it; what was only pulled may have moved on.
-    if !request.pull
-        && let Some((base, Origin::Built)) = &local
-    {
-        let base = base.clone();
-        events.hear(Event::Note {
-            text: format!("{} is taken from the store; --pull asks its registry", reference.familiar()),
-        });
-        events.hear(Event::Finished { step });
-        return Ok(base);
-    }
-    let asked = pruner.with_room(&wanted.reference, async || remote.image(&reference, platform).await).await;
-    match asked {
-        Ok(image) => {
-            let base = from_remote(&image);
-            let record = BaseRecord {
-                reference: reference.to_string(),
-                platform: platform.to_string(),
-                manifest_digest: image.digest.clone(),
-                media_type: image.media_type.clone(),
-                size_bytes: image.size_bytes,
-            };
-            pruner.with_room(&wanted.reference, async || records.keep_base(&record)).await?;
-            events.hear(Event::Finished { step });
-            Ok(base)
+    let step = steps.begin(events, format!("[internal] load metadata for {reference}"));
+    let resolving = async {
+        let local = in_store(&reference, platform, store, events)?;
+        // What was built here under that name is what its builder means by it; what was only pulled may have moved on.
+        if !request.pull
+            && let Some((base, Origin::Built)) = &local
+        {
+            events.hear(Event::Note {
+                text: format!("{} is taken from the store; --pull asks its registry", reference.familiar()),
+            });
+            return Ok(base.clone());
         }
-        Err(error) if error.is_unreachable() && !request.pull => {
-            let pulled = local.map(|(base, _)| base);
-            if let Some(base) = last_answer(&reference, platform, records, store).or(pulled) {
-                let text =
-                    format!("{error}; {reference} is taken as its registry last had it, {}", base.manifest_digest);
-                events.hear(Event::Warning { text });
-                events.hear(Event::Finished { step });
-                return Ok(base);
+        let error = match pruner.with_room(&wanted.reference, async || remote.image(&reference, platform).await).await {
+            Ok(image) => {
+                let record = BaseRecord {
+                    reference: reference.to_string(),
+                    platform: platform.to_string(),
+                    manifest_digest: image.digest.clone(),
+                    media_type: image.media_type.clone(),
+                    size_bytes: image.size_bytes,
+                };
+                pruner.with_room(&wanted.reference, async || records.keep_base(&record)).await?;
+                return Ok(from_remote(&image));
             }
-            let error = not_had(&reference, place, near, error);
-            failed(&error);
-            Err(error)
+            Err(error) => error,
+        };
+        let pulled = local.map(|(base, _)| base);
+        if error.is_unreachable()
+            && !request.pull
+            && let Some(base) = last_answer(&reference, platform, records, store).or(pulled)
+        {
+            let text = format!("{error}; {reference} is taken as its registry last had it, {}", base.manifest_digest);
+            events.hear(Event::Warning { text });
+            return Ok(base);
         }
-        Err(error) => {
-            let error = not_had(&reference, place, near, error);
-            failed(&error);
-            Err(error)
-        }
-    }
+        Err(not_had(&reference, place, near, error))
+    };
+    let base = cancel.until(resolving).await;
+    events.ended(step, &base);
+    base
 }
 
 fn not_had(reference: &Reference, place: &Shown, near: Option<String>, error: RemoteError) -> BuildError {

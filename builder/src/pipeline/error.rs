@@ -5,6 +5,7 @@ use fluyt_client::{ClientError, FileError, ReferenceError};
 use super::shown::Shown;
 use crate::blob::{StoreError, is_about_the_path, is_disk_full};
 use crate::context::{ContextError, InputError};
+use crate::event::Ending;
 use crate::execute::{Lacks, StepError, ways_to_run};
 use crate::export::ExportError;
 use crate::fetch::{FetchError, GitError};
@@ -195,6 +196,20 @@ pub enum BuildError {
     /// Snapshots cannot be used.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+}
+
+impl Ending for BuildError {
+    fn why(&self) -> Option<String> {
+        let text = match self {
+            Self::Cancelled => return None,
+            // The step's title says the rest.
+            Self::Push { source, .. } => source.to_string(),
+            Self::Export { source, .. } => source.to_string(),
+            Self::Layers { source } => source.to_string(),
+            error => error.to_string(),
+        };
+        Some(text.lines().next().unwrap_or_default().to_owned())
+    }
 }
 
 impl From<Stopped> for BuildError {

@@ -10,10 +10,10 @@ use fluyt_client::without_password;
 use super::places::unusable;
 use super::room::Pruner;
 use super::shown::Shown;
-use super::source::{Read, first_line};
+use super::source::Read;
 use super::{BuildError, Request, Workshop};
 use crate::blob::is_disk_full;
-use crate::event::{DOWNLOAD, Event, Events, StepId};
+use crate::event::{DOWNLOAD, Events, StepId};
 use crate::execute::{Arrivals, Coming, OnTheWay, StepCounter};
 use crate::fetch::{self, FetchError, FetchedFile, GitAddress, GitRequest, UrlRequest};
 use crate::graph::{FetchOp, Graph, Op};
@@ -131,9 +131,7 @@ impl Fetcher {
     }
 
     fn started(&self, op: &FetchOp) -> StepId {
-        let step = self.steps.next();
-        self.events.hear(Event::Started { step, name: format!("{DOWNLOAD}{}", op.what()) });
-        step
+        self.steps.begin(&self.events, format!("{DOWNLOAD}{}", op.what()))
     }
 
     async fn found(
@@ -152,11 +150,7 @@ impl Fetcher {
                 break found;
             }
         };
-        self.events.hear(match &found {
-            Ok(_) => Event::Finished { step },
-            Err(BuildError::Cancelled) => Event::Stopped { step },
-            Err(error) => Event::Failed { step, error: first_line(error) },
-        });
+        self.events.ended(step, &found);
         found
     }
 

@@ -322,9 +322,9 @@ async fn lowered(
                     async move {
                         let place = read.place_of(lines, Some(&wanted.reference));
                         let near = read.stage_near(&wanted.reference);
-                        let (remote, records, store) = (&ready.remote, &ready.records, &workshop.store);
+                        let (remote, records) = (&ready.remote, &ready.records);
                         let (steps, pruner) = (&ready.steps, &ready.pruner);
-                        bases::resolve(&wanted, &place, near, request, remote, records, store, events, steps, pruner)
+                        bases::resolve(&wanted, &place, near, request, remote, records, workshop, events, steps, pruner)
                             .await
                     }
                 };

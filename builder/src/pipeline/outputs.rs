@@ -1,6 +1,5 @@
 //! Where a finished image goes.
 
-use std::error::Error as _;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -230,19 +229,11 @@ impl Delivery<'_> {
     }
 
     fn begin(&self, name: String) -> StepId {
-        let step = self.steps.next();
-        self.events.hear(Event::Started { step, name });
-        step
+        self.steps.begin(self.events, name)
     }
 
     fn end<T>(&self, step: StepId, result: Result<T, BuildError>) -> Result<T, BuildError> {
-        self.events.hear(match &result {
-            Ok(_) => Event::Finished { step },
-            Err(BuildError::Cancelled) => Event::Stopped { step },
-            Err(error) => {
-                Event::Failed { step, error: error.source().map_or_else(|| error.to_string(), ToString::to_string) }
-            }
-        });
+        self.events.ended(step, &result);
         result
     }
 

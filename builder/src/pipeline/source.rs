@@ -48,11 +48,12 @@ pub(super) fn read(
     events: &Events,
     steps: &StepCounter,
 ) -> Result<(Read, Checks, Vec<Problem>), BuildError> {
-    let step = steps.next();
-    events.hear(Event::Started { step, name: "[internal] load the Dockerfile and the ignore rules".to_owned() });
-    let read = load(request, workshop, fetcher, events)
-        .inspect_err(|error| events.hear(Event::Failed { step, error: first_line(error) }))?;
-    let (read, mut problems) = read;
+    let step = steps.begin(events, "[internal] load the Dockerfile and the ignore rules".to_owned());
+    let loaded = load(request, workshop, fetcher, events);
+    if loaded.is_err() {
+        events.ended(step, &loaded);
+    }
+    let (read, mut problems) = loaded?;
     let argument = request.build_args.get("BUILDKIT_DOCKERFILE_CHECK").map(String::as_str);
     let options = CheckOptions::of(&read.dockerfile, argument).unwrap_or_else(|problem| {
         problems.insert(0, problem);
@@ -62,11 +63,8 @@ pub(super) fn read(
     // Views show lines of it.
     let text = without_password(&read.text);
     events.hear(Event::Dockerfile { name, path, text });
-    if problems.iter().any(Problem::is_error) {
-        events.hear(Event::Failed { step, error: first_line(&read.refused(&problems)) });
-    } else {
-        events.hear(Event::Finished { step });
-    }
+    let is_refused = problems.iter().any(Problem::is_error);
+    events.ended(step, &if is_refused { Err(read.refused(&problems)) } else { Ok(()) });
     Ok((read, Checks::new(options), problems))
 }
 
@@ -112,11 +110,6 @@ fn load(
         text: input.text,
     };
     Ok((read, problems))
-}
-
-/// What a view that has one line shows of an error.
-pub(super) fn first_line(error: &BuildError) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 impl Read {

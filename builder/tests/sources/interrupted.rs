@@ -23,7 +23,10 @@ struct Running {
 
 impl Running {
     fn start(place: &Place, arguments: &[&str]) -> Self {
-        let mut command = place.command(arguments);
+        Self::of(place.command(arguments))
+    }
+
+    fn of(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let said = BufReader::new(child.stderr.take().unwrap());
         Self { child, said }
@@ -222,6 +225,33 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// A registry of one image of one layer, which nobody unpacks to its end: its diff id is another's.
+fn registry(layer: Vec<u8>, kind: &str) -> Server {
+    let (digest, size) = (sha256(&layer).to_string(), layer.len());
+    let arch = fluyt::pipeline::host_platform().architecture;
+    let config = format!(
+        r#"{{"architecture":"{arch}","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["{digest}"]}}}}"#
+    );
+    let (of_config, config_size) = (sha256(config.as_bytes()), config.len());
+    let of_oci = "application/vnd.oci.image";
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{of_oci}.manifest.v1+json","config":{{"mediaType":"{of_oci}.config.v1+json","digest":"{of_config}","size":{config_size}}},"layers":[{{"mediaType":"{of_oci}.layer.v1.{kind}","digest":"{digest}","size":{size}}}]}}"#
+    );
+    let media_type = format!("{of_oci}.manifest.v1+json");
+    Server::start(move |asked| match asked.target.rsplit('/').next().unwrap_or_default() {
+        last if last == digest => Reply::new(200, layer.clone()),
+        last if last.starts_with("sha256:") => Reply::new(200, config.clone()),
+        "1" => Reply::new(200, manifest.clone()).header("Content-Type", &media_type),
+        _ => Reply::new(200, ""),
+    })
+}
+
+fn pull(place: &Place, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt"));
+    command.env("FLUYT_STORE", place.path("store")).arg("pull").args(arguments).current_dir(place.path(""));
+    command
+}
+
 /// Waits for a file below the store, and stops the build then.
 fn stop_when(place: &Place, mut running: Running, is_there: impl Fn(&Path) -> bool) {
     let begun = Instant::now();
@@ -260,29 +290,29 @@ fn a_layer_is_unpacked_no_further_once_the_build_is_stopped() {
     header.set_size(PIECES * PIECE_BYTES);
     header.set_mode(0o644);
     header.set_cksum();
-    let blob = [gzip(header.as_bytes()), zeros(), gzip(&[0; 1024])].concat();
-    let (digest, size) = (sha256(&blob), blob.len());
-    let arch = fluyt::pipeline::host_platform().architecture;
-    // Nobody comes so far that another diff id is found.
-    let config = format!(
-        r#"{{"architecture":"{arch}","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["{digest}"]}}}}"#
-    );
-    let manifest = format!(
-        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{}","size":{}}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"{digest}","size":{size}}}]}}"#,
-        sha256(config.as_bytes()),
-        config.len()
-    );
-    let of_layer = digest.to_string();
-    let server = Server::start(move |asked| match asked.target.rsplit('/').next().unwrap_or_default() {
-        last if last == of_layer => Reply::new(200, blob.clone()),
-        last if last.starts_with("sha256:") => Reply::new(200, config.clone()),
-        "1" => Reply::new(200, manifest.clone()).header("Content-Type", "application/vnd.oci.image.manifest.v1+json"),
-        _ => Reply::new(200, ""),
-    });
+    let server = registry([gzip(header.as_bytes()), zeros(), gzip(&[0; 1024])].concat(), "tar+gzip");
     let name = format!("{}/zeros:1", server.address);
-    let mut pull = Command::new(env!("CARGO_BIN_EXE_fluyt"));
-    assert!(pull.env("FLUYT_STORE", place.path("store")).args(["pull", "-q", &name]).status().unwrap().success());
+    assert!(pull(&place, &["-q", &name]).stdout(Stdio::null()).status().unwrap().success());
     place.write("context/Dockerfile", format!("FROM {name}\nRUN [\"/none\"]\n"));
     let running = Running::start(&place, &["context"]);
     stop_when(&place, running, |store| is_below(store, "zeros"));
+}
+
+#[test]
+fn a_pull_into_a_file_or_folder_that_is_interrupted_leaves_nothing_half_written() {
+    let (place, server) = (Place::new(), registry(vec![7; 400 * 1024 * 1024], "tar"));
+    let name = format!("{}/large:1", server.address);
+    assert!(pull(&place, &["-q", &name]).stdout(Stdio::null()).status().unwrap().success());
+    for output in ["out/image.tar", "out/image"] {
+        fs::create_dir(place.path("out")).unwrap();
+        let running = Running::of(pull(&place, &["-o", output, &name]));
+        let begun = Instant::now();
+        while !names(&place.path("out")).iter().any(|name| name.starts_with('.')) {
+            assert!(begun.elapsed().as_secs() < 20, "{output}: nothing is written");
+        }
+        running.interrupt();
+        assert_eq!(running.code(), Some(130), "{output}");
+        assert_eq!(names(&place.path("out")), Vec::<String>::new(), "{output}");
+        fs::remove_dir(place.path("out")).unwrap();
+    }
 }
