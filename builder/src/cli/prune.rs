@@ -15,6 +15,8 @@ use super::output;
 use super::progress::size;
 use crate::blob::Store;
 use crate::prune::{self, Kind, Outcome, Policy, PruneError, Removed, Survey};
+use crate::stop::Stopped;
+use crate::task::blocking;
 
 pub(super) async fn cache(store: Option<&Path>, typed: &CacheArguments) -> Result<(), Failure> {
     match &typed.command {
@@ -29,12 +31,12 @@ pub(super) async fn run(store: Option<&Path>, typed: &PruneArguments) -> Result<
     let interrupt = Interrupt::listen(|_| {});
     let work = {
         let (store, policy) = (store.clone(), policy.clone());
-        tokio::task::spawn_blocking(move || prune::prune(&store, &policy))
+        blocking(move || prune::prune(&store, &policy))
     };
     let outcome = tokio::select! {
-        pruned = work => pruned.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())),
+        outcome = work => outcome,
         // Each entry goes whole or not at all: so it may end anywhere.
-        () = interrupt.heard() => return Err(Failure::new(Blame::Interrupted, "interrupted")),
+        () = interrupt.heard() => return Err(Stopped.into()),
     };
     let outcome = outcome.map_err(|error| failed(&error))?;
     let text = match typed.json {
