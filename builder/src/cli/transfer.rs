@@ -72,8 +72,12 @@ pub(super) async fn push(store: Option<&Path>, typed: PushArguments) -> Result<(
     let events = shown.events();
     let remote = Remote::new(client(&typed.registries)?, store, events.clone());
     events.hear(Event::Started { step: ONLY, name: format!("push {reference}") });
-    let pushed = remote.push(&image, &reference, &Origins::new(), ONLY).await;
-    let pushed = pushed.map_err(|error| failure(format!("cannot push {reference}"), &error));
+    let interrupt = Interrupt::listen(shown.say());
+    let push = async {
+        let pushed = remote.push(&image, &reference, &Origins::new(), ONLY).await;
+        pushed.map_err(|error| failure(format!("cannot push {reference}"), &error))
+    };
+    let pushed = interrupt.cancel.until(push).await;
     events.ended(ONLY, &pushed);
     let digest = pushed?;
     shown.end();

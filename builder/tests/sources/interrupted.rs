@@ -316,3 +316,21 @@ fn a_pull_into_a_file_or_folder_that_is_interrupted_leaves_nothing_half_written(
         fs::remove_dir(place.path("out")).unwrap();
     }
 }
+
+/// A registry that takes a connection and says nothing, as behind a broken balancer.
+#[test]
+fn a_push_to_a_registry_that_is_silent_ends_at_once() {
+    let place = Place::new();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let name = format!("{}/app:1", silent.local_addr().unwrap());
+    place.write("context/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    assert!(place.command(&["-t", &name, "context"]).stdout(Stdio::null()).status().unwrap().success());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt"));
+    command.env("FLUYT_STORE", place.path("store")).args(["push", &name]);
+    let mut running = Running::of(command);
+    let _connection = silent.accept().unwrap();
+    let begun = Instant::now();
+    running.stop();
+    assert_eq!(running.code(), Some(130));
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+}
