@@ -612,6 +612,31 @@ fn why_a_step_was_missed_is_said_in_words() {
     assert!(told.iter().all(|line| line.ends_with("it was told to run again (--no-cache)")), "{told:?}");
 }
 
+#[test]
+fn a_build_that_found_all_is_the_last_one_too() {
+    let Some(place) = Place::new() else { return };
+    place.dockerfile("COPY a /a\nCOPY b /b\nRUN cat /a /b > /both\n");
+    let built = |a: &str, b: &str| {
+        fs::write(place.path("context/a"), a).unwrap();
+        fs::write(place.path("context/b"), b).unwrap();
+        let (_, said) = place.build(&["--explain"]);
+        let lines = said.lines().filter_map(|line| line.split_once(" runs again: ").map(|(_, why)| why.to_owned()));
+        lines.collect::<Vec<_>>()
+    };
+    built("1", "1");
+    built("1", "2");
+    built("7", "2");
+    assert_eq!(built("1", "2"), Vec::<String>::new());
+    let last = built("1", "3");
+    let result = "the result of `COPY b /b` (line 5) is not what it was";
+    assert_eq!(last, ["`COPY b /b`: changed: file b".to_owned(), format!("`RUN cat /a /b > /both`: {result}")]);
+    // What is found and stood in no such build is told so.
+    built("9", "3");
+    let found = built("1", "4");
+    let of_another = "`COPY b /b`: changed: file b; the result of `COPY a /a` (line 4) is that of another build";
+    assert_eq!(found[0], of_another, "{found:?}");
+}
+
 /// The layers of a reproducible build carry constant times; those that a command sees stand in their indexes alone.
 #[test]
 fn a_command_never_sees_the_times_that_a_layer_was_given() {

@@ -6,7 +6,7 @@
 //!
 //! Values stay on this machine. Of variables whose names are those of secrets not even the old and the new value are shown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +44,9 @@ pub struct Preimage {
     /// What all the rest comes to, by what it is called where nothing else tells the difference.
     #[serde(default)]
     pub last_result: Option<(String, String)>,
+    /// The results among them that were found in this build.
+    #[serde(skip)]
+    found: BTreeSet<String>,
 }
 
 impl Preimage {
@@ -181,12 +184,18 @@ impl Preimage {
         self.results.insert(name, content);
     }
 
-    /// Takes over what is known of an earlier build alone.
+    /// Says that a result was found: where it is not what it was, the step that it is of did not run again.
+    pub fn was_found(&mut self, name: &str) {
+        self.found.insert(name.to_owned());
+    }
+
+    /// Takes over what is known of an earlier build alone. What all the rest comes to is the same only where the rest is.
     pub fn complete_from(&mut self, earlier: &Self) {
+        self.found.clear();
         for (name, content) in &earlier.results {
             self.results.entry(name.clone()).or_insert_with(|| content.clone());
         }
-        if self.last_result.is_none() {
+        if self.last_result.is_none() && self.since(earlier).is_empty() {
             self.last_result.clone_from(&earlier.last_result);
         }
     }
@@ -219,7 +228,8 @@ impl Preimage {
         said.extend(self.files_since(earlier));
         for (name, (before, now)) in changed(&earlier.results, &self.results) {
             if before.is_some() && now.is_some() {
-                said.push(format!("{name} is not what it was"));
+                let how = if self.found.contains(name) { "that of another build" } else { "not what it was" };
+                said.push(format!("{name} is {how}"));
             }
         }
         if said.is_empty()
@@ -285,7 +295,7 @@ type Change<'a> = (Option<&'a String>, Option<&'a String>);
 
 /// The names whose values differ, with both.
 fn changed<'a>(before: &'a BTreeMap<String, String>, now: &'a BTreeMap<String, String>) -> Vec<(&'a str, Change<'a>)> {
-    let names: std::collections::BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
     let both = names.into_iter().map(|name| (name.as_str(), (before.get(name), now.get(name))));
     both.filter(|(_, (before, now))| before != now).collect()
 }

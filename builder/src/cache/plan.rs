@@ -5,6 +5,8 @@
 //! `COPY` changes its plan key, and not its result key. A chain comes from one plan record or is put together by result
 //! keys; parts of two plan records need not fit each other.
 
+use serde::{Deserialize, Serialize};
+
 use crate::blob::ContentHash;
 use crate::graph::{Chmod, CopyOp, RunOp};
 use crate::layer::Kind;
@@ -12,7 +14,7 @@ use crate::layer::Kind;
 use super::key::{Fields, Key, Mode, run_fields};
 
 /// The key of an operation's plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PlanKey(Key);
 
 impl PlanKey {

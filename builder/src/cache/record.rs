@@ -5,6 +5,7 @@
 //! <store>/records/1/<key>-<form>.json     the same layer in another compression, or with other times
 //! <store>/records/1/plan-<key>.json       a step's layer and all those below it that steps made, as one build had them
 //! <store>/records/1/preimages-<place>.json  what the steps of a Dockerfile and context were made of (see `explain`)
+//! <store>/records/1/preimages-of-<place>.json  the plan that these are of
 //! <store>/records/1/converted-<key>.json  another image's layer in another compression
 //! <store>/records/1/searched-<key>.json   which secrets a layer does not hold, plain or packed, by id and mark
 //! <store>/records/1/base-<key>.json       what a base image's name meant when its registry last answered
@@ -202,6 +203,20 @@ impl Records {
         self.write(&preimages_name(of), preimages)
     }
 
+    /// The plan of the last build of this place, which its preimages are of.
+    #[must_use]
+    pub fn last_plan(&self, of: &str) -> Option<PlanKey> {
+        self.read::<Option<PlanKey>>(&last_plan_name(of)).flatten()
+    }
+
+    /// Keeps of which plan the preimages of this place are; of none where that cannot be told.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_last_plan(&self, of: &str, plan: Option<PlanKey>) -> Result<(), StoreError> {
+        self.write(&last_plan_name(of), &plan)
+    }
+
     /// The layer of `newest` in another form, when one was made of it before.
     #[must_use]
     pub fn variant(&self, key: Key, newest: &LayerRecord, compression: &str, times: &str) -> Option<LayerRecord> {
@@ -297,6 +312,10 @@ fn place(name: &str) -> PathBuf {
 
 fn preimages_name(place: &str) -> String {
     format!("preimages-{}", hex::encode(Sha256::digest(place)))
+}
+
+fn last_plan_name(place: &str) -> String {
+    format!("preimages-of-{}", hex::encode(Sha256::digest(place)))
 }
 
 fn plan_name(key: PlanKey) -> String {

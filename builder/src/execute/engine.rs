@@ -37,6 +37,8 @@ struct Run<'a> {
     plans: Plans<'a>,
     work: Work,
     states: States,
+    /// What is in roots that were found as a part of another.
+    contents: HashMap<OpId, Content>,
     failures: Vec<StepFailure>,
     /// Whether nothing is started any more.
     is_stopped: bool,
@@ -78,6 +80,7 @@ impl Executor {
             plans: self.begin_plans(graph),
             work: Work::default(),
             states: States::default(),
+            contents: HashMap::new(),
             failures: Vec::new(),
             is_stopped: false,
             patience: None,
@@ -291,7 +294,11 @@ impl<'a> Run<'a> {
             // What else belongs to the build: pushes, fetches.
             self.executor.cancel.cancel();
         }
-        self.executor.end_explaining(&self.states);
+        if !self.explains && !self.is_stopped {
+            self.executor.explain_found(self.graph, &self.plans);
+        }
+        let content = |id| self.states.get(id).map(|state| state.content).or_else(|| self.contents.get(&id).copied());
+        self.executor.end_explaining(self.graph, &self.plans, content);
         if self.is_stopped {
             return Err(self.error());
         }
@@ -408,7 +415,7 @@ impl<'a> Run<'a> {
         // Looked for once: what is found may have to be compressed in another way.
         let mut looked = HashMap::new();
         let mut refused = BTreeSet::new();
-        let found = loop {
+        let (found, standing) = loop {
             let mut sight = LookUp {
                 run: &*self,
                 plans,
@@ -420,15 +427,17 @@ impl<'a> Run<'a> {
             let inputs = |id: OpId| graph.node(id).op.inputs();
             work.find(graph.result.root.op(), inputs, |id| sight.is_known(id), |id| late.contains(&id));
             let wrong = sight.wrong(&work, late);
-            let LookUp { found, .. } = sight;
+            let LookUp { found, standing, .. } = sight;
             if wrong.is_empty() {
-                break found;
+                break (found, standing);
             }
             refused.extend(wrong);
         };
         for (id, _) in graph.ops() {
             work.wait_for(id, &plans.of(id).after);
         }
+        let chains = standing.iter().filter(|id| !late.contains(id)).filter_map(|id| looked.get(id)?.as_ref());
+        self.contents.extend(chains.flat_map(Found::claims));
         for (id, state) in found.into_iter().filter(|(id, _)| !late.contains(id)) {
             self.keep(id, state);
         }

@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use super::plan::{Plans, StepPlan};
 use super::{Executor, States};
-use crate::blob::ContentHash;
-use crate::cache::{Key, Preimage, Preimages};
+use crate::blob::{ContentHash, StoreError};
+use crate::cache::{Content, Key, PlanKey, Preimage, Preimages};
 use crate::event::{Event, StepId};
 use crate::graph::{CopyFrom, Graph, MountFrom, Op, OpId, Root};
 use crate::layer::Kind;
@@ -33,6 +33,8 @@ struct Session {
     stands_on: Vec<Vec<(String, Root)>>,
     /// The steps that are not planned yet: of them it is not known what they are made of.
     open: BTreeSet<OpId>,
+    /// The steps that ran, and bases, which are what they are called.
+    ran: BTreeSet<OpId>,
 }
 
 impl Explain {
@@ -68,6 +70,9 @@ impl Executor {
             if is_first {
                 session.now.push(preimage);
                 session.stands_on.push(stands_on(graph, &node.op));
+                if matches!(node.op, Op::Base(_)) {
+                    session.ran.insert(id);
+                }
             } else if let Some(known) = session.now.get_mut(id.index()) {
                 *known = preimage;
             }
@@ -75,14 +80,26 @@ impl Executor {
         session.open.clone_from(late);
     }
 
+    /// A build that had nothing to do: it is what the next one is compared with, as any other. One like the last is not looked at.
+    pub(super) fn explain_found(&self, graph: &Graph, plans: &Plans<'_>) {
+        let plan = of_result(graph, plans);
+        if plan.is_none() || self.records.last_plan(&self.explain.place) != plan {
+            self.begin_to_explain(graph, plans, &BTreeSet::new());
+        }
+    }
+
     /// A step has to run; `writes` is what a copy is about to write.
     pub(super) fn missed(&self, step: StepId, plan: &StepPlan, states: &States, writes: Option<Key>) {
         let mut session = self.explain.session();
-        let Session { earlier, now, stands_on, .. } = &mut *session;
+        let Session { earlier, now, stands_on, ran, .. } = &mut *session;
+        ran.insert(plan.id);
         let number = plan.id.index();
         let (Some(preimage), Some(stands_on)) = (now.get_mut(number), stands_on.get(number)) else { return };
         for (name, root) in stands_on {
             preimage.result(name.clone(), states.of(*root).content.key().to_string());
+            if root.op().is_some_and(|id| !ran.contains(&id)) {
+                preimage.was_found(name);
+            }
         }
         let met = writes.map(|key| key.to_string());
         preimage.last_result = met.map(|met| (MET.to_owned(), met));
@@ -106,13 +123,16 @@ impl Executor {
     }
 
     /// Keeps what this build's steps were made of. That it cannot be kept fails no build.
-    pub(super) fn end_explaining(&self, states: &States) {
+    pub(super) fn end_explaining(&self, graph: &Graph, plans: &Plans<'_>, content: impl Fn(OpId) -> Option<Content>) {
         let mut session = self.explain.session();
-        let Session { earlier, now, stands_on, open } = &mut *session;
+        let Session { earlier, now, stands_on, open, .. } = &mut *session;
+        if now.is_empty() {
+            return;
+        }
         for (preimage, stands_on) in now.iter_mut().zip(&*stands_on) {
             for (name, root) in stands_on {
-                if let Some(state) = root.op().and_then(|id| states.get(id)) {
-                    preimage.result(name.clone(), state.content.key().to_string());
+                if let Some(content) = root.op().and_then(&content) {
+                    preimage.result(name.clone(), content.key().to_string());
                 }
             }
             if let Some(before) = earlier.nearest(preimage) {
@@ -127,12 +147,26 @@ impl Executor {
             }
         });
         let now = Preimages(said.collect());
-        if now != *earlier
-            && let Err(error) = self.records.keep_preimages(&self.explain.place, &now)
-        {
+        let (place, plan) = (&self.explain.place, of_result(graph, plans).filter(|_| open.is_empty()));
+        let keep = || {
+            if now != *earlier {
+                self.records.keep_preimages(place, &now)?;
+            }
+            match self.records.last_plan(place) == plan {
+                true => Ok(()),
+                false => self.records.keep_last_plan(place, plan),
+            }
+        };
+        let kept: Result<(), StoreError> = keep();
+        if let Err(error) = kept {
             tracing::debug!(%error, "what the steps were made of cannot be kept");
         }
     }
+}
+
+/// The plan of the whole build, where it is known.
+fn of_result(graph: &Graph, plans: &Plans<'_>) -> Option<PlanKey> {
+    graph.result.root.op().and_then(|id| plans.of(id).key)
 }
 
 /// The results that an operation stands on, by what they are called.
