@@ -23,6 +23,9 @@ impl fmt::Display for StepId {
 /// How the name of a step begins that brings something from elsewhere; its address follows.
 pub const DOWNLOAD: &str = "[internal] fetch ";
 
+/// How the name of what is moved begins where it comes from a registry; its digest follows.
+pub const PULLING: &str = "pulling ";
+
 /// Which of a command's two outputs some bytes came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {

@@ -10,6 +10,7 @@ use super::extract::Spool;
 use super::fresh::made_below;
 use super::item::{Content, Items};
 use super::leaving::Leaving;
+use super::moving::Moving;
 use super::owner::Accounts;
 use super::placing::{Made, Placing, made_mode};
 use super::plan::StepPlan;
@@ -91,7 +92,9 @@ impl Executor {
             for archive in &taken.archives {
                 let (before, after) = rest.split_at_checked(archive.after - placed).unwrap_or((rest, &[]));
                 self.place(&mut placing, op, owner, &destination, before, placed)?;
-                unpack::unpack(archive, &destination, owner, &below.diff_ids(), &mut placing, &mut spool)?;
+                let what = || format!("unpacking {}", archive.name);
+                let moving = |size_bytes| Moving::begin(&self.events, step, what(), size_bytes);
+                unpack::unpack(archive, &destination, owner, &below.diff_ids(), &mut placing, &mut spool, &moving)?;
                 placing.made = made;
                 (rest, placed) = (after, archive.after);
             }

@@ -39,6 +39,7 @@ mod item;
 mod leaving;
 mod machine;
 mod mounts;
+mod moving;
 mod normalize;
 mod owner;
 mod placing;

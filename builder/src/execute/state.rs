@@ -129,15 +129,21 @@ impl Executor {
             return Ok(index);
         }
         self.ensure_blob(step, layer)?;
-        self.make_index(self.store.open_verified(&layer.digest)?, layer)
+        self.make_index(step, self.store.open_verified(&layer.digest)?, layer)
     }
 
     /// Makes a layer's index of its blob, and keeps it.
     ///
     /// # Errors
     /// Also where the blob does not tell the times.
-    pub(super) fn make_index(&self, blob: impl Read, layer: &BuiltLayer) -> Result<LayerIndex, StepError> {
+    pub(super) fn make_index(
+        &self,
+        step: StepId,
+        blob: impl Read,
+        layer: &BuiltLayer,
+    ) -> Result<LayerIndex, StepError> {
         layer.tells_times()?;
+        let blob = self.told(step, "reading", layer, blob);
         let (scan, index) = index_layer(blob, &layer.media_type, &Limits::DEFAULT)?;
         if scan.diff_id != layer.diff_id {
             return Err(StepError::DiffId {

@@ -11,6 +11,7 @@ use oci_spec::image::Digest;
 use super::StepError;
 use super::extract::Spool;
 use super::item::{Content, Item};
+use super::moving::{Moving, Told};
 use super::placing::{CAPABILITY, Made, Placing};
 use crate::blob::{ContentHash, ContentHasher};
 use crate::layer::{ArchiveError, Entry, Kind, LayerError, LayerPath, Limits, read_layer};
@@ -45,11 +46,12 @@ pub fn open_archive(path: &Path) -> io::Result<Box<dyn Read>> {
 
 /// A file that is hashed while others read it.
 #[derive(Clone)]
-struct Watched(Rc<RefCell<(File, ContentHasher)>>);
+struct Watched(Rc<RefCell<(Told<File>, ContentHasher)>>);
 
 impl Watched {
-    fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self(Rc::new(RefCell::new((File::open(path)?, ContentHasher::default())))))
+    fn open(path: &Path, moving: Moving) -> io::Result<Self> {
+        let file = Told::new(File::open(path)?, moving);
+        Ok(Self(Rc::new(RefCell::new((file, ContentHasher::default())))))
     }
 
     /// The hash of the whole file: what the archive's readers left of it is read now.
@@ -131,7 +133,7 @@ pub(super) struct Archive {
 /// destination stays as it is whatever the archive says of `.`; and `--chmod` has no effect.
 ///
 /// An archive that is no more what the key saw is an error: its content must not be kept under that key. `below` are the
-/// diff ids of the root file system: a hard link may be to a file of it.
+/// diff ids of the root file system: a hard link may be to a file of it. `moving` begins to tell how much of so many bytes is read.
 pub(super) fn unpack(
     archive: &Archive,
     destination: &LayerPath,
@@ -139,6 +141,7 @@ pub(super) fn unpack(
     below: &[Digest],
     placing: &mut Placing<'_>,
     spool: &mut Spool,
+    moving: &dyn Fn(u64) -> Moving,
 ) -> Result<(), StepError> {
     placing.made = Made { owner: owner.unwrap_or((0, 0)), mode: 0o755 };
     placing.make_directory(destination)?;
@@ -146,15 +149,15 @@ pub(super) fn unpack(
     let path = &archive.path;
     let read = |source| StepError::Read { path: path.clone(), source };
     let changed = |found: String| LayerError::Changed { path: path.clone(), expected: Some(archive.hash), found };
-    match std::fs::metadata(path) {
-        Ok(about) if about.is_file() => {}
+    let size_bytes = match std::fs::metadata(path) {
+        Ok(about) if about.is_file() => about.len(),
         Ok(_) => return Err(changed("no regular file".to_owned()).into()),
         Err(error) => {
             let change = LayerError::change_by(path, Some(archive.hash), &error);
             return Err(change.map_or_else(|| read(error), StepError::Layer));
         }
-    }
-    let watched = Watched::open(path).map_err(read)?;
+    };
+    let watched = Watched::open(path, moving(size_bytes)).map_err(read)?;
     let reader = decoded(watched.clone(), &magic(path).map_err(read)?);
     let media_type = "application/vnd.oci.image.layer.v1.tar";
     let result = read_layer(reader, media_type, &Limits::ARCHIVE, &mut |entry, content| -> Result<(), StepError> {
@@ -265,6 +268,9 @@ mod tests {
 
     #[test]
     fn an_archive_that_is_no_more_what_the_key_saw_is_refused() {
+        use std::sync::Arc;
+
+        use crate::event::{Deaf, Events, StepId};
         use crate::layer::{FileTime, Tree};
         let folder = tempfile::tempdir().unwrap();
         let store = crate::blob::Store::open(&folder.path().join("store")).unwrap();
@@ -278,7 +284,11 @@ mod tests {
             let mut placing = Placing::new(&tree, Made { owner: (0, 0), mode: 0o755 }, FileTime::default());
             let mut spool = Spool::create(&store).unwrap();
             let archive = Archive { name: "a.tar".to_owned(), path: path.clone(), hash, after: 0 };
-            unpack(&archive, &LayerPath::root(), None, &[], &mut placing, &mut spool)
+            let moving = |size_bytes| {
+                let events: Events = Arc::new(Deaf);
+                Moving::begin(&events, StepId(1), "unpacking".to_owned(), size_bytes)
+            };
+            unpack(&archive, &LayerPath::root(), None, &[], &mut placing, &mut spool, &moving)
         };
         unpacked(ContentHash::of(&bytes)).unwrap();
         bytes[(1 << 20) - 1] = 8;

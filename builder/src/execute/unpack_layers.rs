@@ -24,6 +24,9 @@ use crate::task::joined;
 /// How much is read at once of a blob that arrives.
 const READ_BYTES: usize = 64 * 1024;
 
+/// What is done to a layer, as views say it.
+const UNPACKING: &str = "unpacking";
+
 /// The transfers of a root's layers, each taken by who unpacks its layer.
 type Fetches = Mutex<HashMap<Digest, Transfer>>;
 
@@ -48,7 +51,7 @@ impl Executor {
             self.arrived(step, layer, &fetches)?;
             // A command sees the real times, whatever the blob was given.
             let index = self.index(step, layer)?;
-            self.unpack_one(layer, &state.diff_ids()[..number], &index)?;
+            self.unpack_one(step, layer, &state.diff_ids()[..number], &index)?;
         }
         Ok(())
     }
@@ -104,7 +107,7 @@ impl Executor {
         beside(layers, |layer| match self.kept_index(&layer.diff_id, layer.record()) {
             Some(index) if stands_alone(&index) => {
                 self.arrived(step, layer, fetches)?;
-                self.unpack_one(layer, &[], &index)
+                self.unpack_one(step, layer, &[], &index)
             }
             Some(_) => Ok(()),
             None => self.unpack_unknown(step, layer, fetches),
@@ -129,16 +132,17 @@ impl Executor {
     fn unpack_unknown(&self, step: StepId, layer: &BuiltLayer, fetches: &Fetches) -> Result<(), StepError> {
         let Some(Transfer { end, blob }) = take(fetches, layer) else {
             self.ensure_blob(step, layer)?;
-            return self.unpack_and_index(layer, || self.open_stored(layer));
+            return self.unpack_and_index(step, layer, || self.open_stored(layer));
         };
         let arrival = blob.arrival();
         // What becomes visible has the diff id that the image's configuration names, whatever becomes of the blob.
-        let unpacked = self.unpack_and_index(layer, || Ok(Box::new(io::BufReader::with_capacity(READ_BYTES, blob))));
+        let unpacked =
+            self.unpack_and_index(step, layer, || Ok(Box::new(io::BufReader::with_capacity(READ_BYTES, blob))));
         // A blob that does not arrive cannot be unpacked; why it did not is what to tell.
         self.ended(end)?;
         match unpacked {
             // What was read came from a mirror that is wrong; the store has what is right.
-            Err(_) if arrival.is_broken() => self.unpack_and_index(layer, || self.open_stored(layer)),
+            Err(_) if arrival.is_broken() => self.unpack_and_index(step, layer, || self.open_stored(layer)),
             unpacked => unpacked,
         }
     }
@@ -151,7 +155,7 @@ impl Executor {
     fn index_unknown(&self, step: StepId, layer: &BuiltLayer, fetches: &Fetches) -> Result<(), StepError> {
         let Some(Transfer { end, blob }) = take(fetches, layer) else { return self.index(step, layer).map(drop) };
         let arrival = blob.arrival();
-        let made = self.make_index(io::BufReader::with_capacity(READ_BYTES, blob), layer);
+        let made = self.make_index(step, io::BufReader::with_capacity(READ_BYTES, blob), layer);
         self.ended(end)?;
         match made {
             // As above.
@@ -166,6 +170,7 @@ impl Executor {
     /// Also where the blob does not tell the times.
     fn unpack_and_index(
         &self,
+        step: StepId,
         layer: &BuiltLayer,
         open: impl FnOnce() -> Result<Box<dyn io::Read + Send>, StepError>,
     ) -> Result<(), StepError> {
@@ -177,17 +182,25 @@ impl Executor {
             return Ok(());
         }
         let limits = &Limits::DEFAULT;
-        if let Some(index) = self.snapshots.unpack_and_index(&layer.diff_id, open()?, &layer.media_type, limits)? {
+        let blob = Box::new(self.told(step, UNPACKING, layer, open()?));
+        if let Some(index) = self.snapshots.unpack_and_index(&layer.diff_id, blob, &layer.media_type, limits)? {
             index.save_unsynced(&self.store, &layer.diff_id)?;
         }
         Ok(())
     }
 
-    fn unpack_one(&self, layer: &BuiltLayer, below: &[Digest], index: &LayerIndex) -> Result<(), StepError> {
+    fn unpack_one(
+        &self,
+        step: StepId,
+        layer: &BuiltLayer,
+        below: &[Digest],
+        index: &LayerIndex,
+    ) -> Result<(), StepError> {
         self.cancel.check()?;
         let flight = self.flights.layer(&layer.diff_id);
         let _one_at_a_time = flight.lock().unwrap_or_else(PoisonError::into_inner);
         let blob = self.cancel.reader(self.store.open_blob(&layer.digest)?);
+        let blob = self.told(step, UNPACKING, layer, blob);
         let unpacked = self.snapshots.unpack(
             &layer.diff_id,
             below,

@@ -8,7 +8,7 @@ use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest};
 
 use super::{DEPTH_MAX, Remote, RemoteError, places};
 use crate::blob::Arriving;
-use crate::event::{Event, StepId};
+use crate::event::{Event, PULLING, StepId};
 use crate::image::{self, DOCUMENT_SIZE_MAX_BYTES, ImageConfig, ImageError, Manifest, Platform, manifest};
 use crate::task::{blocking, given};
 
@@ -194,6 +194,13 @@ impl Remote {
             arriving.begin(writer.path()).map_err(|error| writer.failure(error))?;
         }
         let mut done_bytes = 0;
+        let moved = |done_bytes| {
+            if let Some(step) = step {
+                let (what, total_bytes) = (format!("{PULLING}{digest}"), Some(*size_bytes));
+                self.events.hear(Event::Moved { step, what, done_bytes, total_bytes });
+            }
+        };
+        moved(0);
         while let Some(bytes) = stream.chunk().await? {
             // Blocks the thread for as long as the disk takes, which is less than handing the bytes over would cost.
             if let Err(error) = writer.write_all(&bytes) {
@@ -203,14 +210,7 @@ impl Remote {
             if let Some(arriving) = arriving {
                 arriving.here(done_bytes);
             }
-            if let Some(step) = step {
-                self.events.hear(Event::Moved {
-                    step,
-                    what: digest.to_string(),
-                    done_bytes,
-                    total_bytes: Some(*size_bytes),
-                });
-            }
+            moved(done_bytes);
         }
         // The stream ended, so the client found size and digest right: who reads along need not wait for the disk.
         if let Some(arriving) = arriving {

@@ -300,6 +300,12 @@ impl Book {
         self.steps.values().filter(|step| step.stand == Stand::Failed && step.origin.is_some())
     }
 
+    /// Why a step was stopped, where nobody but another step's failure did it.
+    pub(super) fn why_stopped(&self) -> Option<&'static str> {
+        let failed = self.steps.values().any(|step| step.stand == Stand::Failed);
+        failed.then_some("another step failed")
+    }
+
     /// What is shown at the end of each build check that is not passed: where it is explained, and the lines.
     pub(super) fn checks(&self) -> String {
         use std::fmt::Write as _;

@@ -13,6 +13,9 @@ use crate::event::{Event, StepId, check_text};
 /// How long a step's transfer runs before its bytes are mentioned again.
 const MENTION_EVERY: Duration = Duration::from_secs(5);
 
+/// A transfer of so many bytes is mentioned when it begins.
+const BEGIN_MIN_BYTES: u64 = 10_000_000;
+
 /// The view.
 #[derive(Debug, Default)]
 pub(super) struct Plain {
@@ -96,17 +99,23 @@ impl Words {
                 };
                 (*step, text)
             }
-            Event::Stopped { step } => (*step, format!("{step} CANCELED\n\n")),
+            Event::Stopped { step } => {
+                let why = book.why_stopped().map_or_else(String::new, |why| format!(": {why}"));
+                (*step, format!("{step} CANCELED{why}\n\n"))
+            }
             Event::Failed { step, error } => (*step, format!("{step} ERROR: {}\n\n", one_line(error))),
             Event::Moved { step, what, done_bytes, total_bytes } => {
                 let known = known(step)?;
                 let ended = *total_bytes == Some(*done_bytes) && *done_bytes > 0;
                 let began = known.transfers.iter().find(|transfer| transfer.what == *what).map(|one| one.began);
-                let last = self.mentioned.get(&(*step, what.clone())).copied().or(began).unwrap_or(now);
-                if !ended && now.saturating_sub(last) < MENTION_EVERY {
+                let key = (*step, what.clone());
+                let last = self.mentioned.get(&key).copied().or(began).unwrap_or(now);
+                let is_long = total_bytes.is_some_and(|total| total >= BEGIN_MIN_BYTES);
+                let begins = !ended && is_long && !self.mentioned.contains_key(&key);
+                if !begins && !ended && now.saturating_sub(last) < MENTION_EVERY {
                     return None;
                 }
-                self.mentioned.insert((*step, what.clone()), now);
+                self.mentioned.insert(key, now);
                 let (age, bytes) = (known.age(now).as_secs_f64(), of_total(*done_bytes, *total_bytes));
                 let done = if ended { " done" } else { "" };
                 (*step, format!("{step} {age:.3} {} {bytes}{done}\n", one_line(what)))

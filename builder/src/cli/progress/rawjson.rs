@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::View;
 use super::book::{Book, Line};
-use crate::event::{Event, StepId, Stream, short_text};
+use crate::event::{Event, PULLING, StepId, Stream, short_text};
 
 /// How often the bytes of one transfer are told.
 const TELL_EVERY: Duration = Duration::from_millis(100);
@@ -89,7 +89,7 @@ impl RawJson {
                     return None;
                 }
                 self.told.insert(key, now);
-                let mut value = json!({"id": what, "vertex": name(book, *step)});
+                let mut value = json!({"id": what.strip_prefix(PULLING).unwrap_or(what), "vertex": name(book, *step)});
                 if let Some(total) = total_bytes {
                     value["total"] = json!(total);
                 }

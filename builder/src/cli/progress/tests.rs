@@ -34,7 +34,7 @@ fn output(number: u32, text: &str) -> Event {
 }
 
 fn moved(number: u32, done_bytes: u64) -> Event {
-    let what = "sha256:1b2c3d4e5f60718293a4b5c6d7e8f9000102030405060708090a0b0c0d0e0f10".to_owned();
+    let what = "pulling sha256:1b2c3d4e5f60718293a4b5c6d7e8f9000102030405060708090a0b0c0d0e0f10".to_owned();
     Event::Moved { step: step(number), what, done_bytes, total_bytes: Some(40_000_000) }
 }
 
@@ -336,6 +336,21 @@ fn several_failures_are_each_shown() {
     let text = played(Box::new(plain::Plain::new(false)), &record, None);
     assert!(text.contains(" > [tools 2/2] RUN fetch tools:") && text.contains("   2 | >>> RUN fetch tools"), "{text}");
     assert!(text.contains(" > [build 3/3] RUN") && text.contains("   7 | >>>       all"), "{text}");
+}
+
+#[test]
+fn a_step_that_is_stopped_says_that_another_one_failed() {
+    let failed = Event::Failed { step: step(1), error: "exit 1".to_owned() };
+    let mut record = vec![(0, started(1, "one")), (0, started(2, "two")), (10, failed)];
+    record.push((510, Event::Stopped { step: step(2) }));
+    let said = played(Box::new(plain::Plain::new(false)), &record, None);
+    assert!(said.contains("#2 CANCELED: another step failed\n"), "{said}");
+    let said = played(terminal(80, 24, false), &record, None);
+    assert!(said.contains("stopped: another step failed"), "{said}");
+    // The user stopped it.
+    record.remove(2);
+    let said = played(Box::new(plain::Plain::new(false)), &record, None);
+    assert!(said.contains("#2 CANCELED\n"), "{said}");
 }
 
 #[test]

@@ -104,10 +104,11 @@ impl Terminal {
     }
 
     /// A step that ended, as it stays.
-    fn ended(&self, step: &Step, now: Duration, columns: usize) -> String {
+    fn ended(&self, book: &Book, step: &Step, now: Duration, columns: usize) -> String {
+        let stopped = book.why_stopped().map_or_else(|| "stopped".to_owned(), |why| format!("stopped: {why}"));
         let (style, mark, end) = match step.stand {
             Stand::Failed => (Style::Bad, " ✗ ", duration(step.age(now))),
-            Stand::Stopped => (Style::Dim, " - ", "stopped".to_owned()),
+            Stand::Stopped => (Style::Dim, " - ", stopped),
             _ if step.cached => (Style::Good, " ✓ ", "cached".to_owned()),
             _ => (Style::Good, " ✓ ", duration(step.age(now))),
         };
@@ -263,7 +264,7 @@ impl View for Terminal {
         match event {
             Event::Finished { step } | Event::Failed { step, .. } | Event::Stopped { step } => {
                 if let Some(known) = book.steps.get(step) {
-                    self.pending += &self.ended(known, now, columns);
+                    self.pending += &self.ended(book, known, now, columns);
                 }
             }
             // The end shows it with its lines.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::item::{Item, Items};
+use super::super::moving::Moving;
 use super::super::placing::kept_attributes;
 use super::super::select::{self, SelectError, Selected, SelectedEntry};
 use super::super::{Executor, RootState, States, StepError};
@@ -74,14 +75,19 @@ impl ContextTree {
     }
 
     /// Where it is on this machine.
-    pub(super) fn folder(&self, store: &Store, cancel: &Cancel) -> Result<PathBuf, StepError> {
+    pub(super) fn folder(
+        &self,
+        store: &Store,
+        cancel: &Cancel,
+        moving: impl FnOnce(u64) -> Moving,
+    ) -> Result<PathBuf, StepError> {
         let mut made = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(folder) = &*made {
             return Ok(folder.path().to_owned());
         }
         let folder = store.temporary_folder()?;
         folder::open_up(folder.path())?;
-        folder::write(&self.items, None, folder.path(), cancel)?;
+        folder::write(&self.items, None, folder.path(), cancel, moving)?;
         let path = folder.path().to_owned();
         *made = Some(folder);
         Ok(path)

@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, Xat
 use super::super::StepError;
 use super::super::extract::Spool;
 use super::super::item::{Content, Item, Items};
+use super::super::moving::Moving;
 use crate::blob::ContentHash;
 use crate::layer::{Entry, FileTime, Kind, LayerError, Source};
 use crate::owners::{self, Owner};
@@ -52,12 +53,21 @@ pub(super) fn set_time(path: &Path, seconds: i64, nanoseconds: i64) -> io::Resul
     Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// Writes all items into `folder`; `spool` has the contents that came out of layers.
+/// Writes all items into `folder`; `spool` has the contents that came out of layers. `moving` begins to tell how much of so
+/// many bytes is written.
 ///
 /// # Errors
 /// When a file of the context is not what it was when it was hashed, when the file system refuses, and when the build is
 /// stopped meanwhile.
-pub(super) fn write(items: &Items, spool: Option<&Spool>, folder: &Path, cancel: &Cancel) -> Result<(), StepError> {
+pub(super) fn write(
+    items: &Items,
+    spool: Option<&Spool>,
+    folder: &Path,
+    cancel: &Cancel,
+    moving: impl FnOnce(u64) -> Moving,
+) -> Result<(), StepError> {
+    let size = |item: &Item| if let Kind::File { size_bytes } = item.entry.kind { size_bytes } else { 0 };
+    let mut moving = moving(items.iter().map(size).sum());
     let mut folders: Vec<(PathBuf, &Entry)> = Vec::new();
     for item in items.iter() {
         cancel.check()?;
@@ -72,6 +82,7 @@ pub(super) fn write(items: &Items, spool: Option<&Spool>, folder: &Path, cancel:
             continue;
         }
         write_one(item, spool, folder, &path, cancel)?;
+        moving.add(size(item));
         if !matches!(entry.kind, Kind::Hardlink(_)) {
             set(&path, entry).map_err(failed(&path))?;
         }
@@ -79,6 +90,7 @@ pub(super) fn write(items: &Items, spool: Option<&Spool>, folder: &Path, cancel:
     for (path, entry) in folders.into_iter().rev() {
         set(&path, entry).map_err(failed(&path))?;
     }
+    moving.end();
     Ok(())
 }
 
@@ -146,9 +158,12 @@ fn set(path: &Path, entry: &Entry) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::super::item::made_directory;
     use super::*;
     use crate::blob::Store;
+    use crate::event::{Deaf, Events, StepId};
     use crate::layer::LayerPath;
 
     #[test]
@@ -168,12 +183,14 @@ mod tests {
             let folder = place.path().join(number.to_string());
             fs::create_dir(&folder).unwrap();
             let cancel = Cancel::new();
-            write(&items, Some(&spool), &folder, &cancel).unwrap();
+            let events: Events = Arc::new(Deaf);
+            let moving = |size_bytes| Moving::begin(&events, StepId(1), "copying".to_owned(), size_bytes);
+            write(&items, Some(&spool), &folder, &cancel, moving).unwrap();
             let file = folder.join("file");
             assert_eq!(fs::read(&file).unwrap(), b"bytes");
             fs::remove_file(&file).unwrap();
             cancel.cancel();
-            assert!(matches!(write(&items, Some(&spool), &folder, &cancel), Err(StepError::Cancelled)));
+            assert!(matches!(write(&items, Some(&spool), &folder, &cancel, moving), Err(StepError::Cancelled)));
             assert!(!file.exists());
             // In the middle of a file it is heard too.
             let outcome = write_one(&item, Some(&spool), &folder, &file, &cancel);

@@ -28,6 +28,7 @@ use self::agent::Forward;
 use self::content::ContextTree;
 use self::times::Inputs;
 use super::extract::Spool;
+use super::moving::Moving;
 use super::{Executor, StepError};
 use crate::blob::Temporary;
 use crate::cache::key::MountContent;
@@ -244,7 +245,7 @@ impl Executor {
         let items = root.items()?;
         let mut spool = Spool::create(&self.store)?;
         let items = self.extract(step, items, &root.state, &mut spool)?;
-        folder::write(&items, Some(&spool), folder, &self.cancel)
+        folder::write(&items, Some(&spool), folder, &self.cancel, self.copying(step, root.path.to_string()))
     }
 
     /// A bind: an overlay over what it shows, whose changes go with it. `stacks` says that the sandbox has overlays; one that
@@ -264,7 +265,7 @@ impl Executor {
             Shown::Nothing => Err(StepError::NotFetched { what: format!("what is shown at {}", mount.target) }),
             Shown::Context(context) => {
                 inputs.add_items(number, mount, context);
-                let lower = context.folder(&self.store, &self.cancel)?;
+                let lower = context.folder(&self.store, &self.cancel, self.copying(step, mount.target.clone()))?;
                 let root = self.over(lower, made)?;
                 Ok(MountSource::Tree {
                     root,
@@ -278,7 +279,13 @@ impl Executor {
                 folder::open_up(folder.path())?;
                 let mut spool = Spool::create(&self.store)?;
                 let items = self.extract(step, root.items()?, &root.state, &mut spool)?;
-                folder::write(&items, Some(&spool), folder.path(), &self.cancel)?;
+                folder::write(
+                    &items,
+                    Some(&spool),
+                    folder.path(),
+                    &self.cancel,
+                    self.copying(step, mount.target.clone()),
+                )?;
                 let lower = folder.path().to_owned();
                 made._folders.push(folder);
                 let (path, is_folder) = (ContextTree::within(root.is_folder), root.is_folder);
@@ -293,6 +300,11 @@ impl Executor {
                 Ok(MountSource::Tree { root: tree, path, is_folder: root.is_folder })
             }
         }
+    }
+
+    /// How far it is that what a mount shows is copied.
+    fn copying(&self, step: StepId, of: String) -> impl FnOnce(u64) -> Moving + '_ {
+        move |size_bytes| Moving::begin(&self.events, step, format!("copying what {of} shows"), size_bytes)
     }
 
     /// An overlay over one folder.
