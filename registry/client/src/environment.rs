@@ -24,7 +24,7 @@ pub struct Environment {
     pub xdg_config_home: Option<PathBuf>,
     /// `PATH`, for credential helpers.
     pub path: Option<OsString>,
-    /// `SSL_CERT_FILE`: the CA certificates, instead of the system's.
+    /// `SSL_CERT_FILE`: the CA certificates, in place of the system's file.
     pub ssl_cert_file: Option<PathBuf>,
     /// `SSL_CERT_DIR`: folders with CA certificates, apart by colons.
     pub ssl_cert_dir: Option<OsString>,
