@@ -52,7 +52,7 @@ pub(crate) struct Serve {
     pub(crate) no_delete: bool,
 
     /// How long requests that run may take to finish after SIGTERM or SIGINT; then they are cut off. A second signal does not
-    /// wait for them. `/readyz` says 503 from the first one on.
+    /// wait for them. `/readyz` of `--metrics-listen` says 503 from the first one on.
     #[arg(long, env = "FLUYT_REGISTRY_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 30)]
     pub(crate) drain_seconds: u64,
 

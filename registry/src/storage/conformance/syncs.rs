@@ -90,6 +90,32 @@ async fn what_could_not_be_synced_is_synced_before_anyone_hears_of_it() {
 }
 
 #[tokio::test]
+async fn a_delete_that_takes_folders_away_syncs_the_one_they_were_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = Folder::open(folder.path(), true).unwrap();
+    for key in ["a/b/x", "a/c/d/x"] {
+        put(&port, key, "x").await;
+    }
+    put(&port, "a/stays", "x").await;
+    let fails = Arc::new(AtomicBool::new(true));
+    let failing = fails.clone();
+    port.with_faults(move |what| match what {
+        "a/" if failing.load(Ordering::Relaxed) => Err(io::Error::other("EIO")),
+        _ => Ok(()),
+    });
+    for key in ["a/b/x", "a/c/d/x"] {
+        port.delete(&path(key)).await.unwrap_err();
+        assert!(!folder.path().join(key).parent().unwrap().exists(), "{key}");
+        // Who comes later and finds it gone says so only when that is on the disk.
+        port.delete(&path(key)).await.unwrap_err();
+    }
+    fails.store(false, Ordering::Relaxed);
+    for key in ["a/b/x", "a/c/d/x"] {
+        port.delete(&path(key)).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn parts_whose_sync_failed_are_gone() {
     let folder = tempfile::tempdir().unwrap();
     let port = Folder::open(folder.path(), true).unwrap();

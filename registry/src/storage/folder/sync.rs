@@ -130,7 +130,7 @@ impl Inner {
             .zip(content)
             .map(|(one, content)| (content.and_then(|()| (one.change)(self, &mut touched)), one.done))
             .collect();
-        match self.sync_folders(&touched) {
+        match self.sync_folders(touched) {
             Ok(()) => changed,
             Err(error) => {
                 let failed = || io::Error::new(error.kind(), error.to_string());

@@ -234,17 +234,20 @@ impl Inner {
         touched
     }
 
-    /// Syncs folders. One that is gone was taken away together with everything in it.
-    pub(super) fn sync_folders(&self, touched: &Touched) -> io::Result<()> {
-        for start in touched {
+    /// Syncs folders. One that is gone was taken away together with everything in it: the one above has to tell of that.
+    pub(super) fn sync_folders(&self, mut touched: Touched) -> io::Result<()> {
+        // From the last: those above a folder come before it.
+        while let Some(start) = touched.pop_last() {
             let notes = self.unsynced().notes;
-            match File::open(names::folder(&self.root, start)?) {
-                Ok(folder) => self.sync_all(&folder, start)?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            match File::open(names::folder(&self.root, &start)?) {
+                Ok(folder) => self.sync_all(&folder, &start)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    touched.extend(above(&start).map(|(over, _)| over.to_owned()));
+                }
                 Err(error) => return Err(error),
             }
             // Until now others that need it synced it too. What was noted meanwhile stays.
-            self.unsynced().synced(start, notes);
+            self.unsynced().synced(&start, notes);
         }
         Ok(())
     }
@@ -271,12 +274,12 @@ impl Inner {
             Ok(())
         };
         let results = keys.into_iter().map(|key| key.and_then(|key| remove(&key).map(|()| key))).collect();
-        folders.iter().for_each(|start| self.remove_empty(start));
+        folders.iter().for_each(|start| self.remove_empty(start, touched));
         results
     }
 
     /// Takes away folders that have become empty. Not needed for anything but tidiness: errors end it.
-    fn remove_empty(&self, start: &str) {
+    fn remove_empty(&self, start: &str, touched: &mut Touched) {
         let mut next = start;
         while let Some((start_above, name)) = above(next) {
             let Ok(path) = names::folder(&self.root, next) else { break };
@@ -287,6 +290,8 @@ impl Inner {
             if let Some(held) = held {
                 held.removed(name);
             }
+            // Somebody may make it again before it is looked for.
+            self.touch(start_above, touched);
             next = start_above;
         }
     }
