@@ -325,6 +325,18 @@ fn mount_points_stay_and_are_apart() {
     });
 }
 
+/// It has the mode of the folder that it covers.
+#[test]
+fn root_writes_to_a_folder_in_memory_whose_mode_forbids_it() {
+    as_ordinary_user(|machine| {
+        let mut spec =
+            machine.spec("touch /root/x && stat -c %a /root; ls /root; chmod 0500 /root; mkdir /root/d; ls /root");
+        let source = MountSource::Memory { size_bytes: 0, mode: 0o550 };
+        spec.mounts = vec![RunMount { target: "/root".to_owned(), source, read_only: false }];
+        assert_eq!(stdout_of(&spec), "550\nx\nd\nx\n");
+    });
+}
+
 /// A signal finds each process either before or after its program has started, or while it is started.
 #[test]
 fn signals_that_come_while_a_program_starts_arrive() {

@@ -328,8 +328,14 @@ fn places(spec: &RunSpec, aside: &Aside) -> Result<Vec<Place>, Failure> {
                 owned::give_open(file.as_fd(), Owner { uid: *uid, gid: *gid }).during(what)?;
                 path
             }
-            // As a memory file system has it.
-            MountSource::Memory { mode, .. } => make_folder_in(disk, &format!("memory{number}"), *mode)?,
+            MountSource::Memory { mode, .. } => {
+                let path = make_folder_in(disk, &format!("memory{number}"), 0o700)?;
+                let folder = File::open(&path).during(|| format!("opening {}", path.display()))?;
+                // It may be that of a folder in which nobody but root may write.
+                owned::set_mode_open(folder.as_fd(), true, *mode)
+                    .during(|| format!("setting the mode of what is shown at {}", mount.target))?;
+                path
+            }
         };
         let is = is.canonicalize().during(|| format!("looking for what is shown at {}", mount.target))?;
         places.push(place(mount.target.trim_end_matches('/'), &is, mount.read_only));
