@@ -558,6 +558,8 @@ fn a_copy_of_yesterday_is_not_older_than_what_was_made_since() {
             made("b");
             place.build(mode);
             write("NE");
+            let (_, said) = place.build(&[mode, &["--explain"]].concat());
+            assert!(said.contains("its files would seem older than that"), "{said}");
             assert_eq!(app(), "NE", "{mode:?}, a base: {is_base}");
             // And then all is found.
             let (_, said) = place.build(mode);

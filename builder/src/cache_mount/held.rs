@@ -10,23 +10,20 @@ use super::lock::Lock;
 use super::memory::{LastUse, Memory, Moment, Seen};
 
 /// Where systems have their own files, without the leading `/`: what one command misses there is another base's.
-const OF_SYSTEMS: [&[u8]; 12] = [
-    b"bin/",
-    b"etc/",
-    b"lib/",
-    b"lib32/",
-    b"lib64/",
-    b"libx32/",
-    b"sbin/",
-    b"usr/",
-    b"var/cache/",
-    b"var/lib/",
-    b"var/log/",
-    b"var/spool/",
-];
+const OF_SYSTEMS: [&str; 12] =
+    ["bin", "etc", "lib", "lib32", "lib64", "libx32", "sbin", "usr", "var/cache", "var/lib", "var/log", "var/spool"];
 
 /// And where sources are nonetheless.
 const SOURCES: &[u8] = b"usr/src/";
+
+/// Whether a path, without the leading `/`, is a system's own: where it leads and what is gone there say nothing of sources.
+#[must_use]
+pub fn is_of_system(path: &[u8]) -> bool {
+    let is_in = |folder: &&str| {
+        path.strip_prefix(folder.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    };
+    !path.starts_with(SOURCES) && OF_SYSTEMS.iter().any(|folder| is_in(&folder))
+}
 
 /// A mount that nobody removes, and that nobody else uses where it is not shared, while this lives.
 #[derive(Debug)]
@@ -165,13 +162,14 @@ impl HeldMount {
 }
 
 /// Forgets the files that are gone from folders that a run sees: one that comes back was not there when what is in the mount
-/// was made. Of a folder that it sees nothing of, which may be another command's, nothing is forgotten.
+/// was made. What another command saw last is that one's, and so is a folder that this one sees nothing of.
 fn forget_gone(memory: &mut Memory, seen: &[(Vec<u8>, Seen)]) {
     let there: HashSet<&[u8]> = seen.iter().map(|(path, _)| path.as_slice()).collect();
     let folders: HashSet<&[u8]> = there.iter().map(|path| folder(path)).collect();
-    let of_system =
-        |path: &[u8]| !path.starts_with(SOURCES) && OF_SYSTEMS.iter().any(|folder| path.starts_with(folder));
-    memory.seen.retain(|path, _| there.contains(path.as_slice()) || !folders.contains(folder(path)) || of_system(path));
+    let Some(by) = seen.first().map(|(_, seen)| seen.by) else { return };
+    memory.seen.retain(|path, seen| {
+        seen.by != by || there.contains(path.as_slice()) || !folders.contains(folder(path)) || is_of_system(path)
+    });
 }
 
 fn folder(path: &[u8]) -> &[u8] {

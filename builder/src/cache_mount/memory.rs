@@ -1,9 +1,9 @@
 //! What a cache mount remembers: for every input file the content that a RUN last saw there, and the time it was shown with.
 //!
 //! ```text
-//! fluyt-cache-mount-memory/1\n
+//! fluyt-cache-mount-memory/2\n
 //! <last use: `never`, `running`, or seconds.nanoseconds> <generation> <name of the cover, or `-`>\n
-//! <32 hex digits of the content's hash> <seconds>.<nanoseconds> <path>\0      one for each file
+//! <32 hex digits of the content's hash> <seconds>.<nanoseconds> <16 hex digits for the command> <path>\0      one for each file
 //! ```
 //!
 //! A file that is not remembered was never seen, which is the careful side: so is all of a memory that cannot be read.
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use crate::blob::ContentHash;
 
-const HEAD: &[u8] = b"fluyt-cache-mount-memory/1\n";
+const HEAD: &[u8] = b"fluyt-cache-mount-memory/2\n";
 
 /// A moment as file systems note it: seconds since 1970, and nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,12 +62,14 @@ pub struct Seen {
     /// The time that it was shown with. [`Moment::EARLIEST`] when the mount has known no other content of it since it was
     /// new: whatever was made of it then is right, and its time does not matter.
     pub shown: Moment,
+    /// Which command saw it: a part of its hash.
+    pub by: u64,
 }
 
 impl Seen {
     /// Two runs at the same time saw it with two contents: what is in the mount may have been made of either. No content has
     /// this fingerprint, so whoever comes next sees a file that is new.
-    pub const IN_DOUBT: Self = Self { content: Fingerprint([0; 16]), shown: Moment::EARLIEST };
+    pub const IN_DOUBT: Self = Self { content: Fingerprint([0; 16]), shown: Moment::EARLIEST, by: 0 };
 }
 
 /// What a mount remembers.
@@ -94,7 +96,8 @@ impl Memory {
         let cover = self.cover.as_deref().unwrap_or("-");
         bytes.extend(format!("{last_use} {} {cover}\n", self.generation).into_bytes());
         for (path, seen) in &self.seen {
-            bytes.extend(format!("{} {} ", hex::encode(seen.content.0), text(seen.shown)).into_bytes());
+            bytes
+                .extend(format!("{} {} {:016x} ", hex::encode(seen.content.0), text(seen.shown), seen.by).into_bytes());
             bytes.extend(path);
             bytes.push(0);
         }
@@ -120,11 +123,12 @@ impl Memory {
         let mut seen = BTreeMap::new();
         while !rest.is_empty() {
             let end = rest.iter().position(|byte| *byte == 0)?;
-            let mut fields = rest[..end].splitn(3, |byte| *byte == b' ');
+            let mut fields = rest[..end].splitn(4, |byte| *byte == b' ');
             let mut content = [0; 16];
             hex::decode_to_slice(fields.next()?, &mut content).ok()?;
             let shown = moment(std::str::from_utf8(fields.next()?).ok()?)?;
-            seen.insert(fields.next()?.to_vec(), Seen { content: Fingerprint(content), shown });
+            let by = u64::from_str_radix(std::str::from_utf8(fields.next()?).ok()?, 16).ok()?;
+            seen.insert(fields.next()?.to_vec(), Seen { content: Fingerprint(content), shown, by });
             rest = &rest[end + 1..];
         }
         Some(Self { last_use, generation, cover, seen })

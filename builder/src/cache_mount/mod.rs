@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 pub use error::CacheMountError;
-pub use held::{HeldMount, Turn};
+pub use held::{HeldMount, Turn, is_of_system};
 pub use memory::{Fingerprint, LastUse, Memory, Moment, Seen};
 
 use self::lock::Lock;

@@ -83,7 +83,7 @@ fn a_mount_whose_filling_fails_is_not_there() {
 }
 
 fn seen(content: u8, seconds: i64) -> Seen {
-    Seen { content: Fingerprint([content; 16]), shown: Moment { seconds, nanoseconds: 5 } }
+    Seen { content: Fingerprint([content; 16]), shown: Moment { seconds, nanoseconds: 5 }, by: 1 }
 }
 
 fn now(seconds: i64) -> Moment {
@@ -145,18 +145,27 @@ fn two_runs_at_once_forget_what_they_saw_differently() {
 #[test]
 fn what_is_gone_from_a_folder_that_is_seen_is_forgotten() {
     let (_folder, mounts) = open();
-    let run = |paths: &[&str]| {
+    let run_by = |by: u64, paths: &[&str]| {
         let mut held = take(&mounts, "m", Share::Shared).unwrap();
         let turn = held.turn().unwrap();
         let known: Vec<String> =
             turn.memory.seen.keys().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
-        held.begin(turn, paths.iter().map(|path| (path.as_bytes().to_vec(), seen(1, 1))).collect(), None).unwrap();
+        let seen = |path: &&str| (path.as_bytes().to_vec(), Seen { by, ..seen(1, 1) });
+        held.begin(turn, paths.iter().map(seen).collect(), None).unwrap();
         held.end(now(2)).unwrap();
         known.join(" ")
     };
+    let run = |paths: &[&str]| run_by(1, paths);
     run(&["top", "src/a", "src/b", "src/deep/c", "usr/bin/cc", "usr/src/d", "usr/src/e"]);
     run(&["src/b", "usr/bin/ls", "usr/src/e"]);
     assert_eq!(run(&[]), "src/b src/deep/c top usr/bin/cc usr/bin/ls usr/src/e");
+    // A command that is shown less than the next one takes nothing from it.
+    run_by(2, &["src/deep/d"]);
+    run(&["src/b", "src/f"]);
+    assert_eq!(run(&[]), "src/b src/deep/c src/deep/d src/f top usr/bin/cc usr/bin/ls usr/src/e");
+    run_by(2, &["src/f"]);
+    run(&["src/b", "top"]);
+    assert!(run(&[]).contains("src/f"));
 }
 
 #[test]
@@ -183,7 +192,7 @@ proptest! {
         last in prop::option::of(any::<i64>()),
     ) {
         let seen = paths.into_iter().map(|(path, (content, seconds, nanoseconds))| {
-            (path, Seen { content: Fingerprint(content), shown: Moment { seconds, nanoseconds } })
+            (path, Seen { content: Fingerprint(content), shown: Moment { seconds, nanoseconds }, by: u64::from(nanoseconds) })
         });
         let last_use = last.map_or(LastUse::Running, |seconds| LastUse::At(now(seconds)));
         let memory = Memory { last_use, generation, cover: last.map(|_| "cover-1".to_owned()), seen: seen.collect() };

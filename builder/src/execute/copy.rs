@@ -75,14 +75,18 @@ impl Executor {
                 key::unpack(below.content, op.link, &archives, planned, destination.as_bytes(), owner)
             }
         };
+        let mut reason = None;
         if plan.reads_cache
             && let Some(found) = self.recorded(step, key, plan)?
-            && (op.link || !archives.is_empty() || !self.shows_older(step, &found.0, &placing.items, &below, &tree)?)
         {
-            self.events.hear(Event::Cached { step });
-            return Ok(stacked(&below, found));
+            let looks = !op.link && archives.is_empty();
+            if !looks || !self.shows_older(step, &found.0, &placing.items, &below, &tree)? {
+                self.events.hear(Event::Cached { step });
+                return Ok(stacked(&below, found));
+            }
+            reason = Some("what lies below it was made since, and its files would seem older than that");
         }
-        self.missed(step, plan, states, Some(planned.key()));
+        self.missed(step, plan, states, Some(planned.key()), reason);
         let mut spool = Spool::create(&self.store)?;
         if let Some(taken) = plan.taken.as_deref().filter(|taken| !taken.archives.is_empty()) {
             // Of two sources with a file of one name the later one's stays, archive or not.

@@ -88,8 +88,15 @@ impl Executor {
         }
     }
 
-    /// A step has to run; `writes` is what a copy is about to write.
-    pub(super) fn missed(&self, step: StepId, plan: &StepPlan, states: &States, writes: Option<Key>) {
+    /// A step has to run; `writes` is what a copy is about to write, and `reason` why what was found for it is not taken.
+    pub(super) fn missed(
+        &self,
+        step: StepId,
+        plan: &StepPlan,
+        states: &States,
+        writes: Option<Key>,
+        reason: Option<&str>,
+    ) {
         let mut session = self.explain.session();
         let Session { earlier, now, stands_on, ran, .. } = &mut *session;
         ran.insert(plan.id);
@@ -109,6 +116,7 @@ impl Executor {
         let before = earlier.nearest(preimage);
         let reasons = match before {
             _ if !plan.reads_cache => vec!["it was told to run again (--no-cache)".to_owned()],
+            _ if let Some(reason) = reason => vec![reason.to_owned()],
             None => vec!["no earlier build of this Dockerfile here had such a step".to_owned()],
             Some(before) => preimage.since(before),
         };

@@ -23,7 +23,11 @@ fn is_made(layer: &BuiltLayer) -> bool {
 /// Names what of a root may have been made of sources, each run of a command by another name.
 pub(super) fn made_below(below: &RootState) -> String {
     let made = below.layers.iter().filter(|layer| is_made(layer));
-    let rows = made.map(|layer| format!("{} {:?}\n", layer.diff_id, layer.record().map(|record| record.made_at)));
+    // A step's layer is one thing in whatever form it is written.
+    let rows = made.map(|layer| match layer.record() {
+        Some(record) => format!("{} {}\n", record.content.key(), record.made_at),
+        None => format!("{}\n", layer.diff_id),
+    });
     sha256(rows.collect::<String>().as_bytes()).to_string()
 }
 

@@ -42,7 +42,7 @@ impl Executor {
             self.events.hear(Event::Cached { step });
             return Ok(stacked(&below, found));
         }
-        self.missed(step, plan, states, None);
+        self.missed(step, plan, states, None, None);
         let choice = self.isolation.choice();
         machine::check(&op.platform, choice.rung)?;
         let Some(fidelity) = choice.rung.fidelity() else {

@@ -19,7 +19,7 @@ use super::super::StepError;
 use super::content::{ContextTree, RootTree};
 use super::cover::{Cover, find_below, open_all};
 use crate::blob::ContentHash;
-use crate::cache_mount::{Fingerprint, HeldMount, LastUse, Memory, Moment, Seen, Turn};
+use crate::cache_mount::{Fingerprint, HeldMount, LastUse, Memory, Moment, Seen, Turn, is_of_system};
 use crate::graph::{Mount, RunOp};
 use crate::layer::{Kind, LayerPath, Tree};
 use crate::sandbox::{MountSource, RootMount, RunMount};
@@ -62,6 +62,8 @@ pub(super) struct Inputs {
     links: HashMap<Vec<u8>, Vec<u8>>,
     /// The targets of the mounts by their number.
     targets: Vec<String>,
+    /// What tells the command from others.
+    by: u64,
 }
 
 impl Inputs {
@@ -74,7 +76,7 @@ impl Inputs {
             .filter(|mount| !mount.target.is_empty())
             .filter_map(|mount| LayerPath::clean(mount.target.as_bytes()))
             .collect();
-        let mut inputs = Self { targets, ..Self::default() };
+        let mut inputs = Self { targets, by: told_apart(op), ..Self::default() };
         for (path, node) in tree.iter() {
             if covered.iter().any(|target| path.starts_with(target)) {
                 continue;
@@ -89,7 +91,7 @@ impl Inputs {
         for item in context.items.iter() {
             let path = if context.is_folder { item.entry.path.clone() } else { LayerPath::root() };
             if let Kind::Symlink(target) = &item.entry.kind {
-                self.links.insert(shown_at(mount, &path), target.clone());
+                self.link(shown_at(mount, &path), target);
             }
             let Some(content) = item.digest else { continue };
             let modified = item.entry.modified;
@@ -117,7 +119,7 @@ impl Inputs {
 
     fn add(&mut self, inside: &LayerPath, node: &crate::layer::Node, place: Place, path: Vec<u8>) {
         if let Kind::Symlink(target) = &node.entry.kind {
-            self.links.insert(path, target.clone());
+            self.link(path, target);
             return;
         }
         let (Kind::File { .. }, Some(content)) = (&node.entry.kind, node.content) else { return };
@@ -129,6 +131,13 @@ impl Inputs {
             content: Fingerprint::of(content),
             own: Moment { seconds: modified.seconds, nanoseconds: modified.nanoseconds },
         });
+    }
+
+    /// `bin` is a folder of one base and a link of the next, and all below it would count as led anew.
+    fn link(&mut self, path: Vec<u8>, target: &[u8]) {
+        if !is_of_system(&path) {
+            self.links.insert(path, target.to_vec());
+        }
     }
 
     /// Where those links lead that a used mount does not know to lead there.
@@ -257,7 +266,7 @@ pub(super) fn show(
             for (input, shown) in covered.iter().filter(|(input, _)| input.place == place) {
                 // Of equal content and time, what was made before is what would be made now.
                 let known = memories[0].seen.get(&input.path);
-                let known = known.is_some_and(|seen| *seen == Seen { content: input.content, shown: *shown });
+                let known = known.is_some_and(|seen| (seen.content, seen.shown) == (input.content, *shown));
                 cover.add(&input.inside, *shown, known)?;
             }
             let cover = cover.finish()?;
@@ -271,8 +280,9 @@ pub(super) fn show(
         }
         cover = Some(name);
     }
+    let by = inputs.by;
     let links = inputs.links.iter().map(|(path, target)| (path.clone(), of_link(target)));
-    let links: Vec<_> = links.map(|(path, content)| (path, Seen { content, shown: Moment::EARLIEST })).collect();
+    let links: Vec<_> = links.map(|(path, content)| (path, Seen { content, shown: Moment::EARLIEST, by })).collect();
     let all_seen: Vec<Vec<(Vec<u8>, Seen)>> = known
         .iter()
         .map(|known| {
@@ -280,7 +290,7 @@ pub(super) fn show(
                 let first =
                     known.last_use.is_none() || known.same(input).is_some_and(|seen| seen.shown == Moment::EARLIEST);
                 let shown = if first { Moment::EARLIEST } else { *shown };
-                (input.path.clone(), Seen { content: input.content, shown })
+                (input.path.clone(), Seen { content: input.content, shown, by })
             });
             files.chain(links.iter().cloned()).collect()
         })
@@ -290,6 +300,13 @@ pub(super) fn show(
         held.begin(turn, seen, cover)?;
     }
     Ok(())
+}
+
+/// A part of a hash of what is run, and where.
+fn told_apart(op: &RunOp) -> u64 {
+    let words = op.argv.iter().chain([&op.cwd]).flat_map(|word| word.bytes().chain([0]));
+    let hash = ContentHash::of(&words.collect::<Vec<u8>>());
+    hash.as_bytes().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// When this run starts, as files are given times, and when each mount was used last: none when it never was.
