@@ -52,6 +52,7 @@ pub(super) async fn login(typed: LoginArguments) -> Result<(), Failure> {
         Stored::Helper(program) => format!("{program} keeps the credentials"),
     };
     output::message(&format!("logged in to {host}; {kept}\n"));
+    warn_of_variable(client.keyring(), &host);
     Ok(())
 }
 
@@ -66,16 +67,26 @@ pub(super) fn logout(typed: &LogoutArguments) -> Result<(), Failure> {
     };
     let settings = settings::registries(&registries);
     let host = fluyt_client::normal_host(&typed.registry).to_owned();
-    let Erased { files, helpers } =
-        Keyring::new(settings.authfile.as_deref(), &settings.environment).erase(&host).map_err(|error| {
-            Failure::new(of_path(&error), format!("cannot forget the credentials for {host}")).caused_by(&error)
-        })?;
+    let keyring = Keyring::new(settings.authfile.as_deref(), &settings.environment);
+    let Erased { files, helpers } = keyring.erase(&host).map_err(|error| {
+        Failure::new(of_path(&error), format!("cannot forget the credentials for {host}")).caused_by(&error)
+    })?;
     let places: Vec<String> = files.iter().map(|path| path.display().to_string()).chain(helpers).collect();
     output::message(&match places.is_empty() {
         true => format!("there were no credentials for {host}\n"),
         false => format!("logged out of {host}; removed from {}\n", places.join(", ")),
     });
+    warn_of_variable(&keyring, &host);
     Ok(())
+}
+
+/// Without it, what was stored or removed seems to have no effect.
+fn warn_of_variable(keyring: &Keyring, host: &str) {
+    if keyring.variable_has(host) {
+        output::message(&format!(
+            "warning: the variable DOCKER_AUTH_CONFIG has credentials for {host}, which go before those stored\n"
+        ));
+    }
 }
 
 /// Asks on the terminal.

@@ -124,6 +124,7 @@ fn the_text_in_a_variable_comes_first() {
     assert_eq!(found(&home, &keyring, "two.example.org", "x"), "none");
     keyring.store("one.example.org", &login("stored")).unwrap();
     assert_eq!(found(&home, &keyring, "one.example.org", "x"), first);
+    assert_eq!(["one.example.org", "two.example.org"].map(|host| keyring.variable_has(host)), [true, false]);
     assert!(fs::read_to_string(home.path("home/.docker/config.json")).unwrap().contains("bWU6c3RvcmVk"));
     let shown = format!("{keyring:?} {:?}", home.environment);
     assert!(!shown.contains("dmFyaWFibGU6Mg"), "{shown}");
@@ -132,7 +133,9 @@ fn the_text_in_a_variable_comes_first() {
     assert_eq!(found(&home, &home.keyring(), "one.example.org", "x"), first);
     assert_eq!(found(&home, &home.keyring(), "five.example.org", "x"), "only 5 from ~/only.json");
     let given = home.write("given.json", &auths("quay.io", "team:6"));
-    assert_eq!(found(&home, &Keyring::new(Some(&given), &home.environment), "one.example.org", "x"), "none");
+    let keyring = Keyring::new(Some(&given), &home.environment);
+    assert_eq!(found(&home, &keyring, "one.example.org", "x"), "none");
+    assert!(!keyring.variable_has("one.example.org"));
 
     home.environment.docker_auth_config = Some("{secret".to_owned());
     assert_eq!(

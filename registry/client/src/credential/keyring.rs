@@ -95,6 +95,14 @@ impl Keyring {
         Self { files: files.into_iter().flatten().collect(), named: false, variable, search_path }
     }
 
+    /// Whether the variable [`Self::find`] looks at first has an entry for a registry: it goes before what is stored, and
+    /// nobody but who set it takes it away.
+    #[must_use]
+    pub fn variable_has(&self, host: &str) -> bool {
+        let file = self.variable.as_ref().and_then(|Secret(text)| CredentialFile::parse(text).ok());
+        file.is_some_and(|file| matches!(file.entry(normal_host(host), ""), Some(Ok(_))))
+    }
+
     /// The credentials for a repository of a registry.
     #[must_use]
     pub fn find(&self, host: &str, repository: &str) -> Lookup {
@@ -180,7 +188,8 @@ impl Keyring {
         Ok(Stored::File(path.clone()))
     }
 
-    /// Removes what is stored for a registry, wherever [`Self::find`] would find it.
+    /// Removes what is stored for a registry, in whichever of the files and helpers [`Self::find`] would find it. What the
+    /// variable has stays ([`Self::variable_has`]).
     ///
     /// # Errors
     ///
