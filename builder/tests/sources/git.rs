@@ -120,7 +120,7 @@ fn an_image_is_verified_against_the_commit_that_it_names() {
     let verify = |name: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fluyt"));
         command.env("FLUYT_STORE", place.path("store")).env_remove("SOURCE_DATE_EPOCH");
-        let output = command.args(["verify", "--progress", "plain", name]).output().unwrap();
+        let output = command.args(["verify", "--progress", "plain"]).args(name.split(' ')).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code(), text(&output.stdout), text(&output.stderr))
     };
@@ -137,7 +137,12 @@ fn an_image_is_verified_against_the_commit_that_it_names() {
     assert!(told.contains("hint: first is the image docker.io/library/v:times, second what"), "{told}");
     build("v:reproducible", &["--reproducible".to_owned()], None, &own);
     build("v:epoch", &[], Some("1700000000"), &own);
-    for name in ["v:reproducible", "v:epoch"] {
+    // Built elsewhere: what this machine makes of the commit is another image.
+    build("v:other-machine", &["--platform=linux/s390x".to_owned()], Some("1700000000"), &own);
+    let (code, listed, told) = verify("v:other-machine");
+    assert!(code == Some(1) && told.contains("library/v:other-machine is for linux/s390x, and"), "{listed}{told}");
+    assert!(told.contains("hint: name it: `--platform linux/s390x`"), "{told}");
+    for name in ["v:reproducible", "v:epoch", "--platform=linux/s390x v:other-machine"] {
         let (code, listed, told) = verify(name);
         assert_eq!(code, Some(0), "{listed}{told}");
         assert!(listed.starts_with("same: sha256:"), "{listed}");

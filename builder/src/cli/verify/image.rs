@@ -76,6 +76,7 @@ pub(super) async fn run(store: &Store, typed: VerifyArguments, reference: Refere
         let may_be_folder = !arguments.context.to_string_lossy().contains([':', '@']);
         failure.hints(pipeline::no_folder(&arguments.context).filter(|_| may_be_folder))
     })?;
+    published.is_for(&request.platform, &reference)?;
     let address = published.address(&reference)?;
     let is_normalized = request.normalize;
     let mut wanted = Request {
@@ -168,6 +169,18 @@ impl Published {
         let image = read_image(store, descriptor.digest()).map_err(broken)?;
         let config_digest = image.manifest.config().digest().clone();
         Ok(Self { built: Built { manifest: descriptor, config_digest, bases: Vec::new() }, image })
+    }
+
+    /// Refuses the image of another platform than the one that its sources are going to be built for: all would differ.
+    fn is_for(&self, platform: &Platform, reference: &Reference) -> Result<(), Failure> {
+        match self.image.config.platform().filter(|found| platform.accepts(found) != Some(0)) {
+            None => Ok(()),
+            Some(found) => Err(Failure::new(
+                Blame::User,
+                format!("{reference} is for {found}, and its sources would be built for {platform}"),
+            )
+            .hint(format!("name it: `--platform {found}`"))),
+        }
     }
 
     /// What a label or an annotation says.
