@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use fluyt_client::Reference;
-use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest, MediaType};
+use oci_spec::image::{Descriptor, Digest, MediaType};
 use serde_json::{Value, json};
 
 use super::args::{ImagesArguments, InspectArguments, RmiArguments, TagArguments};
@@ -16,7 +16,7 @@ use super::{output, settings, transfer};
 use crate::blob::Store;
 use crate::event::{Event, Sink};
 use crate::export::read_image;
-use crate::image::{DOCUMENT_SIZE_MAX_BYTES, Platform, media_type, select};
+use crate::image::{DOCUMENT_SIZE_MAX_BYTES, Manifest, Platform, manifest, select};
 use crate::remote::Remote;
 
 fn store_failed(error: &crate::blob::StoreError) -> Failure {
@@ -200,7 +200,7 @@ pub(super) async fn inspect(store: Option<&Path>, typed: InspectArguments) -> Re
             Err(failure) => return Err(failure),
         },
     };
-    let (descriptor, manifest, config) = match (found, file) {
+    let found = match (found, file) {
         (Some(descriptor), _) => resolve(&|digest| json_of(&store, digest), &name, descriptor, &platform)?,
         (None, Some(file)) => {
             let image = file.image()?;
@@ -217,13 +217,11 @@ pub(super) async fn inspect(store: Option<&Path>, typed: InspectArguments) -> Re
                     "the store has no image of that name, so its registry was asked; `fluyt images` lists the store's",
                 )
             })?;
-            let descriptor = descriptor(&image.media_type, image.size_bytes, image.digest.clone());
-            let manifest = json_of(&store, &image.digest)?;
-            let config = json_of(&store, image.manifest.config().digest())?;
-            (descriptor, manifest, config)
+            let descriptor = descriptor(&image.media_type, image.size_bytes, image.digest);
+            resolve(&|digest| json_of(&store, digest), &name, descriptor, &platform)?
         }
     };
-    let shown = shown(&name, &descriptor, manifest, config)?;
+    let shown = shown(&name, &found);
     let text = match typed.json {
         true => {
             serde_json::to_string_pretty(&shown).map_err(|error| Failure::from_error(Blame::Environment, &error))?
@@ -253,38 +251,46 @@ fn json_of(store: &Store, digest: &Digest) -> Result<Value, Failure> {
         .map_err(|error| Failure::new(Blame::Environment, format!("{digest} is no JSON")).caused_by(&error))
 }
 
+/// An image's documents as they are, and its layers.
+struct Found {
+    descriptor: Descriptor,
+    manifest: Value,
+    config: Value,
+    layers: Vec<Descriptor>,
+}
+
 /// An image whose documents are read in this way; of an index, the entry for the platform.
 fn resolve(
     json_of: &dyn Fn(&Digest) -> Result<Value, Failure>,
     reference: &str,
-    descriptor: Descriptor,
+    mut descriptor: Descriptor,
     platform: &Platform,
-) -> Result<(Descriptor, Value, Value), Failure> {
-    let mut descriptor = descriptor;
-    let mut manifest = json_of(descriptor.digest())?;
-    if media_type::is_index(descriptor.media_type()) {
-        let index: ImageIndex =
-            serde_json::from_value(manifest).map_err(|error| Failure::from_error(Blame::Environment, &error))?;
-        let chosen = select(&index, platform);
-        descriptor = chosen.cloned().ok_or_else(|| {
-            Failure::new(Blame::User, format!("image {reference} has no variant for {platform}"))
-                .hint("choose one with --platform")
-        })?;
-        manifest = json_of(descriptor.digest())?;
+) -> Result<Found, Failure> {
+    // An index may name an index; digests form no circle.
+    loop {
+        let document = json_of(descriptor.digest())?;
+        let parsed = manifest::parse_value(document.clone())
+            .map_err(|error| Failure::new(Blame::Environment, format!("cannot inspect {reference}: {error}")))?;
+        match parsed {
+            Manifest::Index(index) => {
+                descriptor = select(&index, platform).cloned().ok_or_else(|| {
+                    Failure::new(Blame::User, format!("image {reference} has no variant for {platform}"))
+                        .hint("choose one with --platform")
+                })?;
+            }
+            Manifest::Image(image) => {
+                let config = json_of(image.config().digest())?;
+                return Ok(Found { descriptor, manifest: document, config, layers: image.layers().clone() });
+            }
+        }
     }
-    let parsed: ImageManifest =
-        serde_json::from_value(manifest.clone()).map_err(|error| Failure::from_error(Blame::Environment, &error))?;
-    let config = json_of(parsed.config().digest())?;
-    Ok((descriptor, manifest, config))
 }
 
 /// The JSON form: `{ref, digest, media_type, size_bytes, manifest, config, layers}`.
-fn shown(reference: &str, descriptor: &Descriptor, manifest: Value, config: Value) -> Result<Value, Failure> {
-    let parsed: ImageManifest =
-        serde_json::from_value(manifest.clone()).map_err(|error| Failure::from_error(Blame::Environment, &error))?;
+fn shown(reference: &str, found: &Found) -> Value {
+    let Found { descriptor, manifest, config, layers } = found;
     let diff_ids = config["rootfs"]["diff_ids"].as_array().cloned().unwrap_or_default();
-    let layers: Vec<Value> = parsed
-        .layers()
+    let layers: Vec<Value> = layers
         .iter()
         .enumerate()
         .map(|(number, layer)| {
@@ -296,7 +302,7 @@ fn shown(reference: &str, descriptor: &Descriptor, manifest: Value, config: Valu
             })
         })
         .collect();
-    Ok(json!({
+    json!({
         "ref": reference,
         "digest": descriptor.digest().to_string(),
         "media_type": descriptor.media_type().to_string(),
@@ -304,7 +310,7 @@ fn shown(reference: &str, descriptor: &Descriptor, manifest: Value, config: Valu
         "manifest": manifest,
         "config": config,
         "layers": layers,
-    }))
+    })
 }
 
 fn words(shown: &Value) -> String {

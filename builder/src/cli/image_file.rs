@@ -5,12 +5,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-use oci_spec::image::{Descriptor, Digest, ImageIndex};
+use oci_spec::image::{Descriptor, Digest};
 use serde_json::Value;
 
 use super::failure::{Blame, Failure};
 use crate::blob::Hasher;
-use crate::image::DOCUMENT_SIZE_MAX_BYTES;
+use crate::image::{DOCUMENT_SIZE_MAX_BYTES, Manifest, manifest};
 
 /// Annotations of an index that hold an image's name: containerd's whole one, and the specification's.
 const NAMES: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
@@ -35,8 +35,10 @@ impl ImageFile {
             self.wrong("it has no `index.json`")
                 .hint("`skopeo inspect docker-archive:FILE` looks into archives of Docker before version 25")
         })?;
-        let index: ImageIndex =
-            serde_json::from_slice(&index).map_err(|error| self.wrong("`index.json`").caused_by(&error))?;
+        let index = match manifest::parse(&index).map_err(|error| self.wrong("`index.json`").caused_by(&error))? {
+            Manifest::Index(index) => index,
+            Manifest::Image(_) => return Err(self.wrong("`index.json` is no index")),
+        };
         match index.manifests().as_slice() {
             [one] => Ok(one.clone()),
             several => {

@@ -91,7 +91,14 @@ pub fn parse_config(bytes: &[u8]) -> Result<ImageConfig, ImageError> {
 /// # Errors
 /// Refuses what could be read as both, as two readers would then see two images under one digest.
 pub fn parse(bytes: &[u8]) -> Result<Manifest, ImageError> {
-    let mut value: Value = serde_json::from_slice(bytes).map_err(|error| unreadable("manifest", &error))?;
+    parse_value(serde_json::from_slice(bytes).map_err(|error| unreadable("manifest", &error))?)
+}
+
+/// As [`parse`], of bytes that were read as JSON.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_value(mut value: Value) -> Result<Manifest, ImageError> {
     let has = |field: &str| value.get(field).is_some_and(|value| !value.is_null());
     let ambiguous = |reason: &str| Err(ImageError::Ambiguous { reason: reason.to_owned() });
     if value.get("schemaVersion").and_then(Value::as_u64) == Some(1) {

@@ -14,7 +14,7 @@ use super::places::unusable;
 use crate::blob::Store;
 use crate::execute::BaseImage;
 use crate::image::manifest::{layers, parse, parse_config};
-use crate::image::{DOCUMENT_SIZE_MAX_BYTES, Manifest, Platform, select};
+use crate::image::{DOCUMENT_SIZE_MAX_BYTES, ImageConfig, Manifest, Platform, select, without_platform};
 
 /// How the address of a layout begins.
 pub(super) const SCHEME: &str = "oci-layout://";
@@ -50,19 +50,28 @@ impl<'a> Address<'a> {
 pub(super) fn resolve(address: &str, platform: &Platform, store: &Store) -> Result<BaseImage, BuildError> {
     let found = Address::parse(address);
     let layout = Layout { folder: &found.folder, address, store };
-    let mut digest = match found.digest {
-        Some(digest) => digest.parse().map_err(|_| layout.wrong(format!("`{digest}` is no digest")))?,
+    let mut candidates = match found.digest {
+        Some(digest) => {
+            let digest = digest.parse().map_err(|_| layout.wrong(format!("`{digest}` is no digest")))?;
+            vec![Candidate { digest, is_for_it: true, depth: 0 }]
+        }
         None => layout.named(found.tag, platform)?,
     };
-    for _ in 0..DEPTH_MAX {
+    while let Some(Candidate { digest, is_for_it, depth }) = candidates.pop() {
         let bytes = layout.document(&digest)?;
         match parse(&bytes).map_err(|error| layout.wrong(format!("{digest}: {error}")))? {
-            Manifest::Index(index) => {
-                digest = layout.chosen(&index, platform)?;
+            Manifest::Index(_) if depth == DEPTH_MAX => {
+                return Err(layout.wrong(format!("an index names an index, more than {DEPTH_MAX} deep")));
             }
+            Manifest::Index(index) => candidates.extend(in_index(&index, platform, depth + 1)),
             Manifest::Image(manifest) => {
-                let config = layout.document(manifest.config().digest())?;
-                let config = parse_config(&config).map_err(|error| layout.wrong(error.to_string()))?;
+                let config = parse_config(&layout.document(manifest.config().digest())?);
+                let fits = |config: &ImageConfig| config.platform().is_some_and(|it| platform.accepts(&it).is_some());
+                // Other things than images stand in indexes too.
+                if !is_for_it && !config.as_ref().is_ok_and(fits) {
+                    continue;
+                }
+                let config = config.map_err(|error| layout.wrong(error.to_string()))?;
                 layers(&manifest, &config).map_err(|error| layout.wrong(error.to_string()))?;
                 for layer in manifest.layers() {
                     layout.take(layer.digest())?;
@@ -72,7 +81,25 @@ pub(super) fn resolve(address: &str, platform: &Platform, store: &Store) -> Resu
             }
         }
     }
-    Err(layout.wrong(format!("an index names an index, more than {DEPTH_MAX} deep")))
+    Err(layout.wrong(format!("its index has no image for {platform}")))
+}
+
+/// What may be the image.
+struct Candidate {
+    digest: Digest,
+    /// Whether it is meant, or said to be for the platform; else its configuration tells.
+    is_for_it: bool,
+    /// How many indexes it is in.
+    depth: usize,
+}
+
+/// What may be the image in an index, the first last.
+fn in_index(index: &ImageIndex, platform: &Platform, depth: usize) -> Vec<Candidate> {
+    let candidate = |is_for_it| move |row: &Descriptor| Candidate { digest: row.digest().clone(), is_for_it, depth };
+    match select(index, platform) {
+        Some(row) => vec![candidate(true)(row)],
+        None => without_platform(index).into_iter().rev().map(candidate(false)).collect(),
+    }
 }
 
 struct Layout<'a> {
@@ -90,7 +117,7 @@ impl Layout<'_> {
     }
 
     /// The image of a tag; without one the image `latest`, or the only one.
-    fn named(&self, tag: Option<&str>, platform: &Platform) -> Result<Digest, BuildError> {
+    fn named(&self, tag: Option<&str>, platform: &Platform) -> Result<Vec<Candidate>, BuildError> {
         let path = self.folder.join("index.json");
         let file = File::open(&path).map_err(|error| self.wrong(format!("{}: {error}", path.display())))?;
         let mut bytes = Vec::new();
@@ -102,21 +129,17 @@ impl Layout<'_> {
         let wanted = tag.unwrap_or("latest");
         let found = index.manifests().iter().find(|row| name(row).as_deref() == Some(wanted));
         match (found, tag, index.manifests().as_slice()) {
-            (Some(row), _, _) | (None, None, [row]) => Ok(row.digest().clone()),
+            (Some(row), _, _) | (None, None, [row]) => {
+                Ok(vec![Candidate { digest: row.digest().clone(), is_for_it: true, depth: 0 }])
+            }
             (None, None, rows) if !rows.is_empty() && rows.iter().all(|row| name(row).is_none()) => {
-                self.chosen(&index, platform)
+                Ok(in_index(&index, platform, 0))
             }
             (None, _, rows) => {
                 let names: Vec<String> = rows.iter().filter_map(name).collect();
                 Err(self.wrong(format!("it has no image `{wanted}`; it has {}", list(&names))))
             }
         }
-    }
-
-    fn chosen(&self, index: &ImageIndex, platform: &Platform) -> Result<Digest, BuildError> {
-        let chosen = select(index, platform);
-        let chosen = chosen.ok_or_else(|| self.wrong(format!("its index has no image for {platform}")))?;
-        Ok(chosen.digest().clone())
     }
 
     fn document(&self, digest: &Digest) -> Result<Vec<u8>, BuildError> {

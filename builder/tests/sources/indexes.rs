@@ -46,6 +46,15 @@ impl Shelf {
         self.document(INDEX, &json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": rows}))
     }
 
+    /// An OCI layout whose index has these rows.
+    fn layout(&self, place: &Place, name: &str, rows: &[Value]) {
+        place.write(&format!("{name}/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#);
+        place.write(&format!("{name}/index.json"), json!({"schemaVersion": 2, "manifests": rows}).to_string());
+        for (digest, (_, bytes)) in &self.blobs {
+            place.write(&format!("{name}/blobs/{}", digest.replace(':', "/")), bytes);
+        }
+    }
+
     fn tag(&mut self, repository: &str, row: &Value) {
         self.tags.insert(repository.to_owned(), row["digest"].as_str().unwrap().to_owned());
     }
@@ -114,13 +123,84 @@ fn images_are_found_where_indexes_are_odd() {
     for name in rows.iter().map(|(name, _)| *name).chain(["x8664", "other"]) {
         let (code, said) = build(name);
         assert_eq!(code, Some(0), "{name}: {said}");
-        let is_other = matches!(name, "rowlies" | "other");
+        let is_other = matches!(name, "rowlies" | "other" | "of32");
         assert_eq!(said.contains("InvalidBaseImagePlatform"), is_other, "{name}: {said}");
     }
     let (code, said) = build("deep");
     assert!(code == Some(3) && said.contains("its indexes name each other, more than 4 deep"), "{said}");
     let (code, said) = build("none");
     assert!(code == Some(1) && said.contains("has no variant for linux/amd64; it has linux/arm64"), "{said}");
+}
+
+#[test]
+fn images_are_found_in_layouts_whose_indexes_are_odd() {
+    let mut shelf = Shelf::default();
+    let (amd64, arm64) = (shelf.image_for("amd64"), shelf.image_for("arm64"));
+    let no_image = shelf.document(MANIFEST, &json!({"schemaVersion": 2, "config": amd64, "layers": []}));
+    let inner = shelf.index(&[no_image.clone(), arm64.clone(), amd64.clone()]);
+    let none = shelf.index(std::slice::from_ref(&arm64));
+    let place = Place::new();
+    for (name, rows) in [
+        ("rows", vec![no_image, arm64.clone(), amd64.clone()]),
+        ("nested", vec![none.clone(), inner]),
+        ("none", vec![none]),
+    ] {
+        shelf.layout(&place, name, &rows);
+    }
+    place.write("context/Dockerfile", "FROM base\nCOPY f /f\n");
+    place.write("context/f", "1");
+    let build = |name: &str| {
+        let base = format!("base=oci-layout://{name}");
+        let output =
+            place.run(&["--platform", "linux/amd64", "--build-context", &base, "-t", "built", "context"], None);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for name in ["rows", "nested"] {
+        let (code, said) = build(name);
+        assert!(code == Some(0) && !said.contains("InvalidBaseImagePlatform"), "{name}: {said}");
+        let (code, told) = inspect(&place, &["built"]);
+        assert!(code == Some(0) && told.contains("for=amd64"), "{name}: {told}");
+    }
+    let (code, said) = build("none");
+    assert!(code == Some(1) && said.contains("its index has no image for linux/amd64"), "{said}");
+}
+
+fn inspect(place: &Place, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fluyt"));
+    command.env("FLUYT_STORE", place.path("store")).arg("inspect").args(arguments).current_dir(place.path(""));
+    let output = command.output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+#[test]
+fn what_a_build_takes_is_looked_into() {
+    let mut shelf = Shelf::default();
+    let (amd64, platform) =
+        (shelf.image_for("amd64"), json!({"os": "linux", "architecture": "amd64", "variant": null}));
+    let inner = shelf.index(&[with_platform(&amd64, &platform)]);
+    let broken =
+        shelf.document(MANIFEST, &json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": 1, "layers": []}));
+    let place = Place::new();
+    for (name, row) in [
+        ("image", &amd64),
+        ("nested", &shelf.index(std::slice::from_ref(&with_platform(&inner, &platform)))),
+        ("broken", &broken),
+    ] {
+        shelf.layout(&place, name, std::slice::from_ref(row));
+    }
+    shelf.tag("image", &amd64);
+    let server = shelf.serve();
+    for name in ["./image", "./nested", &format!("{}/image:1", server.address)] {
+        let (code, told) = inspect(&place, &["--platform", "linux/amd64", "--json", name]);
+        assert_eq!(code, Some(0), "{name}: {told}");
+        let shown: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!((&shown["layers"], &shown["manifest"]["layers"]), (&json!([]), &Value::Null), "as it is");
+    }
+    let (code, told) = inspect(&place, &["./broken"]);
+    assert!(
+        code == Some(3) && told.starts_with("error: cannot inspect ./broken: the image's manifest cannot be read"),
+        "{told}"
+    );
 }
 
 #[test]
