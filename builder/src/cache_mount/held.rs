@@ -22,7 +22,7 @@ pub fn is_of_system(path: &[u8]) -> bool {
     let is_in = |folder: &&str| {
         path.strip_prefix(folder.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
     };
-    !path.starts_with(SOURCES) && OF_SYSTEMS.iter().any(|folder| is_in(&folder))
+    !path.starts_with(SOURCES) && OF_SYSTEMS.iter().any(is_in)
 }
 
 /// A mount that nobody removes, and that nobody else uses where it is not shared, while this lives.
