@@ -1,3 +1,4 @@
+// long because a row of the table of exit codes needs the same few helpers as every test of the command line
 //! The command line as its user meets it: exit codes, what is on standard output, and what is on standard error.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
