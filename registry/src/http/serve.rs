@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use super::client::Peer;
-use super::idle::{Clock, IDLE_TIMEOUT, Places};
+use super::idle::{Busy, Clock, HEAD_TIMEOUT, IDLE_TIMEOUT, Places};
 use super::patient::Patient;
 use super::tls::Tls;
 use crate::metrics::Metrics;
@@ -191,17 +191,45 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        // As long as it is there, this connection is waited for.
+        let _watcher = watcher;
+        let busy = Busy::new();
         let service = service_fn(|request: http::Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(peer);
             let router = self.router.clone();
-            async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+            let working = busy.begin();
+            async move {
+                let reply = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+                Ok::<_, Infallible>(reply.map(|body| working.reply(body)))
+            }
         });
         let came = Arc::new(AtomicBool::new(false));
         let mut http = self.http.clone();
-        http.http1().timer(Clock::new(came.clone(), self.places.clone()));
+        http.http1().timer(Clock::new(came.clone(), self.places.clone(), busy.clone()));
         let connection = http.serve_connection(TokioIo::new(Patient::new(stream, came)), service);
-        if let Err(error) = watcher.watch(connection).await {
+        let mut connection = std::pin::pin!(connection);
+        let mut stopped = self.stopped.clone();
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            _ = stopped.changed() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+            () = busy.rested(&self.places) => {
+                // The client hears which of its requests were not seen, and those that were are finished.
+                connection.as_mut().graceful_shutdown();
+                loop {
+                    match tokio::time::timeout(HEAD_TIMEOUT, connection.as_mut()).await {
+                        Ok(ended) => break ended,
+                        // It takes no more of a reply: it would stay for ever.
+                        Err(_) if busy.is_stuck() => break Ok(()),
+                        Err(_) => {}
+                    }
+                }
+            }
+        };
+        if let Err(error) = ended {
             tracing::debug!(error = %error, client.address = %peer.address, "a connection ended badly");
         }
     }
@@ -220,26 +248,33 @@ async fn handshake(mut stream: TcpStream, tls: &Tls) -> std::io::Result<tokio_ru
 
 #[cfg(test)]
 mod tests {
+    use axum::routing::get;
     use tokio::io::{AsyncReadExt, DuplexStream, duplex};
     use tokio::time::{Instant, sleep};
 
-    use super::super::idle::HEAD_TIMEOUT;
     use super::*;
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
     fn connected(places: &Places) -> DuplexStream {
         let (client, server) = duplex(4096);
+        let (stopping, stopped) = watch::channel(());
         let connection = Connection {
             http: http(BUFFER_BYTES),
             tls: None,
-            router: Router::new().fallback(|| async { "here\n" }),
+            router: Router::new()
+                .route("/large", get(large))
+                .route("/slow", get(|| sleep(2 * IDLE_TIMEOUT)))
+                .fallback(|| async { "here\n" }),
             metrics: Arc::default(),
             places: places.clone(),
-            stopped: watch::channel(()).1,
+            stopped,
         };
         let peer = Peer { address: ([127, 0, 0, 1], 1).into(), tls: false };
-        tokio::spawn(async move { connection.serve(server, peer, GracefulShutdown::new().watcher()).await });
+        tokio::spawn(async move {
+            connection.serve(server, peer, GracefulShutdown::new().watcher()).await;
+            drop(stopping);
+        });
         client
     }
 
@@ -288,5 +323,88 @@ mod tests {
             ask(&mut client).await;
             assert_eq!(ended(&mut client).await, HEAD_TIMEOUT);
         }
+    }
+
+    /// More than may be sent before the client takes some, in pieces.
+    async fn large() -> Body {
+        let pieces = std::iter::repeat_n(Ok::<_, Infallible>(vec![0; 64 * 1024]), 16);
+        Body::from_stream(futures_util::stream::iter(pieces))
+    }
+
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const GO_AWAY: u8 = 7;
+    const ACKNOWLEDGED: u8 = 1;
+    /// GET of http://x/large, http://x/slow and http://x/, as HPACK has them.
+    const ASK_LARGE: &[u8] = b"\x82\x86\x04\x06/large\x41\x01x";
+    const ASK_SLOW: &[u8] = b"\x82\x86\x04\x05/slow\x41\x01x";
+    const ASK: &[u8] = b"\x82\x86\x84\x41\x01x";
+
+    async fn send(client: &mut DuplexStream, kind: u8, flags: u8, stream: u8, content: &[u8]) {
+        let length = u8::try_from(content.len()).unwrap();
+        let head = [0, 0, length, kind, flags, 0, 0, 0, stream];
+        // Where the server has ended the connection, reading says so.
+        let _ = client.write_all(&[&head, content].concat()).await;
+    }
+
+    /// Speaks HTTP/2 and answers pings until the server ends the connection; after how long it says that it does, and does.
+    /// `asks` on a stream each, a minute after the one before.
+    async fn ended_http2(client: &mut DuplexStream, asks: &[&[u8]]) -> [Duration; 2] {
+        let began = Instant::now();
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        send(client, SETTINGS, 0, 0, &[]).await;
+        let mut said = None;
+        let mut asked = 0;
+        loop {
+            let next = began + Duration::from_secs(60) * u32::try_from(asked).unwrap();
+            let mut head = [0; 9];
+            let read = async {
+                if asked < asks.len() {
+                    tokio::time::timeout_at(next, client.read_exact(&mut head)).await.ok()
+                } else {
+                    Some(client.read_exact(&mut head).await)
+                }
+            };
+            match read.await {
+                None => {
+                    // The bits say that it is the whole head, and that no body comes.
+                    send(client, HEADERS, 5, u8::try_from(asked * 2 + 1).unwrap(), asks[asked]).await;
+                    asked += 1;
+                    continue;
+                }
+                Some(Ok(_)) => {}
+                Some(Err(_)) => break,
+            }
+            let mut content = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+            client.read_exact(&mut content).await.unwrap();
+            match (head[3], head[4]) {
+                (PING, 0) => send(client, PING, ACKNOWLEDGED, 0, &content).await,
+                (GO_AWAY, _) => said = said.or(Some(began.elapsed())),
+                _ => {}
+            }
+        }
+        [said.unwrap(), began.elapsed()].map(|time| Duration::from_secs(time.as_secs()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_rests_on_http2_and_answers_pings_is_given_up() {
+        let minute = Duration::from_secs(60);
+        let long = Places::new(10_000);
+        let short = Places::new(1);
+        let _taken = short.free.acquire().await.unwrap();
+        for (places, asks, rest) in [
+            (&short, &[][..], HEAD_TIMEOUT),
+            (&short, &[ASK, ASK, ASK], 2 * minute + HEAD_TIMEOUT),
+            (&short, &[ASK_SLOW, ASK], 2 * IDLE_TIMEOUT + HEAD_TIMEOUT),
+            (&long, &[], IDLE_TIMEOUT),
+            (&long, &[ASK, ASK], minute + IDLE_TIMEOUT),
+        ] {
+            let mut client = connected(places);
+            assert_eq!(ended_http2(&mut client, asks).await, [rest; 2]);
+        }
+        // It takes no more than the first 64 KiB.
+        let mut client = connected(&short);
+        assert_eq!(ended_http2(&mut client, &[ASK_LARGE]).await, [IDLE_TIMEOUT, IDLE_TIMEOUT + HEAD_TIMEOUT]);
     }
 }
