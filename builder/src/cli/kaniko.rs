@@ -45,7 +45,7 @@ const NOTHING: &str = "nothing: leave it out";
 /// What to say of a flag that is not known here.
 pub(super) fn hint(flag: &str) -> Option<String> {
     let is = |name: &str| name.strip_suffix('*').map_or(name == flag, |begin| flag.starts_with(begin));
-    FLAGS.iter().find(|(name, _)| is(name)).map(|(_, instead)| format!("for kaniko's `{flag}` stands here {instead}"))
+    FLAGS.iter().find(|(name, _)| is(name)).map(|(_, instead)| format!("in place of kaniko's `{flag}`: {instead}"))
 }
 
 /// What stands for a context that only kaniko knows.
